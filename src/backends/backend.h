@@ -1,0 +1,77 @@
+/* What a backend is. Compile side: which nodes it takes, with which kernels (tactics), and how constants are packed for them;
+ * needs no device. Run side: the kernels themselves, called by runtime/program.c with concrete tensors. */
+#ifndef KILN_BACKENDS_BACKEND_H
+#define KILN_BACKENDS_BACKEND_H
+
+#include "graph/graph.h"
+#include "ops/op.h"
+
+typedef struct backend backend;
+
+typedef struct target { /* "cpu:avx512" */
+  const backend *backend;
+  char name[32];
+  int isa; /* cpu: a cpu_isa */
+} target;
+
+/* What prepare may ask for. Called when a context binds shapes: tensors have shapes, strides and (for constants) data; other
+ * data pointers are not yet valid. May allocate in `arena`, which lives as long as the bound shapes. */
+typedef struct kernel_prep {
+  kernel_args args;
+  arena *arena;
+  int threads;
+  void *state;           /* out: handed to run as args.state */
+  size_t workspace_size; /* out: bytes in all */
+} kernel_prep;
+
+enum { KERNEL_STRIDED_ALL = ~0u };
+
+/* One kernel. Rows of one operator stand best first: the heuristic takes the first that is allowed, the tuner times them all,
+ * conformance runs each. Names go into engine files and tactic caches: never reuse one for different arithmetic. */
+typedef struct kernel {
+  const char *op;
+  const char *name; /* "conv.igemm.avx512" */
+  int isa;          /* smallest cpu_isa it needs */
+  /* NULL or: may this node run here? Static facts only (ranks, dtypes, constant operands, epilogue); any shape within the symbols'
+   * ranges must then work. On false *why is a static text ("weights are not constant"). */
+  bool (*fits)(const node *n, const char **why);
+  kiln_status (*prepare)(kernel_prep *p); /* optional */
+  kiln_status (*run)(const kernel_args *a);
+  uint32_t strided_in;  /* bit i: operand i may have any strides (else it is made contiguous first); bit 31: and all after */
+  uint32_t strided_out; /* same for results */
+  uint32_t inplace;     /* bit i: result 0 may be the memory of operand i, if that has the same size and layout and no later use */
+  bool epilogue;        /* takes nodes with an epilogue */
+  int pack_operand;     /* with `packing`: this constant operand is stored packed so */
+  const char *packing;  /* NULL: none */
+} kernel;
+
+/* A way to store a constant. `type` is the plain one. Undoing gives the very same bytes back. */
+typedef struct packing {
+  const char *name; /* "gemm_b:32" */
+  bool (*size)(const tensor_type *type, size_t *out); /* false: cannot pack this type */
+  void (*pack)(const tensor_type *type, const void *plain, void *packed);
+  void (*unpack)(const tensor_type *type, const void *packed, void *plain);
+} packing;
+
+struct backend {
+  const char *name;
+  kiln_status (*parse_target)(const char *name, target *out); /* "cpu" picks this machine's best */
+  /* Target-specific rewriting (layouts, fusion) of a clone of the portable graph; NULL: none. */
+  kiln_status (*rewrite)(const target *t, graph *g);
+  const kernel *const *kernels; /* NULL-terminated list of rows */
+  const packing *packings;      /* ends with a NULL name */
+};
+
+const backend *backend_find(const char *name);
+kiln_status target_parse(const char *name, target *out); /* NULL: "cpu" */
+const packing *packing_find(const char *name);           /* in all backends */
+
+/* Kernels of `t` for this node, best first; up to `max`. Reasons of refused rows are appended to `why` if not NULL. The last
+ * one is always the reference kernel (a kernel row whose run calls op->ref), unless the operator has none. */
+int backend_tactics(const target *t, const node *n, const kernel **out, int max, text *why);
+const kernel *kernel_find(const char *op_name, const char *kernel_name); /* "reference" gives the reference kernel row */
+extern const kernel reference_kernel;
+
+extern const backend backend_reference, backend_cpu;
+
+#endif
