@@ -17,6 +17,8 @@ typedef int64_t dim;
 typedef struct dim_table dim_table;
 
 kiln_status dim_table_create(arena *a, dim_table **out_table); /* lives as long as the arena */
+/* A copy in which all handles of `from` mean the same. */
+kiln_status dim_table_clone(const dim_table *from, arena *a, dim_table **out_table);
 
 static inline bool dim_is_const(dim d) { return d >= DIM_EXPRESSION; }
 

@@ -176,6 +176,8 @@ builder builder_before(node *n); /* takes path and source from n */
  * types. Returns the node, or NULL after any failure (sticky in the graph; NULL operands that are not optional count as
  * one, so calls may be nested and checked once). */
 node *build_node(builder *b, const char *op_name, int n_inputs, value *const *inputs, int n_attrs, const named_attr *attrs);
+/* Without inference, for parsers and passes that set the output types themselves. */
+node *node_create(builder *b, const op *o, int n_inputs, value *const *inputs, int n_attrs, const named_attr *attrs, int n_outputs);
 /* The same for operators with one output: that output, or NULL. */
 value *build(builder *b, const char *op_name, int n_inputs, value *const *inputs, int n_attrs, const named_attr *attrs);
 /* build(b, "conv", IN(x, w, bias), ATTRS(A_INTS("stride", stride, 2), A_INT("groups", 1))) */
@@ -223,6 +225,7 @@ dim type_numel(graph *g, const tensor_type *t);
 bool dtype_is_float(kiln_dtype d);
 bool dtype_is_int(kiln_dtype d); /* not bool */
 kiln_dtype dtype_promote(kiln_dtype a, kiln_dtype b); /* PyTorch's table for two dimensioned tensors */
+void scalar_store(kiln_dtype dtype, void *data, double v); /* one element, rounded to dtype */
 void type_print(const graph *g, const tensor_type *t, text *out); /* f32[2,s0,4] */
 
 /* ---- Text, checking, inference --------------------------------------------------------------------------------------- */
