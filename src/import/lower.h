@@ -61,6 +61,7 @@ typedef struct lower_call {
   ivalue *args; /* one for each argument of the schema, defaults filled in, kinds checked against the schema */
   ivalue *results; /* room for n_results; set by the lowering */
   int32_t n_results;
+  bool in_place; /* result 0 is written to argument 0 after the lowering, and is that tensor; see aten_resolve */
 } lower_call;
 
 /* Arguments by name. The typed forms return 0/NULL/absent for None; a wrong kind is an error caught before lowering. */
@@ -68,10 +69,10 @@ const ivalue *call_arg(const lower_call *c, const char *name);
 value *call_tensor(lower_call *c, const char *name); /* the current SSA value; a Scalar becomes a rank-0 constant */
 bool call_is_none(const lower_call *c, const char *name);
 dim call_int(const lower_call *c, const char *name);
-double call_float(const lower_call *c, const char *name);
+double call_float(const lower_call *c, const char *name); /* a symbolic int is refused: the call then fails */
 bool call_bool(const lower_call *c, const char *name);
 const char *call_str(const lower_call *c, const char *name);
-int call_ints(const lower_call *c, const char *name, dim *out, int max);   /* returns the count; a lone int counts as a list of 1 */
+int call_ints(const lower_call *c, const char *name, dim *out, int max);   /* returns the count, -1: more than max; a lone int counts as a list of 1 */
 /* int lists that PyTorch expands: one value stands for all `n`. */
 kiln_status call_ints_expand(const lower_call *c, const char *name, int n, dim *out);
 int call_tensors(lower_call *c, const char *name, value **out, int max); /* Tensor[]; -1: more than max */

@@ -1,0 +1,22 @@
+/* Tensor handles from the inside: for the importers and lower.c only. */
+#ifndef KILN_IMPORT_HANDLES_H
+#define KILN_IMPORT_HANDLES_H
+
+#include "import/lower.h"
+
+enum { HANDLE_MAX_STEPS = 32 };
+
+struct itensor {
+  itensor *base;    /* itself if it owns its value */
+  itensor *parent;  /* views: what `steps` start from */
+  node **steps;     /* view nodes from the parent's value to `v` */
+  int32_t n_steps;
+  uint32_t version; /* bases: how often written; views: the base's version that `v` was computed from */
+  value *v;
+};
+
+/* A handle for `v` as a view of `parent`; a fresh base if more than view nodes lie between parent->v (which must be up to date)
+ * and `v`. NULL when out of memory. */
+itensor *handle_view(importer *im, itensor *parent, value *v);
+
+#endif

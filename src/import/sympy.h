@@ -1,0 +1,10 @@
+/* Reads the symbolic sizes of .pt2 files: sympy's srepr texts, such as "Add(Symbol('s27', positive=True, integer=True), Integer(-2))". */
+#ifndef KILN_IMPORT_SYMPY_H
+#define KILN_IMPORT_SYMPY_H
+
+#include "graph/dim.h"
+
+/* `create`: a symbol that the table lacks is made, with no upper bound; otherwise it is KILN_UNSUPPORTED. */
+kiln_status sympy_parse(dim_table *t, const char *expression, bool create, dim *out);
+
+#endif
