@@ -6,6 +6,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <kiln/kiln.h>
+
+/* What kiln_set_allocator forwards to: NULL restores malloc and free. Before the first allocation only. */
+void mem_set_allocator(const kiln_allocator *allocator);
+
 /* NULL when out of memory (or when a test asked for that); size 0 gives a block too. Aligned to 16. */
 void *mem_alloc(size_t size);
 void *mem_calloc(size_t count, size_t size); /* zeroed; NULL also when count * size overflows */

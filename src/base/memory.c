@@ -1,0 +1,92 @@
+/* Heap memory: the host's allocator, counters and failure injection. The counters are relaxed atomics; they cost little
+ * beside an allocation and let every build run the allocation-failure tests. */
+#include "base/memory.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void *default_allocate(void *user, size_t size) {
+  (void)user;
+  return malloc(size);
+}
+
+static void default_release(void *user, void *block) {
+  (void)user;
+  free(block);
+}
+
+static kiln_allocator hooks = {default_allocate, default_release, NULL};
+static atomic_int_fast64_t live_blocks, total_allocations;
+static atomic_int_fast64_t fail_countdown = -1;
+
+void mem_set_allocator(const kiln_allocator *allocator) {
+  const kiln_allocator standard = {default_allocate, default_release, NULL};
+  hooks = allocator != NULL ? *allocator : standard;
+}
+
+/* Counts one allocation down; true when this is the one to refuse. Later ones pass, as the countdown is then off. */
+static bool test_refuses(void) {
+  int_fast64_t left = atomic_load_explicit(&fail_countdown, memory_order_relaxed);
+  while (left >= 0) {
+    if (atomic_compare_exchange_weak_explicit(&fail_countdown, &left, left - 1, memory_order_relaxed,
+                                              memory_order_relaxed)) {
+      return left == 0;
+    }
+  }
+  return false;
+}
+
+void *mem_alloc(size_t size) {
+  atomic_fetch_add_explicit(&total_allocations, 1, memory_order_relaxed);
+  if (test_refuses() || size > PTRDIFF_MAX) return NULL;
+  void *block = hooks.allocate(hooks.user, size == 0 ? 1 : size);
+  if (block != NULL) atomic_fetch_add_explicit(&live_blocks, 1, memory_order_relaxed);
+  return block;
+}
+
+void *mem_calloc(size_t count, size_t size) {
+  size_t bytes;
+  if (!size_mul(count, size, &bytes)) return NULL;
+  void *block = mem_alloc(bytes);
+  if (block != NULL) memset(block, 0, bytes);
+  return block;
+}
+
+void *mem_realloc(void *block, size_t old_size, size_t new_size) {
+  void *bigger = mem_alloc(new_size);
+  if (bigger == NULL) return NULL;
+  if (block != NULL) memcpy(bigger, block, old_size < new_size ? old_size : new_size);
+  mem_free(block);
+  return bigger;
+}
+
+void mem_free(void *block) {
+  if (block == NULL) return;
+  atomic_fetch_sub_explicit(&live_blocks, 1, memory_order_relaxed);
+  hooks.release(hooks.user, block);
+}
+
+/* The word before an aligned block holds the block to release. */
+void *mem_alloc_aligned(size_t size) {
+  enum { ALIGNMENT = 64 };
+  size_t bytes;
+  if (!size_add(size, ALIGNMENT + sizeof(void *), &bytes)) return NULL;
+  char *block = mem_alloc(bytes);
+  if (block == NULL) return NULL;
+  char *first = block + sizeof(void *);
+  char *aligned = first + (ALIGNMENT - (uintptr_t)first % ALIGNMENT) % ALIGNMENT;
+  memcpy(aligned - sizeof(void *), &block, sizeof block);
+  return aligned;
+}
+
+void mem_free_aligned(void *block) {
+  if (block == NULL) return;
+  void *origin;
+  memcpy(&origin, (char *)block - sizeof(void *), sizeof origin);
+  mem_free(origin);
+}
+
+void mem_test_fail_after(int64_t n) { atomic_store(&fail_countdown, n < 0 ? -1 : n); }
+int64_t mem_test_live_blocks(void) { return atomic_load(&live_blocks); }
+int64_t mem_test_total_allocations(void) { return atomic_load(&total_allocations); }
