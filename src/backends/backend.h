@@ -24,7 +24,7 @@ typedef struct kernel_prep {
   size_t workspace_size; /* out: bytes in all */
 } kernel_prep;
 
-enum { KERNEL_STRIDED_ALL = ~0u };
+#define KERNEL_STRIDED_ALL 0xFFFFFFFFu
 
 /* One kernel. Rows of one operator stand best first: the heuristic takes the first that is allowed, the tuner times them all,
  * conformance runs each. Names go into engine files and tactic caches: never reuse one for different arithmetic. */

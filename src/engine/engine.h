@@ -1,4 +1,5 @@
-/* Engine: a portable graph, weights and one plan; built from a model file, or read from an engine file. Immutable. */
+/* Engine: a portable graph, weights and one plan. However it came to be, an engine is the parsed form of the bytes of an engine file:
+ * building makes those bytes, loading borrows them. Immutable and shared between threads. */
 #ifndef KILN_ENGINE_ENGINE_H
 #define KILN_ENGINE_ENGINE_H
 
@@ -6,29 +7,53 @@
 #include "base/file.h"
 #include "graph/graph.h"
 
-/* Imports (told by content), optimizes and plans. */
-kiln_status engine_build(const void *bytes, size_t size, const char *origin, const kiln_build_options *options, kiln_engine **out);
-/* Just the portable graph of a model file; `optimize` runs the portable passes. The graph may borrow from `bytes`. */
-kiln_status model_import(const void *bytes, size_t size, const char *origin, graph **out);
+/* The portable graph of a model file (told by content), optimized. The graph may borrow weights from `bytes`. */
+kiln_status model_import(const void *bytes, size_t size, const char *origin, const kiln_build_options *options, graph **out);
 
-/* Makes a plan graph for `t` out of the portable graph: clone, rewrite, choose tactics, pack constants. */
+/* Makes the plan for `t` out of the portable graph: clone, rewrite, choose tactics, pack constants. Refused kernels and reasons are
+ * appended to `why` if not NULL. */
 typedef struct plan_options {
   double tune_seconds;
-  const char *cache;
+  const char *cache; /* path or NULL */
   int threads;
-  kiln_progress_fn progress;
+  kiln_progress_fn progress; /* may be NULL */
   void *progress_user;
 } plan_options;
 kiln_status plan_create(const graph *portable, const target *t, const plan_options *options, graph **out_plan, text *why);
 
+/* Replaces the constant operand that kernel `k` wants packed by its packed form, shared between readers in one plan. */
+kiln_status plan_pack_node(node *n, const kernel *k);
+
+/* The bytes of an engine file (64-byte aligned, release with mem_free_aligned). Numbers the constants of both graphs. */
+kiln_status engine_write(graph *portable, graph *plan, const target *t, const char *why, void **out_bytes, size_t *out_size);
+
+typedef struct weight_entry { /* as stored */
+  uint64_t offset, size;
+  uint32_t crc;
+  uint32_t reserved;
+  char packing[40]; /* "" : plain */
+} weight_entry;
+
 struct kiln_engine {
-  graph *portable; /* weights may be stored packed: see engine_file.c */
+  const char *bytes; /* the file's; `owned`, `file` or the caller's */
+  size_t size;
+  void *owned;
+  file_map file;
+  const char *portable_text, *plan_text, *why;
+  size_t portable_size, plan_size;
+  const weight_entry *weights;
+  size_t n_weights;
   graph *plan;
   target target;
-  char *why;
-  file_map file; /* of kiln_engine_open */
-  void *owned;   /* memory that graphs borrow from */
-  int references; /* atomic: handles and contexts */
+  void **unpacked; /* plain forms that a new plan needed, by weight */
+  int references;  /* atomic: handles and contexts */
 };
+
+/* Takes over `owned` (mem_alloc_aligned) or `file` on success; `bytes` otherwise stay the caller's. */
+kiln_status engine_open_bytes(const void *bytes, size_t size, void *owned, const file_map *file, kiln_engine **out);
+/* Parses the portable graph, unpacking weights where needed. The engine keeps what that needs. */
+kiln_status engine_portable(kiln_engine *e, graph **out);
+kiln_engine *engine_retain(const kiln_engine *e);
+size_t engine_weight_bytes(const kiln_engine *e);
 
 #endif

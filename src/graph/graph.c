@@ -506,3 +506,23 @@ void node_set_attr(node *n, const char *name, attr v) {
   const int i = op_attr_index(n->op, name);
   if (i >= 0) n->attrs[i] = attr_copy(n->parent->graph, v);
 }
+
+/* ---- visiting ------------------------------------------------------------------------------------------------------------------ */
+
+static void visit_constant(const value *v, constant_fn fn, void *user) {
+  if (v && v->constant) fn(user, v->constant);
+}
+
+static void visit_block(const block *b, constant_fn fn, void *user) {
+  for (const node *n = b->first; n; n = n->next) {
+    for (int32_t i = 0; i < n->n_inputs; i++) visit_constant(n->inputs[i].v, fn, user);
+    for (int32_t i = 0; i < n->n_blocks; i++) visit_block(n->blocks[i], fn, user);
+    if (n->epilogue) visit_block(n->epilogue, fn, user);
+  }
+  for (int32_t i = 0; i < b->n_results; i++) visit_constant(b->results[i].v, fn, user);
+}
+
+void graph_visit_constants(const graph *g, constant_fn fn, void *user) {
+  visit_block(&g->body, fn, user);
+  for (int32_t i = 0; i < g->n_states; i++) visit_constant(g->states[i].initial, fn, user);
+}

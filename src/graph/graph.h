@@ -206,6 +206,10 @@ node *value_single_user(const value *v); /* NULL if none, several, or a block re
 bool value_is_result(const value *v);
 static inline value *node_in(const node *n, int i) { return i < n->n_inputs ? n->inputs[i].v : NULL; }
 
+/* Calls fn for each use of a constant, in all blocks, and for initial states (so several times for one used in several places). */
+typedef void (*constant_fn)(void *user, constant *c);
+void graph_visit_constants(const graph *g, constant_fn fn, void *user);
+
 /* Attributes by name; the name must be in the schema (asserted in debug builds, zero otherwise). */
 const attr *node_attr(const node *n, const char *name);
 int64_t node_int(const node *n, const char *name);

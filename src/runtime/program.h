@@ -23,9 +23,13 @@ kiln_status program_run(program *p, void *arena, const tensor *params, tensor *r
 
 size_t program_step_count(const program *p);
 const node *program_step(const program *p, size_t index, double *seconds, double *flops, double *bytes);
+const char *program_step_kernel(const program *p, size_t index);
 void program_profile_clear(program *p);
 /* Text: one line per buffer with offset, size, life. */
 void program_print_memory(const program *p, text *out);
+
+/* The node's attributes with every symbolic size evaluated, in `a`. */
+kiln_status attrs_bind(arena *a, const graph *g, const node *n, const int64_t *symbols, const attr **out);
 
 /* Runs one node's reference kernel on plain tensors: for constant folding and tests. Executes blocks (epilogue, control flow) too. */
 kiln_status reference_run_node(const node *n, const attr *attrs, tensor *in, int n_in, tensor *out, int n_out, const int64_t *symbols);

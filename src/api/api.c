@@ -1,0 +1,90 @@
+/* kiln.h: what is not implemented beside its subject. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/memory.h"
+#include "engine/engine.h"
+
+#define STRING(x) STRING_(x)
+#define STRING_(x) #x
+
+const char *kiln_last_error(void) { return error_text(); }
+const char *kiln_version(void) { return STRING(KILN_VERSION_MAJOR) "." STRING(KILN_VERSION_MINOR) "." STRING(KILN_VERSION_PATCH); }
+
+const char *kiln_status_name(kiln_status status) {
+  static const char *const names[] = {"KILN_OK",           "KILN_INVALID_ARGUMENT", "KILN_INVALID_FILE", "KILN_UNSUPPORTED", "KILN_OUT_OF_MEMORY",
+                                      "KILN_INCOMPATIBLE", "KILN_DEVICE_ERROR",     "KILN_IO_ERROR",     "KILN_INTERNAL"};
+  return (size_t)status < KILN_COUNT(names) ? names[status] : "unknown status";
+}
+
+void kiln_set_allocator(const kiln_allocator *allocator) { mem_set_allocator(allocator); }
+void kiln_free(void *memory) { mem_free(memory); }
+
+/* ---- engines ---------------------------------------------------------------------------------------------------------------------- */
+
+size_t kiln_engine_input_count(const kiln_engine *e) { return e ? (size_t)e->plan->n_inputs : 0; }
+size_t kiln_engine_output_count(const kiln_engine *e) { return e ? (size_t)e->plan->n_outputs : 0; }
+
+static void fill_info(const graph *g, const char *name, const tensor_type *type, kiln_io_info *out) {
+  *out = (kiln_io_info){.name = name, .dtype = type->dtype, .rank = type->rank};
+  for (int32_t d = 0; d < type->rank; d++) {
+    dim_range(g->dims, type->dims[d], &out->min[d], &out->max[d]);
+    out->opt[d] = dim_hint(g->dims, type->dims[d]);
+  }
+}
+
+kiln_status kiln_engine_input(const kiln_engine *e, size_t index, kiln_io_info *out) {
+  if (!e || !out) return KILN_FAIL(KILN_INVALID_ARGUMENT, "%s is NULL", e ? "out_info" : "engine");
+  if (index >= kiln_engine_input_count(e)) return KILN_FAIL(KILN_INVALID_ARGUMENT, "input %zu of %zu", index, kiln_engine_input_count(e));
+  fill_info(e->plan, e->plan->input_names[index], &e->plan->body.params[index]->type, out);
+  return KILN_OK;
+}
+
+kiln_status kiln_engine_output(const kiln_engine *e, size_t index, kiln_io_info *out) {
+  if (!e || !out) return KILN_FAIL(KILN_INVALID_ARGUMENT, "%s is NULL", e ? "out_info" : "engine");
+  if (index >= kiln_engine_output_count(e)) return KILN_FAIL(KILN_INVALID_ARGUMENT, "output %zu of %zu", index, kiln_engine_output_count(e));
+  fill_info(e->plan, e->plan->output_names[index], &e->plan->body.results[index].v->type, out);
+  return KILN_OK;
+}
+
+const char *kiln_engine_metadata(const kiln_engine *e, const char *key) { return e && key ? graph_metadata(e->plan, key) : NULL; }
+const char *kiln_engine_target(const kiln_engine *e) { return e ? e->target.name : ""; }
+
+/* ---- operator table ------------------------------------------------------------------------------------------------------------------ */
+
+static void print_op(const op *o, const target *cpu, int json, text *t) {
+  int kernels = 0, names = 0;
+  for (const kernel *const *k = cpu->backend->kernels; k && *k; k++) kernels += str_eq((*k)->op, o->name);
+  if (json) {
+    text_puts(t, "{\"name\": ");
+    text_quote(t, o->name);
+    text_printf(t, ", \"cpu_kernels\": %d, \"reference\": %s, \"torch\": [", kernels, o->ref || (o->flags & OP_CONTROL_FLOW) ? "true" : "false");
+  } else {
+    text_printf(t, "%-22s %7d  ", o->name, kernels);
+  }
+  for (const torch_row *r = o->torch; r && r->schema; r++, names++) {
+    const size_t length = strcspn(r->schema, "(");
+    if (names) text_puts(t, json ? ", " : " ");
+    if (json) text_putc(t, '"');
+    text_append(t, r->schema, length);
+    if (json) text_putc(t, '"');
+  }
+  text_puts(t, json ? "]}" : "\n");
+}
+
+kiln_status kiln_ops_report(int json, char **out_text) {
+  if (!out_text) return KILN_FAIL(KILN_INVALID_ARGUMENT, "out_text is NULL");
+  target cpu;
+  text t = {0};
+  KILN_TRY(ops_init());
+  KILN_TRY(target_parse("cpu", &cpu));
+  text_puts(&t, json ? "[" : "operator               kernels  answers to\n");
+  for (int i = 0; i < op_count(); i++) {
+    if (json && i) text_puts(&t, ",\n ");
+    print_op(op_at(i), &cpu, json, &t);
+  }
+  if (json) text_puts(&t, "]\n");
+  const kiln_status status = text_take(&t, out_text);
+  text_free(&t);
+  return status;
+}

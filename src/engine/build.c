@@ -1,0 +1,195 @@
+/* Building: model file -> portable graph -> plan -> engine bytes -> engine. */
+#include <string.h>
+
+#include "base/memory.h"
+#include "engine/engine.h"
+#include "import/export.h"
+#include "passes/pass.h"
+
+/* ---- import ------------------------------------------------------------------------------------------------------------------- */
+
+static bool is_zip(const void *bytes, size_t size) { return size >= 4 && memcmp(bytes, "PK\3\4", 4) == 0; }
+
+static int find_input(const graph *g, const char *name) {
+  for (int32_t i = 0; i < g->n_inputs; i++) {
+    if (str_eq(g->input_names[i], name)) return i;
+  }
+  return -1;
+}
+
+/* Narrows the ranges of the model's symbols to what one input spec says. */
+static kiln_status apply_input(graph *g, const kiln_input_spec *spec, int at) {
+  const tensor_type *type = &g->body.params[at]->type;
+  const char *name = g->input_names[at];
+  if (spec->rank != type->rank)
+    return KILN_FAIL(KILN_INVALID_ARGUMENT, "input \"%s\" has %d dimensions in the model, the specification has %d", name, type->rank, spec->rank);
+  if (spec->dtype != KILN_DTYPE_COUNT && spec->dtype != type->dtype)
+    return KILN_FAIL(KILN_INVALID_ARGUMENT, "input \"%s\" is %s in the model, the specification says %s", name, kiln_dtype_name(type->dtype),
+                     kiln_dtype_name(spec->dtype));
+  for (int32_t d = 0; d < type->rank; d++) {
+    const int64_t lo = spec->min[d], opt = spec->opt[d], hi = spec->max[d];
+    const int s = dim_symbol_index(g->dims, type->dims[d]);
+    if (lo > opt || opt > hi || lo < 0)
+      return KILN_FAIL(KILN_INVALID_ARGUMENT, "input \"%s\", dimension %d: min %lld, opt %lld, max %lld are not in order", name, (int)d,
+                       (long long)lo, (long long)opt, (long long)hi);
+    if (dim_is_const(type->dims[d])) {
+      if (lo != type->dims[d] || hi != type->dims[d])
+        return KILN_FAIL(KILN_INVALID_ARGUMENT, "input \"%s\", dimension %d is fixed at %lld in the model, the specification wants %lld to %lld: "
+                         "export the model with a dynamic dimension there", name, (int)d, (long long)type->dims[d], (long long)lo, (long long)hi);
+      continue;
+    }
+    if (s < 0) continue; /* an expression of other sizes */
+    int64_t min = 0, max = 0, old = 0;
+    dim_symbol_range(g->dims, s, &min, &max, &old);
+    if (lo < min || hi > max)
+      return KILN_FAIL(KILN_INVALID_ARGUMENT, "input \"%s\", dimension %d: %lld to %lld lies outside the model's own range %lld to %lld", name,
+                       (int)d, (long long)lo, (long long)hi, (long long)min, (long long)max);
+    dim_symbol_set_range(g->dims, s, lo, hi, opt);
+  }
+  return KILN_OK;
+}
+
+static kiln_status apply_inputs(graph *g, const kiln_build_options *o) {
+  for (size_t i = 0; o && i < o->input_count; i++) {
+    const kiln_input_spec *spec = &o->inputs[i];
+    const int at = spec->name ? find_input(g, spec->name) : (i < (size_t)g->n_inputs ? (int)i : -1);
+    if (at < 0) {
+      text known = {0};
+      for (int32_t k = 0; k < g->n_inputs; k++) text_printf(&known, k ? ", %s" : "%s", g->input_names[k]);
+      const kiln_status status = KILN_FAIL(KILN_INVALID_ARGUMENT, "the model has no input \"%s\"; it has: %s", spec->name ? spec->name : "?",
+                                           known.data ? known.data : "none");
+      text_free(&known);
+      return status;
+    }
+    KILN_TRY(apply_input(g, spec, at));
+  }
+  return KILN_OK;
+}
+
+kiln_status model_import(const void *bytes, size_t size, const char *origin, const kiln_build_options *options, graph **out) {
+  graph *g = NULL;
+  KILN_TRY(ops_init());
+  if (!is_zip(bytes, size))
+    return KILN_FAIL(KILN_INVALID_FILE, "%s: not a model file that Kiln knows; expected a .pt2 archive made by torch.export.save", origin);
+  KILN_TRY_NOTE(export_import(bytes, size, origin, &g), "importing %s", origin);
+  kiln_status status = apply_inputs(g, options);
+  if (status == KILN_OK) status = passes_portable(g, false);
+  if (status != KILN_OK) {
+    graph_destroy(g);
+    return status;
+  }
+  *out = g;
+  return KILN_OK;
+}
+
+/* ---- build --------------------------------------------------------------------------------------------------------------------- */
+
+static void number_constant(void *user, constant *c) {
+  int64_t *next = user;
+  if (c->weight < 0) c->weight = (*next)++;
+}
+static void clear_number(void *user, constant *c) {
+  (void)user;
+  c->weight = -1;
+}
+
+static kiln_status check_options(const kiln_build_options *o, target *t) {
+  if (o && o->struct_size != sizeof *o)
+    return KILN_FAIL(KILN_INVALID_ARGUMENT, "options.struct_size is %zu, expected %zu: use KILN_BUILD_OPTIONS_INIT", o->struct_size, sizeof *o);
+  if (o && o->precision && !str_eq(o->precision, "fp32"))
+    return KILN_FAIL(KILN_UNSUPPORTED, "precision \"%.20s\": this version computes in fp32 only", o->precision);
+  if (o && !(o->tune_seconds >= 0)) return KILN_FAIL(KILN_INVALID_ARGUMENT, "tune_seconds must be 0 or more");
+  if (o && o->input_count && !o->inputs) return KILN_FAIL(KILN_INVALID_ARGUMENT, "options.inputs is NULL");
+  return target_parse(o ? o->target : NULL, t);
+}
+
+static kiln_status progress(const kiln_build_options *o, const char *stage, double fraction) {
+  if (o && o->progress && o->progress(o->progress_user, stage, fraction)) return KILN_FAIL(KILN_INVALID_ARGUMENT, "cancelled");
+  return KILN_OK;
+}
+
+static kiln_status build_bytes(graph *portable, const target *t, const kiln_build_options *o, void **out_bytes, size_t *out_size) {
+  plan_options options = {0};
+  if (o) options = (plan_options){o->tune_seconds, o->tactic_cache, o->threads, o->progress, o->progress_user};
+  graph *plan = NULL;
+  text why = {0};
+  int64_t next = 0;
+  graph_visit_constants(portable, clear_number, NULL);
+  graph_visit_constants(portable, number_constant, &next);
+  text_puts(&why, "");
+  kiln_status status = plan_create(portable, t, &options, &plan, &why);
+  if (status == KILN_OK && why.failed) status = KILN_NO_MEMORY("report");
+  if (status == KILN_OK) status = progress(o, "writing", 0.9);
+  if (status == KILN_OK) status = engine_write(portable, plan, t, why.data ? why.data : "", out_bytes, out_size);
+  text_free(&why);
+  graph_destroy(plan);
+  return status;
+}
+
+static kiln_status engine_build(const void *bytes, size_t size, const char *origin, const kiln_build_options *o, kiln_engine **out) {
+  target t;
+  graph *portable = NULL;
+  void *made = NULL;
+  size_t made_size = 0;
+  KILN_TRY(ops_init());
+  KILN_TRY(check_options(o, &t));
+  KILN_TRY(progress(o, "importing", 0.0));
+  KILN_TRY(model_import(bytes, size, origin, o, &portable));
+  kiln_status status = progress(o, "planning", 0.3);
+  if (status == KILN_OK) status = build_bytes(portable, &t, o, &made, &made_size);
+  graph_destroy(portable);
+  if (status != KILN_OK) return status;
+  status = engine_open_bytes(made, made_size, made, NULL, out);
+  if (status != KILN_OK) mem_free_aligned(made);
+  if (status == KILN_OK) status = progress(o, "done", 1.0);
+  return status;
+}
+
+kiln_status kiln_engine_build_memory(const void *bytes, size_t size, const kiln_build_options *options, kiln_engine **out_engine) {
+  if (!bytes || !out_engine) return KILN_FAIL(KILN_INVALID_ARGUMENT, "%s is NULL", bytes ? "out_engine" : "bytes");
+  return engine_build(bytes, size, "the model", options, out_engine);
+}
+
+kiln_status kiln_engine_build(const char *path, const kiln_build_options *options, kiln_engine **out_engine) {
+  if (!path || !out_engine) return KILN_FAIL(KILN_INVALID_ARGUMENT, "%s is NULL", path ? "out_engine" : "path");
+  file_map file;
+  KILN_TRY(file_map_open(path, &file));
+  const kiln_status status = engine_build(file.data, file.size, path, options, out_engine);
+  file_map_close(&file);
+  return status;
+}
+
+/* ---- load and save ---------------------------------------------------------------------------------------------------------------- */
+
+kiln_status kiln_engine_load(const void *bytes, size_t size, kiln_engine **out_engine) {
+  if (!bytes || !out_engine) return KILN_FAIL(KILN_INVALID_ARGUMENT, "%s is NULL", bytes ? "out_engine" : "bytes");
+  return engine_open_bytes(bytes, size, NULL, NULL, out_engine);
+}
+
+kiln_status kiln_engine_open(const char *path, kiln_engine **out_engine) {
+  if (!path || !out_engine) return KILN_FAIL(KILN_INVALID_ARGUMENT, "%s is NULL", path ? "out_engine" : "path");
+  file_map file;
+  KILN_TRY(file_map_open(path, &file));
+  const kiln_status status = engine_open_bytes(file.data, file.size, NULL, &file, out_engine);
+  if (status != KILN_OK) {
+    file_map_close(&file);
+    return error_note(status, __FILE__, __LINE__, "opening %s", path);
+  }
+  return KILN_OK;
+}
+
+kiln_status kiln_engine_save(const kiln_engine *e, const char *path) {
+  if (!e || !path) return KILN_FAIL(KILN_INVALID_ARGUMENT, "%s is NULL", e ? "path" : "engine");
+  const file_span span = {e->bytes, e->size};
+  return file_write_atomic(path, &span, 1);
+}
+
+kiln_status kiln_engine_serialize(const kiln_engine *e, void **out_bytes, size_t *out_size) {
+  if (!e || !out_bytes || !out_size) return KILN_FAIL(KILN_INVALID_ARGUMENT, "an argument is NULL");
+  void *copy = mem_alloc(e->size);
+  if (!copy) return KILN_FAIL(KILN_OUT_OF_MEMORY, "out of memory: %zu bytes", e->size);
+  memcpy(copy, e->bytes, e->size);
+  *out_bytes = copy;
+  *out_size = e->size;
+  return KILN_OK;
+}

@@ -1,0 +1,368 @@
+/* The engine file: header, texts of both graphs, weight table, weights.
+ *
+ *   0    "KILNENG\0"  version:u32  header_crc:u32  file_size:u64
+ *   24   section[5] of {offset:u64 size:u64 crc:u32 pad:u32}: portable, plan, why, weight table, weight data
+ * Everything is little endian. Weights start at multiples of 64 in a section that starts at a multiple of 4096, so a mapped file is
+ * used as it is. Loading checks every checksum but the weights' (kiln_engine_verify does), so its time does not depend on their size.
+ * A weight is stored once, in the layout (packing) that the plan wants; the portable graph's plain form is made from it on demand. */
+#include <stdio.h>
+#include <string.h>
+#include <zlib.h>
+
+#include "base/memory.h"
+#include "engine/engine.h"
+
+enum { ENGINE_VERSION = 1, INLINE_BYTES = 64, WEIGHT_ALIGN = 64, PAGE = 4096 };
+enum { SECTION_PORTABLE, SECTION_PLAN, SECTION_WHY, SECTION_TABLE, SECTION_DATA, SECTION_COUNT };
+static const char magic[8] = "KILNENG";
+
+typedef struct file_section {
+  uint64_t offset, size;
+  uint32_t crc, pad;
+} file_section;
+
+typedef struct file_header {
+  char magic[8];
+  uint32_t version, header_crc; /* crc of the header with this field 0 */
+  uint64_t file_size;
+  file_section sections[SECTION_COUNT];
+} file_header;
+_Static_assert(sizeof(file_header) == 24 + SECTION_COUNT * 24, "the header has no padding");
+_Static_assert(sizeof(weight_entry) == 64, "weight entries are 64 bytes");
+
+static uint32_t checksum(const void *bytes, size_t size) {
+  return (uint32_t)crc32_z(crc32_z(0, NULL, 0), size ? bytes : (const void *)"", size);
+}
+
+static uint32_t header_checksum(const file_header *h) {
+  file_header copy = *h;
+  copy.header_crc = 0;
+  return checksum(&copy, sizeof copy);
+}
+
+/* ---- writing ------------------------------------------------------------------------------------------------------------------ */
+
+typedef struct stored_weight {
+  const constant *source;
+  int64_t original; /* portable number, or -1 */
+  uint64_t offset;
+} stored_weight;
+
+typedef struct writer {
+  stored_weight *weights;
+  size_t count, capacity;
+  bool failed;
+} writer;
+
+static int64_t writer_find(const writer *w, int64_t original, const char *packing_name, bool any) {
+  for (size_t i = 0; original >= 0 && i < w->count; i++) {
+    if (w->weights[i].original == original && (any || str_eq(w->weights[i].source->packing, packing_name))) return (int64_t)i;
+  }
+  return -1;
+}
+
+static int64_t writer_add(writer *w, const constant *c) {
+  if (w->count == w->capacity) {
+    const size_t wanted = w->capacity ? w->capacity * 2 : 256;
+    stored_weight *grown = mem_realloc(w->weights, w->capacity * sizeof *grown, wanted * sizeof *grown);
+    if (!grown) {
+      w->failed = true;
+      return 0;
+    }
+    w->weights = grown;
+    w->capacity = wanted;
+  }
+  w->weights[w->count] = (stored_weight){c, c->weight, 0};
+  return (int64_t)w->count++;
+}
+
+typedef struct numbering {
+  writer *w;
+  bool plan;
+} numbering;
+
+static bool is_inline(const constant *c) { return c->size <= INLINE_BYTES && !c->packing; }
+
+/* A constant is visited once for each use: `numbered` tells those that already carry their file number. */
+#define NUMBERED ((int64_t)1 << 40)
+
+static void number_constant(void *user, constant *c) {
+  const numbering *n = user;
+  if (is_inline(c) || c->weight >= NUMBERED) return;
+  int64_t at = writer_find(n->w, c->weight, c->packing, false);
+  if (at < 0 && !n->plan) at = writer_find(n->w, c->weight, NULL, true); /* the packed form will be undone on demand */
+  if (at < 0) at = writer_add(n->w, c);
+  c->weight = NUMBERED + at;
+}
+
+static void finish_number(void *user, constant *c) {
+  (void)user;
+  if (c->weight >= NUMBERED) c->weight -= NUMBERED;
+}
+
+typedef struct layout {
+  text portable, plan;
+  file_header header;
+  uint64_t data_size;
+} layout;
+
+static void place_section(file_header *h, int section, uint64_t *at, uint64_t size, uint64_t align) {
+  *at = (*at + align - 1) / align * align;
+  h->sections[section].offset = *at;
+  h->sections[section].size = size;
+  *at += size;
+}
+
+static void fill_bytes(char *out, const layout *l, const writer *w, const char *why) {
+  file_header h = l->header;
+  const char *texts[] = {l->portable.data, l->plan.data, why};
+  for (int i = 0; i < 3; i++) {
+    memcpy(out + h.sections[i].offset, texts[i], h.sections[i].size);
+  }
+  weight_entry *table = (weight_entry *)(void *)(out + h.sections[SECTION_TABLE].offset);
+  for (size_t i = 0; i < w->count; i++) {
+    const constant *c = w->weights[i].source;
+    char *data = out + h.sections[SECTION_DATA].offset + w->weights[i].offset;
+    memcpy(data, c->data, c->size);
+    table[i] = (weight_entry){.offset = w->weights[i].offset, .size = c->size, .crc = checksum(data, c->size)};
+    if (c->packing) snprintf(table[i].packing, sizeof table[i].packing, "%s", c->packing);
+  }
+  for (int i = 0; i < SECTION_DATA; i++) h.sections[i].crc = checksum(out + h.sections[i].offset, h.sections[i].size);
+  h.header_crc = header_checksum(&h);
+  memcpy(out, &h, sizeof h);
+}
+
+static kiln_status lay_out(layout *l, graph *portable, graph *plan, const target *t, const char *why, writer *w) {
+  KILN_TRY(graph_set_metadata(plan, "kiln.target", t->name));
+  numbering in_plan = {w, true}, in_portable = {w, false};
+  graph_visit_constants(plan, number_constant, &in_plan);
+  graph_visit_constants(portable, number_constant, &in_portable);
+  graph_visit_constants(plan, finish_number, NULL);
+  graph_visit_constants(portable, finish_number, NULL);
+  graph_print(portable, INLINE_BYTES, &l->portable);
+  graph_print(plan, INLINE_BYTES, &l->plan);
+  if (w->failed || l->portable.failed || l->plan.failed || !l->portable.data || !l->plan.data) return KILN_NO_MEMORY("engine file");
+  for (size_t i = 0; i < w->count; i++) {
+    w->weights[i].offset = l->data_size;
+    l->data_size += size_align(w->weights[i].source->size, WEIGHT_ALIGN);
+  }
+  file_header *h = &l->header;
+  memcpy(h->magic, magic, sizeof magic);
+  h->version = ENGINE_VERSION;
+  uint64_t at = sizeof *h;
+  place_section(h, SECTION_PORTABLE, &at, l->portable.length, 64);
+  place_section(h, SECTION_PLAN, &at, l->plan.length, 64);
+  place_section(h, SECTION_WHY, &at, strlen(why) + 1, 64);
+  place_section(h, SECTION_TABLE, &at, w->count * sizeof(weight_entry), 64);
+  place_section(h, SECTION_DATA, &at, l->data_size, PAGE);
+  h->file_size = at;
+  return KILN_OK;
+}
+
+kiln_status engine_write(graph *portable, graph *plan, const target *t, const char *why, void **out_bytes, size_t *out_size) {
+  layout l = {0};
+  writer w = {0};
+  kiln_status status = lay_out(&l, portable, plan, t, why, &w);
+  if (status == KILN_OK) {
+    const size_t size = (size_t)l.header.file_size;
+    char *bytes = mem_alloc_aligned(size);
+    if (bytes) {
+      memset(bytes, 0, (size_t)l.header.sections[SECTION_DATA].offset);
+      for (size_t i = 0; i < w.count; i++) { /* gaps between weights */
+        const uint64_t end = w.weights[i].offset + w.weights[i].source->size;
+        const uint64_t next = i + 1 < w.count ? w.weights[i + 1].offset : l.data_size;
+        memset(bytes + l.header.sections[SECTION_DATA].offset + end, 0, (size_t)(next - end));
+      }
+      fill_bytes(bytes, &l, &w, why);
+      *out_bytes = bytes;
+      *out_size = size;
+    } else {
+      status = KILN_FAIL(KILN_OUT_OF_MEMORY, "out of memory: an engine of %zu bytes", size);
+    }
+  }
+  mem_free(w.weights);
+  text_free(&l.portable);
+  text_free(&l.plan);
+  return status;
+}
+
+/* ---- reading -------------------------------------------------------------------------------------------------------------------- */
+
+static kiln_status check_section(const char *bytes, size_t size, const file_section *s, const char *name, bool crc) {
+  if (s->offset > size || s->size > size - s->offset || s->offset % 64 != 0)
+    return KILN_FAIL(KILN_INVALID_FILE, "engine file: section `%s` lies outside the file", name);
+  if (crc && checksum(bytes + s->offset, (size_t)s->size) != s->crc)
+    return KILN_FAIL(KILN_INVALID_FILE, "engine file: section `%s` is damaged (its checksum is wrong)", name);
+  return KILN_OK;
+}
+
+static kiln_status check_header(const void *bytes, size_t size, file_header *h) {
+  if (size < 12 || memcmp(bytes, magic, sizeof magic) != 0)
+    return KILN_FAIL(KILN_INVALID_FILE, "not a Kiln engine file (it should start with KILNENG)");
+  memset(h, 0, sizeof *h);
+  memcpy(h, bytes, size < sizeof *h ? size : sizeof *h);
+  if (h->version > ENGINE_VERSION)
+    return KILN_FAIL(KILN_INCOMPATIBLE, "the engine file has format version %u, this library reads up to %d: update Kiln or build the engine again",
+                     h->version, ENGINE_VERSION);
+  if (size < sizeof *h || h->version < 1) return KILN_FAIL(KILN_INVALID_FILE, "engine file: the header is cut off");
+  if (header_checksum(h) != h->header_crc) return KILN_FAIL(KILN_INVALID_FILE, "engine file: the header is damaged (its checksum is wrong)");
+  if (h->file_size != size)
+    return KILN_FAIL(KILN_INVALID_FILE, "engine file: it has %zu bytes but should have %llu: it was cut off or added to", size,
+                     (unsigned long long)h->file_size);
+  return KILN_OK;
+}
+
+static kiln_status check_weights(const kiln_engine *e, const file_section *data) {
+  for (size_t i = 0; i < e->n_weights; i++) {
+    const weight_entry *w = &e->weights[i];
+    if (w->offset % WEIGHT_ALIGN != 0 || w->offset > data->size || w->size > data->size - w->offset)
+      return KILN_FAIL(KILN_INVALID_FILE, "engine file: weight %zu lies outside the file", i);
+    if (!memchr(w->packing, 0, sizeof w->packing)) return KILN_FAIL(KILN_INVALID_FILE, "engine file: weight %zu has no valid packing", i);
+  }
+  return KILN_OK;
+}
+
+static const char *weight_data(const kiln_engine *e, size_t i) {
+  file_header h;
+  memcpy(&h, e->bytes, sizeof h);
+  return e->bytes + h.sections[SECTION_DATA].offset + e->weights[i].offset;
+}
+
+/* The plan takes weights as they are stored. */
+static kiln_status plan_weight(void *user, int64_t index, const tensor_type *type, const char *packing_name, const void **out_data,
+                               size_t *out_size) {
+  const kiln_engine *e = user;
+  if (index < 0 || (uint64_t)index >= e->n_weights) return KILN_FAIL(KILN_INVALID_FILE, "there is no weight %lld", (long long)index);
+  const weight_entry *w = &e->weights[index];
+  if (!str_eq(packing_name ? packing_name : "", w->packing))
+    return KILN_FAIL(KILN_INVALID_FILE, "weight %lld is stored as `%s`, the plan wants `%s`", (long long)index, w->packing,
+                     packing_name ? packing_name : "");
+  if (packing_name) {
+    const packing *p = packing_find(packing_name);
+    size_t expected = 0;
+    if (!p) return KILN_FAIL(KILN_INCOMPATIBLE, "weight %lld has the unknown packing `%s`", (long long)index, packing_name);
+    if (!p->size(type, &expected) || expected != w->size)
+      return KILN_FAIL(KILN_INVALID_FILE, "weight %lld has %llu bytes, expected %zu", (long long)index, (unsigned long long)w->size, expected);
+  }
+  *out_data = weight_data(e, (size_t)index);
+  *out_size = (size_t)w->size;
+  return KILN_OK;
+}
+
+/* The portable graph takes them plain. */
+static kiln_status portable_weight(void *user, int64_t index, const tensor_type *type, const char *packing_name, const void **out_data,
+                                   size_t *out_size) {
+  kiln_engine *e = user;
+  if (index < 0 || (uint64_t)index >= e->n_weights || packing_name)
+    return KILN_FAIL(KILN_INVALID_FILE, "there is no plain weight %lld", (long long)index);
+  const weight_entry *w = &e->weights[index];
+  if (!*w->packing) return plan_weight(user, index, type, NULL, out_data, out_size);
+  const packing *p = packing_find(w->packing);
+  size_t packed_size = 0, plain_size = 0;
+  if (!p) return KILN_FAIL(KILN_INCOMPATIBLE, "weight %lld has the unknown packing `%s`", (long long)index, w->packing);
+  if (!type_bytes(type, &plain_size) || !p->size(type, &packed_size) || packed_size != w->size)
+    return KILN_FAIL(KILN_INVALID_FILE, "weight %lld has the wrong size for its type", (long long)index);
+  if (!e->unpacked && !(e->unpacked = mem_calloc(e->n_weights, sizeof *e->unpacked))) return KILN_NO_MEMORY("weights");
+  if (!e->unpacked[index]) {
+    if (!(e->unpacked[index] = mem_alloc_aligned(plain_size ? plain_size : 1))) return KILN_NO_MEMORY("weights");
+    p->unpack(type, weight_data(e, (size_t)index), e->unpacked[index]);
+  }
+  *out_data = e->unpacked[index];
+  *out_size = plain_size;
+  return KILN_OK;
+}
+
+kiln_status engine_portable(kiln_engine *e, graph **out) {
+  KILN_TRY_NOTE(graph_parse(e->portable_text, e->portable_size, portable_weight, e, out), "reading the engine's portable graph");
+  return KILN_OK;
+}
+
+/* A plan for a processor that is not this one is replaced by a new one, made from the portable graph. */
+static kiln_status adopt_plan(kiln_engine *e) {
+  graph *plan = NULL;
+  KILN_TRY_NOTE(graph_parse(e->plan_text, e->plan_size, plan_weight, e, &plan), "reading the engine's plan");
+  const char *name = graph_metadata(plan, "kiln.target");
+  if (name && target_parse(name, &e->target) == KILN_OK) {
+    e->plan = plan;
+    return KILN_OK;
+  }
+  graph_destroy(plan);
+  graph *portable = NULL;
+  KILN_TRY(target_parse(NULL, &e->target));
+  KILN_TRY(engine_portable(e, &portable));
+  const plan_options options = {.threads = 0};
+  const kiln_status status = plan_create(portable, &e->target, &options, &e->plan, NULL);
+  graph_destroy(portable);
+  return status;
+}
+
+static kiln_status engine_read(kiln_engine *e) {
+  static const char *const names[] = {"portable graph", "plan", "why", "weight table", "weights"};
+  file_header h;
+  KILN_TRY(check_header(e->bytes, e->size, &h));
+  for (int i = 0; i < SECTION_COUNT; i++) KILN_TRY(check_section(e->bytes, e->size, &h.sections[i], names[i], i != SECTION_DATA));
+  e->portable_text = e->bytes + h.sections[SECTION_PORTABLE].offset;
+  e->portable_size = (size_t)h.sections[SECTION_PORTABLE].size;
+  e->plan_text = e->bytes + h.sections[SECTION_PLAN].offset;
+  e->plan_size = (size_t)h.sections[SECTION_PLAN].size;
+  e->why = e->bytes + h.sections[SECTION_WHY].offset;
+  const file_section *why = &h.sections[SECTION_WHY], *table = &h.sections[SECTION_TABLE];
+  if (!why->size || e->why[why->size - 1] != 0 || table->size % sizeof(weight_entry) != 0)
+    return KILN_FAIL(KILN_INVALID_FILE, "engine file: a section has an odd size");
+  e->weights = (const weight_entry *)(const void *)(e->bytes + table->offset);
+  e->n_weights = (size_t)table->size / sizeof(weight_entry);
+  KILN_TRY(check_weights(e, &h.sections[SECTION_DATA]));
+  return adopt_plan(e);
+}
+
+kiln_status engine_open_bytes(const void *bytes, size_t size, void *owned, const file_map *file, kiln_engine **out) {
+  KILN_TRY(ops_init());
+  if ((uintptr_t)bytes % 8 != 0) return KILN_FAIL(KILN_INVALID_ARGUMENT, "engine bytes must be aligned to 8");
+  kiln_engine *e = mem_calloc(1, sizeof *e);
+  if (!e) return KILN_NO_MEMORY("engine");
+  e->bytes = bytes;
+  e->size = size;
+  e->references = 1;
+  const kiln_status status = engine_read(e);
+  if (status != KILN_OK) {
+    kiln_engine_destroy(e);
+    return status;
+  }
+  e->owned = owned;
+  if (file) e->file = *file;
+  *out = e;
+  return KILN_OK;
+}
+
+/* ---- the rest of an engine's life ------------------------------------------------------------------------------------------------- */
+
+kiln_status kiln_engine_verify(const kiln_engine *e) {
+  if (!e) return KILN_FAIL(KILN_INVALID_ARGUMENT, "engine is NULL");
+  for (size_t i = 0; i < e->n_weights; i++) {
+    if (checksum(weight_data(e, i), (size_t)e->weights[i].size) != e->weights[i].crc)
+      return KILN_FAIL(KILN_INVALID_FILE, "weight %zu is damaged (its checksum is wrong)", i);
+  }
+  return KILN_OK;
+}
+
+kiln_engine *engine_retain(const kiln_engine *engine) {
+  kiln_engine *e = (kiln_engine *)(uintptr_t)engine;
+  __atomic_add_fetch(&e->references, 1, __ATOMIC_RELAXED);
+  return e;
+}
+
+void kiln_engine_destroy(kiln_engine *e) {
+  if (!e || __atomic_sub_fetch(&e->references, 1, __ATOMIC_ACQ_REL) > 0) return;
+  graph_destroy(e->plan);
+  for (size_t i = 0; e->unpacked && i < e->n_weights; i++) mem_free_aligned(e->unpacked[i]);
+  mem_free(e->unpacked);
+  mem_free_aligned(e->owned);
+  if (e->file.data) file_map_close(&e->file);
+  mem_free(e);
+}
+
+size_t engine_weight_bytes(const kiln_engine *e) {
+  size_t total = 0;
+  for (size_t i = 0; i < e->n_weights; i++) total += (size_t)e->weights[i].size;
+  return total;
+}

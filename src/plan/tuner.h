@@ -1,0 +1,17 @@
+/* Tuner: times the tactics of nodes on this machine and remembers the winners in a text file. */
+#ifndef KILN_PLAN_TUNER_H
+#define KILN_PLAN_TUNER_H
+
+#include "backends/backend.h"
+#include "engine/engine.h"
+
+typedef struct tuner tuner;
+
+kiln_status tuner_create(const target *t, const plan_options *options, tuner **out_tuner); /* reads the cache file if there is one */
+/* The best of `tactics` for `n` at the symbols' opt values: from the cache, or timed while the budget lasts, else tactics[0]. The result
+ * is never slower in the timing than tactics[0]. */
+const kernel *tuner_choose(tuner *t, const node *n, const kernel *const *tactics, int count);
+/* Writes the cache file if anything was added. Destroys the tuner in any case. */
+kiln_status tuner_finish(tuner *t);
+
+#endif

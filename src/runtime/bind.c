@@ -1,0 +1,591 @@
+/* Binding: a planned graph and concrete shapes become a program.
+ *
+ * The idea: every value gets a place (buffer + byte offset + strides) before any kernel is prepared. Views cost nothing, they are
+ * places inside another value's buffer; the inputs of a concat are written where the concat wants them when their kernels can
+ * write strided; a kernel that needs contiguous operands gets a copy. Then lifetimes of buffers follow from the steps, and the
+ * memory planner places them. Control flow is a flat list of steps with forward jumps. */
+#include <string.h>
+
+#include "base/memory.h"
+#include "ops/ref.h"
+#include "plan/memory_plan.h"
+#include "runtime/program_internal.h"
+
+/* ---- growing arrays ---------------------------------------------------------------------------------------------------- */
+
+static bool grow(arena *a, void **items, int32_t count, int32_t *capacity, size_t size) {
+  if (count < *capacity) return true;
+  const int32_t wanted = *capacity ? *capacity * 2 : 64;
+  void *grown = arena_array(a, (size_t)wanted, size);
+  if (!grown) return false;
+  if (count) memcpy(grown, *items, (size_t)count * size);
+  *items = grown;
+  *capacity = wanted;
+  return true;
+}
+
+static int32_t buffer_new(program *p, buffer_kind kind, int32_t index, int64_t bytes) {
+  if (!grow(&p->arena, (void **)&p->buffers, p->n_buffers, &p->buffer_capacity, sizeof *p->buffers)) return -1;
+  p->buffers[p->n_buffers] = (buffer){kind, index, bytes, INT32_MAX, -1, 0};
+  return p->n_buffers++;
+}
+
+static step *step_new(program *p, step_kind kind) {
+  if (!grow(&p->arena, (void **)&p->steps, p->n_steps, &p->step_capacity, sizeof *p->steps)) return NULL;
+  step *s = &p->steps[p->n_steps++];
+  *s = (step){.kind = kind};
+  return s;
+}
+
+static void buffer_touch(program *p, int32_t b, int32_t at) {
+  if (b < 0) return;
+  if (at < p->buffers[b].first) p->buffers[b].first = at;
+  if (at > p->buffers[b].last) p->buffers[b].last = at;
+}
+
+/* ---- concrete types ------------------------------------------------------------------------------------------------------ */
+
+static kiln_status tensor_bind(program *p, const tensor_type *type, tensor *out, int64_t *out_bytes) {
+  *out = (tensor){.dtype = type->dtype, .rank = type->rank};
+  size_t bytes = kiln_dtype_size(type->dtype);
+  for (int i = 0; i < type->rank; i++) {
+    int64_t n = 0;
+    if (!dim_eval(p->graph->dims, type->dims[i], p->symbols, &n) || n < 0) {
+      text t = {0};
+      type_print(p->graph, type, &t);
+      const kiln_status status = KILN_FAIL(KILN_INVALID_ARGUMENT, "at these input shapes a tensor of type %s has no valid size in dimension %d",
+                                           t.data ? t.data : "?", i);
+      text_free(&t);
+      return status;
+    }
+    out->shape[i] = n;
+    if (!size_mul(bytes, (size_t)n, &bytes)) bytes = SIZE_MAX;
+  }
+  if (bytes > (size_t)1 << 46) return KILN_FAIL(KILN_INVALID_ARGUMENT, "a tensor would need %zu bytes or more", bytes);
+  tensor_make_contiguous_strides(out);
+  *out_bytes = (int64_t)bytes;
+  return KILN_OK;
+}
+
+/* Attributes with every symbolic size evaluated. */
+kiln_status attrs_bind(arena *a, const graph *g, const node *n, const int64_t *symbols, const attr **out) {
+  const int32_t count = op_schema_of(n->op)->n_attrs;
+  attr *bound = arena_copy(a, n->attrs, (size_t)count * sizeof *bound);
+  if (!bound) return KILN_NO_MEMORY("program");
+  for (int32_t i = 0; i < count; i++) {
+    bool ok = true;
+    if (bound[i].kind == ATTR_INT) {
+      ok = dim_eval(g->dims, bound[i].u.i, symbols, &bound[i].u.i);
+    } else if (bound[i].kind == ATTR_INTS && bound[i].count) {
+      int64_t *list = ARENA_ARRAY(a, int64_t, bound[i].count);
+      if (!list) return KILN_NO_MEMORY("program");
+      for (int32_t k = 0; ok && k < bound[i].count; k++) ok = dim_eval(g->dims, n->attrs[i].u.ints[k], symbols, &list[k]);
+      bound[i].u.ints = list;
+    }
+    if (!ok)
+      return KILN_FAIL(KILN_INVALID_ARGUMENT, "%s %s: attribute `%s` has no value at these input shapes", n->op->name, n->path,
+                       op_schema_of(n->op)->attrs[i].name);
+  }
+  *out = bound;
+  return KILN_OK;
+}
+
+/* ---- slots ------------------------------------------------------------------------------------------------------------------ */
+
+static kiln_status slot_of(program *p, const value *v, slot **out) {
+  slot *s = &p->slots[v->id];
+  if (!s->known) {
+    if (!v->constant) return KILN_FAIL(KILN_INTERNAL, "value %u is used before it is made", v->id);
+    int64_t bytes = 0;
+    KILN_TRY(tensor_bind(p, &v->type, &s->t, &bytes));
+    s->t.data = (void *)(uintptr_t)v->constant->data;
+    s->t.packing = v->constant->packing;
+    s->at = (place){-1, 0};
+    s->known = true;
+  }
+  *out = s;
+  return KILN_OK;
+}
+
+static const kernel *kernel_of(const node *n) {
+  const kernel *k = n->tactic ? kernel_find(n->op->name, n->tactic) : NULL;
+  return k ? k : &reference_kernel;
+}
+
+static bool takes_strided(uint32_t mask, int index) { return index >= 31 ? mask >> 31 : (mask >> index) & 1; }
+
+static bool node_is_view(const node *n) { return (n->op->flags & OP_VIEW) && n->op->view && !n->epilogue; }
+
+/* Can every reader of `v` take any strides? Readers that are views or `except` do not count. */
+static bool readers_take_strided(const value *v, const node *except) {
+  for (const use *u = v->uses; u; u = u->next) {
+    if (u->result_of || u->user == except) continue;
+    if (node_is_view(u->user) || !takes_strided(kernel_of(u->user)->strided_in, u->index)) return false;
+  }
+  return true;
+}
+
+/* ---- steps --------------------------------------------------------------------------------------------------------------------- */
+
+static kiln_status step_arrays(program *p, step *s, int n_in, int n_out) {
+  s->args.in = ARENA_ARRAY(&p->arena, tensor, n_in + 1);
+  s->args.out = ARENA_ARRAY(&p->arena, tensor, n_out + 1);
+  s->places = ARENA_ARRAY(&p->arena, place, n_in + n_out + 1);
+  if (!s->args.in || !s->args.out || !s->places) return KILN_NO_MEMORY("program");
+  s->args.n_in = n_in;
+  s->args.n_out = n_out;
+  for (int i = 0; i <= n_in + n_out; i++) s->places[i] = (place){-1, 0};
+  return KILN_OK;
+}
+
+static kiln_status add_copy(program *p, const slot *from, const slot *to, const node *why) {
+  step *s = step_new(p, STEP_KERNEL);
+  if (!s) return KILN_NO_MEMORY("program");
+  KILN_TRY(step_arrays(p, s, 1, 1));
+  (void)why;
+  s->node = &p->copy_node;
+  s->kernel = p->copy_kernel;
+  s->args.node = &p->copy_node;
+  s->args.in[0] = from->t;
+  s->args.out[0] = to->t;
+  s->places[0] = from->at;
+  s->places[1] = to->at;
+  return KILN_OK;
+}
+
+static kiln_status contiguous_copy(program *p, const slot *from, const node *why, slot *out) {
+  *out = *from;
+  tensor_make_contiguous_strides(&out->t);
+  const int64_t bytes = tensor_numel(&from->t) * (int64_t)kiln_dtype_size(from->t.dtype);
+  out->at = (place){buffer_new(p, BUFFER_ARENA, 0, bytes), 0};
+  out->t.data = NULL;
+  if (out->at.buffer < 0) return KILN_NO_MEMORY("program");
+  return add_copy(p, from, out, why);
+}
+
+/* Places the inputs of `n` (a concat) inside its output where their producers can write there. `out` is the output's slot. */
+static void place_concat_inputs(program *p, const node *n, const slot *out) {
+  const int64_t axis = node_int(n, "axis");
+  int64_t at = 0;
+  for (int32_t i = 0; i < n->n_inputs; i++) {
+    const value *v = n->inputs[i].v;
+    int64_t size = 0;
+    if (!dim_eval(p->graph->dims, v->type.dims[axis], p->symbols, &size)) return;
+    slot *s = &p->slots[v->id];
+    const node *m = v->producer;
+    const bool can = m && !s->known && m->parent == n->parent && !node_is_view(m) && m->n_outputs == 1 &&
+                     strcmp(m->op->name, "concat") != 0 && takes_strided(kernel_of(m)->strided_out, 0) && readers_take_strided(v, n);
+    if (can) {
+      int64_t bytes = 0;
+      if (tensor_bind(p, &v->type, &s->t, &bytes) != KILN_OK) return;
+      for (int d = 0; d < s->t.rank; d++) s->t.strides[d] = out->t.strides[d];
+      s->at = (place){out->at.buffer, out->at.offset + at * out->t.strides[axis] * (int64_t)kiln_dtype_size(out->t.dtype)};
+      s->known = true;
+    }
+    at += size;
+  }
+}
+
+/* Gives concat outputs their buffers before their inputs' producers are reached. */
+static kiln_status place_concats(program *p, const block *b) {
+  for (const node *n = b->last; n; n = n->prev) {
+    if (strcmp(n->op->name, "concat") != 0 || n->epilogue) continue;
+    slot *out = &p->slots[n->outputs[0]->id];
+    int64_t bytes = 0;
+    if (out->known) continue;
+    KILN_TRY(tensor_bind(p, &n->outputs[0]->type, &out->t, &bytes));
+    out->at = (place){buffer_new(p, BUFFER_ARENA, 0, bytes), 0};
+    if (out->at.buffer < 0) return KILN_NO_MEMORY("program");
+    out->known = true;
+    place_concat_inputs(p, n, out);
+  }
+  return KILN_OK;
+}
+
+static kiln_status bind_view(program *p, const node *n) {
+  slot *in = NULL;
+  KILN_TRY(slot_of(p, n->inputs[0].v, &in));
+  slot *out = &p->slots[n->outputs[0]->id];
+  int64_t bytes = 0;
+  KILN_TRY(tensor_bind(p, &n->outputs[0]->type, &out->t, &bytes));
+  kernel_args args = {.node = n, .in = &in->t, .n_in = 1, .out = &out->t, .n_out = 1, .symbols = p->symbols};
+  KILN_TRY(attrs_bind(&p->arena, p->graph, n, p->symbols, &args.attrs));
+  slot source = *in;
+  /* The view function moves `data`; a base of 1 stands for addresses that are not known yet, and keeps NULL for "absent". */
+  char *const base = (char *)(uintptr_t)4096;
+  source.t.data = base;
+  if (!n->op->view(&args, &source.t, &out->t)) {
+    KILN_TRY(contiguous_copy(p, in, n, &source));
+    source.t.data = base;
+    out = &p->slots[n->outputs[0]->id];
+    if (!n->op->view(&args, &source.t, &out->t)) return KILN_FAIL(KILN_INTERNAL, "%s: no view of a contiguous tensor", n->op->name);
+  }
+  const int64_t moved = (int64_t)((uintptr_t)out->t.data - (uintptr_t)base);
+  out->at = (place){source.at.buffer, source.at.offset + moved};
+  out->t.data = source.at.buffer < 0 ? (char *)in->t.data + moved : NULL;
+  out->known = true;
+  return KILN_OK;
+}
+
+static bool same_tensor(const tensor *a, const tensor *b) {
+  return a->rank == b->rank && memcmp(a->shape, b->shape, (size_t)a->rank * sizeof(int64_t)) == 0 &&
+         memcmp(a->strides, b->strides, (size_t)a->rank * sizeof(int64_t)) == 0;
+}
+
+/* All concat inputs that already are where the output wants them need no step of their own; the rest are copied there. */
+static kiln_status bind_concat(program *p, const node *n) {
+  const slot out = p->slots[n->outputs[0]->id];
+  const int64_t axis = node_int(n, "axis"), element = (int64_t)kiln_dtype_size(out.t.dtype);
+  int64_t at = 0;
+  for (int32_t i = 0; i < n->n_inputs; i++) {
+    slot *in = NULL;
+    KILN_TRY(slot_of(p, n->inputs[i].v, &in));
+    slot part = out;
+    memcpy(part.t.shape, in->t.shape, sizeof part.t.shape);
+    part.at.offset = out.at.offset + at * out.t.strides[axis] * element;
+    at += in->t.shape[axis];
+    const bool there = in->at.buffer == part.at.buffer && in->at.offset == part.at.offset && same_tensor(&in->t, &part.t);
+    if (!there) KILN_TRY(add_copy(p, in, &part, n));
+  }
+  return KILN_OK;
+}
+
+static kiln_status bind_block(program *p, const block *b);
+
+/* Copies a block's results into the outputs of its `if`. */
+static kiln_status bind_branch(program *p, const block *b, const node *n) {
+  KILN_TRY(bind_block(p, b));
+  for (int32_t i = 0; i < b->n_results; i++) {
+    slot *from = NULL;
+    KILN_TRY(slot_of(p, b->results[i].v, &from));
+    slot *to = &p->slots[n->outputs[i]->id];
+    if (!to->known) {
+      int64_t bytes = 0;
+      KILN_TRY(tensor_bind(p, &n->outputs[i]->type, &to->t, &bytes));
+      to->at = (place){buffer_new(p, BUFFER_ARENA, 0, bytes), 0};
+      if (to->at.buffer < 0) return KILN_NO_MEMORY("program");
+      to->known = true;
+    }
+    KILN_TRY(add_copy(p, from, to, n));
+  }
+  return KILN_OK;
+}
+
+static kiln_status bind_if(program *p, const node *n) {
+  if (strcmp(n->op->name, "if") != 0 || n->n_blocks != 2)
+    return KILN_FAIL(KILN_UNSUPPORTED, "control flow `%s` at %s cannot be executed yet", n->op->name, n->source);
+  slot *condition = NULL;
+  KILN_TRY(slot_of(p, n->inputs[0].v, &condition));
+  step *s = step_new(p, STEP_JUMP_IF_FALSE);
+  if (!s) return KILN_NO_MEMORY("program");
+  const int32_t branch = p->n_steps - 1;
+  KILN_TRY(step_arrays(p, s, 1, 0));
+  s->node = n;
+  s->args.in[0] = condition->t;
+  s->places[0] = condition->at;
+  for (int k = 0; k < 2; k++) { /* block parameters are the operands after the condition */
+    for (int32_t i = 0; i < n->blocks[k]->n_params; i++) {
+      slot *from = NULL;
+      KILN_TRY(slot_of(p, n->inputs[1 + i].v, &from));
+      p->slots[n->blocks[k]->params[i]->id] = *from;
+    }
+  }
+  KILN_TRY(bind_branch(p, n->blocks[0], n));
+  if (!(s = step_new(p, STEP_JUMP))) return KILN_NO_MEMORY("program");
+  s->node = n;
+  KILN_TRY(step_arrays(p, s, 0, 0));
+  const int32_t jump = p->n_steps - 1;
+  p->steps[branch].target = p->n_steps;
+  KILN_TRY(bind_branch(p, n->blocks[1], n));
+  p->steps[jump].target = p->n_steps;
+  return KILN_OK;
+}
+
+static kiln_status bind_kernel(program *p, const node *n) {
+  const kernel *k = kernel_of(n);
+  if (k == &reference_kernel && !n->op->ref && !n->n_blocks)
+    return KILN_FAIL(KILN_UNSUPPORTED, "no kernel for `%s` (%s at %s)", n->op->name, n->path, n->source);
+  slot *operands = ARENA_ARRAY(&p->arena, slot, n->n_inputs + 1);
+  if (!operands) return KILN_NO_MEMORY("program");
+  for (int32_t i = 0; i < n->n_inputs; i++) {
+    if (!n->inputs[i].v) continue;
+    slot *in = NULL;
+    KILN_TRY(slot_of(p, n->inputs[i].v, &in));
+    operands[i] = *in;
+    if (!takes_strided(k->strided_in, i) && !tensor_is_contiguous(&in->t)) KILN_TRY(contiguous_copy(p, in, n, &operands[i]));
+  }
+  step *s = step_new(p, STEP_KERNEL);
+  if (!s) return KILN_NO_MEMORY("program");
+  KILN_TRY(step_arrays(p, s, n->n_inputs, n->n_outputs));
+  s->node = n;
+  s->kernel = k;
+  s->args.node = n;
+  for (int32_t i = 0; i < n->n_inputs; i++) {
+    s->places[i] = operands[i].known ? operands[i].at : (place){-1, 0};
+    s->args.in[i] = operands[i].t;
+    if (!operands[i].known) s->args.in[i].rank = -1;
+  }
+  for (int32_t i = 0; i < n->n_outputs; i++) {
+    slot *out = &p->slots[n->outputs[i]->id];
+    if (!out->known) {
+      int64_t bytes = 0;
+      KILN_TRY(tensor_bind(p, &n->outputs[i]->type, &out->t, &bytes));
+      out->at = (place){buffer_new(p, BUFFER_ARENA, 0, bytes), 0};
+      if (out->at.buffer < 0) return KILN_NO_MEMORY("program");
+      out->known = true;
+    }
+    s->args.out[i] = out->t;
+    s->places[n->n_inputs + i] = out->at;
+  }
+  return KILN_OK;
+}
+
+static kiln_status bind_node(program *p, const node *n) {
+  if (n->op->flags & OP_DATA_DEPENDENT)
+    return KILN_FAIL(KILN_UNSUPPORTED, "`%s` (%s at %s) has a result whose size depends on data, which engines cannot run yet", n->op->name,
+                     n->path, n->source);
+  if (n->op->flags & OP_CONTROL_FLOW) return bind_if(p, n);
+  if (node_is_view(n)) return bind_view(p, n);
+  if (strcmp(n->op->name, "concat") == 0 && !n->epilogue) return bind_concat(p, n);
+  return bind_kernel(p, n);
+}
+
+static kiln_status bind_block(program *p, const block *b) {
+  KILN_TRY(place_concats(p, b));
+  for (const node *n = b->first; n; n = n->next)
+    KILN_TRY_NOTE(bind_node(p, n), "binding `%s` %s (%s)", n->op->name, n->path, n->source);
+  return KILN_OK;
+}
+
+/* ---- parameters and results ----------------------------------------------------------------------------------------------------- */
+
+static kiln_status bind_params(program *p) {
+  const block *b = &p->graph->body;
+  p->params = ARENA_ARRAY(&p->arena, tensor, b->n_params + 1);
+  p->results = ARENA_ARRAY(&p->arena, tensor, b->n_results + 1);
+  p->param_buffers = ARENA_ARRAY(&p->arena, int32_t, b->n_params + 1);
+  p->result_buffers = ARENA_ARRAY(&p->arena, int32_t, b->n_results + 1);
+  p->param_staging = ARENA_ARRAY(&p->arena, size_t, b->n_params + 1);
+  p->result_staging = ARENA_ARRAY(&p->arena, size_t, b->n_results + 1);
+  p->externals = ARENA_ARRAY(&p->arena, const void *, b->n_params + b->n_results + 1);
+  p->finals = ARENA_ARRAY(&p->arena, final_copy, b->n_results + 1);
+  if (!p->params || !p->results || !p->param_buffers || !p->result_buffers || !p->param_staging || !p->result_staging || !p->externals ||
+      !p->finals)
+    return KILN_NO_MEMORY("program");
+  for (int32_t i = 0; i < b->n_params; i++) {
+    slot *s = &p->slots[b->params[i]->id];
+    int64_t bytes = 0;
+    KILN_TRY(tensor_bind(p, &b->params[i]->type, &s->t, &bytes));
+    p->params[i] = s->t;
+    p->param_buffers[i] = buffer_new(p, BUFFER_PARAM, i, bytes);
+    if (p->param_buffers[i] < 0) return KILN_NO_MEMORY("program");
+    s->at = (place){p->param_buffers[i], 0};
+    s->known = true;
+  }
+  return KILN_OK;
+}
+
+/* A result whose value has an arena buffer of its own becomes that buffer; others are copied at the end. */
+static kiln_status bind_results(program *p) {
+  const block *b = &p->graph->body;
+  for (int32_t i = 0; i < b->n_results; i++) {
+    slot *s = NULL;
+    KILN_TRY(slot_of(p, b->results[i].v, &s));
+    p->results[i] = s->t;
+    p->results[i].data = NULL;
+    p->results[i].packing = NULL;
+    tensor_make_contiguous_strides(&p->results[i]);
+    const int64_t bytes = tensor_numel(&s->t) * (int64_t)kiln_dtype_size(s->t.dtype);
+    buffer *own = s->at.buffer >= 0 ? &p->buffers[s->at.buffer] : NULL;
+    if (own && own->kind == BUFFER_ARENA && s->at.offset == 0 && own->bytes == bytes && tensor_is_contiguous(&s->t)) {
+      own->kind = BUFFER_RESULT;
+      own->index = i;
+      p->result_buffers[i] = s->at.buffer;
+    } else {
+      p->result_buffers[i] = -1;
+      p->finals[p->n_finals++] = (final_copy){s->t, s->at, i};
+    }
+  }
+  return KILN_OK;
+}
+
+/* ---- lifetimes, in-place, preparation --------------------------------------------------------------------------------------------- */
+
+static void compute_lives(program *p) {
+  for (int32_t i = 0; i < p->n_steps; i++) {
+    const step *s = &p->steps[i];
+    for (int32_t k = 0; k < s->args.n_in + s->args.n_out; k++) buffer_touch(p, s->places[k].buffer, i);
+  }
+  for (int32_t i = 0; i < p->n_finals; i++) buffer_touch(p, p->finals[i].from_at.buffer, p->n_steps);
+}
+
+/* Lets steps write over an operand that dies with them. Straight-line programs only: a jump could skip the overwriting step. */
+static void share_in_place(program *p) {
+  int32_t *merged = ARENA_ARRAY(&p->arena, int32_t, p->n_buffers + 1);
+  if (!merged) return;
+  for (int32_t i = 0; i < p->n_buffers; i++) merged[i] = i;
+  for (int32_t i = 0; i < p->n_steps; i++) {
+    step *s = &p->steps[i];
+    if (s->kind != STEP_KERNEL) return;
+    for (int32_t k = 0; k < s->args.n_in + s->args.n_out; k++) {
+      if (s->places[k].buffer >= 0) s->places[k].buffer = merged[s->places[k].buffer];
+    }
+    if (!s->kernel->inplace || s->args.n_out != 1) continue;
+    const place out = s->places[s->args.n_in];
+    if (out.buffer < 0 || p->buffers[out.buffer].first != i || out.offset != 0) continue;
+    for (int32_t k = 0; k < s->args.n_in && k < 31; k++) {
+      if (!((s->kernel->inplace >> k) & 1) || s->places[k].buffer < 0 || s->places[k].offset != 0) continue;
+      buffer *from = &p->buffers[s->places[k].buffer], *to = &p->buffers[out.buffer];
+      if (from == to || from->kind != BUFFER_ARENA || from->last != i || from->bytes != to->bytes ||
+          s->args.in[k].dtype != s->args.out[0].dtype || !same_tensor(&s->args.in[k], &s->args.out[0]))
+        continue;
+      bool again = false; /* another operand in the same memory, maybe with other strides */
+      for (int32_t m = 0; m < s->args.n_in; m++) again = again || (m != k && s->places[m].buffer == s->places[k].buffer);
+      if (again) continue;
+      /* Keep the buffer that may be the caller's result: the older one takes over its kind. */
+      from->kind = to->kind;
+      from->index = to->index;
+      from->last = to->last;
+      if (to->kind == BUFFER_RESULT) p->result_buffers[to->index] = s->places[k].buffer;
+      to->first = INT32_MAX;
+      to->last = -1;
+      merged[out.buffer] = s->places[k].buffer;
+      s->places[s->args.n_in].buffer = s->places[k].buffer;
+      break;
+    }
+  }
+  for (int32_t i = 0; i < p->n_finals; i++) {
+    if (p->finals[i].from_at.buffer >= 0) p->finals[i].from_at.buffer = merged[p->finals[i].from_at.buffer];
+  }
+}
+
+static kiln_status prepare_steps(program *p) {
+  for (int32_t i = 0; i < p->n_steps; i++) {
+    step *s = &p->steps[i];
+    if (s->kind != STEP_KERNEL) continue;
+    s->args.symbols = p->symbols;
+    if (s->node == &p->copy_node) {
+      s->args.attrs = p->copy_node.attrs;
+    } else {
+      KILN_TRY(attrs_bind(&p->arena, p->graph, s->node, p->symbols, &s->args.attrs));
+    }
+    if (s->kernel->prepare) {
+      kernel_prep prep = {.args = s->args, .arena = &p->arena, .threads = p->threads};
+      KILN_TRY_NOTE(s->kernel->prepare(&prep), "preparing kernel %s of `%s` (%s)", s->kernel->name, s->node->op->name, s->node->path);
+      s->args.state = prep.state;
+      s->args.workspace_size = prep.workspace_size;
+      if (prep.workspace_size) {
+        const int32_t b = buffer_new(p, BUFFER_ARENA, 0, (int64_t)prep.workspace_size);
+        if (b < 0) return KILN_NO_MEMORY("program");
+        s->places[s->args.n_in + s->args.n_out] = (place){b, 0};
+        buffer_touch(p, b, i);
+      }
+    }
+    step_estimate(s);
+  }
+  return KILN_OK;
+}
+
+static kiln_status place_buffers(program *p) {
+  memory_block *blocks = ARENA_ARRAY(&p->arena, memory_block, p->n_buffers + 1);
+  int32_t *index = ARENA_ARRAY(&p->arena, int32_t, p->n_buffers + 1);
+  if (!blocks || !index) return KILN_NO_MEMORY("program");
+  size_t n = 0, total = 0;
+  for (int32_t i = 0; i < p->n_buffers; i++) {
+    const buffer *b = &p->buffers[i];
+    if (b->kind != BUFFER_ARENA || b->last < b->first || b->bytes == 0) continue;
+    blocks[n] = (memory_block){(size_t)b->bytes, b->first, b->last, 0};
+    index[n++] = i;
+  }
+  KILN_TRY(memory_plan(blocks, n, &total));
+  for (size_t i = 0; i < n; i++) p->buffers[index[i]].offset = blocks[i].offset;
+  /* Staging areas lie behind the planned part; their pages are never touched unless they are needed. */
+  total = size_align(total, 64);
+  for (int32_t i = 0; i < p->graph->body.n_params; i++) {
+    p->param_staging[i] = total;
+    total = size_align(total + (size_t)p->buffers[p->param_buffers[i]].bytes, 64);
+  }
+  for (int32_t i = 0; i < p->graph->body.n_results; i++) {
+    p->result_staging[i] = total;
+    total = size_align(total + (size_t)tensor_numel(&p->results[i]) * kiln_dtype_size(p->results[i].dtype), 64);
+  }
+  p->arena_bytes = total ? total : 64;
+  return KILN_OK;
+}
+
+static void add_patch(program *p, void **pointer, place at) {
+  if (at.buffer < 0) return;
+  const buffer_kind kind = p->buffers[at.buffer].kind;
+  if (kind == BUFFER_ARENA) {
+    p->arena_patches[p->n_arena_patches++] = (patch){pointer, at};
+  } else {
+    p->patches[p->n_patches++] = (patch){pointer, at};
+  }
+}
+
+static kiln_status collect_patches(program *p) {
+  int32_t n = p->n_finals;
+  for (int32_t i = 0; i < p->n_steps; i++) n += p->steps[i].args.n_in + p->steps[i].args.n_out + 1;
+  p->patches = ARENA_ARRAY(&p->arena, patch, n + 1);
+  p->arena_patches = ARENA_ARRAY(&p->arena, patch, n + 1);
+  if (!p->patches || !p->arena_patches) return KILN_NO_MEMORY("program");
+  for (int32_t i = 0; i < p->n_steps; i++) {
+    step *s = &p->steps[i];
+    for (int32_t k = 0; k < s->args.n_in; k++) add_patch(p, &s->args.in[k].data, s->places[k]);
+    for (int32_t k = 0; k < s->args.n_out; k++) add_patch(p, &s->args.out[k].data, s->places[s->args.n_in + k]);
+    add_patch(p, &s->args.workspace, s->places[s->args.n_in + s->args.n_out]);
+  }
+  for (int32_t i = 0; i < p->n_finals; i++) add_patch(p, &p->finals[i].from.data, p->finals[i].from_at);
+  return KILN_OK;
+}
+
+static kiln_status program_bind(program *p) {
+  p->slots = ARENA_ARRAY(&p->arena, slot, p->graph->next_id + 1);
+  p->copy_node.op = op_find("contiguous");
+  p->copy_node.path = p->copy_node.source = "";
+  p->copy_node.attrs = ARENA_NEW(&p->arena, attr);
+  if (!p->slots || !p->copy_node.attrs) return KILN_NO_MEMORY("program");
+  if (!p->copy_node.op) return KILN_FAIL(KILN_INTERNAL, "there is no operator `contiguous`");
+  KILN_TRY(bind_params(p));
+  KILN_TRY(bind_block(p, &p->graph->body));
+  KILN_TRY(bind_results(p));
+  compute_lives(p);
+  share_in_place(p);
+  KILN_TRY(prepare_steps(p));
+  KILN_TRY(place_buffers(p));
+  return collect_patches(p);
+}
+
+/* The target's best kernel for plain copies of any strides. */
+static const kernel *find_copy_kernel(const target *t) {
+  const kernel *const *rows = t->backend ? t->backend->kernels : NULL;
+  for (; rows && *rows; rows++) {
+    if (strcmp((*rows)->op, "contiguous") == 0 && (*rows)->isa <= t->isa && takes_strided((*rows)->strided_in, 0) &&
+        takes_strided((*rows)->strided_out, 0))
+      return *rows;
+  }
+  return &reference_kernel;
+}
+
+kiln_status program_create(graph *g, const target *t, const int64_t *symbols, int threads, program **out_program) {
+  KILN_TRY(ops_init());
+  program *p = mem_calloc(1, sizeof *p);
+  if (!p) return KILN_NO_MEMORY("program");
+  p->graph = g;
+  p->target = t;
+  p->threads = threads < 1 ? 1 : threads;
+  p->copy_kernel = find_copy_kernel(t);
+  const int n = dim_symbol_count(g->dims);
+  p->symbols = arena_alloc(&p->arena, (size_t)(n + 1) * sizeof *p->symbols);
+  kiln_status status = p->symbols ? KILN_OK : KILN_NO_MEMORY("program");
+  if (status == KILN_OK) {
+    if (n) memcpy(p->symbols, symbols, (size_t)n * sizeof *symbols);
+    status = program_bind(p);
+  }
+  if (status != KILN_OK) {
+    program_destroy(p);
+    return status;
+  }
+  *out_program = p;
+  return KILN_OK;
+}

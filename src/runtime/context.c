@@ -1,0 +1,349 @@
+/* Contexts, see context.h. The steady state (known shapes) neither allocates nor locks. */
+#include "runtime/context.h"
+
+#include <string.h>
+
+#include "base/memory.h"
+
+/* ---- checking inputs ------------------------------------------------------------------------------------------------------- */
+
+static const graph *graph_of(const kiln_context *c) { return c->engine->plan; }
+
+static void print_expected(const graph *g, const tensor_type *type, text *t) {
+  type_print(g, type, t);
+  for (int32_t i = 0; i < type->rank; i++) {
+    const int s = dim_symbol_index(g->dims, type->dims[i]);
+    if (s < 0) continue;
+    int64_t min = 0, max = 0, opt = 0;
+    dim_symbol_range(g->dims, s, &min, &max, &opt);
+    text_printf(t, max == DIM_UNBOUNDED ? ", %s at least %lld" : ", %s from %lld to %lld", dim_symbol_name(g->dims, s), (long long)min,
+                (long long)max);
+  }
+}
+
+static kiln_status wrong_input(const kiln_context *c, int32_t i, const kiln_tensor *t, const char *what) {
+  const graph *g = graph_of(c);
+  text expected = {0}, got = {0};
+  print_expected(g, &g->body.params[i]->type, &expected);
+  text_printf(&got, "%s[", kiln_dtype_name(kiln_tensor_get_dtype(t)));
+  for (int32_t d = 0; d < t->ndim && d < KILN_MAX_RANK; d++) text_printf(&got, d ? ",%lld" : "%lld", (long long)t->shape[d]);
+  text_putc(&got, ']');
+  const kiln_status status = KILN_FAIL(KILN_INVALID_ARGUMENT, "input %d (\"%s\"): %s; expected %s, got %s", (int)i, g->input_names[i], what,
+                                       expected.data ? expected.data : "?", got.data ? got.data : "?");
+  text_free(&expected);
+  text_free(&got);
+  return status;
+}
+
+static kiln_status check_dtype_and_rank(const kiln_context *c, int32_t i, const kiln_tensor *t) {
+  const tensor_type *type = &graph_of(c)->body.params[i]->type;
+  if (t->device.type != KILN_DEVICE_CPU)
+    return KILN_FAIL(KILN_INVALID_ARGUMENT, "input %d (\"%s\") is on device type %d, but this engine runs on the CPU: move it there first",
+                     (int)i, graph_of(c)->input_names[i], t->device.type);
+  if (kiln_tensor_get_dtype(t) != type->dtype) return wrong_input(c, i, t, "wrong element type");
+  if (t->ndim != type->rank) return wrong_input(c, i, t, "wrong number of dimensions");
+  return KILN_OK;
+}
+
+/* Solves symbols from plain and affine dimensions; what stays open is checked afterwards. */
+static kiln_status solve_symbols(kiln_context *c, const kiln_tensor *inputs) {
+  const graph *g = graph_of(c);
+  memset(c->symbol_known, 0, (size_t)dim_symbol_count(g->dims));
+  for (int32_t i = 0; i < g->n_inputs; i++) {
+    const tensor_type *type = &g->body.params[i]->type;
+    for (int32_t d = 0; d < type->rank; d++) {
+      const int64_t n = inputs[i].shape[d];
+      int s = -1;
+      int64_t factor = 0, offset = 0;
+      if (n < 0) return wrong_input(c, i, &inputs[i], "negative size");
+      if (dim_is_const(type->dims[d])) {
+        if (n != type->dims[d]) return wrong_input(c, i, &inputs[i], "wrong shape");
+      } else if (dim_as_affine(g->dims, type->dims[d], &s, &factor, &offset) && !c->symbol_known[s]) {
+        if (factor == 0 || (n - offset) % factor != 0) return wrong_input(c, i, &inputs[i], "a size that does not divide as the model needs");
+        c->symbols[s] = (n - offset) / factor;
+        c->symbol_known[s] = 1;
+        int64_t min = 0, max = 0, opt = 0;
+        dim_symbol_range(g->dims, s, &min, &max, &opt);
+        if (c->symbols[s] < min || c->symbols[s] > max) return wrong_input(c, i, &inputs[i], "a size outside the engine's range");
+      }
+    }
+  }
+  for (int32_t i = 0; i < g->n_inputs; i++) {
+    const tensor_type *type = &g->body.params[i]->type;
+    for (int32_t d = 0; d < type->rank; d++) {
+      int64_t n = 0;
+      if (!dim_eval(g->dims, type->dims[d], c->symbols, &n) || n != inputs[i].shape[d])
+        return wrong_input(c, i, &inputs[i], "sizes that do not agree with each other");
+    }
+  }
+  return KILN_OK;
+}
+
+static tensor tensor_from(const kiln_tensor *t) {
+  tensor out = {.data = t->data ? (char *)t->data + t->byte_offset : NULL, .dtype = kiln_tensor_get_dtype(t), .rank = t->ndim};
+  for (int32_t d = 0; d < t->ndim; d++) out.shape[d] = t->shape[d];
+  if (t->strides) {
+    for (int32_t d = 0; d < t->ndim; d++) out.strides[d] = t->strides[d];
+  } else {
+    tensor_make_contiguous_strides(&out);
+  }
+  return out;
+}
+
+/* ---- binding -------------------------------------------------------------------------------------------------------------------- */
+
+static bound_program *find_program(kiln_context *c) {
+  const size_t bytes = (size_t)dim_symbol_count(graph_of(c)->dims) * sizeof(int64_t);
+  bound_program *oldest = &c->programs[0];
+  for (int i = 0; i < CONTEXT_PROGRAMS; i++) {
+    bound_program *b = &c->programs[i];
+    if (b->program && (bytes == 0 || memcmp(b->symbols, c->symbols, bytes) == 0)) return b;
+    if (!b->program || (oldest->program && b->last_use < oldest->last_use)) oldest = b;
+  }
+  if (oldest->program) {
+    if (c->current == oldest->program) c->current = NULL;
+    program_destroy(oldest->program);
+    oldest->program = NULL;
+  }
+  return oldest;
+}
+
+static kiln_status reserve_arena(kiln_context *c, size_t bytes) {
+  if (bytes <= c->arena_bytes) return KILN_OK;
+  void *grown = mem_alloc_aligned(bytes);
+  if (!grown) return KILN_FAIL(KILN_OUT_OF_MEMORY, "no memory for an arena of %zu bytes", bytes);
+  mem_free_aligned(c->arena);
+  c->arena = grown;
+  c->arena_bytes = bytes;
+  return KILN_OK;
+}
+
+static kiln_status bind_shapes(kiln_context *c) {
+  bound_program *b = find_program(c);
+  const int n = dim_symbol_count(graph_of(c)->dims);
+  if (!b->program) {
+    if (!b->symbols) b->symbols = mem_calloc((size_t)n + 1, sizeof *b->symbols);
+    if (!b->symbols) return KILN_NO_MEMORY("context");
+    if (n) memcpy(b->symbols, c->symbols, (size_t)n * sizeof *b->symbols);
+    KILN_TRY(program_create(c->engine->plan, &c->engine->target, b->symbols, c->threads, &b->program));
+  }
+  KILN_TRY(reserve_arena(c, program_arena_bytes(b->program)));
+  b->last_use = ++c->clock;
+  c->current = b->program;
+  return KILN_OK;
+}
+
+static bool shapes_unchanged(const kiln_context *c, const kiln_tensor *inputs) {
+  if (!c->current) return false;
+  for (int32_t i = 0; i < graph_of(c)->n_inputs; i++) {
+    const tensor *bound = program_param(c->current, i);
+    if (inputs[i].ndim != bound->rank || kiln_tensor_get_dtype(&inputs[i]) != bound->dtype || inputs[i].device.type != KILN_DEVICE_CPU)
+      return false;
+    for (int32_t d = 0; d < bound->rank; d++) {
+      if (inputs[i].shape[d] != bound->shape[d]) return false;
+    }
+  }
+  return true;
+}
+
+static kiln_status prepare_inputs(kiln_context *c, const kiln_tensor *inputs, size_t input_count) {
+  const graph *g = graph_of(c);
+  if (input_count != (size_t)g->n_inputs)
+    return KILN_FAIL(KILN_INVALID_ARGUMENT, "%zu inputs were given, the engine has %d", input_count, (int)g->n_inputs);
+  if (input_count && !inputs) return KILN_FAIL(KILN_INVALID_ARGUMENT, "inputs is NULL");
+  if (shapes_unchanged(c, inputs)) return KILN_OK;
+  for (int32_t i = 0; i < g->n_inputs; i++) {
+    if (inputs[i].ndim > 0 && !inputs[i].shape) return KILN_FAIL(KILN_INVALID_ARGUMENT, "input %d: shape is NULL", (int)i);
+    KILN_TRY(check_dtype_and_rank(c, i, &inputs[i]));
+  }
+  KILN_TRY(solve_symbols(c, inputs));
+  return bind_shapes(c);
+}
+
+kiln_status kiln_context_prepare(kiln_context *c, const kiln_tensor *inputs, size_t input_count, kiln_tensor *outputs,
+                                 size_t output_count) {
+  if (!c) return KILN_FAIL(KILN_INVALID_ARGUMENT, "context is NULL");
+  KILN_TRY(prepare_inputs(c, inputs, input_count));
+  if (!outputs) return KILN_OK;
+  if (output_count != (size_t)graph_of(c)->n_outputs)
+    return KILN_FAIL(KILN_INVALID_ARGUMENT, "room for %zu outputs was given, the engine has %d", output_count, (int)graph_of(c)->n_outputs);
+  for (int32_t i = 0; i < graph_of(c)->n_outputs; i++) {
+    const tensor *t = program_result(c->current, i);
+    outputs[i].ndim = t->rank;
+    kiln_tensor_set_dtype(&outputs[i], t->dtype);
+    for (int32_t d = 0; outputs[i].shape && d < t->rank; d++) outputs[i].shape[d] = t->shape[d];
+  }
+  return KILN_OK;
+}
+
+/* ---- running ---------------------------------------------------------------------------------------------------------------------- */
+
+static kiln_status check_output(const kiln_context *c, int32_t i, const kiln_tensor *t) {
+  const tensor *bound = program_result(c->current, i);
+  bool same = t->ndim == bound->rank && kiln_tensor_get_dtype(t) == bound->dtype && t->device.type == KILN_DEVICE_CPU;
+  for (int32_t d = 0; same && d < bound->rank; d++) same = t->shape[d] == bound->shape[d];
+  if (same) return KILN_OK;
+  text expected = {0};
+  for (int32_t d = 0; d < bound->rank; d++) text_printf(&expected, d ? ",%lld" : "%lld", (long long)bound->shape[d]);
+  const kiln_status status = KILN_FAIL(KILN_INVALID_ARGUMENT, "output %d (\"%s\"): expected memory for %s[%s] on the CPU", (int)i,
+                                       graph_of(c)->output_names[i], kiln_dtype_name(bound->dtype), expected.data ? expected.data : "");
+  text_free(&expected);
+  return status;
+}
+
+static kiln_status take_tensors(kiln_context *c, const kiln_tensor *inputs, kiln_tensor *outputs) {
+  const graph *g = graph_of(c);
+  for (int32_t i = 0; i < g->n_inputs; i++) {
+    c->params[i] = tensor_from(&inputs[i]);
+    if (!c->params[i].data && tensor_numel(&c->params[i]) > 0)
+      return KILN_FAIL(KILN_INVALID_ARGUMENT, "input %d (\"%s\"): data is NULL", (int)i, g->input_names[i]);
+  }
+  for (int32_t i = 0; i < g->n_outputs; i++) {
+    c->results[i] = (tensor){0};
+    if (!outputs[i].data) continue;
+    KILN_TRY(check_output(c, i, &outputs[i]));
+    c->results[i] = tensor_from(&outputs[i]);
+  }
+  for (int32_t i = 0; i < g->n_states; i++) {
+    const graph_state *s = &g->states[i];
+    c->params[s->param] = *program_param(c->current, s->param);
+    c->params[s->param].data = c->state_now[i];
+    c->results[s->result] = *program_result(c->current, s->result);
+    c->results[s->result].data = c->state_next[i];
+  }
+  return KILN_OK;
+}
+
+static void lend_outputs(kiln_context *c, kiln_tensor *outputs) {
+  for (int32_t i = 0; i < graph_of(c)->n_outputs; i++) {
+    if (outputs[i].data) continue;
+    const tensor *t = &c->results[i];
+    outputs[i].data = t->data;
+    outputs[i].device.type = KILN_DEVICE_CPU;
+    outputs[i].device.id = 0;
+    outputs[i].ndim = t->rank;
+    outputs[i].byte_offset = 0;
+    kiln_tensor_set_dtype(&outputs[i], t->dtype);
+    memcpy(c->lent_shapes[i][0], t->shape, sizeof t->shape);
+    memcpy(c->lent_shapes[i][1], t->strides, sizeof t->strides);
+    outputs[i].shape = c->lent_shapes[i][0];
+    outputs[i].strides = c->lent_shapes[i][1];
+  }
+}
+
+kiln_status kiln_context_run(kiln_context *c, const kiln_tensor *inputs, size_t input_count, kiln_tensor *outputs, size_t output_count) {
+  if (!c) return KILN_FAIL(KILN_INVALID_ARGUMENT, "context is NULL");
+  KILN_TRY(prepare_inputs(c, inputs, input_count));
+  const graph *g = graph_of(c);
+  if (output_count != (size_t)g->n_outputs || (output_count && !outputs))
+    return KILN_FAIL(KILN_INVALID_ARGUMENT, "%zu outputs were given, the engine has %d", outputs ? output_count : 0, (int)g->n_outputs);
+  KILN_TRY(take_tensors(c, inputs, outputs));
+  KILN_TRY(program_run(c->current, c->arena, c->params, c->results, c->workers, c->profile));
+  for (int32_t i = 0; i < g->n_states; i++) {
+    void *swap = c->state_now[i];
+    c->state_now[i] = c->state_next[i];
+    c->state_next[i] = swap;
+  }
+  lend_outputs(c, outputs);
+  return KILN_OK;
+}
+
+void kiln_context_reset(kiln_context *c) {
+  if (!c) return;
+  const graph *g = graph_of(c);
+  for (int32_t i = 0; i < g->n_states; i++) {
+    const constant *initial = g->states[i].initial->constant;
+    memcpy(c->state_now[i], initial->data, initial->size);
+  }
+}
+
+/* ---- life --------------------------------------------------------------------------------------------------------------------------- */
+
+static kiln_status context_allocate(kiln_context *c) {
+  const graph *g = graph_of(c);
+  const size_t symbols = (size_t)dim_symbol_count(g->dims) + 1;
+  c->symbols = mem_calloc(symbols, sizeof *c->symbols);
+  c->symbol_known = mem_calloc(symbols, 1);
+  c->params = mem_calloc((size_t)g->body.n_params + 1, sizeof *c->params);
+  c->results = mem_calloc((size_t)g->body.n_results + 1, sizeof *c->results);
+  c->lent_shapes = mem_calloc((size_t)g->n_outputs + 1, sizeof *c->lent_shapes);
+  c->state_now = mem_calloc((size_t)g->n_states + 1, sizeof *c->state_now);
+  c->state_next = mem_calloc((size_t)g->n_states + 1, sizeof *c->state_next);
+  if (!c->symbols || !c->symbol_known || !c->params || !c->results || !c->lent_shapes || !c->state_now || !c->state_next)
+    return KILN_NO_MEMORY("context");
+  for (int32_t i = 0; i < g->n_states; i++) {
+    const size_t bytes = g->states[i].initial->constant->size;
+    c->state_now[i] = mem_alloc_aligned(bytes ? bytes : 1);
+    c->state_next[i] = mem_alloc_aligned(bytes ? bytes : 1);
+    if (!c->state_now[i] || !c->state_next[i]) return KILN_NO_MEMORY("context state");
+    c->state_bytes += 2 * bytes;
+  }
+  kiln_context_reset(c);
+  return pool_create(c->threads, &c->workers);
+}
+
+kiln_status kiln_context_create_with(const kiln_engine *engine, const kiln_context_options *options, kiln_context **out_context) {
+  if (!engine || !out_context) return KILN_FAIL(KILN_INVALID_ARGUMENT, "%s is NULL", engine ? "out_context" : "engine");
+  if (options && options->struct_size < sizeof(kiln_context_options))
+    return KILN_FAIL(KILN_INVALID_ARGUMENT, "options.struct_size must be sizeof(kiln_context_options)");
+  kiln_context *c = mem_calloc(1, sizeof *c);
+  if (!c) return KILN_NO_MEMORY("context");
+  c->engine = engine_retain(engine);
+  c->threads = options && options->threads > 0 ? options->threads : cpu_count();
+  const kiln_status status = context_allocate(c);
+  if (status != KILN_OK) {
+    kiln_context_destroy(c);
+    return status;
+  }
+  *out_context = c;
+  return KILN_OK;
+}
+
+kiln_status kiln_context_create(const kiln_engine *engine, kiln_context **out_context) {
+  return kiln_context_create_with(engine, NULL, out_context);
+}
+
+void kiln_context_destroy(kiln_context *c) {
+  if (!c) return;
+  for (int i = 0; i < CONTEXT_PROGRAMS; i++) {
+    program_destroy(c->programs[i].program);
+    mem_free(c->programs[i].symbols);
+  }
+  for (int32_t i = 0; i < graph_of(c)->n_states; i++) {
+    if (c->state_now) mem_free_aligned(c->state_now[i]);
+    if (c->state_next) mem_free_aligned(c->state_next[i]);
+  }
+  pool_destroy(c->workers);
+  mem_free_aligned(c->arena);
+  mem_free(c->symbols);
+  mem_free(c->symbol_known);
+  mem_free(c->params);
+  mem_free(c->results);
+  mem_free(c->lent_shapes);
+  mem_free(c->state_now);
+  mem_free(c->state_next);
+  kiln_engine_destroy(c->engine);
+  mem_free(c);
+}
+
+/* ---- measuring ------------------------------------------------------------------------------------------------------------------------ */
+
+void kiln_context_memory(const kiln_context *c, kiln_memory_info *out) {
+  *out = (kiln_memory_info){engine_weight_bytes(c->engine), c->current ? program_arena_bytes(c->current) : 0, c->state_bytes};
+}
+
+void kiln_context_profile(kiln_context *c, int enable) {
+  c->profile = enable != 0;
+  if (enable && c->current) program_profile_clear(c->current);
+}
+
+size_t kiln_context_step_count(const kiln_context *c) { return c->current ? program_step_count(c->current) : 0; }
+
+kiln_status kiln_context_step(const kiln_context *c, size_t index, kiln_step_info *out) {
+  if (index >= kiln_context_step_count(c)) return KILN_FAIL(KILN_INVALID_ARGUMENT, "step %zu of %zu", index, kiln_context_step_count(c));
+  const node *n = program_step(c->current, index, &out->seconds, &out->flops, &out->bytes);
+  out->op = n->op->name;
+  out->tactic = program_step_kernel(c->current, index);
+  out->name = n->path ? n->path : "";
+  return KILN_OK;
+}

@@ -1,0 +1,34 @@
+/* Context: checks a caller's tensors against the engine, binds programs for the shapes it sees, and runs them. */
+#ifndef KILN_RUNTIME_CONTEXT_H
+#define KILN_RUNTIME_CONTEXT_H
+
+#include "engine/engine.h"
+#include "runtime/program.h"
+
+enum { CONTEXT_PROGRAMS = 8 }; /* shapes that stay bound; the least recently used makes room */
+
+typedef struct bound_program {
+  program *program;
+  int64_t *symbols;
+  uint64_t last_use;
+} bound_program;
+
+struct kiln_context {
+  kiln_engine *engine;
+  pool *workers;
+  bound_program programs[CONTEXT_PROGRAMS];
+  program *current;
+  int64_t *symbols;       /* scratch for solving */
+  char *symbol_known;
+  uint64_t clock;
+  void *arena;
+  size_t arena_bytes;
+  tensor *params, *results; /* inputs and states; outputs and states */
+  int64_t (*lent_shapes)[2][KILN_MAX_RANK];
+  void **state_now, **state_next; /* one pair for each mutated buffer, swapped after each run */
+  size_t state_bytes;
+  int32_t threads;
+  bool profile;
+};
+
+#endif

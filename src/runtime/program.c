@@ -1,0 +1,167 @@
+/* Running a bound program: point the tensors at this run's memory, then call the kernels in order. */
+#include "runtime/program.h"
+
+#include <string.h>
+
+#include "base/memory.h"
+#include "ops/ref.h"
+#include "runtime/program_internal.h"
+
+void program_destroy(program *p) {
+  if (!p) return;
+  arena_free(&p->arena);
+  mem_free(p);
+}
+
+size_t program_arena_bytes(const program *p) { return p->arena_bytes; }
+const tensor *program_param(const program *p, int index) { return &p->params[index]; }
+const tensor *program_result(const program *p, int index) { return &p->results[index]; }
+size_t program_step_count(const program *p) { return (size_t)p->n_steps; }
+
+const node *program_step(const program *p, size_t index, double *seconds, double *flops, double *bytes) {
+  const step *s = &p->steps[index];
+  *seconds = s->seconds;
+  *flops = s->flops;
+  *bytes = s->bytes;
+  return s->node;
+}
+
+const char *program_step_kernel(const program *p, size_t index) {
+  return p->steps[index].kernel ? p->steps[index].kernel->name : "jump";
+}
+
+void program_profile_clear(program *p) {
+  for (int32_t i = 0; i < p->n_steps; i++) p->steps[i].seconds = 0;
+}
+
+/* ---- running ------------------------------------------------------------------------------------------------------------ */
+
+static kiln_status copy_tensor(program *p, const tensor *from, const tensor *to, pool *workers) {
+  tensor in = *from, out = *to;
+  const kernel_args args = {.node = &p->copy_node, .attrs = p->copy_node.attrs, .in = &in, .n_in = 1, .out = &out, .n_out = 1,
+                            .pool = workers, .symbols = p->symbols};
+  /* Kernels that need a prepared state cannot be used for shapes that come and go. */
+  return p->copy_kernel->prepare ? p->copy_node.op->ref(&args) : p->copy_kernel->run(&args);
+}
+
+static void apply_patches(program *p, char *memory) {
+  if (p->last_arena != memory) {
+    for (int32_t i = 0; i < p->n_arena_patches; i++) {
+      const patch *x = &p->arena_patches[i];
+      *x->pointer = memory + p->buffers[x->at.buffer].offset + x->at.offset;
+    }
+    p->last_arena = memory;
+  }
+  for (int32_t i = 0; i < p->n_patches; i++) {
+    const patch *x = &p->patches[i];
+    const buffer *b = &p->buffers[x->at.buffer];
+    const int32_t external = b->kind == BUFFER_PARAM ? b->index : p->graph->body.n_params + b->index;
+    *x->pointer = (char *)(uintptr_t)p->externals[external] + x->at.offset;
+  }
+}
+
+/* Chooses this run's memory for params and results; strided inputs are copied to their staging area. */
+static kiln_status set_externals(program *p, char *memory, const tensor *params, tensor *results, pool *workers) {
+  const block *b = &p->graph->body;
+  for (int32_t i = 0; i < b->n_params; i++) {
+    p->externals[i] = params[i].data;
+    if (tensor_is_contiguous(&params[i])) continue;
+    tensor staged = p->params[i];
+    staged.data = memory + p->param_staging[i];
+    KILN_TRY(copy_tensor(p, &params[i], &staged, workers));
+    p->externals[i] = staged.data;
+  }
+  for (int32_t i = 0; i < b->n_results; i++) {
+    const bool direct = results[i].data && tensor_is_contiguous(&results[i]);
+    p->externals[b->n_params + i] = direct ? results[i].data : memory + p->result_staging[i];
+  }
+  return KILN_OK;
+}
+
+static kiln_status finish_results(program *p, tensor *results, pool *workers) {
+  const block *b = &p->graph->body;
+  for (int32_t i = 0; i < p->n_finals; i++) {
+    const final_copy *f = &p->finals[i];
+    tensor to = p->results[f->result];
+    to.data = (void *)(uintptr_t)p->externals[b->n_params + f->result];
+    KILN_TRY(copy_tensor(p, &f->from, &to, workers));
+  }
+  for (int32_t i = 0; i < b->n_results; i++) {
+    tensor made = p->results[i];
+    made.data = (void *)(uintptr_t)p->externals[b->n_params + i];
+    if (!results[i].data) {
+      results[i] = made;
+    } else if (made.data != results[i].data) {
+      KILN_TRY(copy_tensor(p, &made, &results[i], workers));
+    }
+  }
+  return KILN_OK;
+}
+
+static kiln_status run_step(step *s, pool *workers) {
+  s->args.pool = workers;
+  const kiln_status status = s->kernel->run(&s->args);
+  if (status != KILN_OK)
+    return error_note(status, __FILE__, __LINE__, "running `%s` (%s at %s)", s->node->op->name, s->node->path, s->node->source);
+  return KILN_OK;
+}
+
+kiln_status program_run(program *p, void *memory, const tensor *params, tensor *results, pool *workers, bool profile) {
+  KILN_TRY(set_externals(p, memory, params, results, workers));
+  apply_patches(p, memory);
+  for (int32_t i = 0; i < p->n_steps;) {
+    step *s = &p->steps[i];
+    if (s->kind == STEP_JUMP) {
+      i = s->target;
+    } else if (s->kind == STEP_JUMP_IF_FALSE) {
+      i = ref_load(&s->args.in[0], 0) != 0 ? i + 1 : s->target;
+    } else {
+      const double start = profile ? time_now() : 0;
+      KILN_TRY(run_step(s, workers));
+      if (profile) s->seconds += time_now() - start;
+      i++;
+    }
+  }
+  return finish_results(p, results, workers);
+}
+
+/* ---- reports ---------------------------------------------------------------------------------------------------------------- */
+
+static double tensor_bytes(const tensor *t) {
+  return t->rank < 0 ? 0 : (double)tensor_numel(t) * (double)kiln_dtype_size(t->dtype);
+}
+
+/* 2 operations for each multiply-add; transcendental functions count as nothing. */
+void step_estimate(step *s) {
+  const kernel_args *a = &s->args;
+  for (int32_t i = 0; i < a->n_in; i++) s->bytes += tensor_bytes(&a->in[i]);
+  for (int32_t i = 0; i < a->n_out; i++) s->bytes += tensor_bytes(&a->out[i]);
+  const char *op_name = s->node->op->name;
+  const double out = a->n_out ? (double)tensor_numel(&a->out[0]) : 0;
+  if (strcmp(op_name, "conv") == 0) {
+    const tensor *w = &a->in[1];
+    const bool transposed = arg_bool(a, "transposed");
+    const double per = (double)tensor_numel(w) / (double)(w->shape[0] ? w->shape[0] : 1);
+    s->flops = 2 * per * (transposed ? (double)tensor_numel(&a->in[0]) : out);
+  } else if (strcmp(op_name, "linear") == 0) {
+    s->flops = 2 * out * (double)a->in[1].shape[1];
+  } else if (strcmp(op_name, "matmul") == 0) {
+    s->flops = 2 * out * (double)a->in[0].shape[a->in[0].rank - 1];
+  } else if (strcmp(op_name, "attention") == 0) {
+    const tensor *q = &a->in[0], *k = &a->in[1];
+    s->flops = 2 * (double)k->shape[k->rank - 2] * ((double)tensor_numel(q) + out);
+  } else {
+    s->flops = out;
+  }
+}
+
+void program_print_memory(const program *p, text *out) {
+  text_printf(out, "arena %zu bytes, %d steps\n", p->arena_bytes, (int)p->n_steps);
+  text_puts(out, "    offset       bytes   steps\n");
+  for (int32_t i = 0; i < p->n_buffers; i++) {
+    const buffer *b = &p->buffers[i];
+    if (b->kind != BUFFER_ARENA || b->last < b->first) continue;
+    const node *n = p->steps[b->first].node;
+    text_printf(out, "%10zu  %10lld   %d..%d  %s %s\n", b->offset, (long long)b->bytes, (int)b->first, (int)b->last, n->op->name, n->path);
+  }
+}

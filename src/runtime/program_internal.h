@@ -1,0 +1,87 @@
+/* Parts of a program that bind.c makes and program.c runs. */
+#ifndef KILN_RUNTIME_PROGRAM_INTERNAL_H
+#define KILN_RUNTIME_PROGRAM_INTERNAL_H
+
+#include "runtime/program.h"
+
+typedef enum buffer_kind {
+  BUFFER_ARENA,    /* placed by the memory planner */
+  BUFFER_PARAM,    /* the caller's input */
+  BUFFER_RESULT,   /* the caller's output */
+  BUFFER_CONSTANT, /* pointers are fixed */
+} buffer_kind;
+
+typedef struct buffer {
+  buffer_kind kind;
+  int32_t index;       /* which param or result */
+  int64_t bytes;
+  int32_t first, last; /* steps in which it is live */
+  size_t offset;       /* in the arena */
+} buffer;
+
+typedef struct place { /* where a tensor's element 0 is */
+  int32_t buffer;
+  int64_t offset; /* bytes */
+} place;
+
+typedef struct slot { /* a value at the bound shapes */
+  bool known;
+  place at;
+  tensor t;
+} slot;
+
+typedef enum step_kind { STEP_KERNEL, STEP_JUMP, STEP_JUMP_IF_FALSE } step_kind;
+
+typedef struct step {
+  step_kind kind;
+  const node *node;
+  const kernel *kernel;
+  kernel_args args;
+  place *places; /* of in[], then out[], then the workspace */
+  int32_t target;
+  double seconds, flops, bytes;
+} step;
+
+typedef struct patch { /* a pointer that changes from run to run */
+  void **pointer;
+  place at;
+} patch;
+
+typedef struct final_copy { /* a result that no step could write in place */
+  tensor from;
+  place from_at;
+  int32_t result;
+} final_copy;
+
+struct program {
+  arena arena;
+  graph *graph;
+  const target *target;
+  int64_t *symbols;
+  int threads;
+  step *steps;
+  int32_t n_steps, step_capacity;
+  buffer *buffers;
+  int32_t n_buffers, buffer_capacity;
+  slot *slots; /* by value id, while binding */
+  uint32_t n_slots;
+  tensor *params, *results;     /* at the bound shapes */
+  int32_t *param_buffers;
+  int32_t *result_buffers;      /* -1: written by a final copy only */
+  size_t *param_staging, *result_staging; /* arena offsets for strided inputs and for outputs that the caller does not provide */
+  patch *patches;               /* external pointers */
+  int32_t n_patches;
+  patch *arena_patches;
+  int32_t n_arena_patches;
+  final_copy *finals;
+  int32_t n_finals;
+  const void **externals;       /* this run's params, then results */
+  void *last_arena;
+  size_t arena_bytes;
+  node copy_node; /* stands for the copies that binding inserts */
+  const kernel *copy_kernel;
+};
+
+void step_estimate(step *s); /* fills flops and bytes */
+
+#endif
