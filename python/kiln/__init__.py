@@ -1,0 +1,63 @@
+"""Kiln: a compiler and runtime for PyTorch models.
+
+    import kiln
+    fast = kiln.compile(model.eval(), inputs=[x])      # an nn.Module that computes the same, faster
+    kiln.save(fast, "model.kiln")
+    fast = kiln.load("model.kiln")
+
+Everything heavy lives in the C library; this package captures models with torch.export and hands tensors over without
+copying. ``import kiln`` works without PyTorch: :class:`kiln.Engine` then runs saved engines on NumPy arrays.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from kiln._kiln import KilnError, __version__
+from kiln.engine import Engine, TensorInfo, model_report, ops_report
+from kiln.inputs import Input
+
+if TYPE_CHECKING:
+    from kiln.compiler import compile
+    from kiln.module import CompiledModule, load, save
+
+__all__ = [
+    "CompiledModule",
+    "Engine",
+    "Input",
+    "KilnError",
+    "TensorInfo",
+    "__version__",
+    "compile",
+    "load",
+    "model_report",
+    "ops_report",
+    "save",
+]
+
+# What needs PyTorch is imported at first use.
+_LAZY = {
+    "compile": "kiln.compiler",
+    "CompiledModule": "kiln.module",
+    "load": "kiln.module",
+    "save": "kiln.module",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'kiln' has no attribute '{name}'")
+    import importlib
+
+    try:
+        value = getattr(importlib.import_module(_LAZY[name]), name)
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise KilnError(f"kiln.{name} needs PyTorch: pip install 'torch>=2.11'") from error
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

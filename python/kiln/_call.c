@@ -1,0 +1,717 @@
+/* The call path: a Runner is a callable object that takes tensors and gives tensors.
+ *
+ * PyTorch tensors are read and made through the DLPack C exchange API: a struct of C functions that the tensor class
+ * publishes, so that no Python code runs. Inputs are used where they lie, with their strides; outputs are allocated by
+ * PyTorch and written in place. NumPy arrays come in through the buffer protocol, everything else through __dlpack__.
+ *
+ * A runner keeps a stack of idle contexts. A call takes one (or makes one) and gives it back, so threads never share
+ * one and a single caller always gets the same. The GIL guards the stack; it is given up only around runs that are
+ * known, from the last one, to be long enough to pay for it. */
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "_kiln.h"
+
+/* ---- DLPack, version 1 (dmlc/dlpack, dlpack.h)
+ * ------------------------------------------------------------------------------ */
+
+typedef struct dl_version {
+  uint32_t major, minor;
+} dl_version;
+
+typedef struct dl_managed { /* DLManagedTensorVersioned; kiln_tensor has DLTensor's layout */
+  dl_version version;
+  void *owner;
+  void (*release)(struct dl_managed *);
+  uint64_t flags;
+  kiln_tensor tensor;
+} dl_managed;
+
+typedef struct dl_managed_old { /* DLManagedTensor */
+  kiln_tensor tensor;
+  void *owner;
+  void (*release)(struct dl_managed_old *);
+} dl_managed_old;
+
+typedef void (*dl_error_fn)(void *user, const char *kind, const char *message);
+
+typedef struct dl_exchange { /* DLPackExchangeAPI */
+  dl_version version;
+  const void *previous;
+  int (*allocate)(kiln_tensor *prototype, dl_managed **out, void *user, dl_error_fn error);
+  int (*managed_from_object)(void *object, dl_managed **out);
+  int (*object_from_managed)(dl_managed *tensor, void **out_object); /* takes the tensor */
+  int (*view_from_object)(void *object, kiln_tensor *out);           /* lends the object's memory */
+  int (*stream)(int32_t device, int32_t id, void **out);
+} dl_exchange;
+
+/* What is known of PyTorch once a tensor has been seen. Written once, under the GIL. */
+static struct {
+  const dl_exchange *exchange;
+  PyTypeObject *tensor, *parameter;
+  PyObject *is_grad_enabled; /* torch.is_grad_enabled */
+  PyObject *dispatch;        /* torch.Tensor.__torch_dispatch__, which plain subclasses inherit */
+  PyTypeObject *subclass;    /* the last subclass that was found to be plain */
+} torch;
+
+static PyObject *name_requires_grad, *name_is_neg, *name_dlpack, *name_empty;
+static PyObject *numpy_module;
+
+/* ---- Runner
+ * ----------------------------------------------------------------------------------------------------------------- */
+
+typedef struct held { /* what keeps one input's memory alive during a call */
+  Py_buffer view;     /* obj NULL: none */
+  PyObject *capsule;
+  int64_t shape[KILN_MAX_RANK], strides[KILN_MAX_RANK]; /* for buffers, whose strides count bytes */
+} held;
+
+typedef struct slot { /* a context and the room that one call needs */
+  kiln_context *context;
+  kiln_tensor *inputs, *outputs;
+  int64_t (*shapes)[KILN_MAX_RANK]; /* of outputs */
+  dl_managed **made;
+  held *holds;
+  double seconds; /* that the last run took; 0: unknown */
+  struct slot *next;
+} slot;
+
+typedef struct runner_object {
+  PyObject_HEAD vectorcallfunc vectorcall;
+  engine_object *engine;
+  PyObject *fallback;
+  slot *idle;
+  int threads;
+  bool single;
+  Py_ssize_t n_in, n_out;
+} runner_object;
+
+/* Runs shorter than this keep the GIL: giving it up and asking for it back costs more than it gains others. */
+static const double long_run_seconds = 25e-6;
+
+static void slot_destroy(slot *s) {
+  kiln_context_destroy(s->context);
+  free(s->inputs);
+  free(s->outputs);
+  free(s->shapes);
+  free(s->made);
+  free(s->holds);
+  free(s);
+}
+
+static slot *slot_create(const runner_object *r) {
+  slot *s = calloc(1, sizeof *s);
+  if (!s) return (slot *)PyErr_NoMemory();
+  const size_t n_in = (size_t)r->n_in + 1, n_out = (size_t)r->n_out + 1;
+  s->inputs = calloc(n_in, sizeof *s->inputs);
+  s->holds = calloc(n_in, sizeof *s->holds);
+  s->outputs = calloc(n_out, sizeof *s->outputs);
+  s->shapes = calloc(n_out, sizeof *s->shapes);
+  s->made = calloc(n_out, sizeof *s->made);
+  if (!s->inputs || !s->holds || !s->outputs || !s->shapes || !s->made) {
+    slot_destroy(s);
+    return (slot *)PyErr_NoMemory();
+  }
+  const kiln_context_options options = {sizeof options, r->threads};
+  kiln_status status;
+  Py_BEGIN_ALLOW_THREADS status = kiln_context_create_with(r->engine->engine, &options, &s->context);
+  Py_END_ALLOW_THREADS if (status != KILN_OK) {
+    slot_destroy(s);
+    return (slot *)kiln_raise(status);
+  }
+  return s;
+}
+
+static slot *slot_acquire(runner_object *r) {
+  slot *s = r->idle;
+  if (!s) return slot_create(r);
+  r->idle = s->next;
+  return s;
+}
+
+static void slot_release(runner_object *r, slot *s) {
+  for (Py_ssize_t i = 0; i < r->n_in; i++) {
+    held *h = &s->holds[i];
+    if (h->view.obj) PyBuffer_Release(&h->view);
+    h->view.obj = NULL;
+    Py_CLEAR(h->capsule);
+  }
+  s->next = r->idle;
+  r->idle = s;
+}
+
+static double seconds_now(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* ---- Input: PyTorch
+ * ----------------------------------------------------------------------------------------------------------- */
+
+/* Looks PyTorch up if the program has imported it. 1: known, 0: not imported, -1: exception. */
+static int torch_find(void) {
+  if (torch.exchange) return 1;
+  PyObject *name = PyUnicode_FromString("torch"), *module = name ? PyImport_GetModule(name) : NULL;
+  Py_XDECREF(name);
+  if (!module) return PyErr_Occurred() ? -1 : 0;
+  PyObject *tensor = PyObject_GetAttrString(module, "Tensor");
+  PyObject *nn = tensor ? PyObject_GetAttrString(module, "nn") : NULL;
+  PyObject *parameter = nn ? PyObject_GetAttrString(nn, "Parameter") : NULL;
+  PyObject *grad = parameter ? PyObject_GetAttrString(module, "is_grad_enabled") : NULL;
+  PyObject *dispatch = grad ? PyObject_GetAttrString(tensor, "__torch_dispatch__") : NULL;
+  PyObject *capsule = dispatch ? PyObject_GetAttrString(tensor, "__dlpack_c_exchange_api__") : NULL;
+  const dl_exchange *exchange = capsule ? PyCapsule_GetPointer(capsule, "dlpack_exchange_api") : NULL;
+  Py_XDECREF(capsule); /* the struct is static in PyTorch */
+  Py_XDECREF(nn);
+  Py_DECREF(module);
+  if (exchange && exchange->version.major == 1 && exchange->view_from_object && PyType_Check(tensor) &&
+      PyType_Check(parameter)) {
+    torch.tensor = (PyTypeObject *)tensor;
+    torch.parameter = (PyTypeObject *)parameter;
+    torch.is_grad_enabled = grad;
+    torch.dispatch = dispatch;
+    torch.exchange = exchange;
+    return 1;
+  }
+  Py_XDECREF(tensor);
+  Py_XDECREF(parameter);
+  Py_XDECREF(grad);
+  Py_XDECREF(dispatch);
+  kiln_raise_text(KILN_UNSUPPORTED,
+                  "this PyTorch has no DLPack C exchange API of version 1; Kiln needs torch 2.11 or newer");
+  return -1;
+}
+
+/* 1: a tensor whose memory is plain, 0: no tensor, -1: exception. */
+static int torch_check(PyObject *object) {
+  PyTypeObject *type = Py_TYPE(object);
+  if (!torch.exchange) {
+    const int found = torch_find();
+    if (found <= 0) return found;
+  }
+  if (type == torch.tensor || type == torch.parameter || type == torch.subclass) return 1;
+  if (!PyType_IsSubtype(type, torch.tensor)) return 0;
+  PyObject *dispatch = PyObject_GetAttrString((PyObject *)type, "__torch_dispatch__");
+  if (!dispatch) return -1;
+  const int plain = PyObject_RichCompareBool(dispatch, torch.dispatch, Py_EQ);
+  Py_DECREF(dispatch);
+  if (plain < 0) return -1;
+  if (!plain) {
+    kiln_raise_text(KILN_INVALID_ARGUMENT,
+                    "a %s stands for a tensor but has no memory of its own; call with a plain torch.Tensor",
+                    type->tp_name);
+    return -1;
+  }
+  Py_INCREF(type);
+  Py_XDECREF(torch.subclass);
+  torch.subclass = type;
+  return 1;
+}
+
+static const char *input_name(const runner_object *r, Py_ssize_t index, kiln_io_info *info) {
+  return kiln_engine_input(r->engine->engine, (size_t)index, info) == KILN_OK ? info->name : "?";
+}
+
+/* Autograd cannot see through an engine: say so instead of returning tensors without history. */
+static bool torch_check_grad(const runner_object *r, PyObject *object, Py_ssize_t index) {
+  PyObject *flag = PyObject_GetAttr(object, name_requires_grad);
+  if (!flag) return false;
+  const bool requires = flag == Py_True;
+  Py_DECREF(flag);
+  if (!requires) return true;
+  PyObject *enabled = PyObject_CallNoArgs(torch.is_grad_enabled);
+  if (!enabled) return false;
+  const bool recording = enabled == Py_True;
+  Py_DECREF(enabled);
+  if (!recording) return true;
+  kiln_io_info info;
+  kiln_raise_text(
+      KILN_INVALID_ARGUMENT,
+      "input %zd (%s) requires grad, but an engine computes inference only and has no backward; call it under "
+      "torch.no_grad() or torch.inference_mode(), or pass input.detach()",
+      index, input_name(r, index, &info));
+  return false;
+}
+
+static bool torch_check_negative(const runner_object *r, PyObject *object, Py_ssize_t index) {
+  PyObject *flag = PyObject_CallMethodNoArgs(object, name_is_neg);
+  if (!flag) return false;
+  const bool negative = flag == Py_True;
+  Py_DECREF(flag);
+  if (!negative) return true;
+  kiln_io_info info;
+  kiln_raise_text(KILN_INVALID_ARGUMENT, "input %zd (%s) is a lazily negated view; pass input.resolve_neg()", index,
+                  input_name(r, index, &info));
+  return false;
+}
+
+static bool read_torch(const runner_object *r, slot *s, PyObject *object, Py_ssize_t index) {
+  kiln_tensor *t = &s->inputs[index];
+  if (!torch_check_grad(r, object, index)) return false;
+  kiln_io_info info;
+  if (torch.exchange->view_from_object(object, t) != 0) {
+    kiln_raise_text(KILN_INVALID_ARGUMENT, "input %zd (%s) cannot be read in place; expected a dense tensor on the CPU",
+                    index, input_name(r, index, &info));
+    return false;
+  }
+  if (t->device.type != KILN_DEVICE_CPU) {
+    kiln_raise_text(KILN_INVALID_ARGUMENT,
+                    "input %zd (%s) is not on the CPU (DLPack device type %d), but the engine's target is %s; pass "
+                    "input.cpu()",
+                    index, input_name(r, index, &info), (int)t->device.type, kiln_engine_target(r->engine->engine));
+    return false;
+  }
+  if (t->dtype.code == 5) {
+    kiln_raise_text(KILN_INVALID_ARGUMENT,
+                    "input %zd (%s) is complex; pass torch.view_as_real(input) to a model that takes real numbers",
+                    index, input_name(r, index, &info));
+    return false;
+  }
+  return torch_check_negative(r, object, index);
+}
+
+/* ---- Input: others
+ * -------------------------------------------------------------------------------------------------------------- */
+
+static bool dtype_from_format(const char *format, Py_ssize_t size, kiln_tensor *t) {
+  if (format && (*format == '@' || *format == '=' || *format == '<')) format++;
+  const char kind = format ? *format : 'B';
+  if (kind == '\0' || (format && format[1] != '\0') || size < 1 || size > 8) return false;
+  uint8_t code;
+  if (strchr("bhilqn", kind))
+    code = 0;
+  else if (strchr("BHILQN", kind))
+    code = 1;
+  else if (strchr("efd", kind))
+    code = 2;
+  else if (kind == '?')
+    code = 6;
+  else
+    return false;
+  t->dtype.code = code;
+  t->dtype.bits = (uint8_t)(8 * size);
+  t->dtype.lanes = 1;
+  return true;
+}
+
+static bool read_buffer(const runner_object *r, slot *s, PyObject *object, Py_ssize_t index) {
+  kiln_tensor *t = &s->inputs[index];
+  held *h = &s->holds[index];
+  kiln_io_info info;
+  if (PyObject_GetBuffer(object, &h->view, PyBUF_STRIDES | PyBUF_FORMAT) < 0) {
+    h->view.obj = NULL;
+    kiln_raise_text(KILN_INVALID_ARGUMENT, "input %zd (%s): a %s cannot be read in place", index,
+                    input_name(r, index, &info), Py_TYPE(object)->tp_name);
+    return false;
+  }
+  const Py_buffer *v = &h->view;
+  if (!dtype_from_format(v->format, v->itemsize, t)) {
+    kiln_raise_text(KILN_INVALID_ARGUMENT, "input %zd (%s): element type '%s' is not supported; expected dtype %s",
+                    index, input_name(r, index, &info), v->format ? v->format : "B", kiln_dtype_name(info.dtype));
+    return false;
+  }
+  bool ok = v->ndim <= KILN_MAX_RANK;
+  for (int i = 0; ok && i < v->ndim; i++) {
+    h->shape[i] = v->shape[i];
+    h->strides[i] = v->strides[i] / v->itemsize;
+    ok = v->strides[i] % v->itemsize == 0;
+  }
+  if (!ok || (uintptr_t)v->buf % (uintptr_t)v->itemsize != 0) {
+    kiln_raise_text(
+        KILN_INVALID_ARGUMENT,
+        "input %zd (%s): expected at most %d dimensions and strides that are multiples of the element size; pass "
+        "numpy.ascontiguousarray(input)",
+        index, input_name(r, index, &info), KILN_MAX_RANK);
+    return false;
+  }
+  t->data = v->buf;
+  t->device.type = KILN_DEVICE_CPU;
+  t->device.id = 0;
+  t->ndim = v->ndim;
+  t->shape = h->shape;
+  t->strides = h->strides;
+  t->byte_offset = 0;
+  return true;
+}
+
+static bool read_dlpack(const runner_object *r, slot *s, PyObject *object, Py_ssize_t index) {
+  held *h = &s->holds[index];
+  kiln_io_info info;
+  h->capsule = PyObject_CallMethodNoArgs(object, name_dlpack);
+  const kiln_tensor *t = NULL;
+  if (h->capsule && PyCapsule_IsValid(h->capsule, "dltensor_versioned")) {
+    const dl_managed *m = PyCapsule_GetPointer(h->capsule, "dltensor_versioned");
+    if (m->version.major == 1) t = &m->tensor;
+  } else if (h->capsule && PyCapsule_IsValid(h->capsule, "dltensor")) {
+    t = &((const dl_managed_old *)PyCapsule_GetPointer(h->capsule, "dltensor"))->tensor;
+  }
+  if (!t || t->device.type != KILN_DEVICE_CPU) {
+    kiln_raise_text(
+        KILN_INVALID_ARGUMENT,
+        "input %zd (%s): expected a torch.Tensor, a numpy.ndarray or an object with __dlpack__ on the CPU, got %s",
+        index, input_name(r, index, &info), Py_TYPE(object)->tp_name);
+    return false;
+  }
+  s->inputs[index] = *t; /* the capsule keeps it alive; never renamed, so its destructor releases it */
+  return true;
+}
+
+/* 1: read, and it is a PyTorch tensor; 0: read; -1: exception. */
+static int read_input(const runner_object *r, slot *s, PyObject *object, Py_ssize_t index) {
+  const int is_torch = torch_check(object);
+  if (is_torch < 0) return -1;
+  if (is_torch) return read_torch(r, s, object, index) ? 1 : -1;
+  const bool ok = PyObject_CheckBuffer(object) ? read_buffer(r, s, object, index) : read_dlpack(r, s, object, index);
+  return ok ? 0 : -1;
+}
+
+/* ---- Outputs
+ * ----------------------------------------------------------------------------------------------------------------------
+ */
+
+static void raise_exchange_error(void *user, const char *kind, const char *message) {
+  (void)user;
+  if (!PyErr_Occurred()) PyErr_Format(PyExc_RuntimeError, "%s: %s", kind, message);
+}
+
+static bool make_torch_outputs(const runner_object *r, slot *s) {
+  for (Py_ssize_t i = 0; i < r->n_out; i++) {
+    kiln_tensor *t = &s->outputs[i];
+    t->device.type = KILN_DEVICE_CPU;
+    t->device.id = 0;
+    t->strides = NULL;
+    t->byte_offset = 0;
+    if (torch.exchange->allocate(t, &s->made[i], NULL, raise_exchange_error) != 0) {
+      s->made[i] = NULL;
+      kiln_raise_text(KILN_OUT_OF_MEMORY, "PyTorch could not allocate output %zd", i);
+      return false;
+    }
+    *t = s->made[i]->tensor;
+  }
+  return true;
+}
+
+static PyObject *take_torch_output(slot *s, Py_ssize_t i) {
+  void *object = NULL;
+  dl_managed *made = s->made[i];
+  s->made[i] = NULL;
+  if (torch.exchange->object_from_managed(made, &object) != 0) return NULL;
+  return object;
+}
+
+static void drop_torch_outputs(const runner_object *r, slot *s) {
+  for (Py_ssize_t i = 0; i < r->n_out; i++) {
+    if (s->made[i] && s->made[i]->release) s->made[i]->release(s->made[i]);
+    s->made[i] = NULL;
+  }
+}
+
+static const char *numpy_dtype(kiln_dtype dtype) {
+  switch (dtype) {
+    case KILN_F32:
+      return "float32";
+    case KILN_F64:
+      return "float64";
+    case KILN_F16:
+      return "float16";
+    case KILN_I8:
+      return "int8";
+    case KILN_U8:
+      return "uint8";
+    case KILN_I16:
+      return "int16";
+    case KILN_I32:
+      return "int32";
+    case KILN_I64:
+      return "int64";
+    case KILN_BOOL:
+      return "bool";
+    default:
+      return NULL;
+  }
+}
+
+/* A new numpy.ndarray for output `i`, whose memory the output then points at. */
+static PyObject *make_numpy_output(slot *s, Py_ssize_t i) {
+  kiln_tensor *t = &s->outputs[i];
+  const kiln_dtype dtype = kiln_tensor_get_dtype(t);
+  const char *name = numpy_dtype(dtype);
+  if (!name) {
+    return kiln_raise_text(KILN_UNSUPPORTED, "output %zd is %s, which NumPy does not have; call with torch tensors", i,
+                           kiln_dtype_name(dtype));
+  }
+  if (!numpy_module && !(numpy_module = PyImport_ImportModule("numpy"))) {
+    return kiln_raise_text(KILN_INVALID_ARGUMENT,
+                           "outputs are made as NumPy arrays when no input is a torch tensor, but NumPy is not "
+                           "installed; pip install numpy");
+  }
+  PyObject *shape = PyTuple_New(t->ndim);
+  for (int d = 0; shape && d < t->ndim; d++) {
+    PyObject *size = PyLong_FromLongLong(s->shapes[i][d]);
+    if (!size)
+      Py_CLEAR(shape);
+    else
+      PyTuple_SET_ITEM(shape, d, size);
+  }
+  PyObject *dtype_name = shape ? PyUnicode_FromString(name) : NULL;
+  PyObject *array = dtype_name ? PyObject_CallMethodObjArgs(numpy_module, name_empty, shape, dtype_name, NULL) : NULL;
+  Py_XDECREF(shape);
+  Py_XDECREF(dtype_name);
+  Py_buffer view;
+  if (!array || PyObject_GetBuffer(array, &view, PyBUF_WRITABLE | PyBUF_C_CONTIGUOUS) < 0) {
+    Py_XDECREF(array);
+    return NULL;
+  }
+  t->data = view.buf; /* `array` stays alive, and nobody else can resize it yet */
+  t->device.type = KILN_DEVICE_CPU;
+  t->device.id = 0;
+  t->strides = NULL;
+  t->byte_offset = 0;
+  PyBuffer_Release(&view);
+  return array;
+}
+
+static bool run_slot(const runner_object *r, slot *s) {
+  kiln_status status;
+  const bool release = s->seconds == 0 || s->seconds > long_run_seconds;
+  const double start = seconds_now();
+  if (release) {
+    Py_BEGIN_ALLOW_THREADS status =
+        kiln_context_run(s->context, s->inputs, (size_t)r->n_in, s->outputs, (size_t)r->n_out);
+    Py_END_ALLOW_THREADS
+  } else {
+    status = kiln_context_run(s->context, s->inputs, (size_t)r->n_in, s->outputs, (size_t)r->n_out);
+  }
+  s->seconds = seconds_now() - start;
+  if (status != KILN_OK) kiln_raise(status);
+  return status == KILN_OK;
+}
+
+static PyObject *run_torch(const runner_object *r, slot *s) {
+  PyObject *result = NULL;
+  if (make_torch_outputs(r, s) && run_slot(r, s)) {
+    if (r->single) {
+      result = take_torch_output(s, 0);
+    } else {
+      result = PyTuple_New(r->n_out);
+      for (Py_ssize_t i = 0; result && i < r->n_out; i++) {
+        PyObject *item = take_torch_output(s, i);
+        if (!item)
+          Py_CLEAR(result);
+        else
+          PyTuple_SET_ITEM(result, i, item);
+      }
+    }
+  }
+  if (!result) drop_torch_outputs(r, s);
+  return result;
+}
+
+static PyObject *run_numpy(const runner_object *r, slot *s) {
+  PyObject *result = PyTuple_New(r->n_out);
+  for (Py_ssize_t i = 0; result && i < r->n_out; i++) {
+    PyObject *array = make_numpy_output(s, i);
+    if (!array)
+      Py_CLEAR(result);
+    else
+      PyTuple_SET_ITEM(result, i, array);
+  }
+  if (!result || !run_slot(r, s)) {
+    Py_XDECREF(result);
+    return NULL;
+  }
+  if (!r->single) return result;
+  PyObject *only = PyTuple_GET_ITEM(result, 0);
+  Py_INCREF(only);
+  Py_DECREF(result);
+  return only;
+}
+
+/* `torch_outputs`: -1 makes outputs of the kind that the inputs are. */
+static PyObject *runner_run(runner_object *r, PyObject *const *args, Py_ssize_t n, int torch_outputs) {
+  if (n != r->n_in) {
+    return kiln_raise_text(KILN_INVALID_ARGUMENT, "the engine takes %zd input%s, got %zd", r->n_in,
+                           r->n_in == 1 ? "" : "s", n);
+  }
+  slot *s = slot_acquire(r);
+  if (!s) return NULL;
+  PyObject *result = NULL;
+  bool torch_seen = false;
+  for (Py_ssize_t i = 0; i < n; i++) {
+    const int kind = read_input(r, s, args[i], i);
+    if (kind < 0) goto done;
+    torch_seen |= kind > 0;
+  }
+  for (Py_ssize_t i = 0; i < r->n_out; i++) {
+    memset(&s->outputs[i], 0, sizeof s->outputs[i]);
+    s->outputs[i].shape = s->shapes[i];
+  }
+  const kiln_status status = kiln_context_prepare(s->context, s->inputs, (size_t)n, s->outputs, (size_t)r->n_out);
+  if (status != KILN_OK) {
+    kiln_raise(status);
+    goto done;
+  }
+  if (torch_outputs < 0) torch_outputs = n ? torch_seen : torch_find() > 0;
+  if (PyErr_Occurred()) goto done;
+  result = torch_outputs ? run_torch(r, s) : run_numpy(r, s);
+done:
+  slot_release(r, s);
+  return result;
+}
+
+/* ---- The type
+ * -----------------------------------------------------------------------------------------------------------------------
+ */
+
+static PyObject *runner_vectorcall(PyObject *self, PyObject *const *args, size_t flags, PyObject *keywords) {
+  runner_object *r = (runner_object *)self;
+  const Py_ssize_t n = PyVectorcall_NARGS(flags);
+  bool plain = !keywords || PyTuple_GET_SIZE(keywords) == 0;
+  if (r->fallback) {
+    plain = plain && n == r->n_in;
+    for (Py_ssize_t i = 0; plain && i < n; i++) {
+      const int is_torch = torch_check(args[i]);
+      if (is_torch < 0) return NULL;
+      plain = is_torch;
+    }
+    if (!plain) return PyObject_Vectorcall(r->fallback, args, flags, keywords);
+  } else if (!plain) {
+    return kiln_raise_text(KILN_INVALID_ARGUMENT, "an engine takes positional inputs only");
+  }
+  return runner_run(r, args, n, -1);
+}
+
+static PyObject *runner_run_py(PyObject *self, PyObject *inputs) {
+  PyObject *fast = PySequence_Fast(inputs, "inputs must be a sequence of tensors");
+  if (!fast) return NULL;
+  PyObject *result = runner_run((runner_object *)self, PySequence_Fast_ITEMS(fast), PySequence_Fast_GET_SIZE(fast), -1);
+  Py_DECREF(fast);
+  return result;
+}
+
+static PyObject *runner_reset_py(PyObject *self, PyObject *unused) {
+  (void)unused;
+  for (slot *s = ((runner_object *)self)->idle; s; s = s->next) kiln_context_reset(s->context);
+  Py_RETURN_NONE;
+}
+
+static PyObject *runner_memory_py(PyObject *self, PyObject *unused) {
+  (void)unused;
+  runner_object *r = (runner_object *)self;
+  slot *s = slot_acquire(r);
+  if (!s) return NULL;
+  kiln_memory_info info = {0};
+  kiln_context_memory(s->context, &info);
+  slot_release(r, s);
+  return Py_BuildValue("{s:n,s:n,s:n}", "weights", (Py_ssize_t)info.weights, "arena", (Py_ssize_t)info.arena, "state",
+                       (Py_ssize_t)info.state);
+}
+
+static PyObject *profile_steps(const kiln_context *context) {
+  PyObject *list = PyList_New(0);
+  for (size_t i = 0; list && i < kiln_context_step_count(context); i++) {
+    kiln_step_info info;
+    const kiln_status status = kiln_context_step(context, i, &info);
+    if (status != KILN_OK) {
+      Py_DECREF(list);
+      return kiln_raise(status);
+    }
+    PyObject *row = Py_BuildValue("{s:s,s:s,s:s,s:d,s:d,s:d}", "op", info.op, "tactic", info.tactic, "name", info.name,
+                                  "seconds", info.seconds, "flops", info.flops, "bytes", info.bytes);
+    if (!row || PyList_Append(list, row) < 0) Py_CLEAR(list);
+    Py_XDECREF(row);
+  }
+  return list;
+}
+
+/* profile(True) starts, profile(False) stops and returns the steps. */
+static PyObject *runner_profile_py(PyObject *self, PyObject *enable) {
+  runner_object *r = (runner_object *)self;
+  const int on = PyObject_IsTrue(enable);
+  slot *s = on < 0 ? NULL : slot_acquire(r);
+  if (!s) return NULL;
+  kiln_context_profile(s->context, on);
+  PyObject *result = on ? (Py_INCREF(Py_None), Py_None) : profile_steps(s->context);
+  slot_release(r, s);
+  return result;
+}
+
+static int runner_traverse(PyObject *self, visitproc visit, void *arg) {
+  Py_VISIT(((runner_object *)self)->fallback);
+  Py_VISIT((PyObject *)((runner_object *)self)->engine);
+  return 0;
+}
+
+static int runner_clear(PyObject *self) {
+  Py_CLEAR(((runner_object *)self)->fallback);
+  return 0;
+}
+
+static void runner_dealloc(PyObject *self) {
+  runner_object *r = (runner_object *)self;
+  PyObject_GC_UnTrack(self);
+  while (r->idle) {
+    slot *next = r->idle->next;
+    slot_destroy(r->idle);
+    r->idle = next;
+  }
+  Py_CLEAR(r->fallback);
+  Py_XDECREF((PyObject *)r->engine); /* contexts keep the C engine alive; its bytes live in this object */
+  Py_TYPE(self)->tp_free(self);
+}
+
+static PyMethodDef runner_methods[] = {
+    {"run", runner_run_py, METH_O, "run(inputs) -> outputs: one call with a flat sequence of tensors."},
+    {"reset", runner_reset_py, METH_NOARGS, "reset(): puts mutated buffers back to their values in the model."},
+    {"memory", runner_memory_py, METH_NOARGS, "memory() -> dict: bytes of weights, arena and state."},
+    {"profile", runner_profile_py, METH_O, "profile(True) starts timing steps; profile(False) stops and returns them."},
+    {NULL, NULL, 0, NULL},
+};
+
+PyTypeObject runner_type = {
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "kiln._kiln.Runner",
+    .tp_basicsize = sizeof(runner_object),
+    .tp_dealloc = runner_dealloc,
+    .tp_vectorcall_offset = offsetof(runner_object, vectorcall),
+    .tp_call = PyVectorcall_Call,
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL,
+    .tp_doc = "Callable that runs an engine; several threads may call it at once.",
+    .tp_traverse = runner_traverse,
+    .tp_clear = runner_clear,
+    .tp_methods = runner_methods,
+};
+
+static bool names_intern(void) {
+  if (name_empty) return true;
+  name_requires_grad = PyUnicode_InternFromString("requires_grad");
+  name_is_neg = PyUnicode_InternFromString("is_neg");
+  name_dlpack = PyUnicode_InternFromString("__dlpack__");
+  if (name_requires_grad && name_is_neg && name_dlpack) name_empty = PyUnicode_InternFromString("empty");
+  return name_empty != NULL;
+}
+
+PyObject *runner_create(engine_object *engine, int threads, bool single, PyObject *fallback) {
+  if (!names_intern()) return NULL;
+  const size_t n_in = kiln_engine_input_count(engine->engine), n_out = kiln_engine_output_count(engine->engine);
+  if (single && n_out != 1) {
+    PyErr_Format(PyExc_ValueError, "single=True needs an engine with one output; this one has %zu", n_out);
+    return NULL;
+  }
+  runner_object *r = PyObject_GC_New(runner_object, &runner_type);
+  if (!r) return NULL;
+  memset((char *)r + sizeof(PyObject), 0, sizeof *r - sizeof(PyObject));
+  r->vectorcall = runner_vectorcall;
+  Py_INCREF(engine);
+  r->engine = engine;
+  Py_XINCREF(fallback);
+  r->fallback = fallback;
+  r->threads = threads;
+  r->single = single;
+  r->n_in = (Py_ssize_t)n_in;
+  r->n_out = (Py_ssize_t)n_out;
+  PyObject_GC_Track((PyObject *)r);
+  return (PyObject *)r;
+}

@@ -1,0 +1,27 @@
+/* What the two files of the extension share: the Engine object (_kiln.c) and the Runner object (_call.c). */
+#ifndef KILN_PYTHON_KILN_H
+#define KILN_PYTHON_KILN_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <kiln/kiln.h>
+#include <stdbool.h>
+
+typedef struct engine_object {
+  PyObject_HEAD kiln_engine *engine; /* NULL until built or loaded */
+  Py_buffer view;                    /* the bytes that a loaded engine borrows; view.obj NULL: none */
+  void *copy;                        /* or an aligned copy of them */
+} engine_object;
+
+extern PyTypeObject engine_type, runner_type;
+extern PyObject *kiln_error_type;
+
+/* Sets KilnError with the library's last error text and status name. Returns NULL. */
+PyObject *kiln_raise(kiln_status status);
+/* Sets KilnError with this text; an exception that was set before becomes its cause. Returns NULL. */
+PyObject *kiln_raise_text(kiln_status status, const char *format, ...);
+/* A runner of this engine. `fallback` (may be NULL) is called with the same arguments when they are not exactly one
+ * tensor for each input; `single` returns the only output itself instead of a tuple. */
+PyObject *runner_create(engine_object *engine, int threads, bool single, PyObject *fallback);
+
+#endif

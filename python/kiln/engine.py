@@ -1,0 +1,161 @@
+"""kiln.Engine: a built model. Needs NumPy or PyTorch only to run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any, Callable, NamedTuple, Optional, Union
+
+from kiln import _kiln
+
+__all__ = ["Engine", "TensorInfo", "model_report", "ops_report"]
+
+Path = Union[str, "os.PathLike[str]"]
+
+
+class TensorInfo(NamedTuple):
+    """One input or output of an engine.
+
+    ``dtype`` is "f32", "i64", ... A dimension with ``min_shape[i] == max_shape[i]`` is static; ``None`` in ``max_shape``
+    means no upper bound; ``opt_shape`` is what the plan was made for.
+    """
+
+    name: str
+    dtype: str
+    min_shape: tuple[int, ...]
+    opt_shape: tuple[int, ...]
+    max_shape: tuple[Optional[int], ...]
+
+
+class Engine(_kiln.Engine):
+    """An immutable built model: graph, weights and plan.
+
+    Make one with :meth:`build`, :meth:`open` or :meth:`load`; call it with one array for each input. Inputs are
+    ``torch.Tensor``, ``numpy.ndarray`` or anything with ``__dlpack__`` on the CPU, of the dtypes and shapes that
+    :attr:`inputs` tells, with any strides; they are not copied. Outputs are new ``torch.Tensor`` if one of the inputs is,
+    else ``numpy.ndarray``.
+
+    Any number of threads may call one engine at once; each call in flight has a context (activations and threads) of its
+    own, which is kept for later calls. Models with mutated buffers keep their state per context, so call those from one
+    thread.
+    """
+
+    _call: Optional[_kiln.Runner] = None
+
+    @classmethod
+    def build(
+        cls,
+        model: Union[Path, bytes, bytearray, memoryview],
+        *,
+        target: Optional[str] = None,
+        precision: Optional[str] = None,
+        inputs: Sequence[tuple[Optional[str], Optional[str], Sequence[int], Sequence[int], Sequence[int]]] = (),
+        tune: float = 0.0,
+        cache: Optional[Path] = None,
+        threads: int = 0,
+        progress: Optional[Callable[[str, float], Any]] = None,
+    ) -> Engine:
+        """Builds an engine from a model file of ``torch.export.save`` (.pt2): a path, or the file's bytes.
+
+        Args:
+            model: path or bytes.
+            target: "cpu" (default: the best of this machine), "cpu:avx512", "cpu:avx2", "cpu:scalar" or "reference".
+            precision: "fp32".
+            inputs: (name or None for by position, dtype or None, min shape, opt shape, max shape), which may only
+                narrow the ranges that the file carries.
+            tune: seconds to spend on timing candidates; 0 takes the heuristic choice.
+            cache: file where the tuner's results are kept.
+            threads: that the tuner assumes; 0 is one per core.
+            progress: called as ``progress(stage, fraction)`` now and then; an exception in it cancels the build.
+
+        Raises:
+            KilnError: the file is damaged, an operator is unsupported (all are listed), or an option is wrong.
+        """
+        return cls._build(
+            model,
+            target=target,
+            precision=precision,
+            inputs=list(inputs),
+            tune=tune,
+            cache=None if cache is None else os.fspath(cache),
+            threads=threads,
+            progress=progress,
+        )
+
+    @classmethod
+    def open(cls, path: Path) -> Engine:
+        """Maps an engine file. Weights are paged in on demand; the file must not change meanwhile."""
+        return cls._open(path)
+
+    @classmethod
+    def load(cls, data: Union[bytes, bytearray, memoryview]) -> Engine:
+        """Reads an engine from bytes that :meth:`serialize` or :meth:`save` made."""
+        return cls._load(data)
+
+    def save(self, path: Path) -> None:
+        """Writes the engine file; ``path`` is either the old file or the complete new one."""
+        self._save(path)
+
+    def serialize(self) -> bytes:
+        """The bytes that :meth:`save` would write."""
+        return self._serialize()
+
+    def verify(self) -> None:
+        """Checks the weights' checksums, which loading skips to stay fast. Raises KilnError if they do not match."""
+        self._verify()
+
+    @property
+    def inputs(self) -> list[TensorInfo]:
+        """Names, dtypes and shapes of the inputs, in call order."""
+        return [TensorInfo(*row) for row in self._io()[0]]
+
+    @property
+    def outputs(self) -> list[TensorInfo]:
+        """Names, dtypes and shapes of the outputs."""
+        return [TensorInfo(*row) for row in self._io()[1]]
+
+    @property
+    def target(self) -> str:
+        """What the plan is for, such as "cpu:avx512"."""
+        return self._target()
+
+    def metadata(self, key: str) -> Optional[str]:
+        """A text that the importer left, such as "torch.in_spec"; None if there is none."""
+        return self._metadata(key)
+
+    def report(self, what: str = "summary") -> str:
+        """Text for people: "graph", "plan", "memory", "why" or "summary"."""
+        return self._report(what)
+
+    def runner(
+        self, threads: int = 0, single: bool = False, fallback: Optional[Callable[..., Any]] = None
+    ) -> _kiln.Runner:
+        """A callable with contexts of its own, each using ``threads`` threads (0: one per core).
+
+        With ``single`` the only output is returned itself, else a tuple. With ``fallback``, calls whose arguments are
+        not exactly one ``torch.Tensor`` for each input go there.
+        """
+        return self._runner(threads=threads, single=single, fallback=fallback)
+
+    def __call__(self, *inputs: Any) -> tuple[Any, ...]:
+        """Runs once and returns a tuple with one array for each output."""
+        if self._call is None:
+            self._call = self._runner()
+        return self._call(*inputs)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (type(self).load, (self.serialize(),))
+
+    def __repr__(self) -> str:
+        ins, outs = self._io()
+        return f"<kiln.Engine {self.target}: {len(ins)} inputs, {len(outs)} outputs>"
+
+
+def model_report(path: Path, what: str = "summary") -> str:
+    """A report on a model file without building it: "summary" or "graph". Lists unsupported operators."""
+    return _kiln.model_report(path, what)
+
+
+def ops_report(json: bool = False) -> str:
+    """Operator coverage, as text or JSON."""
+    return _kiln.ops_report(json)

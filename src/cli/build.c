@@ -1,0 +1,212 @@
+/* kiln build: a model file in, an engine file out. Also holds the options that build, inspect and diff share. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "build_options.h"
+#include "cli.h"
+
+void build_options_init(build_options *b) {
+  memset(b, 0, sizeof *b);
+  b->options = (kiln_build_options)KILN_BUILD_OPTIONS_INIT;
+  b->options.progress = cli_progress;
+}
+
+/* The spec of NAME ("" or no '=': the next one by position), made if new. NULL with a message. */
+static kiln_input_spec *spec_find(build_options *b, const char *text, int role, const char **out_value) {
+  const char *equals = strchr(text, '=');
+  *out_value = equals ? equals + 1 : text;
+  const size_t length = equals ? (size_t)(equals - text) : 0;
+  int position = 0;
+  for (int i = 0; i < b->count; i++) {
+    const char *name = b->specs[i].name;
+    if (length && name && strlen(name) == length && memcmp(name, text, length) == 0) return &b->specs[i];
+    if (!length && !name && position++ == b->positions[role]) {
+      b->positions[role]++;
+      return &b->specs[i];
+    }
+  }
+  if (b->count == CLI_MAX_IO) {
+    cli_error(CLI_USAGE, "more than %d inputs", CLI_MAX_IO);
+    return NULL;
+  }
+  kiln_input_spec *spec = &b->specs[b->count];
+  memset(spec, 0, sizeof *spec);
+  spec->rank = -1;
+  spec->dtype = KILN_DTYPE_COUNT;
+  if (length) {
+    char *name = strndup(text, length);
+    if (!name) {
+      cli_error(CLI_FAILED, "out of memory");
+      return NULL;
+    }
+    spec->name = name;
+  } else {
+    b->positions[role]++;
+  }
+  b->count++;
+  return spec;
+}
+
+/* role: 0 min, 1 opt, 2 max, 3 all of them */
+static bool spec_parse(build_options *b, const char *text, int role) {
+  const char *value;
+  kiln_input_spec *spec = spec_find(b, text, role, &value);
+  if (!spec) return false;
+  const char *colon = role == 3 ? strchr(value, ':') : NULL;
+  int64_t shape[KILN_MAX_RANK];
+  int32_t rank;
+  if (!cli_parse_shape(value, colon ? (size_t)(colon - value) : strlen(value), &rank, shape)) return false;
+  if (colon) {
+    spec->dtype = (kiln_dtype)cli_dtype_from_name(colon + 1);
+    if (spec->dtype == KILN_DTYPE_COUNT) {
+      cli_error(CLI_USAGE, "'%s' is no dtype; expected f32 f64 f16 bf16 i8 u8 i16 i32 i64 or bool", colon + 1);
+      return false;
+    }
+  }
+  if (spec->rank >= 0 && spec->rank != rank) {
+    cli_error(CLI_USAGE, "'%s' has %d dimensions, but another shape of the same input has %d", text, (int)rank,
+              (int)spec->rank);
+    return false;
+  }
+  spec->rank = rank;
+  const int index = (int)(spec - b->specs);
+  for (int r = 0; r < 3; r++) {
+    if (role != r && role != 3) continue;
+    memcpy(r == 0 ? spec->min : r == 1 ? spec->opt : spec->max, shape, sizeof shape);
+    b->given[index] |= 1 << r;
+  }
+  return true;
+}
+
+int build_options_parse(build_options *b, int option, const char *value) {
+  switch (option) {
+    case OPT_INPUT:
+      return spec_parse(b, value, 3) ? 1 : -1;
+    case OPT_MIN:
+      return spec_parse(b, value, 0) ? 1 : -1;
+    case OPT_OPT:
+      return spec_parse(b, value, 1) ? 1 : -1;
+    case OPT_MAX:
+      return spec_parse(b, value, 2) ? 1 : -1;
+    case OPT_TARGET:
+      b->options.target = value;
+      return 1;
+    case OPT_PRECISION:
+      b->options.precision = value;
+      return 1;
+    case OPT_TUNE:
+      return cli_parse_seconds(value, "--tune", &b->options.tune_seconds) ? 1 : -1;
+    case OPT_CACHE:
+      b->options.tactic_cache = value;
+      return 1;
+    case OPT_THREADS:
+      return cli_parse_int(value, "--threads", 0, 1024, &b->options.threads) ? 1 : -1;
+    default:
+      return 0;
+  }
+}
+
+bool build_options_finish(build_options *b) {
+  for (int i = 0; i < b->count; i++) {
+    kiln_input_spec *s = &b->specs[i];
+    const int given = b->given[i];
+    if ((given & 5) != 5) {
+      cli_error(CLI_USAGE, "input %s: give --input, or both --min and --max", s->name ? s->name : "(by position)");
+      return false;
+    }
+    if (!(given & 2)) memcpy(s->opt, s->max, sizeof s->opt);
+  }
+  b->options.inputs = b->specs;
+  b->options.input_count = (size_t)b->count;
+  return true;
+}
+
+void build_options_free(build_options *b) {
+  for (int i = 0; i < b->count; i++) free((char *)(uintptr_t)b->specs[i].name);
+  b->count = 0;
+}
+
+/* ---- The command
+ * --------------------------------------------------------------------------------------------------------------- */
+
+static char *default_output(const char *model) {
+  const char *slash = strrchr(model, '/'), *dot = strrchr(model, '.');
+  const size_t stem = dot && (!slash || dot > slash + 1) && dot != model ? (size_t)(dot - model) : strlen(model);
+  char *path = malloc(stem + sizeof ".kiln");
+  if (path) {
+    memcpy(path, model, stem);
+    memcpy(path + stem, ".kiln", sizeof ".kiln");
+  }
+  return path;
+}
+
+static int build_and_save(const char *model, const char *output, const kiln_build_options *options) {
+  kiln_engine *engine = NULL;
+  const double start = cli_now();
+  if (!cli_is_model(model)) {
+    /* Give the library's own text for a missing or damaged file. */
+    if (kiln_engine_build(model, options, &engine) != KILN_OK) return cli_fail();
+  } else if (cli_open(model, options, &engine) != KILN_OK) {
+    return cli_fail();
+  }
+  cli_progress_end();
+  const double built = cli_now();
+  int result = CLI_OK;
+  if (kiln_engine_save(engine, output) != KILN_OK) {
+    result = cli_fail();
+  } else {
+    printf("%s: built for %s in %.2f s, saved to %s in %.2f s\n", model, kiln_engine_target(engine), built - start,
+           output, cli_now() - built);
+  }
+  kiln_engine_destroy(engine);
+  return result;
+}
+
+static int run(int argc, char **argv) {
+  static const struct option options[] = {BUILD_OPTIONS, {"output", required_argument, NULL, 'o'}, {NULL, 0, NULL, 0}};
+  build_options b;
+  build_options_init(&b);
+  char *output = NULL, *chosen = NULL;
+  int result = CLI_USAGE, option;
+  while ((option = getopt_long(argc, argv, "o:", options, NULL)) != -1) {
+    const int used = build_options_parse(&b, option, optarg);
+    if (option == 'o')
+      output = optarg;
+    else if (used < 0)
+      goto done;
+    else if (used == 0) {
+      cli_usage(&cli_build);
+      goto done;
+    }
+  }
+  if (argc - optind != 1) {
+    cli_error(CLI_USAGE, "expected one MODEL file, got %d", argc - optind);
+    cli_usage(&cli_build);
+    goto done;
+  }
+  if (!build_options_finish(&b)) goto done;
+  if (!output) output = chosen = default_output(argv[optind]);
+  result = output ? build_and_save(argv[optind], output, &b.options) : cli_error(CLI_FAILED, "out of memory");
+done:
+  free(chosen);
+  build_options_free(&b);
+  return result;
+}
+
+const cli_command cli_build = {
+    "build", "compile a model file (.pt2 of torch.export) into an engine file",
+    "Usage: kiln build MODEL [-o ENGINE] [OPTIONS]\n\n"
+    "Compiles MODEL, a .pt2 file written by torch.export.save, and writes ENGINE (default: MODEL with the ending "
+    ".kiln).\n"
+    "ENGINE appears only when it is complete. NAME= may be left out: inputs then count by position.\n\nOptions:\n"
+    "  -o, --output ENGINE         the file to write\n"
+    "  --input NAME=SHAPE[:DTYPE]  fix an input's shape, such as x=1x3x224x224:f32\n"
+    "  --min, --opt, --max NAME=SHAPE\n"
+    "                              narrow the range of an input whose shape may vary\n"
+    "  --target TARGET             cpu (default: the best of this machine), cpu:avx512, cpu:avx2, cpu:scalar, "
+    "reference\n"
+    "  --precision fp32            arithmetic (fp32 is the only one so far)\n"
+    "  --tune SECONDS              time the candidates of each kernel within this budget (default: 0)\n"
+    "  --cache FILE                remember what tuning found, and use it\n"
+    "  --threads N                 that tuning assumes (default: one per core)\n",
+    run};

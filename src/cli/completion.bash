@@ -1,0 +1,27 @@
+# bash completion for kiln
+_kiln() {
+  local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]}
+  local build="--input --min --opt --max --target --precision --tune --cache --threads --help"
+  local words
+  if [ "$COMP_CWORD" -eq 1 ]; then
+    mapfile -t COMPREPLY < <(compgen -W "build run bench inspect diff ops --help --version" -- "$cur")
+    return
+  fi
+  case $prev in
+    --target) mapfile -t COMPREPLY < <(compgen -W "cpu cpu:avx512 cpu:avx2 cpu:scalar reference" -- "$cur"); return ;;
+    --precision) mapfile -t COMPREPLY < <(compgen -W "fp32" -- "$cur"); return ;;
+  esac
+  case $command in
+    build) words="--output $build" ;;
+    run) words="--input --output --threads --help" ;;
+    bench) words="--input --seconds --threads --json --profile --help" ;;
+    inspect) words="--summary --graph --plan --memory --why --html $build" ;;
+    diff) words="--layers --data --tolerance $build" ;;
+    ops) words="--json --help" ;;
+  esac
+  case $cur in
+    -*) mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur") ;;
+    *) mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
+  esac
+}
+complete -o filenames -F _kiln kiln

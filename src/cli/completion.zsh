@@ -1,0 +1,37 @@
+#compdef kiln
+# zsh completion for kiln
+_kiln_build_options=(
+  '*--input[fix the shape of an input]:NAME=SHAPE\:DTYPE:'
+  '*--min[smallest shape of an input]:NAME=SHAPE:'
+  '*--opt[shape to plan for]:NAME=SHAPE:'
+  '*--max[largest shape of an input]:NAME=SHAPE:'
+  '--target[what to build for]:target:(cpu cpu\:avx512 cpu\:avx2 cpu\:scalar reference)'
+  '--precision[arithmetic]:precision:(fp32)'
+  '--tune[time candidates within this budget]:seconds:'
+  '--cache[tactic cache]:file:_files'
+  '--threads[threads that tuning assumes]:threads:'
+  '--help[help]'
+)
+_kiln() {
+  if (( CURRENT == 2 )); then
+    local commands=(
+      'build:compile a model file into an engine file'
+      'run:run an engine once'
+      'bench:measure an engine'
+      'inspect:show graph, plan, memory or what was refused'
+      'diff:compare with the reference backend'
+      'ops:list the operators'
+    )
+    _describe command commands
+    return
+  fi
+  case $words[2] in
+    build) _arguments $_kiln_build_options '(-o --output)'{-o,--output}'[file to write]:file:_files' '*:file:_files' ;;
+    run) _arguments '*--input[one input]:NAME=FILE.npy:_files' '--output[folder for outputs]:folder:_files -/' '--threads[threads]:n:' '--help[help]' '*:file:_files' ;;
+    bench) _arguments '*--input[shape or data]:NAME=SHAPE:' '--seconds[how long]:seconds:' '--threads[threads]:n:' '--json[write figures]:file:_files' '--profile[time each step]' '--help[help]' '*:file:_files' ;;
+    inspect) _arguments $_kiln_build_options --summary --graph --plan --memory --why '--html[write a page]:file:_files' '*:file:_files' ;;
+    diff) _arguments $_kiln_build_options '--layers[compare every value]' '*--data[data of an input]:NAME=FILE.npy:_files' '--tolerance[allowed error]:tolerance:' '*:file:_files' ;;
+    ops) _arguments '--json[as JSON]' '--help[help]' ;;
+  esac
+}
+_kiln "$@"
