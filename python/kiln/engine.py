@@ -127,9 +127,7 @@ class Engine(_kiln.Engine):
         """Text for people: "graph", "plan", "memory", "why" or "summary"."""
         return self._report(what)
 
-    def runner(
-        self, threads: int = 0, single: bool = False, fallback: Optional[Callable[..., Any]] = None
-    ) -> _kiln.Runner:
+    def runner(self, threads: int = 0, single: bool = False, fallback: Optional[Callable[..., Any]] = None) -> _kiln.Runner:
         """A callable with contexts of its own, each using ``threads`` threads (0: one per core).
 
         With ``single`` the only output is returned itself, else a tuple. With ``fallback``, calls whose arguments are

@@ -1,0 +1,249 @@
+"""kiln.compile: from a live model to a CompiledModule.
+
+The model is captured by ``torch.export`` and handed to the C library as the bytes of a .pt2 file: the same importer reads files
+and live models. This file only decides what to export with: example tensors, and which dimensions may vary.
+"""
+
+from __future__ import annotations
+
+import inspect
+import io
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, Callable, Optional, Union
+
+import torch
+from torch.utils import _pytree as pytree
+
+from kiln._kiln import KilnError
+from kiln.engine import Engine
+from kiln.inputs import Input
+from kiln.module import CompiledModule
+
+__all__ = ["compile"]
+
+
+def compile(
+    model: Union[torch.nn.Module, torch.export.ExportedProgram],
+    inputs: Union[Sequence[Any], torch.Tensor, Input] = (),
+    *,
+    kwargs: Optional[Mapping[str, Any]] = None,
+    target: str = "cpu",
+    precision: str = "fp32",
+    dynamic_shapes: Any = None,
+    tune: float = 0.0,
+    cache: Union[str, os.PathLike[str], None] = None,
+    threads: Optional[int] = None,
+    progress: Optional[Callable[[str, float], Any]] = None,
+) -> CompiledModule:
+    """Compiles a model into a module that computes the same, faster, for inference.
+
+    Args:
+        model: an ``nn.Module`` in eval mode with its parameters on the CPU, or a ``torch.export.ExportedProgram``.
+        inputs: the positional arguments of ``forward``, as example tensors or :class:`kiln.Input`; tuples, lists and dicts
+            of these, and plain numbers, strings, bools and None, are fine. Tensors give static shapes; ``kiln.Input`` may
+            give ranges. A ``kiln.Input`` with a name is passed as that keyword argument. Not needed for an ExportedProgram.
+        kwargs: keyword arguments of ``forward``, likewise. Numbers, strings, bools and None are baked in.
+        target: "cpu" (the best instruction set of this machine), "cpu:avx512", "cpu:avx2", "cpu:scalar", "reference".
+        precision: "fp32".
+        dynamic_shapes: passed to ``torch.export.export`` as it is, instead of ranges from ``kiln.Input``.
+        tune: seconds to spend on timing candidate kernels; 0 takes the heuristic choice.
+        cache: file where the tuner's results are kept.
+        threads: how many threads one call may use; None is one per core.
+        progress: called as ``progress(stage, fraction)`` now and then; an exception in it cancels the build.
+
+    Returns:
+        A :class:`kiln.CompiledModule`, called like ``model``: same arguments, same nesting of outputs. It is safe to call
+        from several threads. Outputs never require grad.
+
+    Raises:
+        KilnError: the model is in training mode, cannot be captured, uses unsupported operators (all are listed with their
+            source lines), or an option is wrong.
+    """
+    if isinstance(model, torch.export.ExportedProgram):
+        program, specs = model, _specs_of_list(inputs)
+    else:
+        _check_model(model)
+        program, specs = _export(model, inputs, dict(kwargs or {}), dynamic_shapes)
+    data = _program_bytes(program)
+    engine = Engine.build(
+        data,
+        target=target,
+        precision=precision,
+        inputs=specs,
+        tune=tune,
+        cache=cache,
+        threads=threads or 0,
+        progress=progress,
+    )
+    return CompiledModule(engine, threads=threads)
+
+
+def _error(text: str, status: str) -> KilnError:
+    error = KilnError(text)
+    error.status = status
+    return error
+
+
+def _check_model(model: Any) -> None:
+    if isinstance(model, CompiledModule):
+        raise _error("the model is already compiled", "KILN_INVALID_ARGUMENT")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise _error("TorchScript modules are not supported yet; compile the nn.Module that it was made from", "KILN_UNSUPPORTED")
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module or a torch.export.ExportedProgram, got {type(model).__name__}")
+    training = [name or type(model).__name__ for name, child in model.named_modules() if child.training]
+    if training:
+        shown = ", ".join(training[:3]) + (f" and {len(training) - 3} more" if len(training) > 3 else "")
+        raise _error(
+            f"the model is in training mode ({shown}), but an engine computes inference only; call model.eval() first",
+            "KILN_INVALID_ARGUMENT",
+        )
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if tensor.device.type != "cpu":
+            raise _error(
+                f"parameter {name} is on {tensor.device}; call model.cpu() before compiling for the CPU",
+                "KILN_INVALID_ARGUMENT",
+            )
+
+
+# ---- Examples and ranges ------------------------------------------------------------------------------------------------
+
+
+def _is_input(leaf: Any) -> bool:
+    return isinstance(leaf, Input)
+
+
+def _example(leaf: Any) -> Any:
+    """A tensor to export with. Dimensions that may vary must not be 0 or 1 there: torch.export takes those for constants."""
+    if isinstance(leaf, torch.Tensor):
+        return leaf.detach()
+    if not isinstance(leaf, Input):
+        return leaf
+    shape = []
+    for i, (low, opt, high) in enumerate(zip(leaf.min_shape, leaf.opt_shape, leaf.max_shape)):
+        if low < high < 2:
+            raise _error(f"{leaf}: dimension {i} varies between 0 and 1, which torch.export cannot express", "KILN_UNSUPPORTED")
+        shape.append(opt if low == high or opt >= 2 else max(low, 2))
+    dtype = leaf.dtype or torch.float32
+    return torch.zeros(shape, dtype=dtype)
+
+
+def _ranges(leaf: Any) -> Any:
+    """dynamic_shapes of one leaf: {dimension: range}, or None."""
+    if not isinstance(leaf, Input) or not leaf.is_dynamic:
+        return None
+    return {
+        i: torch.export.Dim.DYNAMIC(min=low, max=high)
+        for i, (low, high) in enumerate(zip(leaf.min_shape, leaf.max_shape))
+        if low != high
+    }
+
+
+def _arguments(model: torch.nn.Module, inputs: Any, kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if isinstance(inputs, (torch.Tensor, Input)):
+        inputs = (inputs,)
+    if isinstance(inputs, (str, bytes, Mapping)) or not isinstance(inputs, Sequence):
+        raise TypeError(
+            f"inputs must be a list or tuple of forward's positional arguments, got {type(inputs).__name__}; "
+            "pass keyword arguments as kwargs={...}"
+        )
+    positional = []
+    for item in inputs:
+        if not (isinstance(item, Input) and item.name):
+            positional.append(item)
+        elif item.name in kwargs:
+            raise ValueError(f"argument {item.name!r} is given twice")
+        else:
+            kwargs[item.name] = item
+    if len(positional) not in (0, len(inputs)) and any(isinstance(i, Input) and i.name for i in inputs[: len(positional)]):
+        raise ValueError("inputs without a name must come before those with one")
+    # As Python would bind them; named inputs that come next in order become positional, as users call them.
+    signature = inspect.signature(model.forward)
+    try:
+        bound = signature.bind(*positional, **kwargs)
+    except TypeError as error:
+        raise TypeError(f"forward{signature} does not take these inputs: {error}") from None
+    named = {item.name for item in inputs if isinstance(item, Input) and item.name}
+    for name, parameter in list(signature.parameters.items())[len(positional) :]:
+        if name not in named or parameter.kind is not inspect.Parameter.POSITIONAL_OR_KEYWORD:
+            break
+        positional.append(bound.arguments[name])
+        del kwargs[name]
+    return tuple(positional), kwargs
+
+
+def _specs(leaves: list[Any]) -> list[tuple[Any, ...]]:
+    """What Engine.build takes: one row for each tensor, in order."""
+    rows: list[tuple[Any, ...]] = []
+    for leaf in leaves:
+        if isinstance(leaf, Input):
+            rows.append((None, None, leaf.min_shape, leaf.opt_shape, leaf.max_shape))
+        elif isinstance(leaf, torch.Tensor):
+            shape = tuple(leaf.shape)
+            rows.append((None, None, shape, shape, shape))
+    return rows
+
+
+def _specs_of_list(inputs: Any) -> list[tuple[Any, ...]]:
+    leaves = pytree.tree_leaves(inputs, is_leaf=_is_input)
+    return _specs([leaf for leaf in leaves if isinstance(leaf, Input)])
+
+
+# ---- Export -------------------------------------------------------------------------------------------------------------
+
+
+def _export(
+    model: torch.nn.Module, inputs: Any, kwargs: dict[str, Any], dynamic_shapes: Any
+) -> tuple[torch.export.ExportedProgram, list[tuple[Any, ...]]]:
+    args, kwargs = _arguments(model, inputs, kwargs)
+    leaves = pytree.tree_leaves((args, kwargs), is_leaf=_is_input)
+    dynamic = any(isinstance(leaf, Input) and leaf.is_dynamic for leaf in leaves)
+    if dynamic and dynamic_shapes is not None:
+        raise ValueError("give ranges either by kiln.Input or by dynamic_shapes, not both")
+    if dynamic:
+        arguments = inspect.signature(model.forward).bind(*args, **kwargs).arguments
+        dynamic_shapes = pytree.tree_map(_ranges, dict(arguments), is_leaf=_is_input)
+    specs = _specs(leaves) if dynamic else []
+    args, kwargs = pytree.tree_map(_example, (args, kwargs), is_leaf=_is_input)
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.export.export(model, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False)
+    except Exception as error:
+        raise _error(
+            f"torch.export could not capture {type(model).__name__}: {error}\nThe model's Python code must be free of control flow "
+            "that depends on tensor values, and of conversions of tensors to Python numbers.",
+            "KILN_UNSUPPORTED",
+        ) from error
+    if dynamic:
+        _widen(program, leaves)
+    return program, specs
+
+
+def _widen(program: torch.export.ExportedProgram, leaves: list[Any]) -> None:
+    """Lets sizes of 1 (or 0) back in where they were asked for.
+
+    torch.export starts ranges of Dim.DYNAMIC at 2, because it reasons as if no size were 0 or 1; named Dims, which need to be told
+    which sizes are equal, do not have this limit. The graph is the same.
+    """
+    names = [s.arg.name for s in program.graph_signature.input_specs if s.kind is torch.export.graph_signature.InputKind.USER_INPUT]
+    values = {n.name: n.meta.get("val") for n in program.graph.nodes if n.op == "placeholder"}
+    ranges = program.range_constraints
+    for leaf, name in zip(leaves, names):
+        value = values.get(name)
+        if not isinstance(leaf, Input) or not isinstance(value, torch.Tensor):
+            continue
+        for low, size in zip(leaf.min_shape, value.shape):
+            symbol = size.node.expr if isinstance(size, torch.SymInt) else None
+            if symbol in ranges and low < 2 and ranges[symbol].lower == 2:
+                ranges[symbol] = type(ranges[symbol])(low, ranges[symbol].upper)
+
+
+def _program_bytes(program: torch.export.ExportedProgram) -> memoryview:
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.export.save(program, buffer)
+    return buffer.getbuffer()

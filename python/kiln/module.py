@@ -1,0 +1,288 @@
+"""kiln.CompiledModule: an engine that is called like the model it was made from."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+from typing import Any, Optional, Union
+
+import torch
+from torch.utils import _pytree as pytree
+
+from kiln._kiln import KilnError
+from kiln.engine import Engine, TensorInfo
+
+__all__ = ["CompiledModule", "load", "save"]
+
+
+def _error(text: str, status: str = "KILN_INVALID_ARGUMENT") -> KilnError:
+    error = KilnError(text)
+    error.status = status
+    return error
+
+
+def _load_treespec(text: str) -> Optional[pytree.TreeSpec]:
+    """The nesting that the export recorded; None if it has classes that cannot be imported here."""
+    for attempt in range(2):
+        try:
+            return pytree.treespec_loads(text)
+        except Exception:
+            if attempt:
+                return None
+            # Classes such as the outputs of `transformers` register themselves when their module is imported.
+            for name in _class_names(json.loads(text)):
+                try:
+                    importlib.import_module(name.rpartition(".")[0])
+                except Exception:
+                    continue
+    return None
+
+
+def _class_names(node: Any) -> set[str]:
+    names: set[str] = set()
+    if isinstance(node, list):
+        for item in node:
+            names |= _class_names(item)
+    elif isinstance(node, dict):
+        if isinstance(node.get("type"), str) and "." in node["type"]:
+            names.add(node["type"])
+        names |= _class_names(node.get("children_spec", []))
+    return names
+
+
+class _Interface:
+    """How forward's arguments become the engine's inputs, and its outputs become forward's result."""
+
+    def __init__(self, engine: Engine) -> None:
+        n_in, n_out = len(engine.inputs), len(engine.outputs)
+        text = engine.metadata("torch.inputs")
+        self.inputs: list[dict[str, Any]] = (
+            json.loads(text) if text else [{"name": info.name, "tensor": i} for i, info in enumerate(engine.inputs)]
+        )
+        text = engine.metadata("torch.outputs")
+        self.outputs: list[dict[str, Any]] = json.loads(text) if text else [{"tensor": i} for i in range(n_out)]
+        text = engine.metadata("torch.mutated_inputs")
+        self.mutated: list[dict[str, int]] = json.loads(text) if text else []
+        text = engine.metadata("torch.in_spec")
+        self.in_spec = _load_treespec(text) if text else None
+        text = engine.metadata("torch.out_spec")
+        self.out_spec = _load_treespec(text) if text else None
+        text = engine.metadata("torch.arg_names")
+        names = json.loads(text) if text else None
+        self.n_positional = len(self.inputs)
+        self.keywords: list[str] = []
+        if self.in_spec is not None:
+            args_spec, kwargs_spec = self.in_spec.children()
+            self.n_positional = args_spec.num_children
+            self.keywords = list(kwargs_spec.context or [])
+        self.names: list[Optional[str]] = [None] * self.n_positional
+        if names and len(names) >= self.n_positional:
+            self.names = list(names[: self.n_positional])
+        elif self.in_spec is None:
+            self.names = [item["name"] for item in self.inputs]
+        # One tensor after another in, one tensor out: the C call path alone does it.
+        self.flat_in = (
+            not self.keywords
+            and [item.get("tensor") for item in self.inputs] == list(range(n_in))
+            and (self.in_spec is None or all(child.is_leaf() for child in self.in_spec.children()[0].children()))
+        )
+        self.single_out = (
+            n_out == 1
+            and self.outputs == [{"tensor": 0}]
+            and not self.mutated
+            and (self.out_spec is None or self.out_spec.is_leaf())
+        )
+
+    # -- arguments --
+
+    def flatten(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+        """One leaf for each entry of self.inputs."""
+        if self.in_spec is None:
+            if kwargs or len(args) != len(self.inputs):
+                raise _error(f"expected {len(self.inputs)} tensors, got {len(args)} and {len(kwargs)} keyword arguments")
+            return list(args)
+        formals = [*self.names, *self.keywords]
+        if len(args) > len(formals):
+            raise _error(f"expected at most {len(formals)} arguments ({self._describe()}), got {len(args)}")
+        given: list[Any] = [*args] + [_MISSING] * (len(formals) - len(args))
+        for name, value in kwargs.items():
+            if name not in formals:
+                raise _error(f"argument '{name}' was not given when the model was compiled; compiled arguments: {self._describe()}")
+            at = formals.index(name)
+            if given[at] is not _MISSING:
+                raise _error(f"argument '{name}' is given twice")
+            given[at] = value
+        args_spec, kwargs_spec = self.in_spec.children()
+        leaves: list[Any] = []
+        for name, spec, value in zip(formals, [*args_spec.children(), *kwargs_spec.children()], given):
+            expected = self.inputs[len(leaves) : len(leaves) + spec.num_leaves]
+            if value is _MISSING:
+                if any("tensor" in item for item in expected):
+                    raise _error(f"argument '{name}' is missing; compiled arguments: {self._describe()}")
+                leaves += [item.get("value") for item in expected]
+                continue
+            found, structure = pytree.tree_flatten(value)
+            if structure != spec:
+                raise _error(
+                    f"argument '{name}' is nested differently than when the model was compiled: expected {spec}, got {structure}"
+                )
+            leaves += found
+        return leaves
+
+    def _describe(self) -> str:
+        return ", ".join(str(name) for name in [*self.names, *self.keywords])
+
+    def tensors(self, leaves: list[Any]) -> list[Any]:
+        """The engine's inputs; checks the leaves that the export baked in."""
+        tensors: list[Any] = []
+        for item, leaf in zip(self.inputs, leaves):
+            if "tensor" in item:
+                if leaf.__class__ in (int, float, bool):  # a symbolic number of the export
+                    leaf = torch.tensor(leaf, dtype=torch.int64 if leaf.__class__ is int else None)
+                tensors.append(leaf)
+            elif not _same_constant(leaf, item.get("value")):
+                raise _error(
+                    f"argument '{item['name']}' is {leaf!r}, but it was {item.get('value')!r} when the model was compiled and is "
+                    "baked in; compile again for another value"
+                )
+        return tensors
+
+    # -- results --
+
+    def unflatten(self, outputs: tuple[Any, ...]) -> Any:
+        leaves = [_output_leaf(item, outputs) for item in self.outputs]
+        if self.out_spec is not None:
+            return pytree.tree_unflatten(leaves, self.out_spec)
+        return leaves[0] if len(leaves) == 1 else tuple(leaves)
+
+
+_MISSING = object()
+
+
+def _same_constant(given: Any, baked: Any) -> bool:
+    if given is None or baked is None or isinstance(given, torch.Tensor):
+        return given is None and baked is None
+    if isinstance(given, (torch.dtype, torch.device, torch.layout)):
+        return True  # not kept in the file; the export has used it
+    return given == baked
+
+
+def _output_leaf(item: dict[str, Any], outputs: tuple[Any, ...]) -> Any:
+    if "tensor" in item:
+        return outputs[item["tensor"]]
+    for kind in ("int", "float", "bool"):
+        if kind in item:
+            return outputs[item[kind]].item()
+    return item.get("value")
+
+
+class CompiledModule(torch.nn.Module):
+    """A compiled model, called like the original.
+
+    Arguments may nest as they did when the model was compiled; tensors must be on the CPU, with the dtypes and within the shape
+    ranges that :attr:`inputs` tells, and may have any strides. Results nest as the original's, are new tensors, and never require
+    grad: passing a tensor that requires grad outside ``torch.no_grad()`` raises :class:`kiln.KilnError`.
+
+    Several threads may call one module at once. A model with mutated buffers keeps their values per concurrent caller; call it
+    from one thread, and :meth:`reset` puts them back.
+
+    It can be pickled and deep-copied; :func:`kiln.save` writes the engine file.
+    """
+
+    def __init__(self, engine: Engine, threads: Optional[int] = None) -> None:
+        super().__init__()
+        self.engine = engine
+        self.threads = threads
+        self._interface = _Interface(engine)
+        # Where the arguments are plain tensors, calls go straight to C, which comes back to _call for all other cases.
+        fast = self._interface.flat_in and self._interface.single_out
+        self._runner = engine.runner(threads=threads or 0)
+        self.forward = engine.runner(threads=threads or 0, single=True, fallback=self._call) if fast else self._call
+        self.training = False
+
+    def _call(self, *args: Any, **kwargs: Any) -> Any:
+        interface = self._interface
+        tensors = interface.tensors(interface.flatten(args, kwargs))
+        outputs = self._runner.run(tensors)
+        for pair in interface.mutated:
+            tensors[pair["input"]].copy_(outputs[pair["output"]])
+        return interface.unflatten(outputs)
+
+    @property
+    def inputs(self) -> list[TensorInfo]:
+        """The engine's tensor inputs, flattened."""
+        return self.engine.inputs
+
+    @property
+    def outputs(self) -> list[TensorInfo]:
+        """The engine's tensor outputs, flattened."""
+        return self.engine.outputs
+
+    def memory(self) -> dict[str, int]:
+        """Bytes of weights (shared by all callers), arena and state of one caller."""
+        return self._active().memory()
+
+    def reset(self) -> None:
+        """Puts mutated buffers back to their values in the model."""
+        for runner in {id(r): r for r in (self._runner, self._active())}.values():
+            runner.reset()
+
+    def profile(self, *args: Any, runs: int = 5, **kwargs: Any) -> list[dict[str, Any]]:
+        """Calls the module ``runs`` times with a clock around each step; returns the steps with their mean seconds."""
+        self(*args, **kwargs)
+        runner = self._active() if not kwargs and self._interface.flat_in and self._interface.single_out else self._runner
+        runner.profile(True)
+        for _ in range(runs):
+            self(*args, **kwargs)
+        steps = runner.profile(False) or []
+        return [{**step, "seconds": step["seconds"] / runs} for step in steps]
+
+    def _active(self) -> Any:
+        return self._runner if self.forward == self._call else self.forward
+
+    def train(self, mode: bool = True) -> CompiledModule:
+        """A compiled module has no training mode: ``train(True)`` raises KilnError."""
+        if mode:
+            raise _error("a compiled module computes inference only and cannot be trained; train the original model")
+        return self
+
+    def extra_repr(self) -> str:
+        ins = ", ".join(f"{i.name}: {i.dtype}{list(i.max_shape)}" for i in self.engine.inputs)
+        return f"target={self.engine.target}, inputs=({ins})"
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> CompiledModule:
+        return CompiledModule(self.engine, self.threads)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_rebuild, (self.engine.serialize(), self.threads))
+
+
+def _rebuild(data: bytes, threads: Optional[int]) -> CompiledModule:
+    return CompiledModule(Engine.load(data), threads)
+
+
+def save(module: Union[CompiledModule, Engine], path: Union[str, os.PathLike[str]]) -> None:
+    """Writes an engine file. ``path`` is either the old file or the complete new one.
+
+    Raises:
+        KilnError: the operating system refused; nothing half-written is left.
+    """
+    engine = module.engine if isinstance(module, CompiledModule) else module
+    if not isinstance(engine, Engine):
+        raise TypeError(f"module must be a kiln.CompiledModule or kiln.Engine, got {type(module).__name__}")
+    engine.save(path)
+
+
+def load(source: Union[str, os.PathLike[str], bytes, bytearray], *, threads: Optional[int] = None) -> CompiledModule:
+    """Opens an engine file (mapped: weights are paged in on demand), or the bytes of one.
+
+    Args:
+        source: path, or bytes of :meth:`kiln.Engine.serialize`.
+        threads: how many threads one call may use; None is one per core.
+
+    Raises:
+        KilnError: the file is missing, damaged, or of a newer version of the format.
+    """
+    engine = Engine.load(source) if isinstance(source, (bytes, bytearray)) else Engine.open(source)
+    return CompiledModule(engine, threads)
