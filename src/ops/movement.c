@@ -29,7 +29,7 @@ static kiln_status infer_own_axis(const node *n, int rank, int *out) {
 
 static kiln_status infer_concat(graph *g, node *n) {
   if (n->n_inputs < 1) return INFER_FAIL(n, "no operands, expected one or more");
-  int axis;
+  int axis = 0;
   KILN_TRY(infer_own_axis(n, in_type(n, 0)->rank, &axis));
   tensor_type out = *in_type(n, 0);
   for (int i = 1; i < n->n_inputs; i++) {
