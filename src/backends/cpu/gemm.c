@@ -106,6 +106,7 @@ static void gemm_strip_grouped(const gemm_job *j, gemm_strip *s, int mr, int64_t
     s->a_offset = g * j->kc;
     s->b = b + local / nr * j->b_panel + in_panel + (j->b_by_group ? g * j->kc * nr : 0);
     s->c = c + (at - n0);
+    s->c_col = at;
     s->bias = j->bias ? j->bias + at : NULL;
     s->n = cols;
     j->isa->strip(s, mr);
@@ -148,6 +149,7 @@ static void gemm_task(void *user, int64_t index, int worker) {
     s.b_tap = j->b_tap;
     s.b_panel = j->b_panel;
   }
+  float *c_rows[GEMM_MAX_MR];
   float *c = j->c + (j->c_batch ? j->c_batch[batch] : 0) + n0;
   if (j->groups == 1) s.bias = j->bias ? j->bias + n0 : NULL;
   for (int64_t m = m0; m < m1; m += j->isa->mr) {
@@ -158,12 +160,17 @@ static void gemm_task(void *user, int64_t index, int worker) {
       gemm_rows_plain(j, batch, m, mr, a);
     }
     s.c = c + m * j->ldc;
+    if (j->out_rows) {
+      j->out_rows(j, batch, m, mr, c_rows);
+      s.c_rows = c_rows;
+      s.c_col = n0;
+    }
     if (j->groups == 1) {
       j->isa->strip(&s, mr);
     } else {
       gemm_strip_grouped(j, &s, mr, n0, n1);
     }
-    if (j->chain) {
+    if (j->chain && !j->out_rows) {
       epilogue_apply(j->chain, j->args, c + m * j->ldc, j->epilogue_row + batch * j->m + m, mr, n0, n1 - n0, j->ldc,
                      epilogue_scratch_at);
     }

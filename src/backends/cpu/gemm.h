@@ -25,6 +25,8 @@ typedef struct gemm_strip {
   int64_t b_k, b_tap, b_panel; /* floats between k's, taps and panels; rows not in panels have b_panel = NR */
   float *c;
   int64_t ldc, n;
+  float *const *c_rows; /* not NULL: row i of C is at c_rows[i] + c_col instead */
+  int64_t c_col;
   const float *bias; /* NULL: none */
   bool accumulate;   /* C += instead (bias must be NULL) */
   float lo, hi;      /* the result is clamped to this */
@@ -56,6 +58,8 @@ struct gemm_job {
   int64_t batches, m, n; /* n: columns of all groups */
   int64_t taps, kc, groups;
   gemm_rows_fn rows; /* NULL: row m of batch b is at a + a_batch[b] + m * lda */
+  /* NULL: row m of C of batch b is at c + c_batch[b] + m * ldc. Else fills pointers to rows (column 0); no epilogue but clamping then. */
+  void (*out_rows)(const gemm_job *j, int64_t batch, int64_t m0, int mr, float **c);
   const void *user;
   size_t row_scratch; /* bytes for `rows` */
   const float *a;

@@ -27,7 +27,7 @@ VF_INLINE void step(vf (*acc)[NV], const float *const *rows, int64_t k, const fl
 
 /* mr, nv, masked and split are constants wherever this is inlined. `split` sums even and odd steps (or four ways) apart, to hide
  * the latency of FMA when there are few rows. */
-VF_INLINE void tile(const gemm_strip *s, const float *b, float *c, const float *bias, int64_t cols, int mr, int nv, bool masked,
+VF_INLINE void tile(const gemm_strip *s, const float *b, int64_t col, const float *bias, int64_t cols, int mr, int nv, bool masked,
                     int split) {
   vm mask[NV];
   UNROLL for (int j = 0; j < nv; j++) {
@@ -66,8 +66,9 @@ VF_INLINE void tile(const gemm_strip *s, const float *b, float *c, const float *
   const int64_t ldc = s->ldc;
   const bool accumulate = s->accumulate;
   UNROLL for (int i = 0; i < mr; i++) {
+    float *row = (s->c_rows ? s->c_rows[i] + s->c_col : s->c + i * ldc) + col;
     UNROLL for (int j = 0; j < nv; j++) {
-      float *to = c + i * ldc + j * VF;
+      float *to = row + j * VF;
       vf v = acc[0][i][j];
       if (accumulate) v = vf_add(v, masked ? vf_load_mask(to, mask[j]) : vf_load(to));
       v = vf_clamp(v, lo, hi);
@@ -84,18 +85,17 @@ VF_INLINE void tile(const gemm_strip *s, const float *b, float *c, const float *
 VF_INLINE void strip(const gemm_strip *s, int mr) {
   const int split = mr == 1 ? 4 : mr * NV <= 4 ? 2 : 1;
   const float *b = s->b, *bias = s->bias;
-  float *c = s->c;
-  int64_t n = s->n;
+  int64_t n = s->n, col = 0;
   for (; n >= NR; n -= NR) {
-    tile(s, b, c, bias, NR, mr, NV, false, split);
+    tile(s, b, col, bias, NR, mr, NV, false, split);
     b += s->b_panel;
-    c += NR;
+    col += NR;
     if (bias) bias += NR;
   }
   if (n > VF) {
-    tile(s, b, c, bias, n, mr, NV, true, split);
+    tile(s, b, col, bias, n, mr, NV, true, split);
   } else if (n > 0) {
-    tile(s, b, c, bias, n, mr, 1, true, mr <= 2 ? 4 : mr <= 4 ? 2 : 1);
+    tile(s, b, col, bias, n, mr, 1, true, mr <= 2 ? 4 : mr <= 4 ? 2 : 1);
   }
 }
 
