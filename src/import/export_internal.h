@@ -1,0 +1,73 @@
+/* What the files of the .pt2 importer share: the open archive and the names that the graph has defined so far. */
+#ifndef KILN_IMPORT_EXPORT_INTERNAL_H
+#define KILN_IMPORT_EXPORT_INTERNAL_H
+
+#include <jansson.h>
+
+#include "base/map.h"
+#include "format/json.h"
+#include "format/zip.h"
+#include "import/aten.h"
+#include "import/handles.h"
+
+typedef struct scope { /* values by name in one graph of the file */
+  map values;          /* name -> ivalue */
+  const json_t *graph;
+  struct scope *parent;
+} scope;
+
+/* Kinds in a scope beyond IV_*: a comparison of symbolic sizes that no range decides is IV_BOOL with u.i = BOOL_UNKNOWN. */
+enum { BOOL_UNKNOWN = -1 };
+
+typedef struct weight { /* one entry of a weights or constants config */
+  itensor *tensor;
+  value *initial;
+} weight;
+
+typedef struct pt2 {
+  const char *origin;
+  zip zip;
+  jdoc documents[3];
+  const json_t *model, *weights, *constants; /* roots of the documents */
+  graph *graph;
+  arena arena; /* of the import: handles, names */
+  importer im;
+  map weight_cache; /* "path@offset:sizes:strides" -> weight */
+  map texts;        /* interned module paths and source lines, in the graph's arena */
+  map states;       /* buffer name -> weight */
+  builder b;
+  int depth; /* of subgraphs */
+} pt2;
+
+/* JSON access with texts: `what` names the object that lacks the key. */
+kiln_status pt2_object(const json_t *parent, const char *key, const char *what, const json_t **out);
+kiln_status pt2_array(const json_t *parent, const char *key, const char *what, const json_t **out);
+kiln_status pt2_string(const json_t *parent, const char *key, const char *what, const char **out);
+/* The only pair of a union object, {"as_int": 3}. */
+kiln_status pt2_union(const json_t *object, const char *what, const char **out_kind, const json_t **out_value);
+
+/* export_values.c */
+kiln_dtype pt2_dtype(int64_t code); /* KILN_DTYPE_COUNT: none that Kiln has */
+const char *pt2_dtype_name(int64_t code);
+kiln_status pt2_define(pt2 *p, scope *s, const char *name, ivalue v);
+const ivalue *pt2_lookup(const scope *s, const char *name);
+kiln_status pt2_argument(pt2 *p, scope *s, const json_t *arg, ivalue *out);
+kiln_status pt2_size(pt2 *p, const json_t *sym_int, bool create, dim *out);
+kiln_status pt2_tensor_type(pt2 *p, const json_t *meta, const char *name, bool create, tensor_type *out);
+value *pt2_number_tensor(pt2 *p, const ivalue *v); /* rank-0 tensor of an int, float, bool; NULL: none of these */
+
+/* export_weights.c */
+kiln_status pt2_weight(pt2 *p, const char *name, bool constant, weight **out);
+
+/* export_symbols.c: nodes on symbolic sizes, and nodes that only check. */
+bool pt2_is_symbol_target(const char *target);
+kiln_status pt2_symbol_node(pt2 *p, scope *s, const json_t *call, const char *target);
+
+/* export_nodes.c */
+/* All operators of the graph and its subgraphs that Kiln lacks, in one KILN_UNSUPPORTED text. */
+kiln_status pt2_check_operators(pt2 *p, const json_t *g);
+/* Module path and "file.py:line" of a node's metadata, interned in the graph's arena; "" if unknown. */
+void pt2_place(pt2 *p, const json_t *call, const char **out_path, const char **out_source);
+kiln_status pt2_nodes(pt2 *p, scope *s);
+
+#endif

@@ -1,0 +1,401 @@
+/* The nodes of a .pt2 graph, one after another: each names an operator, its arguments, and the names of its results. */
+#include <string.h>
+
+#include "import/export_internal.h"
+
+enum { MAX_TARGET = 200, MAX_RESULTS = 16, MAX_SUBGRAPHS = 32, MAX_LISTED = 100 };
+
+/* ---- where a node comes from --------------------------------------------------------------------------------------------- */
+
+static const char *intern(pt2 *p, const char *s, size_t length) {
+  if (length == 0) return "";
+  char *copy = arena_strndup(&p->arena, s, length);
+  if (!copy) return "";
+  const char *known = map_get(&p->texts, copy);
+  if (known) return known;
+  known = arena_strdup(&p->graph->arena, copy);
+  if (!known || !map_put(&p->texts, copy, (void *)(uintptr_t)known)) return "";
+  return known;
+}
+
+/* "key,path,type;key,path,type": the path of the last entry. */
+static const char *module_path(pt2 *p, const char *stack) {
+  const char *last = strrchr(stack, ';');
+  const char *start = strchr(last ? last + 1 : stack, ',');
+  if (!start++) return "";
+  const char *end = strchr(start, ',');
+  const size_t length = end ? (size_t)(end - start) : strlen(start);
+  return *start == '_' || length > 500 ? "" : intern(p, start, length); /* _empty_nn_module_stack_...: made by a pass */
+}
+
+static bool contains(const char *s, size_t length, const char *part) {
+  const size_t n = strlen(part);
+  for (size_t i = 0; i + n <= length; i++)
+    if (memcmp(s + i, part, n) == 0) return true;
+  return false;
+}
+
+/* Of a Python traceback, the innermost line outside PyTorch: `File "/a/model.py", line 17, in forward` gives "model.py:17". */
+static const char *source_line(pt2 *p, const char *trace) {
+  char best[160] = "";
+  for (const char *s = trace; (s = strstr(s, "File \"")) != NULL;) {
+    s += 6;
+    const char *end = strchr(s, '"');
+    if (!end) break;
+    const size_t length = (size_t)(end - s);
+    const char *name = s;
+    for (const char *c = s; c < end; c++)
+      if (*c == '/' || *c == '\\') name = c + 1;
+    if (strncmp(end, "\", line ", 8) == 0 && !contains(s, length, "/torch/") && strncmp(s, "torch/", 6) != 0 && *s != '<') {
+      const char *digits = end + 8;
+      size_t n = 0;
+      while (digits[n] >= '0' && digits[n] <= '9') n++;
+      if (n && n < 10 && (size_t)(end - name) < 120) {
+        memcpy(best, name, (size_t)(end - name));
+        best[end - name] = ':';
+        memcpy(best + (end - name) + 1, digits, n);
+        best[(size_t)(end - name) + 1 + n] = 0;
+      }
+    }
+    s = end;
+  }
+  return intern(p, best, strlen(best));
+}
+
+void pt2_place(pt2 *p, const json_t *entry, const char **out_path, const char **out_source) {
+  const json_t *meta = json_object_get(entry, "metadata");
+  const char *stack = json_string_value(json_object_get(meta, "nn_module_stack"));
+  const char *trace = json_string_value(json_object_get(meta, "stack_trace"));
+  *out_path = stack ? module_path(p, stack) : "";
+  *out_source = trace ? source_line(p, trace) : "";
+}
+
+/* ---- targets --------------------------------------------------------------------------------------------------------------- */
+
+/* "torch.ops.aten.conv2d.default" to "aten::conv2d" and "default". */
+static bool split_target(const char *target, char *name, const char **out_overload) {
+  if (!str_starts(target, "torch.ops.") || strlen(target) >= MAX_TARGET) return false;
+  const char *space = target + 10;
+  const char *op_name = strchr(space, '.');
+  const char *overload = op_name ? strchr(op_name + 1, '.') : NULL;
+  if (!overload) return false;
+  const size_t n = (size_t)(op_name - space), m = (size_t)(overload - op_name - 1);
+  memcpy(name, space, n);
+  memcpy(name + n, "::", 2);
+  memcpy(name + n + 2, op_name + 1, m);
+  name[n + 2 + m] = 0;
+  *out_overload = overload + 1;
+  return true;
+}
+
+static const aten_schema *resolve(const char *target, bool *in_place) {
+  char name[MAX_TARGET + 4];
+  const char *overload;
+  return split_target(target, name, &overload) ? aten_resolve(name, overload, in_place) : NULL;
+}
+
+/* Higher-order operators whose subgraph is simply run, and where that subgraph stands among the arguments. */
+static const struct {
+  const char *target;
+  int graph_argument;
+} wrappers[] = {
+    {"torch.ops.higher_order.wrap_with_set_grad_enabled", 1},
+    {"torch.ops.higher_order.wrap_with_autocast", 4},
+    {"torch.ops.higher_order.tag_activation_checkpoint", 0},
+    {"torch.ops.higher_order.wrap_activation_checkpoint", 0},
+    {"torch.ops.higher_order.wrap", 0},
+};
+
+static int wrapper_argument(const char *target) {
+  for (size_t i = 0; i < KILN_COUNT(wrappers); i++)
+    if (str_eq(target, wrappers[i].target)) return wrappers[i].graph_argument;
+  return -1;
+}
+
+/* ---- what is not supported, all at once ---------------------------------------------------------------------------------------- */
+
+typedef struct lacking {
+  const char *target;
+  int count;
+  const char *path, *source; /* of the first */
+} lacking;
+
+typedef struct survey {
+  pt2 *p;
+  lacking list[MAX_LISTED];
+  int n, more; /* more: distinct ones that found no room */
+  map seen;
+} survey;
+
+static kiln_status survey_add(survey *u, const json_t *entry, const char *target) {
+  lacking *l = map_get(&u->seen, target);
+  if (l) {
+    l->count++;
+    return KILN_OK;
+  }
+  if (u->n == MAX_LISTED) {
+    u->more++;
+    return KILN_OK;
+  }
+  l = &u->list[u->n++];
+  *l = (lacking){.target = target, .count = 1};
+  pt2_place(u->p, entry, &l->path, &l->source);
+  return map_put(&u->seen, target, l) ? KILN_OK : KILN_NO_MEMORY("import");
+}
+
+static kiln_status survey_graph(survey *u, const json_t *g, int depth) {
+  const json_t *nodes;
+  if (depth > MAX_SUBGRAPHS) return KILN_FAIL(KILN_INVALID_FILE, "model.json: subgraphs are nested more than %d deep", MAX_SUBGRAPHS);
+  KILN_TRY(pt2_array(g, "nodes", "graph", &nodes));
+  for (size_t i = 0; i < json_array_size(nodes); i++) {
+    const json_t *entry = json_array_get(nodes, i), *inputs;
+    const char *target;
+    bool in_place;
+    KILN_TRY(pt2_string(entry, "target", "node", &target));
+    if (!pt2_is_symbol_target(target) && wrapper_argument(target) < 0 && !resolve(target, &in_place)) {
+      KILN_TRY(aten_init()); /* no row, or no table? */
+      KILN_TRY(survey_add(u, entry, target));
+    }
+    KILN_TRY(pt2_array(entry, "inputs", "node", &inputs));
+    for (size_t k = 0; k < json_array_size(inputs); k++) {
+      const json_t *sub = json_object_get(json_object_get(json_array_get(inputs, k), "arg"), "as_graph");
+      if (sub) KILN_TRY(survey_graph(u, json_object_get(sub, "graph"), depth + 1));
+    }
+  }
+  return KILN_OK;
+}
+
+static kiln_status survey_report(survey *u) {
+  text t = {0};
+  for (int i = 0; i < u->n; i++) {
+    const lacking *l = &u->list[i];
+    const char *name = str_starts(l->target, "torch.ops.") ? l->target + 10 : l->target;
+    text_printf(&t, "\n  %.*s, used %d time%s", MAX_TARGET, name, l->count, l->count == 1 ? "" : "s");
+    if (*l->path || *l->source)
+      text_printf(&t, ", first in %s%s%s", *l->path ? l->path : "the model", *l->source ? " at " : "", l->source);
+  }
+  if (u->more) text_printf(&t, "\n  and %d more", u->more);
+  const kiln_status status =
+      t.failed ? KILN_NO_MEMORY("import")
+               : KILN_FAIL(KILN_UNSUPPORTED, "%d operator%s of this model %s not supported:%s", u->n + u->more, u->n == 1 ? "" : "s",
+                           u->n == 1 ? "is" : "are", t.data);
+  text_free(&t);
+  return status;
+}
+
+kiln_status pt2_check_operators(pt2 *p, const json_t *g) {
+  survey *u = ARENA_NEW(&p->arena, survey);
+  if (!u) return KILN_NO_MEMORY("import");
+  u->p = p;
+  kiln_status status = survey_graph(u, g, 0);
+  if (status == KILN_OK && u->n) status = survey_report(u);
+  map_free(&u->seen);
+  return status;
+}
+
+/* ---- calls --------------------------------------------------------------------------------------------------------------------- */
+
+static int argument_index(const aten_schema *schema, const char *name) {
+  for (int32_t i = 0; i < schema->n_args; i++)
+    if (str_eq(schema->args[i].name, name)) return i;
+  return -1;
+}
+
+static kiln_status read_arguments(pt2 *p, scope *s, const json_t *entry, const aten_schema *schema, ivalue *args) {
+  const json_t *inputs;
+  bool given[64] = {false};
+  KILN_TRY(pt2_array(entry, "inputs", "node", &inputs));
+  for (size_t i = 0; i < json_array_size(inputs); i++) {
+    const json_t *input = json_array_get(inputs, i);
+    const char *name = json_string_value(json_object_get(input, "name"));
+    const int at = name && *name ? argument_index(schema, name) : i < (size_t)schema->n_args ? (int)i : -1;
+    if (at < 0 || given[at])
+      return KILN_FAIL(KILN_INVALID_FILE, "model.json: %s argument `%.60s`", at < 0 ? "the operator has no" : "twice", name ? name : "?");
+    given[at] = true;
+    KILN_TRY_NOTE(pt2_argument(p, s, json_object_get(input, "arg"), &args[at]), "in argument %s", schema->args[at].name);
+  }
+  for (int32_t i = 0; i < schema->n_args; i++) {
+    if (given[i]) continue;
+    if (!schema->args[i].has_default) return KILN_FAIL(KILN_INVALID_FILE, "model.json: argument %s is missing", schema->args[i].name);
+    args[i] = schema->args[i].fallback;
+  }
+  return KILN_OK;
+}
+
+/* The file says each tensor's type too: what we inferred must not contradict it. */
+static kiln_status check_type(pt2 *p, const scope *s, const char *name, itensor *t) {
+  const json_t *meta = json_object_get(json_object_get(s->graph, "tensor_values"), name), *sizes;
+  const value *v = lower_value(&p->b, t);
+  if (!v) return graph_check(p->graph);
+  if (!meta) return KILN_OK;
+  const kiln_dtype dtype = pt2_dtype(json_integer_value(json_object_get(meta, "dtype")));
+  KILN_TRY(pt2_array(meta, "sizes", name, &sizes));
+  bool same = dtype == v->type.dtype && json_array_size(sizes) == (size_t)v->type.rank;
+  for (int32_t i = 0; same && i < v->type.rank; i++) {
+    const json_t *size = json_object_get(json_array_get(sizes, (size_t)i), "as_int");
+    if (json_is_integer(size)) same = dim_compare_equal(p->graph->dims, json_integer_value(size), v->type.dims[i]) != 0;
+  }
+  if (same) return KILN_OK;
+  text ours = {0};
+  char *theirs = json_dumps(sizes, JSON_COMPACT);
+  type_print(p->graph, &v->type, &ours);
+  const kiln_status status =
+      KILN_FAIL(KILN_INVALID_FILE, "result `%s` would be %s, but the file says that it is %s %.300s", name, ours.data ? ours.data : "?",
+                pt2_dtype_name(json_integer_value(json_object_get(meta, "dtype"))), theirs ? theirs : "?");
+  free(theirs);
+  text_free(&ours);
+  return status;
+}
+
+static kiln_status define_tensor(pt2 *p, scope *s, const json_t *named, const ivalue *v) {
+  const char *name;
+  KILN_TRY(pt2_string(named, "name", "output", &name));
+  if (v->kind == IV_NONE) return KILN_OK; /* an optional result that the operator does not compute; any use of it fails */
+  if (v->kind != IV_TENSOR) return KILN_FAIL(KILN_INVALID_FILE, "model.json: output `%s` is no tensor", name);
+  KILN_TRY(check_type(p, s, name, v->u.t));
+  return pt2_define(p, s, name, *v);
+}
+
+static kiln_status define_tensors(pt2 *p, scope *s, const json_t *names, const ivalue *v) {
+  const size_t n = json_array_size(names);
+  if (v->kind == IV_NONE) return KILN_OK;
+  if (v->kind != IV_LIST || (size_t)v->count != n)
+    return KILN_FAIL(KILN_INVALID_FILE, "model.json: a list of %zu outputs where the operator gives %d", n, v->kind == IV_LIST ? v->count : 1);
+  for (size_t i = 0; i < n; i++) KILN_TRY(define_tensor(p, s, json_array_get(names, i), &v->u.items[i]));
+  return KILN_OK;
+}
+
+/* Gives the results their names. */
+static kiln_status define_results(pt2 *p, scope *s, const json_t *entry, const ivalue *results, int n) {
+  const json_t *outputs;
+  KILN_TRY(pt2_array(entry, "outputs", "node", &outputs));
+  if (json_array_size(outputs) > (size_t)n)
+    return KILN_FAIL(KILN_INVALID_FILE, "model.json: %zu outputs where the operator has %d", json_array_size(outputs), n);
+  for (size_t i = 0; i < json_array_size(outputs); i++) {
+    const char *kind;
+    const json_t *v;
+    KILN_TRY(pt2_union(json_array_get(outputs, i), "output", &kind, &v));
+    if (str_eq(kind, "as_none")) continue;
+    if (str_eq(kind, "as_tensor")) {
+      KILN_TRY(define_tensor(p, s, v, &results[i]));
+    } else if (str_eq(kind, "as_tensors")) {
+      KILN_TRY(define_tensors(p, s, v, &results[i]));
+    } else if (str_eq(kind, "as_optional_tensor")) {
+      const json_t *t = json_object_get(v, "as_tensor");
+      if (t) KILN_TRY(define_tensor(p, s, t, &results[i]));
+    } else if (str_starts(kind, "as_sym_")) {
+      const char *name;
+      KILN_TRY(pt2_string(v, "as_name", "output", &name));
+      KILN_TRY(pt2_define(p, s, name, results[i]));
+    } else {
+      return KILN_FAIL(KILN_UNSUPPORTED, "outputs of kind `%.40s` are not supported", kind);
+    }
+  }
+  return KILN_OK;
+}
+
+static kiln_status operator_node(pt2 *p, scope *s, const json_t *entry, const char *target) {
+  ivalue args[64], results[MAX_RESULTS];
+  lower_call call = {.im = &p->im, .b = p->b, .args = args, .results = results};
+  call.schema = resolve(target, &call.in_place);
+  if (!call.schema) return KILN_FAIL(KILN_UNSUPPORTED, "%.*s is not supported", MAX_TARGET, target);
+  if (call.schema->n_returns > MAX_RESULTS) return KILN_FAIL(KILN_INTERNAL, "%s has too many results", call.schema->name);
+  call.n_results = call.schema->n_returns;
+  KILN_TRY(read_arguments(p, s, entry, call.schema, args));
+  KILN_TRY(lower_run(&call));
+  return define_results(p, s, entry, results, call.n_results);
+}
+
+/* ---- subgraphs ------------------------------------------------------------------------------------------------------------------ */
+
+static kiln_status bind_inputs(pt2 *p, scope *outer, scope *inner, const json_t *inputs, size_t first) {
+  const json_t *names;
+  KILN_TRY(pt2_array(inner->graph, "inputs", "subgraph", &names));
+  if (json_array_size(names) + first != json_array_size(inputs))
+    return KILN_FAIL(KILN_INVALID_FILE, "model.json: a subgraph with %zu inputs is given %zu", json_array_size(names), json_array_size(inputs) - first);
+  for (size_t i = 0; i < json_array_size(names); i++) {
+    ivalue v;
+    const char *kind;
+    const json_t *name;
+    KILN_TRY(pt2_argument(p, outer, json_object_get(json_array_get(inputs, first + i), "arg"), &v));
+    KILN_TRY(pt2_union(json_array_get(names, i), "subgraph input", &kind, &name));
+    const char *s = json_string_value(json_object_get(name, str_eq(kind, "as_tensor") ? "name" : "as_name"));
+    if (s) KILN_TRY(pt2_define(p, inner, s, v));
+  }
+  return KILN_OK;
+}
+
+static kiln_status run_subgraph(pt2 *p, scope *outer, const json_t *entry, const json_t *inputs, size_t at, scope *inner) {
+  const json_t *results;
+  ivalue values[MAX_RESULTS];
+  KILN_TRY(bind_inputs(p, outer, inner, inputs, at + 1));
+  const builder saved = p->b;
+  KILN_TRY(pt2_nodes(p, inner));
+  p->b = saved;
+  KILN_TRY(pt2_array(inner->graph, "outputs", "subgraph", &results));
+  const size_t n = json_array_size(results);
+  if (n > MAX_RESULTS) return KILN_FAIL(KILN_UNSUPPORTED, "a subgraph with more than %d outputs", MAX_RESULTS);
+  for (size_t i = 0; i < n; i++) KILN_TRY(pt2_argument(p, inner, json_array_get(results, i), &values[i]));
+  /* Several results are one output of kind as_tensors, or several of kind as_tensor. */
+  const json_t *outputs;
+  KILN_TRY(pt2_array(entry, "outputs", "node", &outputs));
+  if (json_array_size(outputs) == 1 && json_object_get(json_array_get(outputs, 0), "as_tensors")) {
+    ivalue list = {.kind = IV_LIST, .count = (int32_t)n};
+    list.u.items = values;
+    return define_results(p, outer, entry, &list, 1);
+  }
+  return define_results(p, outer, entry, values, (int)n);
+}
+
+static kiln_status wrapper_node(pt2 *p, scope *s, const json_t *entry, const char *target, size_t at) {
+  const json_t *inputs;
+  KILN_TRY(pt2_array(entry, "inputs", "node", &inputs));
+  while (at < json_array_size(inputs) && !json_object_get(json_object_get(json_array_get(inputs, at), "arg"), "as_graph")) at++;
+  const json_t *sub = json_object_get(json_object_get(json_array_get(inputs, at), "arg"), "as_graph"), *g;
+  if (str_ends(target, "wrap_with_autocast")) { /* arguments: device, dtype, enabled, cache */
+    const char *device = json_string_value(json_object_get(json_object_get(json_array_get(inputs, 0), "arg"), "as_string"));
+    const json_t *enabled = json_object_get(json_object_get(json_array_get(inputs, 2), "arg"), "as_bool");
+    if (!json_is_false(enabled) && !str_eq(device, "cuda"))
+      return KILN_FAIL(KILN_UNSUPPORTED, "torch.autocast(enabled=True) inside the model is not supported; export it in fp32, or decomposed with "
+                                         "run_decompositions()");
+  }
+  KILN_TRY(pt2_object(sub, "graph", "subgraph", &g));
+  if (++p->depth > MAX_SUBGRAPHS) return KILN_FAIL(KILN_INVALID_FILE, "model.json: subgraphs are nested more than %d deep", MAX_SUBGRAPHS);
+  scope inner = {.graph = g, .parent = s};
+  const kiln_status status = run_subgraph(p, s, entry, inputs, at, &inner);
+  map_free(&inner.values);
+  p->depth--;
+  return status;
+}
+
+/* ---- all of them ------------------------------------------------------------------------------------------------------------------ */
+
+static kiln_status run_node(pt2 *p, scope *s, const json_t *entry, const char *target) {
+  const int graph_argument = wrapper_argument(target);
+  if (graph_argument >= 0) return wrapper_node(p, s, entry, target, (size_t)graph_argument);
+  if (pt2_is_symbol_target(target)) return pt2_symbol_node(p, s, entry, target);
+  return operator_node(p, s, entry, target);
+}
+
+static const char *node_name(const json_t *entry, size_t index, char *room, size_t size) {
+  const char *name = json_string_value(json_object_get(entry, "name"));
+  if (name) return name;
+  snprintf(room, size, "number %zu", index);
+  return room;
+}
+
+kiln_status pt2_nodes(pt2 *p, scope *s) {
+  const json_t *nodes;
+  KILN_TRY(pt2_array(s->graph, "nodes", "graph", &nodes));
+  for (size_t i = 0; i < json_array_size(nodes); i++) {
+    const json_t *entry = json_array_get(nodes, i);
+    const char *target;
+    char room[40];
+    KILN_TRY(pt2_string(entry, "target", "node", &target));
+    pt2_place(p, entry, &p->b.path, &p->b.source);
+    KILN_TRY_NOTE(run_node(p, s, entry, target), "importing node %.100s (%.*s)%s%s%s%s", node_name(entry, i, room, sizeof room), MAX_TARGET,
+                  str_starts(target, "torch.ops.") ? target + 10 : target, *p->b.path ? " of module " : "", p->b.path,
+                  *p->b.source ? " at " : "", p->b.source);
+  }
+  return KILN_OK;
+}
