@@ -3,6 +3,7 @@
 
 #include "base/memory.h"
 #include "ops/lowering.h"
+#include "ops/matmul_lower.h"
 #include "ops/spatial.h"
 
 /* ---- linear ------------------------------------------------------------------------------------------------------------------- */
@@ -173,7 +174,7 @@ static value *transposed_matrix(builder *b, value *v) {
 }
 
 /* a @ b, ranks of at least 2. */
-static value *product(builder *b, value *x, value *y) {
+value *matmul_product(builder *b, value *x, value *y) {
   if (!x || !y) return NULL;
   if (y->type.rank == 2 && is_weight(y)) return build(b, "linear", IN(x, transposed_matrix(b, y), NULL), NO_ATTRS);
   return build(b, "matmul", IN(x, y), NO_ATTRS);
@@ -224,7 +225,7 @@ static kiln_status lower_addmm(lower_call *c) {
     call_return(c, 0, build(&c->b, "linear", IN(x, transposed_matrix(&c->b, y), self), NO_ATTRS));
     return KILN_OK;
   }
-  return blend(c, self, product(&c->b, x, y));
+  return blend(c, self, matmul_product(&c->b, x, y));
 }
 
 static kiln_status two(lower_call *c, const char *a, const char *b, value **x, value **y) {
@@ -235,20 +236,20 @@ static kiln_status two(lower_call *c, const char *a, const char *b, value **x, v
 static kiln_status lower_mm(lower_call *c) {
   value *x, *y;
   KILN_TRY(two(c, "self", "mat2", &x, &y));
-  call_return(c, 0, product(&c->b, x, y));
+  call_return(c, 0, matmul_product(&c->b, x, y));
   return KILN_OK;
 }
 
 static kiln_status lower_baddbmm(lower_call *c) {
   value *x, *y;
   KILN_TRY(two(c, "batch1", "batch2", &x, &y));
-  return blend(c, call_tensor(c, "self"), product(&c->b, x, y));
+  return blend(c, call_tensor(c, "self"), matmul_product(&c->b, x, y));
 }
 
 static kiln_status lower_addbmm(lower_call *c) {
   value *x, *y;
   KILN_TRY(two(c, "batch1", "batch2", &x, &y));
-  value *p = build(&c->b, "sum", IN(product(&c->b, x, y)), ATTRS(A_INTS("axes", ((int64_t[]){0}), 1)));
+  value *p = build(&c->b, "sum", IN(matmul_product(&c->b, x, y)), ATTRS(A_INTS("axes", ((int64_t[]){0}), 1)));
   return blend(c, call_tensor(c, "self"), p);
 }
 
@@ -258,7 +259,7 @@ static value *any_matmul(builder *b, value *x, value *y) {
   const bool x_vector = x->type.rank == 1, y_vector = y->type.rank == 1;
   if (x_vector) x = lowering_unsqueeze(b, x, 0);
   if (y_vector) y = lowering_unsqueeze(b, y, 1);
-  value *p = product(b, x, y);
+  value *p = matmul_product(b, x, y);
   if (!p) return NULL;
   if (y_vector) p = lowering_squeeze(b, p, p->type.rank - 1);
   if (x_vector && p) p = lowering_squeeze(b, p, p->type.rank - (y_vector ? 1 : 2));
@@ -426,6 +427,22 @@ static const torch_row matmul_torch[] = {
     {"aten::linalg_vecdot(Tensor x, Tensor y, *, int dim=-1) -> Tensor", NULL, lower_vecdot},
     {"aten::cdist(Tensor x1, Tensor x2, float p=2., int? compute_mode=None) -> Tensor", NULL, lower_cdist},
     {"aten::_cdist_forward(Tensor x1, Tensor x2, float p, int? compute_mode) -> Tensor", NULL, lower_cdist},
+    {"aten::einsum(str equation, Tensor[] tensors, *, int[]? path=None) -> Tensor", NULL, lower_einsum},
+    {"aten::tensordot(Tensor self, Tensor other, int[] dims_self, int[] dims_other) -> Tensor", NULL, lower_tensordot},
+    {"aten::embedding_bag(Tensor weight, Tensor indices, Tensor offsets, bool scale_grad_by_freq=False, int mode=0, bool sparse=False, "
+     "Tensor? per_sample_weights=None, bool include_last_offset=False) -> (Tensor, Tensor, Tensor, Tensor)",
+     NULL, lower_embedding_bag},
+    {"aten::embedding_bag.padding_idx(Tensor weight, Tensor indices, Tensor offsets, bool scale_grad_by_freq, int mode, bool sparse, "
+     "Tensor? per_sample_weights, bool include_last_offset, int? padding_idx) -> (Tensor, Tensor, Tensor, Tensor)",
+     NULL, lower_embedding_bag},
+    {"aten::_embedding_bag(Tensor weight, Tensor indices, Tensor offsets, bool scale_grad_by_freq=False, int mode=0, bool "
+     "sparse=False, Tensor? per_sample_weights=None, bool include_last_offset=False, int padding_idx=-1) -> (Tensor, Tensor, Tensor, "
+     "Tensor)",
+     NULL, lower_embedding_bag},
+    {"aten::_embedding_bag_forward_only(Tensor weight, Tensor indices, Tensor offsets, bool scale_grad_by_freq=False, int mode=0, bool "
+     "sparse=False, Tensor? per_sample_weights=None, bool include_last_offset=False, int padding_idx=-1) -> (Tensor, Tensor, Tensor, "
+     "Tensor)",
+     NULL, lower_embedding_bag},
     {NULL, NULL, NULL}};
 
 static const char *const linear_cases[] = {"x:f32[5,K] w:f32[7,K] b:f32[7] K:1,3,16,31,64,257",
