@@ -55,7 +55,7 @@ kiln_status error_raise(kiln_status code, const char *file, int line, const char
   va_end(args);
   record_length = 0;
   append_to_record(frame, length);
-  return code;
+  return code != KILN_OK ? code : KILN_INTERNAL;
 }
 
 kiln_status error_note(kiln_status code, const char *file, int line, const char *fmt, ...) {
@@ -65,7 +65,7 @@ kiln_status error_note(kiln_status code, const char *file, int line, const char 
   va_end(args);
   if (record_length > 0) append_to_record("\n  ", 3);
   append_to_record(frame, length);
-  return code;
+  return code != KILN_OK ? code : KILN_INTERNAL;
 }
 
 const char *error_text(void) { return record; }

@@ -17,7 +17,13 @@ kiln_status error_note(kiln_status code, const char *file, int line, const char 
 const char *error_text(void);
 void error_clear(void);
 
-#define KILN_FAIL(code, ...) error_raise((code), __FILE__, __LINE__, __VA_ARGS__)
+/* error_raise and error_note never return KILN_OK. Telling the compiler so keeps it from warning that outputs may be unset. */
+static inline kiln_status error_is_set(kiln_status code) {
+  if (code == KILN_OK) __builtin_unreachable();
+  return code;
+}
+
+#define KILN_FAIL(code, ...) error_is_set(error_raise((code), __FILE__, __LINE__, __VA_ARGS__))
 #define KILN_NO_MEMORY(what) KILN_FAIL(KILN_OUT_OF_MEMORY, "out of memory: %s", (what))
 
 /* Returns early on failure. Only where nothing is held: an arena frees itself. */

@@ -55,7 +55,7 @@ bool jnode_next(const jnode *n, void **iterator, jnode *out);
 kiln_status jnode_at(const jnode *n, size_t index, jnode *out);
 
 /* KILN_INVALID_FILE with the node's place in front. */
-#define JNODE_FAIL(n, ...) jnode_fail((n), __FILE__, __LINE__, __VA_ARGS__)
+#define JNODE_FAIL(n, ...) error_is_set(jnode_fail((n), __FILE__, __LINE__, __VA_ARGS__))
 kiln_status jnode_fail(const jnode *n, const char *file, int line, const char *fmt, ...) KILN_PRINTF(4, 5);
 
 #endif

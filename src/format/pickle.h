@@ -26,7 +26,8 @@ typedef enum pickle_kind {
 typedef struct pickle_value pickle_value;
 struct pickle_value {
   pickle_kind kind;
-  uint32_t mark; /* internal */
+  uint32_t depth; /* of the tree below, 1 for a leaf */
+  size_t walk;    /* values met when walking it as a tree, itself included */
   union {
     bool b;
     int64_t i;
