@@ -320,11 +320,28 @@ const aten_schema *aten_find_overload(const char *name, const char *overload) {
   return NULL;
 }
 
+/* Python's `a |= b` is __ior__, in place of __or__. */
+static const aten_schema *resolve_python(const char *name, const char *overload) {
+  static const char *const forms[][2] = {{"aten::__iand__", "aten::__and__"},
+                                         {"aten::__ior__", "aten::__or__"},
+                                         {"aten::__ixor__", "aten::__xor__"},
+                                         {"aten::__ilshift__", "aten::__lshift__"},
+                                         {"aten::__irshift__", "aten::__rshift__"}};
+  for (size_t i = 0; i < KILN_COUNT(forms); i++)
+    if (str_eq(name, forms[i][0])) return aten_find_overload(forms[i][1], overload);
+  return NULL;
+}
+
 const aten_schema *aten_resolve(const char *name, const char *overload, bool *out_in_place) {
   *out_in_place = false;
   const size_t n = strlen(name);
   const bool trailing = n > 2 && name[n - 1] == '_' && name[n - 2] != '_';
-  const aten_schema *s = aten_find_overload(name, overload);
+  const aten_schema *s = resolve_python(name, overload);
+  if (s) {
+    *out_in_place = true;
+    return s;
+  }
+  s = aten_find_overload(name, overload);
   if (s || !trailing || n > 100) {
     *out_in_place = s && trailing;
     return s;

@@ -20,7 +20,8 @@
   FAMILY(ops_pool)          \
   FAMILY(ops_resize)        \
   FAMILY(ops_rnn)           \
-  FAMILY(ops_control)
+  FAMILY(ops_control)       \
+  FAMILY(ops_misc)
 
 #define DECLARE(name) extern const op_family name;
 OP_FAMILIES(DECLARE)

@@ -1,0 +1,104 @@
+/* Lowerings that cut across families: dtype conversions, copies, and calls that say something about a tensor but compute nothing. */
+#include "import/torch_misc.h"
+
+#include "import/lower.h"
+
+static kiln_status tensor_arg(lower_call *c, const char *name, value **out) {
+  *out = call_tensor(c, name);
+  return *out ? KILN_OK : LOWER_FAIL(c, "argument %s: expected a tensor", name);
+}
+
+static bool has_arg(const lower_call *c, const char *name) {
+  for (int32_t i = 0; i < c->schema->n_args; i++)
+    if (str_eq(c->schema->args[i].name, name)) return true;
+  return false;
+}
+
+/* .to() gives the tensor itself if nothing changes, unless a copy is asked for. */
+static kiln_status convert(lower_call *c, value *x, kiln_dtype dtype, bool copy) {
+  if (dtype == x->type.dtype && !copy) call_return_view(c, 0, c->schema->args[0].name, x);
+  else call_return(c, 0, lower_cast(&c->b, x, dtype));
+  return KILN_OK;
+}
+
+static kiln_status lower_to(lower_call *c) {
+  value *x;
+  KILN_TRY(tensor_arg(c, c->schema->args[0].name, &x));
+  const ivalue *dtype = call_arg(c, "dtype");
+  if (dtype->kind == IV_DTYPE && dtype->u.i < 0)
+    return LOWER_FAIL(c, "argument dtype: Kiln has no complex, quantized, 8-bit float, or unsigned types other than uint8");
+  const bool copy = !has_arg(c, "copy") || call_bool(c, "copy");
+  return convert(c, x, dtype->kind == IV_DTYPE ? (kiln_dtype)dtype->u.i : x->type.dtype, copy);
+}
+
+static kiln_status lower_to_other(lower_call *c) {
+  value *x, *other;
+  KILN_TRY(tensor_arg(c, "self", &x));
+  KILN_TRY(tensor_arg(c, "other", &other));
+  return convert(c, x, other->type.dtype, has_arg(c, "copy") && call_bool(c, "copy"));
+}
+
+static kiln_status lower_copy_to(lower_call *c) {
+  value *x, *src;
+  KILN_TRY(tensor_arg(c, "self", &x));
+  KILN_TRY(tensor_arg(c, "src", &src));
+  src = lower_cast(&c->b, src, x->type.dtype);
+  call_return(c, 0, lower_expand(&c->b, src, x->type.rank, x->type.dims));
+  return KILN_OK;
+}
+
+static kiln_status lower_itself(lower_call *c) {
+  value *x;
+  KILN_TRY(tensor_arg(c, c->schema->args[0].name, &x));
+  call_return_view(c, 0, c->schema->args[0].name, x);
+  return KILN_OK;
+}
+
+/* The same bits under another dtype: only where that is no change. */
+static kiln_status lower_view_dtype(lower_call *c) {
+  value *x;
+  KILN_TRY(tensor_arg(c, "self", &x));
+  if (call_int(c, "dtype") != (dim)x->type.dtype) return LOWER_FAIL(c, "reinterpreting the bits of a tensor as another dtype is not supported");
+  call_return_view(c, 0, "self", x);
+  return KILN_OK;
+}
+
+static kiln_status lower_shape_tensor(lower_call *c) {
+  value *x, *sizes[KILN_MAX_RANK];
+  KILN_TRY(tensor_arg(c, "self", &x));
+  const dim one = 1;
+  for (int i = 0; i < x->type.rank; i++) sizes[i] = lower_reshape(&c->b, lower_size_tensor(&c->b, x->type.dims[i]), 1, &one);
+  if (x->type.rank == 0) return LOWER_FAIL(c, "the shape of a rank-0 tensor");
+  call_return(c, 0, build(&c->b, "concat", x->type.rank, sizes, ATTRS(A_INT("axis", 0))));
+  return KILN_OK;
+}
+
+const torch_row torch_misc[] = {
+    {"aten::to.dtype(Tensor(a) self, ScalarType dtype, bool non_blocking=False, bool copy=False, MemoryFormat? memory_format=None) -> Tensor(a)",
+     NULL, lower_to},
+    {"aten::to.dtype_layout(Tensor(a) self, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, bool "
+     "non_blocking=False, bool copy=False, MemoryFormat? memory_format=None) -> Tensor(a)",
+     NULL, lower_to},
+    {"aten::to.device(Tensor(a) self, Device device, ScalarType dtype, bool non_blocking=False, bool copy=False, MemoryFormat? "
+     "memory_format=None) -> Tensor(a)",
+     NULL, lower_to},
+    {"aten::to.prim_Device(Tensor(a) self, Device? device, int? dtype=None, bool non_blocking=False, bool copy=False) -> Tensor(a)", NULL,
+     lower_itself},
+    {"aten::to.other(Tensor(a) self, Tensor other, bool non_blocking=False, bool copy=False, MemoryFormat? memory_format=None) -> Tensor(a)", NULL,
+     lower_to_other},
+    {"aten::_to_copy(Tensor self, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, bool "
+     "non_blocking=False, MemoryFormat? memory_format=None) -> Tensor",
+     NULL, lower_to},
+    {"prims::convert_element_type(Tensor a, ScalarType dtype) -> Tensor", NULL, lower_to},
+    {"aten::type_as(Tensor self, Tensor other) -> Tensor", NULL, lower_to_other},
+    {"aten::copy(Tensor self, Tensor src, bool non_blocking=False) -> Tensor", NULL, lower_copy_to},
+    {"aten::view.dtype(Tensor(a) self, ScalarType dtype) -> Tensor(a)", NULL, lower_view_dtype},
+    {"aten::resolve_conj(Tensor(a) self) -> Tensor(a)", NULL, lower_itself},
+    {"aten::resolve_neg(Tensor(a) self) -> Tensor(a)", NULL, lower_itself},
+    {"aten::real(Tensor(a) self) -> Tensor(a)", NULL, lower_itself},
+    {"aten::conj(Tensor(a) self) -> Tensor(a)", NULL, lower_itself},
+    {"aten::cpu(Tensor self) -> Tensor", NULL, lower_itself},
+    {"aten::requires_grad_(Tensor(a!) self, bool requires_grad=True) -> Tensor(a!)", NULL, lower_itself},
+    {"aten::_shape_as_tensor(Tensor self) -> Tensor", NULL, lower_shape_tensor},
+    {NULL, NULL, NULL},
+};
