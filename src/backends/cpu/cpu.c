@@ -49,6 +49,16 @@ static kiln_status cpu_parse_target(const char *name, target *out) {
   return KILN_OK;
 }
 
+bool cpu_fits_f32(const node *n, const char **why) {
+  for (int i = 0; i < n->n_inputs; ++i) {
+    if (n->inputs[i].v && n->inputs[i].v->type.dtype != KILN_F32) return *why = "an operand is not f32", false;
+  }
+  for (int i = 0; i < n->n_outputs; ++i) {
+    if (n->outputs[i]->type.dtype != KILN_F32) return *why = "a result is not f32", false;
+  }
+  return true;
+}
+
 const backend backend_cpu = {
     .name = "cpu",
     .parse_target = cpu_parse_target,

@@ -12,6 +12,7 @@
 /* `out` may be an operand, element for element; no other overlap. */
 #if defined(__clang__)
 #define PW_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
+#pragma clang diagnostic ignored "-Wpass-failed" /* loops with library calls */
 #else
 #define PW_INDEPENDENT _Pragma("GCC ivdep")
 #endif
@@ -140,14 +141,14 @@ PW_CONVERT(pw_nonzero_float, float, float, x != 0.0f)
 PW_CONVERT(pw_nonzero_int, int64_t, int64_t, x != 0)
 PW_CONVERT(pw_int_to_float, float, int64_t, x)
 /* What x86 gives for NaN and values out of range, made explicit because C leaves it undefined. */
-PW_CONVERT(pw_float_to_i64, int64_t, float, (x >= -0x1p63f) & (x < 0x1p63f) ? (int64_t)x : INT64_MIN)
-PW_CONVERT(pw_float_to_i32, int64_t, float, (x >= -0x1p31f) & (x < 0x1p31f) ? (int64_t)(int32_t)x : (int64_t)INT32_MIN)
+PW_CONVERT(pw_float_to_i64, int64_t, float, ((x >= -0x1p63f) & (x < 0x1p63f)) ? (int64_t)x : INT64_MIN)
+PW_CONVERT(pw_float_to_i32, int64_t, float, ((x >= -0x1p31f) & (x < 0x1p31f)) ? (int64_t)(int32_t)x : (int64_t)INT32_MIN)
 PW_CONVERT(pw_float_to_i16, int64_t, float,
-           (x >= -0x1p31f) & (x < 0x1p31f) ? (int64_t)(int16_t)(int32_t)x : (int64_t)(int16_t)INT32_MIN)
+           ((x >= -0x1p31f) & (x < 0x1p31f)) ? (int64_t)(int16_t)(int32_t)x : (int64_t)(int16_t)INT32_MIN)
 PW_CONVERT(pw_float_to_i8, int64_t, float,
-           (x >= -0x1p31f) & (x < 0x1p31f) ? (int64_t)(int8_t)(int32_t)x : (int64_t)(int8_t)INT32_MIN)
+           ((x >= -0x1p31f) & (x < 0x1p31f)) ? (int64_t)(int8_t)(int32_t)x : (int64_t)(int8_t)INT32_MIN)
 PW_CONVERT(pw_float_to_u8, int64_t, float,
-           (x >= -0x1p31f) & (x < 0x1p31f) ? (int64_t)(uint8_t)(int32_t)x : (int64_t)(uint8_t)INT32_MIN)
+           ((x >= -0x1p31f) & (x < 0x1p31f)) ? (int64_t)(uint8_t)(int32_t)x : (int64_t)(uint8_t)INT32_MIN)
 PW_CONVERT(pw_wrap_i32, int64_t, int64_t, (int32_t)x)
 PW_CONVERT(pw_wrap_i16, int64_t, int64_t, (int16_t)x)
 PW_CONVERT(pw_wrap_i8, int64_t, int64_t, (int8_t)x)

@@ -27,8 +27,8 @@ KF_INLINE uint32_t kf_to_bits(float f) {
 KF_INLINE float kf_nearest(float x) { return (x + 12582912.0f) - 12582912.0f; }
 KF_INLINE float kf_pow2i(int32_t n) { return kf_from_bits((uint32_t)(n + 127) << 23); } /* n in [-126, 127] */
 
-KF_INLINE float kf_max(float x, float y) { return (x > y) | (x != x) ? x : y; }
-KF_INLINE float kf_min(float x, float y) { return (x < y) | (x != x) ? x : y; }
+KF_INLINE float kf_max(float x, float y) { return ((x > y) | (x != x)) ? x : y; }
+KF_INLINE float kf_min(float x, float y) { return ((x < y) | (x != x)) ? x : y; }
 KF_INLINE float kf_abs(float x) { return kf_from_bits(kf_to_bits(x) & 0x7fffffffu); }
 KF_INLINE float kf_copysign(float magnitude, float sign) {
   return kf_from_bits((kf_to_bits(magnitude) & 0x7fffffffu) | (kf_to_bits(sign) & 0x80000000u));
