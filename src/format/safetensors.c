@@ -105,10 +105,10 @@ static kiln_status read_metadata(const jnode *member, safetensors *file) {
   if (file->metadata == NULL) return KILN_NO_MEMORY("safetensors header");
   void *iterator = NULL;
   for (jnode item; jnode_next(member, &iterator, &item);) {
-    const char *text, **pair = file->metadata + 2 * file->n_metadata;
-    KILN_TRY(jnode_string(&item, &text));
+    const char *value, **pair = file->metadata + 2 * file->n_metadata;
+    KILN_TRY(jnode_string(&item, &value));
     pair[0] = arena_strdup(&file->arena, item.key);
-    pair[1] = arena_strdup(&file->arena, text);
+    pair[1] = arena_strdup(&file->arena, value);
     if (pair[0] == NULL || pair[1] == NULL) return KILN_NO_MEMORY("safetensors header");
     file->n_metadata++;
   }
