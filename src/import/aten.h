@@ -18,7 +18,8 @@ const aten_schema *aten_resolve(const char *name, const char *overload, bool *ou
  * promises (a lone int for int[] stays as it is: call_ints takes both). */
 bool aten_type_accepts(const char *type, const ivalue *v);
 
-/* Is `map` of this row consistent with the operator's sig and attrs? KILN_INTERNAL says what is wrong. */
-kiln_status lower_check_map(const aten_schema *schema);
+/* Is this row the only one of its name and overload, and its `map` consistent with the operator's sig and attrs? KILN_INTERNAL
+ * says what is wrong. */
+kiln_status lower_check_row(const aten_schema *schema);
 
 #endif

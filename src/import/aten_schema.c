@@ -169,6 +169,22 @@ static kiln_status parse_default(parser *p, ivalue *out) {
   return parse_number(p, out);
 }
 
+/* PyTorch prints dtypes in defaults as its own numbers (c10::ScalarType). */
+static kiln_status dtype_default(parser *p, ivalue *v) {
+  static const struct {
+    int64_t code;
+    kiln_dtype dtype;
+  } codes[] = {{0, KILN_U8},  {1, KILN_I8},  {2, KILN_I16}, {3, KILN_I32},   {4, KILN_I64},
+               {5, KILN_F16}, {6, KILN_F32}, {7, KILN_F64}, {11, KILN_BOOL}, {15, KILN_BF16}};
+  for (size_t i = 0; i < KILN_COUNT(codes); i++) {
+    if (v->u.i != codes[i].code) continue;
+    *v = (ivalue){.kind = IV_DTYPE};
+    v->u.i = codes[i].dtype;
+    return KILN_OK;
+  }
+  return SCHEMA_FAIL(p, "a dtype number that Kiln lacks");
+}
+
 static kiln_status parse_args(parser *p, aten_schema *schema) {
   aten_arg args[MAX_ARGS];
   int32_t n = 0;
@@ -191,6 +207,7 @@ static kiln_status parse_args(parser *p, aten_schema *schema) {
       if (take(p, '=')) {
         a->has_default = true;
         KILN_TRY(parse_default(p, &a->fallback));
+        if (str_starts(a->type, "ScalarType") && a->fallback.kind == IV_INT) KILN_TRY(dtype_default(p, &a->fallback));
       }
     }
     if (!take(p, ',') && *p->s != ')') return SCHEMA_FAIL(p, "expected , or )");
@@ -244,16 +261,14 @@ static kiln_status parse_schema(arena *a, const torch_row *row, const op *o, ate
 
 static int compare_names(const void *a, const void *b) {
   const aten_schema *x = *(aten_schema *const *)a, *y = *(aten_schema *const *)b;
-  const int c = strcmp(x->name, y->name);
-  return c ? c : strcmp(x->overload, y->overload);
+  int c = strcmp(x->name, y->name);
+  if (!c) c = strcmp(x->overload, y->overload);
+  return c ? c : (x > y) - (x < y); /* all stand in one array, in the order of the table */
 }
 
 static kiln_status index_names(void) {
   for (int i = 0, j; i < index_.count; i = j) {
-    for (j = i + 1; j < index_.count && str_eq(index_.schemas[i]->name, index_.schemas[j]->name); j++)
-      if (str_eq(index_.schemas[j - 1]->overload, index_.schemas[j]->overload))
-        return KILN_FAIL(KILN_INTERNAL, "operator table: %s.%s stands in two rows: %s and %s", index_.schemas[j]->name,
-                         index_.schemas[j]->overload, index_.schemas[j - 1]->op->name, index_.schemas[j]->op->name);
+    for (j = i + 1; j < index_.count && str_eq(index_.schemas[i]->name, index_.schemas[j]->name);) j++;
     overloads *o = ARENA_NEW(&index_.arena, overloads);
     if (!o) return KILN_NO_MEMORY("operator schemas");
     o->list = (const aten_schema *const *)&index_.schemas[i];

@@ -333,7 +333,7 @@ static kiln_status run_map(lower_call *c) {
   return KILN_OK;
 }
 
-kiln_status lower_check_map(const aten_schema *s) {
+kiln_status lower_check_row(const aten_schema *s) {
   map_cursor m;
   const char *name;
   size_t length;
@@ -341,6 +341,11 @@ kiln_status lower_check_map(const aten_schema *s) {
   map_item item;
   const op_schema *schema = op_schema_of(s->op);
   const char *bad = NULL;
+  bool in_place;
+  const aten_schema *first = aten_find_overload(s->name, s->overload);
+  if (first != s && aten_resolve(s->name, s->overload, &in_place) != s)
+    return KILN_FAIL(KILN_INTERNAL, "operator table: %s.%s stands in two rows: %s and %s", s->name, s->overload, first ? first->op->name : "?",
+                     s->op->name);
   if (!s->row->map) return KILN_OK;
   if (!map_open(s->row->map, &m, &name, &length)) bad = "is not of the form op(operands; attributes)";
   else if (strlen(s->op->name) != length || memcmp(s->op->name, name, length) != 0) bad = "names another operator";
