@@ -1,6 +1,7 @@
 /* Convolution and transposed convolution of 1 to 3 spatial dimensions: one code path over coordinate arrays. */
 #include "base/memory.h"
 #include "ops/spatial.h"
+#include "ops/spatial_lower.h"
 
 /* ---- row -------------------------------------------------------------------------------------------------------------------- */
 
@@ -250,6 +251,9 @@ static const torch_row conv_torch[] = {
      "transposed, SymInt[] output_padding, SymInt groups, bool benchmark, bool deterministic, bool cudnn_enabled, bool allow_tf32) "
      "-> Tensor",
      NULL, lower_convolution},
+    {"aten::im2col(Tensor self, int[2] kernel_size, int[2] dilation, int[2] padding, int[2] stride) -> Tensor", NULL, lower_im2col},
+    {"aten::col2im(Tensor self, SymInt[2] output_size, int[2] kernel_size, int[2] dilation, int[2] padding, int[2] stride) -> Tensor",
+     NULL, lower_col2im},
     {NULL, NULL, NULL}};
 
 /* ---- cases -------------------------------------------------------------------------------------------------------------------- */

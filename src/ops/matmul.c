@@ -427,6 +427,11 @@ static const torch_row matmul_torch[] = {
     {"aten::linalg_vecdot(Tensor x, Tensor y, *, int dim=-1) -> Tensor", NULL, lower_vecdot},
     {"aten::cdist(Tensor x1, Tensor x2, float p=2., int? compute_mode=None) -> Tensor", NULL, lower_cdist},
     {"aten::_cdist_forward(Tensor x1, Tensor x2, float p, int? compute_mode) -> Tensor", NULL, lower_cdist},
+    {"aten::pairwise_distance(Tensor x1, Tensor x2, float p=2., float eps=9.9999999999999995e-07, bool keepdim=False) -> Tensor", NULL,
+     lower_pairwise_distance},
+    {"aten::_trilinear(Tensor i1, Tensor i2, Tensor i3, int[] expand1, int[] expand2, int[] expand3, int[] sumdim, int unroll_dim=1) "
+     "-> Tensor",
+     NULL, lower_trilinear},
     {"aten::einsum(str equation, Tensor[] tensors, *, int[]? path=None) -> Tensor", NULL, lower_einsum},
     {"aten::tensordot(Tensor self, Tensor other, int[] dims_self, int[] dims_other) -> Tensor", NULL, lower_tensordot},
     {"aten::embedding_bag(Tensor weight, Tensor indices, Tensor offsets, bool scale_grad_by_freq=False, int mode=0, bool sparse=False, "

@@ -335,10 +335,16 @@ kiln_status lower_embedding_bag(lower_call *c) {
   const ivalue *padding = NULL;
   for (int32_t i = 0; i < c->schema->n_args; i++)
     if (str_eq(c->schema->args[i].name, "padding_idx")) padding = &c->args[i];
-  if (padding && padding->kind == IV_INT && padding->u.i >= 0) return LOWER_FAIL(c, "argument padding_idx is not supported");
   if (indices->type.rank != 1 || offsets->type.rank != 1) return LOWER_FAIL(c, "expected indices and offsets of rank 1");
   value *members = bag_members(c, offsets, indices->type.dims[0], call_bool(c, "include_last_offset"));
   value *items = build(b, "embedding", IN(w, indices), NO_ATTRS);
+  if (padding && padding->kind == IV_INT && members) { /* -1: none, where the argument is an int; else it counts from the end */
+    dim skip = padding->u.i;
+    if (str_eq(c->schema->overload, "padding_idx")) skip = lowering_wrap_index(b->graph->dims, skip, w->type.dims[0]);
+    if (!dim_is_const(skip)) return LOWER_FAIL(c, "argument padding_idx must be constant");
+    value *used = lower_binary(b, "ne", indices, graph_scalar_int(b->graph, indices->type.dtype, skip));
+    if (skip >= 0) members = lower_binary(b, "logical_and", members, lowering_unsqueeze(b, used, 0));
+  }
   if (per_sample && items) items = lower_binary(b, "mul", items, lowering_unsqueeze(b, per_sample, 1));
   LOWER_NEED(c, members);
   LOWER_NEED(c, items);
@@ -358,4 +364,54 @@ kiln_status lower_embedding_bag(lower_call *c) {
   }
   call_return(c, 0, y);
   return KILN_OK; /* the other results serve training */
+}
+
+/* ---- bilinear forms and distances ------------------------------------------------------------------------------------------------- */
+
+/* sum over `sumdim` of i1 * i2 * i3, each with dimensions of 1 put in where its expand list says. */
+kiln_status lower_trilinear(lower_call *c) {
+  static const char *const names[3][2] = {{"i1", "expand1"}, {"i2", "expand2"}, {"i3", "expand3"}};
+  builder *b = &c->b;
+  value *product = NULL;
+  int rank = 0;
+  for (int k = 0; k < 3; k++) {
+    value *v;
+    dim axes[KILN_MAX_RANK];
+    KILN_TRY(lowering_tensor(c, names[k][0], &v));
+    const int n = call_ints(c, names[k][1], axes, KILN_MAX_RANK);
+    if (n < 0 || v->type.rank + n > KILN_MAX_RANK) return LOWER_FAIL(c, "more than %d dimensions", KILN_MAX_RANK);
+    rank = v->type.rank + n;
+    bool here[KILN_MAX_RANK] = {false};
+    for (int i = 0; i < n; i++) {
+      int axis;
+      KILN_TRY(lowering_wrap_axis(c, names[k][1], axes[i], rank, &axis));
+      here[axis] = true;
+    }
+    for (int i = 0; i < rank; i++)
+      if (here[i]) v = lowering_unsqueeze(b, v, i);
+    product = k ? lower_binary(b, "mul", product, v) : v;
+  }
+  LOWER_NEED(c, product);
+  int64_t sums[KILN_MAX_RANK];
+  int count;
+  KILN_TRY(lowering_axes(c, "sumdim", product->type.rank, false, sums, &count));
+  call_return(c, 0, count ? build(b, "sum", IN(product), ATTRS(A_INTS("axes", sums, count))) : product);
+  return KILN_OK;
+}
+
+/* Norm along the last axis of x1 - x2 + eps. */
+kiln_status lower_pairwise_distance(lower_call *c) {
+  builder *b = &c->b;
+  value *x, *y;
+  KILN_TRY(lowering_tensor(c, "x1", &x));
+  KILN_TRY(lowering_tensor(c, "x2", &y));
+  lower_promote(b, &x, false, &y, false);
+  value *d = lower_binary(b, "sub", x, y);
+  d = lower_binary(b, "add", d, lowering_scalar_like(b, d, call_float(c, "eps")));
+  LOWER_NEED(c, d);
+  if (d->type.rank < 1) return LOWER_FAIL(c, "expected at least 1 dimension");
+  const int64_t axis = d->type.rank - 1;
+  call_return(c, 0, build(b, "norm", IN(d), ATTRS(A_FLOAT("p", call_float(c, "p")), A_INTS("axes", &axis, 1),
+                                                  A_BOOL("keepdim", call_bool(c, "keepdim")))));
+  return KILN_OK;
 }

@@ -5,6 +5,7 @@
 
 #include "ops/lowering.h"
 #include "ops/spatial.h"
+#include "ops/spatial_lower.h"
 
 /* ---- resize ----------------------------------------------------------------------------------------------------------------- */
 
@@ -454,11 +455,17 @@ static const torch_row resize_torch[] = {
     {"aten::pixel_unshuffle(Tensor self, int downscale_factor) -> Tensor", NULL, lower_pixel_shuffle},
     {"aten::channel_shuffle(Tensor self, SymInt groups) -> Tensor", NULL, lower_channel_shuffle},
     {"aten::native_channel_shuffle(Tensor self, SymInt groups) -> Tensor", NULL, lower_channel_shuffle},
+    {"aten::_upsample_bilinear2d_aa" UP_2D ALIGN S_2D, NULL, lower_upsample_antialias},
+    {"aten::_upsample_bicubic2d_aa" UP_2D ALIGN S_2D, NULL, lower_upsample_antialias},
+    {"aten::_upsample_bilinear2d_aa" VEC_ALIGN, NULL, lower_upsample_antialias_vec},
+    {"aten::_upsample_bicubic2d_aa" VEC_ALIGN, NULL, lower_upsample_antialias_vec},
     {NULL, NULL, NULL}};
 
 static const torch_row grid_torch[] = {{"aten::grid_sampler" GRID, NULL, lower_grid_sampler},
                                        {"aten::grid_sampler_2d" GRID, NULL, lower_grid_sampler},
                                        {"aten::grid_sampler_3d" GRID, NULL, lower_grid_sampler},
+                                       {"aten::affine_grid_generator(Tensor theta, SymInt[] size, bool align_corners) -> Tensor", NULL,
+                                        lower_affine_grid},
                                        {NULL, NULL, NULL}};
 
 static const char *const resize_cases[] = {"x:f32[2,3,W,9] size=[10,18] mode=\"nearest\" scales=[0,0] W:1,5,8",
