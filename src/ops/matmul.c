@@ -281,14 +281,6 @@ static kiln_status lower_mv(lower_call *c) {
   return KILN_OK;
 }
 
-static kiln_status lower_dot(lower_call *c) {
-  value *x, *y;
-  KILN_TRY(two(c, "self", c->schema->args[1].name, &x, &y));
-  if (x->type.rank != 1 || y->type.rank != 1) return LOWER_FAIL(c, "operands must have 1 dimension");
-  call_return(c, 0, any_matmul(&c->b, x, y));
-  return KILN_OK;
-}
-
 static kiln_status lower_addmv(lower_call *c) {
   value *x, *y;
   KILN_TRY(two(c, "mat", "vec", &x, &y));
@@ -320,10 +312,6 @@ static value *outer(lower_call *c, const char *a, const char *b) {
   if (x && y) lower_promote(&c->b, &x, false, &y, false);
   return x && y ? lower_binary(&c->b, "mul", x, y) : NULL;
 }
-static kiln_status lower_outer(lower_call *c) {
-  call_return(c, 0, outer(c, "self", "vec2"));
-  return KILN_OK;
-}
 static kiln_status lower_addr(lower_call *c) { return blend(c, call_tensor(c, "self"), outer(c, "vec1", "vec2")); }
 
 /* bilinear: y[..., o] = sum_ij x1[..., i] w[o, i, j] x2[..., j] + b[o], as (x1 (x) x2) against w of [O, I*J]. */
@@ -343,31 +331,6 @@ static kiln_status lower_bilinear(lower_call *c) {
   if (pair) pair = lower_reshape(b, pair, rank, dims);
   w = lower_reshape(b, w, 2, (dim[]){w->type.dims[0], dims[rank - 1]});
   call_return(c, 0, build(b, "linear", IN(pair, w, call_tensor(c, "bias")), NO_ATTRS));
-  return KILN_OK;
-}
-
-/* sum(x1 * x2) / (max(|x1|, eps) * max(|x2|, eps)) along an axis. */
-static kiln_status lower_cosine_similarity(lower_call *c) {
-  value *x[2];
-  builder *b = &c->b;
-  KILN_TRY(two(c, "x1", "x2", &x[0], &x[1]));
-  lower_promote(b, &x[0], false, &x[1], false);
-  LOWER_NEED(c, x[0]);
-  LOWER_NEED(c, x[1]);
-  const int rank = x[0]->type.rank > x[1]->type.rank ? x[0]->type.rank : x[1]->type.rank;
-  int axis;
-  KILN_TRY(lowering_axis(c, "dim", rank, &axis));
-  value *unit[2];
-  for (int i = 0; i < 2; i++) {
-    const int64_t own = axis - (rank - x[i]->type.rank);
-    if (own < 0) return LOWER_FAIL(c, "argument dim: both inputs must have that axis");
-    value *norm = build(b, "norm", IN(x[i]), ATTRS(A_FLOAT("p", 2), A_INTS("axes", &own, 1), A_BOOL("keepdim", 1)));
-    norm = build(b, "clamp", IN(norm), ATTRS(A_FLOAT("min", call_float(c, "eps"))));
-    unit[i] = lower_binary(b, "div", x[i], norm);
-  }
-  const int64_t axis_list = axis;
-  value *p = lower_binary(b, "mul", unit[0], unit[1]);
-  call_return(c, 0, build(b, "sum", IN(p), ATTRS(A_INTS("axes", &axis_list, 1))));
   return KILN_OK;
 }
 
@@ -416,23 +379,15 @@ static const torch_row matmul_torch[] = {
     {"aten::matmul(Tensor self, Tensor other) -> Tensor", NULL, lower_matmul},
     {"aten::linalg_matmul(Tensor self, Tensor other) -> Tensor", NULL, lower_matmul},
     {"aten::mv(Tensor self, Tensor vec) -> Tensor", NULL, lower_mv},
-    {"aten::dot(Tensor self, Tensor tensor) -> Tensor", NULL, lower_dot},
-    {"aten::vdot(Tensor self, Tensor other) -> Tensor", NULL, lower_dot},
     {"aten::addmv(Tensor self, Tensor mat, Tensor vec, *, Scalar beta=1, Scalar alpha=1) -> Tensor", NULL, lower_addmv},
     {"aten::inner(Tensor self, Tensor other) -> Tensor", NULL, lower_inner},
-    {"aten::outer(Tensor self, Tensor vec2) -> Tensor", NULL, lower_outer},
-    {"aten::ger(Tensor self, Tensor vec2) -> Tensor", NULL, lower_outer},
     {"aten::addr(Tensor self, Tensor vec1, Tensor vec2, *, Scalar beta=1, Scalar alpha=1) -> Tensor", NULL, lower_addr},
-    {"aten::cosine_similarity(Tensor x1, Tensor x2, int dim=1, float eps=1e-08) -> Tensor", NULL, lower_cosine_similarity},
     {"aten::linalg_vecdot(Tensor x, Tensor y, *, int dim=-1) -> Tensor", NULL, lower_vecdot},
     {"aten::cdist(Tensor x1, Tensor x2, float p=2., int? compute_mode=None) -> Tensor", NULL, lower_cdist},
     {"aten::_cdist_forward(Tensor x1, Tensor x2, float p, int? compute_mode) -> Tensor", NULL, lower_cdist},
-    {"aten::pairwise_distance(Tensor x1, Tensor x2, float p=2., float eps=9.9999999999999995e-07, bool keepdim=False) -> Tensor", NULL,
-     lower_pairwise_distance},
     {"aten::_trilinear(Tensor i1, Tensor i2, Tensor i3, int[] expand1, int[] expand2, int[] expand3, int[] sumdim, int unroll_dim=1) "
      "-> Tensor",
      NULL, lower_trilinear},
-    {"aten::einsum(str equation, Tensor[] tensors, *, int[]? path=None) -> Tensor", NULL, lower_einsum},
     {"aten::tensordot(Tensor self, Tensor other, int[] dims_self, int[] dims_other) -> Tensor", NULL, lower_tensordot},
     {"aten::embedding_bag(Tensor weight, Tensor indices, Tensor offsets, bool scale_grad_by_freq=False, int mode=0, bool sparse=False, "
      "Tensor? per_sample_weights=None, bool include_last_offset=False) -> (Tensor, Tensor, Tensor, Tensor)",

@@ -1,13 +1,10 @@
-/* einsum and tensordot as chains of batched matrix products, embedding_bag as a sum of looked-up rows.
+/* tensordot as one batched matrix product, embedding_bag as a sum of looked-up rows.
  *
  * A contraction of two operands sorts the letters into batch (both operands and kept), left (first only), right (second only) and
  * sum (both, not kept). Each operand is permuted to [batch, left, sum] and [batch, sum, right] and flattened to rank 3. */
 #include "ops/matmul_lower.h"
 
-#include <string.h>
-
-enum { LETTERS = 52, MAX_OPERANDS = 16, ELLIPSIS = LETTERS }; /* ellipsis dims are letters 52... */
-enum { ALL_LETTERS = LETTERS + KILN_MAX_RANK };
+enum { ALL_LETTERS = 2 * KILN_MAX_RANK };
 
 typedef struct labelled { /* a value and the letter of each of its dimensions */
   value *v;
@@ -19,21 +16,6 @@ static int find_letter(const labelled *l, int letter) {
   for (int i = 0; i < l->count; i++)
     if (l->letter[i] == letter) return i;
   return -1;
-}
-
-/* Sums the letters of `l` that `keep` does not want. */
-static void sum_away(builder *b, labelled *l, const bool *keep) {
-  int64_t axes[KILN_MAX_RANK];
-  int n = 0, left = 0;
-  for (int i = 0; i < l->count; i++) {
-    if (keep[l->letter[i]]) {
-      l->letter[left++] = l->letter[i];
-    } else {
-      axes[n++] = i;
-    }
-  }
-  l->count = left;
-  if (n) l->v = build(b, "sum", IN(l->v), ATTRS(A_INTS("axes", axes, n)));
 }
 
 /* Letters of `l` in the order given; new dims are 1. Returns the value permuted so. */
@@ -136,141 +118,6 @@ static kiln_status contract(lower_call *call, labelled *x, labelled *y, const bo
   return KILN_OK;
 }
 
-/* ---- einsum ----------------------------------------------------------------------------------------------------------------- */
-
-static int letter_of(char c) {
-  if (c >= 'A' && c <= 'Z') return c - 'A';
-  return c >= 'a' && c <= 'z' ? c - 'a' + 26 : -1;
-}
-
-/* Reads one term of the equation up to ',' or '-' or the end. `ellipsis` is how many dimensions "..." stands for. */
-static kiln_status read_term(lower_call *c, const char **cursor, int ellipsis, int *letters, int *count) {
-  *count = 0;
-  for (; **cursor && **cursor != ',' && **cursor != '-'; (*cursor)++) {
-    const char *s = *cursor;
-    if (*s == ' ') continue;
-    if (s[0] == '.' && s[1] == '.' && s[2] == '.') {
-      for (int i = 0; i < ellipsis && *count < KILN_MAX_RANK; i++) letters[(*count)++] = ALL_LETTERS - ellipsis + i;
-      *cursor += 2;
-      continue;
-    }
-    const int letter = letter_of(*s);
-    if (letter < 0) return LOWER_FAIL(c, "argument equation: unexpected `%c`", *s);
-    if (*count == KILN_MAX_RANK) return LOWER_FAIL(c, "argument equation: a term has more than %d letters", KILN_MAX_RANK);
-    letters[(*count)++] = letter;
-  }
-  return KILN_OK;
-}
-
-/* Letters in the term at `s`, without "...". */
-static int term_letters(const char *s, bool *ellipsis) {
-  int n = 0;
-  *ellipsis = false;
-  for (; *s && *s != ',' && *s != '-'; s++) {
-    if (*s == '.') *ellipsis = true;
-    n += letter_of(*s) >= 0;
-  }
-  return n;
-}
-
-/* A repeated letter within one operand takes the diagonal. */
-static kiln_status take_diagonals(lower_call *c, labelled *l) {
-  for (int i = 0; i < l->count; i++)
-    for (int j = i + 1; j < l->count; j++) {
-      if (l->letter[i] != l->letter[j]) continue;
-      const int letter = l->letter[i];
-      l->v = build(&c->b, "diagonal", IN(l->v), ATTRS(A_INT("offset", 0), A_INT("axis1", i), A_INT("axis2", j)));
-      LOWER_NEED(c, l->v);
-      int n = 0; /* the diagonal is the last dimension */
-      for (int k = 0; k < l->count; k++)
-        if (k != i && k != j) l->letter[n++] = l->letter[k];
-      l->letter[n++] = letter;
-      l->count = n;
-      return take_diagonals(c, l);
-    }
-  return KILN_OK;
-}
-
-static kiln_status read_operands(lower_call *c, const char **cursor, labelled *operands, int n) {
-  for (int i = 0; i < n; i++) {
-    labelled *l = &operands[i];
-    bool ellipsis;
-    LOWER_NEED(c, l->v);
-    const int rank = l->v->type.rank, named = term_letters(*cursor, &ellipsis);
-    if (named > rank || (!ellipsis && named != rank)) return LOWER_FAIL(c, "argument equation: operand %d has %d dimensions", i, rank);
-    KILN_TRY(read_term(c, cursor, rank - named, l->letter, &l->count));
-    if (l->count != rank) return LOWER_FAIL(c, "argument equation: operand %d has %d dimensions", i, rank);
-    KILN_TRY(take_diagonals(c, l));
-    if (i + 1 < n) {
-      if (**cursor != ',') return LOWER_FAIL(c, "argument equation: has fewer terms than there are operands");
-      (*cursor)++;
-    }
-  }
-  return **cursor == ',' ? LOWER_FAIL(c, "argument equation: has more terms than there are operands") : KILN_OK;
-}
-
-/* Result letters: after "->", or the ellipsis and then the letters that appear once, in order. */
-static kiln_status read_result(lower_call *c, const char *equation, const char *cursor, const labelled *operands, int n, labelled *out) {
-  int widest = 0, seen[ALL_LETTERS] = {0};
-  for (int i = 0; i < n; i++) {
-    int dots = 0;
-    for (int k = 0; k < operands[i].count; k++) dots += operands[i].letter[k] >= LETTERS;
-    if (dots > widest) widest = dots;
-  }
-  for (const char *s = equation; *s && *s != '-'; s++)
-    if (letter_of(*s) >= 0) seen[letter_of(*s)]++;
-  if (*cursor) {
-    if (cursor[0] != '-' || cursor[1] != '>') return LOWER_FAIL(c, "argument equation: expected `->`");
-    cursor += 2;
-    return read_term(c, &cursor, widest, out->letter, &out->count);
-  }
-  for (int i = 0; i < widest; i++) out->letter[out->count++] = ALL_LETTERS - widest + i;
-  for (int i = 0; i < LETTERS; i++) {
-    if (seen[i] != 1) continue;
-    if (out->count == KILN_MAX_RANK) return LOWER_FAIL(c, "argument equation: the result has more than %d dimensions", KILN_MAX_RANK);
-    out->letter[out->count++] = i;
-  }
-  return KILN_OK;
-}
-
-/* Letters that the result or an operand from `first` on needs. */
-static void wanted(const labelled *operands, int first, int n, const labelled *out, bool *keep) {
-  memset(keep, 0, ALL_LETTERS * sizeof *keep);
-  for (int i = 0; i < out->count; i++) keep[out->letter[i]] = true;
-  for (int k = first; k < n; k++)
-    for (int i = 0; i < operands[k].count; i++) keep[operands[k].letter[i]] = true;
-}
-
-kiln_status lower_einsum(lower_call *c) {
-  builder *b = &c->b;
-  labelled operands[MAX_OPERANDS] = {{.v = NULL}}, out = {.v = NULL};
-  value *values[MAX_OPERANDS];
-  const int n = call_tensors(c, "tensors", values, MAX_OPERANDS);
-  if (n < 1) return LOWER_FAIL(c, "argument tensors: expected 1 to %d", MAX_OPERANDS);
-  for (int i = 0; i < n; i++) operands[i].v = values[i];
-  const char *equation = call_str(c, "equation"), *cursor = equation;
-  KILN_TRY(read_operands(c, &cursor, operands, n));
-  KILN_TRY(read_result(c, equation, cursor, operands, n, &out));
-  bool keep[ALL_LETTERS];
-  for (int i = 0; i < n; i++) { /* letters of one operand that nobody else needs */
-    labelled rest = operands[i];
-    operands[i].count = 0;
-    wanted(operands, 0, n, &out, keep);
-    operands[i] = rest;
-    sum_away(b, &operands[i], keep);
-    LOWER_NEED(c, operands[i].v);
-  }
-  for (int i = 1; i < n; i++) {
-    wanted(operands, i + 1, n, &out, keep);
-    KILN_TRY(contract(c, &operands[0], &operands[i], keep));
-  }
-  for (int i = 0; i < out.count; i++)
-    if (find_letter(&operands[0], out.letter[i]) < 0) return LOWER_FAIL(c, "argument equation: a result letter is in no operand");
-  if (out.count != operands[0].count) return LOWER_FAIL(c, "argument equation: a result letter appears twice");
-  call_return(c, 0, arrange(b, &operands[0], out.letter, out.count));
-  return KILN_OK;
-}
-
 kiln_status lower_tensordot(lower_call *c) {
   labelled x = {.v = NULL}, y = {.v = NULL};
   dim x_axes[KILN_MAX_RANK], y_axes[KILN_MAX_RANK];
@@ -366,7 +213,7 @@ kiln_status lower_embedding_bag(lower_call *c) {
   return KILN_OK; /* the other results serve training */
 }
 
-/* ---- bilinear forms and distances ------------------------------------------------------------------------------------------------- */
+/* ---- trilinear forms ------------------------------------------------------------------------------------------------- */
 
 /* sum over `sumdim` of i1 * i2 * i3, each with dimensions of 1 put in where its expand list says. */
 kiln_status lower_trilinear(lower_call *c) {
@@ -396,22 +243,5 @@ kiln_status lower_trilinear(lower_call *c) {
   int count;
   KILN_TRY(lowering_axes(c, "sumdim", product->type.rank, false, sums, &count));
   call_return(c, 0, count ? build(b, "sum", IN(product), ATTRS(A_INTS("axes", sums, count))) : product);
-  return KILN_OK;
-}
-
-/* Norm along the last axis of x1 - x2 + eps. */
-kiln_status lower_pairwise_distance(lower_call *c) {
-  builder *b = &c->b;
-  value *x, *y;
-  KILN_TRY(lowering_tensor(c, "x1", &x));
-  KILN_TRY(lowering_tensor(c, "x2", &y));
-  lower_promote(b, &x, false, &y, false);
-  value *d = lower_binary(b, "sub", x, y);
-  d = lower_binary(b, "add", d, lowering_scalar_like(b, d, call_float(c, "eps")));
-  LOWER_NEED(c, d);
-  if (d->type.rank < 1) return LOWER_FAIL(c, "expected at least 1 dimension");
-  const int64_t axis = d->type.rank - 1;
-  call_return(c, 0, build(b, "norm", IN(d), ATTRS(A_FLOAT("p", call_float(c, "p")), A_INTS("axes", &axis, 1),
-                                                  A_BOOL("keepdim", call_bool(c, "keepdim")))));
   return KILN_OK;
 }

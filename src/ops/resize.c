@@ -341,7 +341,7 @@ static kiln_status lower_upsample_vec(lower_call *c) {
   return upsample_emit(c, "input", size, scales);
 }
 
-/* ---- PyTorch: grid_sampler, pixel_shuffle, channel_shuffle ------------------------------------------------------------------------ */
+/* ---- PyTorch: grid_sampler, channel_shuffle ------------------------------------------------------------------------ */
 
 static kiln_status lower_grid_sampler(lower_call *c) {
   static const char *const modes[] = {"linear", "nearest", "cubic"}, *const paddings[] = {"zeros", "border", "reflection"};
@@ -351,47 +351,6 @@ static kiln_status lower_grid_sampler(lower_call *c) {
   call_return(c, 0, build(&c->b, "grid_sample", IN(call_tensor(c, "input"), call_tensor(c, "grid")),
                           ATTRS(A_STR("mode", modes[mode]), A_STR("padding", paddings[padding]),
                                 A_BOOL("align_corners", call_bool(c, "align_corners")))));
-  return KILN_OK;
-}
-
-/* [..., C r r, H, W] and [..., C, H r, W r] through [..., C, r, r, H, W] permuted. */
-static kiln_status lower_pixel_shuffle(lower_call *c) {
-  const bool up = str_eq(c->schema->name, "aten::pixel_shuffle");
-  const dim r = call_int(c, up ? "upscale_factor" : "downscale_factor");
-  value *x;
-  builder *b = &c->b;
-  dim_table *t = b->graph->dims;
-  KILN_TRY(lowering_tensor(c, "self", &x));
-  const int rank = x->type.rank, lead = rank - 3;
-  if (rank < 3 || rank > KILN_MAX_RANK - 2) return LOWER_FAIL(c, "argument self: expected rank 3 to %d", KILN_MAX_RANK - 2);
-  if (!dim_is_const(r) || r < 1 || r > (1 << 20)) return LOWER_FAIL(c, "the factor must be a positive constant");
-  dim split[KILN_MAX_RANK], order[KILN_MAX_RANK], out[KILN_MAX_RANK];
-  for (int i = 0; i < lead; i++) {
-    split[i] = out[i] = x->type.dims[i];
-    order[i] = i;
-  }
-  const dim channels = x->type.dims[lead], h = x->type.dims[lead + 1], w = x->type.dims[lead + 2];
-  if (up) {
-    const dim parts[] = {dim_floordiv(t, channels, r * r), r, r, h, w}, result[] = {parts[0], dim_mul(t, h, r), dim_mul(t, w, r)};
-    const int places[] = {0, 3, 1, 4, 2};
-    for (int i = 0; i < 5; i++) {
-      split[lead + i] = parts[i];
-      order[lead + i] = lead + places[i];
-    }
-    for (int i = 0; i < 3; i++) out[lead + i] = result[i];
-  } else {
-    const dim parts[] = {channels, dim_floordiv(t, h, r), r, dim_floordiv(t, w, r), r};
-    const dim result[] = {dim_mul(t, channels, r * r), parts[1], parts[3]};
-    const int places[] = {0, 2, 4, 1, 3};
-    for (int i = 0; i < 5; i++) {
-      split[lead + i] = parts[i];
-      order[lead + i] = lead + places[i];
-    }
-    for (int i = 0; i < 3; i++) out[lead + i] = result[i];
-  }
-  value *v = lower_reshape(b, x, rank + 2, split);
-  if (v) v = lower_permute(b, v, rank + 2, order);
-  call_return(c, 0, v ? lower_reshape(b, v, rank, out) : NULL);
   return KILN_OK;
 }
 
@@ -451,9 +410,6 @@ static const torch_row resize_torch[] = {
     {"aten::upsample_bilinear2d" VEC_ALIGN, NULL, lower_upsample_vec},
     {"aten::upsample_trilinear3d" VEC_ALIGN, NULL, lower_upsample_vec},
     {"aten::upsample_bicubic2d" VEC_ALIGN, NULL, lower_upsample_vec},
-    {"aten::pixel_shuffle(Tensor self, int upscale_factor) -> Tensor", NULL, lower_pixel_shuffle},
-    {"aten::pixel_unshuffle(Tensor self, int downscale_factor) -> Tensor", NULL, lower_pixel_shuffle},
-    {"aten::channel_shuffle(Tensor self, SymInt groups) -> Tensor", NULL, lower_channel_shuffle},
     {"aten::native_channel_shuffle(Tensor self, SymInt groups) -> Tensor", NULL, lower_channel_shuffle},
     {"aten::_upsample_bilinear2d_aa" UP_2D ALIGN S_2D, NULL, lower_upsample_antialias},
     {"aten::_upsample_bicubic2d_aa" UP_2D ALIGN S_2D, NULL, lower_upsample_antialias},

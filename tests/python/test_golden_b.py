@@ -107,7 +107,12 @@ case("conv2d_dynamic_weight", lambda: Fn(lambda x, w: F.conv2d(x, w, padding=1))
 case("conv2d_f64", lambda: C2(3, 4, 3).double(), lambda: r(1, 3, 6, 5, dtype=torch.float64))
 case("conv2d_bf16", lambda: C2(3, 4, 3).bfloat16(), lambda: r(1, 3, 6, 5, dtype=torch.bfloat16))
 case("conv2d_f16", lambda: C2(3, 4, 3).half(), lambda: r(1, 3, 6, 5, dtype=torch.float16))
-case("conv2d_strided_input", lambda: Fn(lambda x, w: F.conv2d(x.permute(0, 3, 1, 2), w)), lambda: r(2, 6, 5, 3), lambda: r(4, 3, 3, 3))
+case(
+    "conv2d_strided_input",
+    lambda: Fn(lambda x, w: F.conv2d(x.permute(0, 3, 1, 2), w)),
+    lambda: r(2, 6, 5, 3),
+    lambda: r(4, 3, 3, 3),
+)
 case("conv3d", lambda: C3(3, 4, (3, 2, 3), stride=(1, 2, 1), padding=(1, 0, 1), dilation=(1, 1, 2)), lambda: r(2, 3, 5, 6, 8))
 case("conv3d_same", lambda: C3(2, 4, 3, padding="same", groups=2), lambda: r(1, 2, 4, 5, 6))
 case("conv_transpose1d", lambda: T1(4, 5, 4, stride=3, padding=1, output_padding=2, dilation=2), lambda: r(2, 4, 9))
@@ -139,17 +144,45 @@ case("mm_weight", lambda: With(lambda x, w: torch.mm(x, w), r(6, 7)), lambda: r(
 case("mm_weight_t", lambda: With(lambda x, w: torch.mm(x, w.t()), r(7, 6)), lambda: r(5, 6))
 case("mm_int", lambda: Fn(torch.mm), lambda: ints(-9, 9, 5, 6), lambda: ints(-9, 9, 6, 7))
 case("addmm", lambda: Fn(torch.addmm), lambda: r(7), lambda: r(5, 6), lambda: r(6, 7))
-case("addmm_scaled", lambda: Fn(lambda b, x, y: torch.addmm(b, x, y, beta=0.5, alpha=2)), lambda: r(5, 7), lambda: r(5, 6), lambda: r(6, 7))
+case(
+    "addmm_scaled",
+    lambda: Fn(lambda b, x, y: torch.addmm(b, x, y, beta=0.5, alpha=2)),
+    lambda: r(5, 7),
+    lambda: r(5, 6),
+    lambda: r(6, 7),
+)
 case("addmm_weight", lambda: With(lambda x, b, w: torch.addmm(b, x, w), r(7), r(6, 7)), lambda: r(5, 6))
 case("bmm", lambda: Fn(torch.bmm), lambda: r(3, 5, 6), lambda: r(3, 6, 7))
 case("bmm_empty", lambda: Fn(torch.bmm), lambda: r(3, 5, 0), lambda: r(3, 0, 7))
-case("baddbmm", lambda: Fn(lambda b, x, y: torch.baddbmm(b, x, y, beta=0.5, alpha=0.25)), lambda: r(3, 5, 7), lambda: r(3, 5, 6), lambda: r(3, 6, 7))
-case("baddbmm_beta0", lambda: Fn(lambda b, x, y: torch.baddbmm(b, x, y, beta=0)), lambda: torch.full((3, 5, 7), NAN), lambda: r(3, 5, 6), lambda: r(3, 6, 7))
+case(
+    "baddbmm",
+    lambda: Fn(lambda b, x, y: torch.baddbmm(b, x, y, beta=0.5, alpha=0.25)),
+    lambda: r(3, 5, 7),
+    lambda: r(3, 5, 6),
+    lambda: r(3, 6, 7),
+)
+case(
+    "baddbmm_beta0",
+    lambda: Fn(lambda b, x, y: torch.baddbmm(b, x, y, beta=0)),
+    lambda: torch.full((3, 5, 7), NAN),
+    lambda: r(3, 5, 6),
+    lambda: r(3, 6, 7),
+)
 case("addbmm", lambda: Fn(torch.addbmm), lambda: r(5, 7), lambda: r(3, 5, 6), lambda: r(3, 6, 7))
 for _name, _a, _b in [
-    ("1_1", (6,), (6,)), ("1_2", (6,), (6, 7)), ("2_1", (5, 6), (6,)), ("2_2", (5, 6), (6, 7)), ("1_3", (6,), (2, 6, 7)),
-    ("3_1", (2, 5, 6), (6,)), ("3_2", (2, 5, 6), (6, 7)), ("2_3", (5, 6), (2, 6, 7)), ("3_3", (2, 5, 6), (2, 6, 7)),
-    ("4_3", (4, 2, 5, 6), (2, 6, 7)), ("4_4", (4, 1, 5, 6), (1, 3, 6, 7)), ("4_2", (4, 3, 5, 6), (6, 7)), ("5_1", (2, 2, 3, 5, 6), (6,)),
+    ("1_1", (6,), (6,)),
+    ("1_2", (6,), (6, 7)),
+    ("2_1", (5, 6), (6,)),
+    ("2_2", (5, 6), (6, 7)),
+    ("1_3", (6,), (2, 6, 7)),
+    ("3_1", (2, 5, 6), (6,)),
+    ("3_2", (2, 5, 6), (6, 7)),
+    ("2_3", (5, 6), (2, 6, 7)),
+    ("3_3", (2, 5, 6), (2, 6, 7)),
+    ("4_3", (4, 2, 5, 6), (2, 6, 7)),
+    ("4_4", (4, 1, 5, 6), (1, 3, 6, 7)),
+    ("4_2", (4, 3, 5, 6), (6, 7)),
+    ("5_1", (2, 2, 3, 5, 6), (6,)),
 ]:
     case("matmul_" + _name, lambda: Fn(torch.matmul), lambda s=_a: r(*s), lambda s=_b: r(*s))
     case("matmul_weight_" + _name, lambda s=_b: With(torch.matmul, r(*s)), lambda s=_a: r(*s))
@@ -165,13 +198,26 @@ case("cosine_similarity_zero", lambda: nn.CosineSimilarity(dim=-1), lambda: torc
 case("pairwise_distance", lambda: nn.PairwiseDistance(keepdim=True), lambda: r(4, 7), lambda: r(4, 7))
 case("cdist", lambda: Fn(torch.cdist), lambda: r(2, 4, 7), lambda: r(2, 5, 7))
 case("cdist_1", lambda: Fn(lambda x, y: torch.cdist(x, y, p=1.0)), lambda: r(4, 7), lambda: r(5, 7))
-for _i, (_eq, _shapes) in enumerate([
-    ("bij,bjk->bik", [(2, 3, 4), (2, 4, 5)]), ("bhqd,bhkd->bhqk", [(2, 3, 4, 8), (2, 3, 5, 8)]), ("ij->ji", [(3, 4)]), ("ii->i", [(4, 4)]),
-    ("ij,j", [(3, 4), (4,)]), ("i,j->ij", [(3,), (4,)]), ("...d,de->...e", [(2, 3, 4), (4, 5)]), ("ij,ij->", [(3, 4), (3, 4)]),
-    ("bi,bi->b", [(3, 4), (3, 4)]), ("ab,bc,cd->ad", [(2, 3), (3, 4), (4, 5)]), ("nchw,chwo->no", [(2, 3, 4, 5), (3, 4, 5, 6)]),
-    ("bqhd,bkhd->bhqk", [(2, 4, 3, 8), (2, 5, 3, 8)]), ("bk, b k d -> b d", [(2, 3), (2, 3, 4)]), ("ijk->", [(2, 3, 4)]), ("i,i,i->i", [(3,), (3,), (3,)]),
-    ("...ij,...jk->...ik", [(2, 1, 3, 4), (5, 4, 2)]),
-]):
+for _i, (_eq, _shapes) in enumerate(
+    [
+        ("bij,bjk->bik", [(2, 3, 4), (2, 4, 5)]),
+        ("bhqd,bhkd->bhqk", [(2, 3, 4, 8), (2, 3, 5, 8)]),
+        ("ij->ji", [(3, 4)]),
+        ("ii->i", [(4, 4)]),
+        ("ij,j", [(3, 4), (4,)]),
+        ("i,j->ij", [(3,), (4,)]),
+        ("...d,de->...e", [(2, 3, 4), (4, 5)]),
+        ("ij,ij->", [(3, 4), (3, 4)]),
+        ("bi,bi->b", [(3, 4), (3, 4)]),
+        ("ab,bc,cd->ad", [(2, 3), (3, 4), (4, 5)]),
+        ("nchw,chwo->no", [(2, 3, 4, 5), (3, 4, 5, 6)]),
+        ("bqhd,bkhd->bhqk", [(2, 4, 3, 8), (2, 5, 3, 8)]),
+        ("bk, b k d -> b d", [(2, 3), (2, 3, 4)]),
+        ("ijk->", [(2, 3, 4)]),
+        ("i,i,i->i", [(3,), (3,), (3,)]),
+        ("...ij,...jk->...ik", [(2, 1, 3, 4), (5, 4, 2)]),
+    ]
+):
     case(f"einsum_{_i}", lambda e=_eq: Fn(lambda *t: torch.einsum(e, *t)), *[lambda s=s: r(*s) for s in _shapes])
 case("tensordot", lambda: Fn(lambda x, y: torch.tensordot(x, y, dims=([2, 0], [0, 1]))), lambda: r(2, 3, 4), lambda: r(4, 2, 5))
 case("tensordot_1", lambda: Fn(lambda x, y: torch.tensordot(x, y, dims=1)), lambda: r(2, 3), lambda: r(3, 5))
@@ -192,7 +238,13 @@ case("layer_norm_plain", lambda: Fn(lambda x: F.layer_norm(x, (7,))), lambda: r(
 case("layer_norm_no_bias", lambda: stats(nn.LayerNorm(7, bias=False)), lambda: r(2, 7))
 case("layer_norm_special", lambda: stats(nn.LayerNorm(9)), lambda: special(7, 9))
 case("layer_norm_offset", lambda: Fn(lambda x: F.layer_norm(x * 0.01 + 300, (64,))), lambda: r(3, 64))
-case("layer_norm_statistics", lambda: Fn(lambda x, w, b: torch.ops.aten.native_layer_norm(x, [7], w, b, 1e-5)), lambda: r(2, 3, 7), lambda: r(7), lambda: r(7))
+case(
+    "layer_norm_statistics",
+    lambda: Fn(lambda x, w, b: torch.ops.aten.native_layer_norm(x, [7], w, b, 1e-5)),
+    lambda: r(2, 3, 7),
+    lambda: r(7),
+    lambda: r(7),
+)
 case("layer_norm_bf16", lambda: stats(nn.LayerNorm(16)).bfloat16(), lambda: r(3, 16, dtype=torch.bfloat16))
 case("rms_norm", lambda: stats(nn.RMSNorm(33, eps=1e-6)), lambda: r(3, 5, 33))
 case("rms_norm_default_eps", lambda: nn.RMSNorm(8), lambda: r(3, 8) * 1e-4)
@@ -203,7 +255,11 @@ case("group_norm", lambda: stats(nn.GroupNorm(3, 12)), lambda: r(2, 12, 5, 7))
 case("group_norm_1", lambda: stats(nn.GroupNorm(1, 6)), lambda: r(2, 6, 9))
 case("group_norm_flat", lambda: nn.GroupNorm(2, 6, affine=False), lambda: r(4, 6))
 case("group_norm_special", lambda: stats(nn.GroupNorm(2, 6)), lambda: special(4, 6, 5))
-case("group_norm_statistics", lambda: Fn(lambda x: torch.ops.aten.native_group_norm(x, None, None, 2, 6, 15, 3, 1e-5)), lambda: r(2, 6, 3, 5))
+case(
+    "group_norm_statistics",
+    lambda: Fn(lambda x: torch.ops.aten.native_group_norm(x, None, None, 2, 6, 15, 3, 1e-5)),
+    lambda: r(2, 6, 3, 5),
+)
 case("instance_norm1d", lambda: stats(nn.InstanceNorm1d(5, affine=True)), lambda: r(2, 5, 9))
 case("instance_norm2d", lambda: nn.InstanceNorm2d(5), lambda: r(2, 5, 4, 6))
 case("instance_norm_stats", lambda: stats(nn.InstanceNorm2d(5, track_running_stats=True, affine=True)), lambda: r(2, 5, 4, 6))
@@ -253,11 +309,19 @@ case("attention_broadcast", sdpa(), lambda: r(2, 3, 5, 8), lambda: r(1, 1, 7, 8)
 case("attention_batch0", sdpa(), *qkv(5, 7, 8, batch=0))
 case("attention_f64", sdpa(), *[lambda: r(1, 2, 5, 8, dtype=torch.float64)] * 3)
 case("attention_bf16", sdpa(), *[lambda: r(1, 2, 5, 8, dtype=torch.bfloat16)] * 3)
-case("attention_transposed", lambda: Fn(lambda x: SDPA(*[t.view(2, 7, 3, 8).transpose(1, 2) for t in x.chunk(3, -1)]).transpose(1, 2).reshape(2, 7, 24)), lambda: r(2, 7, 72))
+case(
+    "attention_transposed",
+    lambda: Fn(lambda x: SDPA(*[t.view(2, 7, 3, 8).transpose(1, 2) for t in x.chunk(3, -1)]).transpose(1, 2).reshape(2, 7, 24)),
+    lambda: r(2, 7, 72),
+)
 case("attention_manual", lambda: Fn(lambda q, k, v: torch.softmax(q @ k.transpose(-1, -2) / math.sqrt(8), -1) @ v), *qkv(5, 7, 8))
 case("multihead", lambda: nn.MultiheadAttention(24, 3, batch_first=True), *[lambda: r(2, 5, 24)] * 3)
 case("multihead_self", lambda: SelfAttention(24, 3), lambda: r(5, 2, 24))
-case("encoder", lambda: nn.TransformerEncoder(nn.TransformerEncoderLayer(24, 3, 40, batch_first=True), 2, enable_nested_tensor=False), lambda: r(2, 5, 24))
+case(
+    "encoder",
+    lambda: nn.TransformerEncoder(nn.TransformerEncoderLayer(24, 3, 40, batch_first=True), 2, enable_nested_tensor=False),
+    lambda: r(2, 5, 24),
+)
 case("encoder_norm_first", lambda: nn.TransformerEncoderLayer(24, 3, 40, activation="gelu", norm_first=True), lambda: r(5, 2, 24))
 case("transformer", lambda: nn.Transformer(16, 2, 1, 1, 32, batch_first=True), lambda: r(2, 5, 16), lambda: r(2, 4, 16))
 case("dropout", lambda: nn.Sequential(nn.Dropout(0.5), nn.Dropout2d(0.5), nn.AlphaDropout(0.5)), lambda: r(2, 3, 4, 4))
@@ -322,7 +386,11 @@ for _mode in ("nearest", "nearest-exact", "bilinear", "bicubic"):
     case(f"resize2d_{_mode}", resize(size=(10, 7), mode=_mode), lambda: r(2, 3, 7, 9))
     case(f"resize2d_{_mode}_factor", resize(scale_factor=2, mode=_mode), lambda: r(1, 5, 5, 4))
     case(f"resize2d_{_mode}_fraction", resize(scale_factor=(1.7, 0.6), mode=_mode), lambda: r(1, 2, 7, 9))
-    case(f"resize2d_{_mode}_recompute", resize(scale_factor=(1.7, 0.6), mode=_mode, recompute_scale_factor=True), lambda: r(1, 2, 7, 9))
+    case(
+        f"resize2d_{_mode}_recompute",
+        resize(scale_factor=(1.7, 0.6), mode=_mode, recompute_scale_factor=True),
+        lambda: r(1, 2, 7, 9),
+    )
 for _mode in ("bilinear", "bicubic"):
     case(f"resize2d_{_mode}_corners", resize(size=(10, 7), mode=_mode, align_corners=True), lambda: r(2, 3, 7, 9))
     case(f"resize2d_{_mode}_antialias", resize(size=(4, 12), mode=_mode, antialias=True), lambda: r(2, 3, 9, 7))
@@ -334,9 +402,20 @@ case("resize3d_trilinear", resize(size=(6, 3, 7), mode="trilinear"), lambda: r(1
 for _mode in ("bilinear", "nearest", "bicubic"):
     for _padding in ("zeros", "border", "reflection"):
         for _corners in (False, True):
-            case(f"grid_{_mode}_{_padding}_{int(_corners)}", lambda o={"mode": _mode, "padding_mode": _padding, "align_corners": _corners}: Fn(lambda x, g: F.grid_sample(x, g, **o)),
-                 lambda: r(2, 3, 5, 6), lambda: r(2, 4, 7, 2))
-case("grid_3d", lambda: Fn(lambda x, g: F.grid_sample(x, g, align_corners=False)), lambda: r(1, 2, 3, 4, 5), lambda: r(1, 2, 3, 4, 3) * 0.7)
+            case(
+                f"grid_{_mode}_{_padding}_{int(_corners)}",
+                lambda o={"mode": _mode, "padding_mode": _padding, "align_corners": _corners}: Fn(
+                    lambda x, g: F.grid_sample(x, g, **o)
+                ),
+                lambda: r(2, 3, 5, 6),
+                lambda: r(2, 4, 7, 2),
+            )
+case(
+    "grid_3d",
+    lambda: Fn(lambda x, g: F.grid_sample(x, g, align_corners=False)),
+    lambda: r(1, 2, 3, 4, 5),
+    lambda: r(1, 2, 3, 4, 3) * 0.7,
+)
 case("affine_grid", lambda: Fn(lambda t: F.affine_grid(t, (2, 3, 4, 5), align_corners=False)), lambda: r(2, 2, 3))
 case("affine_grid_corners", lambda: Fn(lambda t: F.affine_grid(t, (2, 3, 4, 5), align_corners=True)), lambda: r(2, 2, 3))
 case("affine_grid_3d", lambda: Fn(lambda t: F.affine_grid(t, (2, 3, 4, 5, 2), align_corners=False)), lambda: r(2, 3, 4))
@@ -365,13 +444,36 @@ case("rnn_cell", lambda: nn.RNNCell(5, 7, nonlinearity="relu"), lambda: r(2, 5),
 # ---- embedding bags, control flow ------------------------------------------------------------------------------------------------------
 
 for _mode in ("sum", "mean", "max"):
-    case(f"embedding_bag_{_mode}", lambda m=_mode: nn.EmbeddingBag(10, 4, mode=m), lambda: ints(0, 10, 12), lambda: torch.tensor([0, 3, 3, 9]))
+    case(
+        f"embedding_bag_{_mode}",
+        lambda m=_mode: nn.EmbeddingBag(10, 4, mode=m),
+        lambda: ints(0, 10, 12),
+        lambda: torch.tensor([0, 3, 3, 9]),
+    )
 case("embedding_bag_2d", lambda: nn.EmbeddingBag(10, 4), lambda: ints(0, 10, 3, 5))
-case("embedding_bag_padding", lambda: nn.EmbeddingBag(10, 4, padding_idx=2), lambda: ints(0, 4, 12), lambda: torch.tensor([0, 3, 9]))
-case("embedding_bag_last", lambda: nn.EmbeddingBag(10, 4, mode="sum", include_last_offset=True), lambda: ints(0, 10, 12), lambda: torch.tensor([0, 3, 9, 12]))
-case("embedding_bag_weighted", lambda: Fn(lambda w, i, o, s: F.embedding_bag(i, w, o, mode="sum", per_sample_weights=s)), lambda: r(10, 4), lambda: ints(0, 10, 12), lambda: torch.tensor([0, 3, 9]), lambda: r(12))
+case(
+    "embedding_bag_padding", lambda: nn.EmbeddingBag(10, 4, padding_idx=2), lambda: ints(0, 4, 12), lambda: torch.tensor([0, 3, 9])
+)
+case(
+    "embedding_bag_last",
+    lambda: nn.EmbeddingBag(10, 4, mode="sum", include_last_offset=True),
+    lambda: ints(0, 10, 12),
+    lambda: torch.tensor([0, 3, 9, 12]),
+)
+case(
+    "embedding_bag_weighted",
+    lambda: Fn(lambda w, i, o, s: F.embedding_bag(i, w, o, mode="sum", per_sample_weights=s)),
+    lambda: r(10, 4),
+    lambda: ints(0, 10, 12),
+    lambda: torch.tensor([0, 3, 9]),
+    lambda: r(12),
+)
 for _sign in (1, -1):
-    case(f"cond_{_sign}", lambda: Fn(lambda x: torch.cond(x.sum() > 0, lambda t: (t + 1, t.sum(0)), lambda t: (t * 2, t.mean(0)), (x,))), lambda s=_sign: r(3, 4).abs() * s)
+    case(
+        f"cond_{_sign}",
+        lambda: Fn(lambda x: torch.cond(x.sum() > 0, lambda t: (t + 1, t.sum(0)), lambda t: (t * 2, t.mean(0)), (x,))),
+        lambda s=_sign: r(3, 4).abs() * s,
+    )
 
 # Where eager PyTorch itself needs another tolerance: recurrences and long sums.
 LOOSE = {"conv2d_winograd_sized": 1e-4, "layer_norm_offset": 1e-3, "resize2d_f64": 1e-6}
