@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "import/export_internal.h"
+#include "import/sympy.h"
 
 enum { SCHEMA_MAJOR = 8, SCHEMA_MINOR_OLDEST = 17, SCHEMA_MINOR_NEWEST = 20 };
 
@@ -118,7 +119,7 @@ static kiln_status read_ranges(pt2 *p) {
     if (!copy) return KILN_NO_MEMORY("import");
     if (*name != 's') continue; /* u0: known when a node has run; bound by that node */
     if (dim_symbol(p->graph->dims, copy, low, high) == DIM_ERROR)
-      return error_note(KILN_INVALID_FILE, __FILE__, __LINE__, "in range_constraints of model.json");
+      return error_note(dim_failure(), __FILE__, __LINE__, "in range_constraints of model.json");
   }
   return KILN_OK;
 }

@@ -55,7 +55,7 @@ static kiln_status need(const operands *a, int n) {
 }
 
 static kiln_status dim_result(dim d, ivalue *out) {
-  if (d == DIM_ERROR) return KILN_UNSUPPORTED; /* the text is in the record */
+  if (d == DIM_ERROR) return dim_failure();
   *out = int_value(d);
   return KILN_OK;
 }

@@ -34,8 +34,10 @@ static bool take(reader *r, char c) {
   return true;
 }
 
+kiln_status dim_failure(void) { return str_starts(error_text(), "out of memory") ? KILN_OUT_OF_MEMORY : KILN_INVALID_FILE; }
+
 static kiln_status checked(reader *r, dim above, int64_t below, fraction *out) {
-  if (above == DIM_ERROR) return fail(r, "overflow or division by zero");
+  if (above == DIM_ERROR) return error_note(dim_failure(), __FILE__, __LINE__, "in symbolic size \"%.200s\"", r->whole);
   *out = (fraction){above, below};
   return KILN_OK;
 }
@@ -199,8 +201,7 @@ kiln_status sympy_parse(dim_table *t, const char *expression, bool create, dim *
   KILN_TRY(read_expression(&r, &f));
   skip(&r);
   if (*r.s) return fail(&r, "text after the end");
-  const dim d = whole(&r, f);
-  if (d == DIM_ERROR) return fail(&r, "overflow");
-  *out = d;
+  KILN_TRY(checked(&r, whole(&r, f), 1, &f));
+  *out = f.above;
   return KILN_OK;
 }
