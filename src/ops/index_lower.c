@@ -1,0 +1,433 @@
+/* PyTorch's indexing calls. Indices become i64 or i32 tensors; a boolean mask becomes indices if it is a constant, and
+ * a `where` if one value is written through it; any other mask gives a result whose size depends on the data, which is
+ * refused. */
+#include "ops/index_lower.h"
+
+#include "ops/ref.h"
+
+static value *as_index(builder *b, value *v) {
+  return v && (v->type.dtype == KILN_I64 || v->type.dtype == KILN_I32) ? v : lower_cast(b, v, KILN_I64);
+}
+
+/* Rank-0 tensors count as one element in indexing: makes them rank 1. */
+static value *at_least_1d(builder *b, value *v) { return v && v->type.rank == 0 ? lowering_unsqueeze(b, v, 0) : v; }
+
+static value *back_to(builder *b, value *v, int rank) {
+  return v && rank == 0 && v->type.rank == 1 ? lowering_squeeze(b, v, 0) : v;
+}
+
+kiln_status lower_index_select(lower_call *c) {
+  value *x, *index;
+  int axis;
+  builder *b = &c->b;
+  KILN_TRY(lowering_tensor(c, "self", &x));
+  KILN_TRY(lowering_tensor(c, "index", &index));
+  KILN_TRY(lowering_axis(c, "dim", x->type.rank, &axis));
+  const int rank = x->type.rank;
+  value *y =
+      build(b, "index_select", IN(at_least_1d(b, x), at_least_1d(b, as_index(b, index))), ATTRS(A_INT("axis", axis)));
+  call_return(c, 0, back_to(b, y, rank));
+  return KILN_OK;
+}
+
+kiln_status lower_gather(lower_call *c) {
+  value *x, *index;
+  int axis;
+  builder *b = &c->b;
+  KILN_TRY(lowering_tensor(c, "self", &x));
+  KILN_TRY(lowering_tensor(c, "index", &index));
+  KILN_TRY(lowering_axis(c, "dim", x->type.rank, &axis));
+  const int rank = index->type.rank;
+  value *y = build(b, "gather", IN(at_least_1d(b, x), at_least_1d(b, as_index(b, index))), ATTRS(A_INT("axis", axis)));
+  call_return(c, 0, back_to(b, y, rank));
+  return KILN_OK;
+}
+
+/* gather after broadcasting both to each other on the other axes. */
+kiln_status lower_take_along_dim(lower_call *c) {
+  value *x, *index;
+  int axis = 0;
+  builder *b = &c->b;
+  KILN_TRY(lowering_tensor(c, "self", &x));
+  KILN_TRY(lowering_tensor(c, "indices", &index));
+  if (call_is_none(c, "dim")) {
+    const dim n = type_numel(b->graph, &x->type), m = type_numel(b->graph, &index->type);
+    x = lower_reshape(b, x, 1, &n);
+    index = lower_reshape(b, index, 1, &m);
+  } else {
+    KILN_TRY(lowering_axis(c, "dim", x->type.rank, &axis));
+    if (x->type.rank != index->type.rank) return LOWER_FAIL(c, "self and indices have different ranks");
+    dim x_dims[KILN_MAX_RANK], index_dims[KILN_MAX_RANK];
+    for (int i = 0; i < x->type.rank; i++) {
+      x_dims[i] = x->type.dims[i];
+      index_dims[i] = index->type.dims[i];
+      if (i != axis && x_dims[i] == 1) x_dims[i] = index_dims[i];
+      if (i != axis && index_dims[i] == 1) index_dims[i] = x_dims[i];
+    }
+    x = lower_expand(b, x, x->type.rank, x_dims);
+    index = lower_expand(b, index, index->type.rank, index_dims);
+  }
+  call_return(c, 0, build(b, "gather", IN(x, as_index(b, index)), ATTRS(A_INT("axis", axis))));
+  return KILN_OK;
+}
+
+/* ---- advanced indexing
+ * --------------------------------------------------------------------------------------------------------------- */
+
+static bool is_mask(const value *v) { return v->type.dtype == KILN_BOOL || v->type.dtype == KILN_U8; }
+
+static bool constant_tensor(const value *v, tensor *out) {
+  if (!v->constant || v->constant->packing || !type_is_static(&v->type)) return false;
+  *out = (tensor){.data = (void *)(uintptr_t)v->constant->data, .dtype = v->type.dtype, .rank = v->type.rank};
+  for (int i = 0; i < out->rank; i++) out->shape[i] = v->type.dims[i];
+  tensor_make_contiguous_strides(out);
+  return true;
+}
+
+/* One i64 vector for each axis of a constant: where it is not zero. */
+static kiln_status constant_nonzero(lower_call *c, const tensor *t, value **out) {
+  graph *g = c->b.graph;
+  int64_t count = 0;
+  for (ref_iter it = ref_begin(t->rank, t->shape); ref_valid(&it); ref_next(&it)) count += ref_load(t, it.linear) != 0;
+  for (int axis = 0; axis < t->rank; axis++) {
+    int64_t *at = ARENA_ARRAY(&g->arena, int64_t, count + 1), n = 0;
+    if (!at) return KILN_NO_MEMORY("indices of a mask");
+    for (ref_iter it = ref_begin(t->rank, t->shape); ref_valid(&it); ref_next(&it)) {
+      if (ref_load(t, it.linear) != 0) at[n++] = it.index[axis];
+    }
+    const tensor_type type = type_of(KILN_I64, 1, &count);
+    out[axis] = graph_constant(g, &type, at);
+  }
+  return KILN_OK;
+}
+
+typedef struct indices {
+  int count, next_axis; /* index tensors; the first axis of x that none was given for */
+  value *v[KILN_MAX_RANK];
+  int64_t axes[KILN_MAX_RANK];
+  value *mask; /* the only index is this mask, which is no constant; at axis mask_axis */
+  int mask_axis;
+} indices;
+
+static kiln_status add_index(lower_call *c, indices *s, value *v, int rank) {
+  value *parts[KILN_MAX_RANK];
+  tensor t;
+  int n = 1;
+  if (!is_mask(v)) {
+    parts[0] = as_index(&c->b, v);
+  } else if (v->type.rank > 0 && constant_tensor(v, &t)) {
+    n = t.rank;
+    KILN_TRY(constant_nonzero(c, &t, parts));
+  } else {
+    s->mask = v;
+    s->mask_axis = s->next_axis;
+    s->next_axis += v->type.rank;
+    return KILN_OK;
+  }
+  if (s->next_axis + n > rank) return LOWER_FAIL(c, "more indices than the input has dimensions");
+  for (int i = 0; i < n; i++) {
+    s->axes[s->count] = s->next_axis++;
+    s->v[s->count++] = parts[i];
+  }
+  return KILN_OK;
+}
+
+static kiln_status read_indices(lower_call *c, int rank, indices *s) {
+  value *list[KILN_MAX_RANK];
+  const int n = call_tensors(c, "indices", list, KILN_MAX_RANK);
+  if (n < 0) return LOWER_FAIL(c, "more than %d indices", KILN_MAX_RANK);
+  KILN_TRY(graph_check(c->b.graph));
+  for (int i = 0; i < n; i++) {
+    if (list[i]) {
+      KILN_TRY(add_index(c, s, list[i], rank));
+    } else {
+      s->next_axis++;
+    }
+  }
+  return KILN_OK;
+}
+
+kiln_status lower_index(lower_call *c) {
+  value *x, *operands[KILN_MAX_RANK + 1];
+  indices s = {0};
+  KILN_TRY(lowering_tensor(c, "self", &x));
+  KILN_TRY(read_indices(c, x->type.rank, &s));
+  if (s.mask)
+    return LOWER_FAIL(c, "indexing with a boolean mask gives a size that depends on the data; use torch.where instead");
+  operands[0] = x;
+  for (int i = 0; i < s.count; i++) operands[i + 1] = s.v[i];
+  call_return(c, 0,
+              s.count == 0 ? x : build(&c->b, "index", s.count + 1, operands, ATTRS(A_INTS("axes", s.axes, s.count))));
+  return KILN_OK;
+}
+
+/* x[mask] = v with one v: where(mask, v, x); added if `accumulate`. */
+static kiln_status put_through_mask(lower_call *c, value *x, const indices *s, value *values, bool accumulate) {
+  builder *b = &c->b;
+  if (s->count > 0) return LOWER_FAIL(c, "a boolean mask beside other indices is not supported");
+  dim dims[KILN_MAX_RANK];
+  const int after = s->mask_axis + s->mask->type.rank, n = x->type.rank - s->mask_axis;
+  if (after > x->type.rank) return LOWER_FAIL(c, "the mask has more dimensions than the input");
+  for (int i = 0; i < n; i++) dims[i] = i < s->mask->type.rank ? s->mask->type.dims[i] : 1;
+  /* Values may have axes after the mask's (they broadcast there), but none of the masked elements' own. */
+  const int trailing = x->type.rank - after;
+  for (int i = 0; i < values->type.rank - trailing; i++) {
+    if (values->type.dims[i] != 1)
+      return LOWER_FAIL(c, "writing several values through a mask depends on the data; use torch.where instead");
+  }
+  while (values && values->type.rank > trailing) values = lowering_squeeze(b, values, 0);
+  value *mask = lower_reshape(b, lower_cast(b, s->mask, KILN_BOOL), n, dims);
+  if (accumulate) values = lower_binary(b, "add", x, values);
+  call_return(c, 0, build(b, "where", IN(mask, values, x), NO_ATTRS));
+  return KILN_OK;
+}
+
+kiln_status lower_index_put(lower_call *c) {
+  value *x, *values, *operands[KILN_MAX_RANK + 2];
+  indices s = {0};
+  builder *b = &c->b;
+  KILN_TRY(lowering_tensor(c, "self", &x));
+  KILN_TRY(lowering_tensor(c, "values", &values));
+  KILN_TRY(read_indices(c, x->type.rank, &s));
+  const bool accumulate = call_bool(c, "accumulate");
+  values = lower_cast(b, values, x->type.dtype);
+  LOWER_NEED(c, values);
+  if (s.mask) return put_through_mask(c, x, &s, values, accumulate);
+  if (s.count == 0) {
+    call_return(c, 0, lower_expand(b, values, x->type.rank, x->type.dims));
+    return KILN_OK;
+  }
+  operands[0] = x;
+  operands[1] = values;
+  for (int i = 0; i < s.count; i++) operands[i + 2] = s.v[i];
+  call_return(c, 0,
+              build(b, "index_put", s.count + 2, operands,
+                    ATTRS(A_INTS("axes", s.axes, s.count), A_BOOL("accumulate", accumulate))));
+  return KILN_OK;
+}
+
+/* Element i of the mask's true ones takes source element i: where(mask, source[cumsum(mask) - 1], x). */
+kiln_status lower_masked_scatter(lower_call *c) {
+  value *x, *mask, *source;
+  builder *b = &c->b;
+  graph *g = b->graph;
+  KILN_TRY(lowering_tensor(c, "self", &x));
+  KILN_TRY(lowering_tensor(c, "mask", &mask));
+  KILN_TRY(lowering_tensor(c, "source", &source));
+  mask = lower_expand(b, lower_cast(b, mask, KILN_BOOL), x->type.rank, x->type.dims);
+  const dim n = type_numel(g, &x->type), m = type_numel(g, &source->type);
+  if (m == 0) return LOWER_FAIL(c, "the source is empty");
+  value *flat = lower_cast(b, lower_reshape(b, mask, 1, &n), KILN_I64);
+  value *at =
+      lower_binary(b, "sub", build(b, "cumsum", IN(flat), ATTRS(A_INT("axis", 0))), graph_scalar_int(g, KILN_I64, 1));
+  at = build(b, "clamp", IN(at), ATTRS(A_FLOAT("min", 0)));
+  value *last = lower_size_tensor(b, dim_sub(g->dims, m, 1));
+  at = lower_binary(b, "minimum", at, last);
+  value *taken = build(b, "index_select", IN(lower_reshape(b, source, 1, &m), at), ATTRS(A_INT("axis", 0)));
+  taken = lower_cast(b, lower_reshape(b, taken, x->type.rank, x->type.dims), x->type.dtype);
+  call_return(c, 0, build(b, "where", IN(mask, taken, x), NO_ATTRS));
+  return KILN_OK;
+}
+
+/* The flattened input at these places. */
+kiln_status lower_take(lower_call *c) {
+  value *x, *index;
+  builder *b = &c->b;
+  KILN_TRY(lowering_tensor(c, "self", &x));
+  KILN_TRY(lowering_tensor(c, "index", &index));
+  const dim n = type_numel(b->graph, &x->type);
+  const int64_t axes[1] = {0};
+  call_return(c, 0,
+              build(b, "index", IN(lower_reshape(b, x, 1, &n), as_index(b, index)), ATTRS(A_INTS("axes", axes, 1))));
+  return KILN_OK;
+}
+
+/* ---- scatter
+ * ----------------------------------------------------------------------------------------------------------------------------
+ */
+
+static value *scatter(lower_call *c, value *x, int axis, value *index, value *src, const char *mode,
+                      bool include_self) {
+  builder *b = &c->b;
+  if (!x || !index || !src) return NULL;
+  const int rank = x->type.rank;
+  index = at_least_1d(b, as_index(b, index));
+  src = at_least_1d(b, lower_cast(b, src, x->type.dtype));
+  for (int i = 0; index && src && i < src->type.rank && i < index->type.rank;
+       i++) { /* src may be larger than the indices */
+    if (src->type.dims[i] != index->type.dims[i]) src = lowering_slice(b, src, i, 0, index->type.dims[i], 1);
+  }
+  value *y = build(b, "scatter", IN(at_least_1d(b, x), index, src),
+                   ATTRS(A_INT("axis", axis), A_STR("reduce", mode), A_BOOL("include_self", include_self)));
+  return back_to(b, y, rank);
+}
+
+/* PyTorch's word for a reduction as the row's. */
+static const char *mode_of(const char *word) {
+  static const char *const words[][2] = {{"add", "add"},       {"sum", "add"},   {"multiply", "multiply"},
+                                         {"prod", "multiply"}, {"mean", "mean"}, {"amax", "amax"},
+                                         {"amin", "amin"}};
+  for (size_t i = 0; i < KILN_COUNT(words); i++) {
+    if (str_eq(word, words[i][0])) return words[i][1];
+  }
+  return NULL;
+}
+
+kiln_status lower_scatter(lower_call *c) {
+  value *x, *index, *src;
+  int axis;
+  const char *overload = c->schema->overload, *mode = "none";
+  const bool from_value = str_starts(overload, "value"), two = str_eq(overload, "two");
+  KILN_TRY(lowering_tensor(c, "self", &x));
+  KILN_TRY(lowering_tensor(c, "index", &index));
+  KILN_TRY(lowering_axis(c, "dim", x->type.rank, &axis));
+  KILN_TRY(lowering_tensor(c, from_value ? "value" : "src", &src));
+  if (from_value) src = lower_expand(&c->b, lower_cast(&c->b, src, x->type.dtype), index->type.rank, index->type.dims);
+  if (two || str_ends(overload, "reduce")) mode = mode_of(call_str(c, "reduce"));
+  if (!mode) return LOWER_FAIL(c, "argument reduce is none of the known reductions");
+  call_return(c, 0, scatter(c, x, axis, index, src, mode, two ? call_bool(c, "include_self") : true));
+  return KILN_OK;
+}
+
+kiln_status lower_scatter_add(lower_call *c) {
+  value *x, *index, *src;
+  int axis;
+  KILN_TRY(lowering_tensor(c, "self", &x));
+  KILN_TRY(lowering_tensor(c, "index", &index));
+  KILN_TRY(lowering_tensor(c, "src", &src));
+  KILN_TRY(lowering_axis(c, "dim", x->type.rank, &axis));
+  call_return(c, 0, scatter(c, x, axis, index, src, "add", true));
+  return KILN_OK;
+}
+
+/* index_add and its kin: a vector of places along one axis, which becomes an index tensor of the source's shape. */
+static kiln_status scatter_along(lower_call *c, value *source, const char *mode, bool include_self) {
+  value *x, *index;
+  int axis;
+  builder *b = &c->b;
+  KILN_TRY(lowering_tensor(c, "self", &x));
+  KILN_TRY(lowering_tensor(c, "index", &index));
+  KILN_TRY(lowering_axis(c, "dim", x->type.rank, &axis));
+  index = at_least_1d(b, as_index(b, index));
+  LOWER_NEED(c, index);
+  dim full[KILN_MAX_RANK] = {1}, thin[KILN_MAX_RANK];
+  const int rank = x->type.rank ? x->type.rank : 1;
+  for (int i = 0; i < rank; i++) {
+    if (x->type.rank) full[i] = x->type.dims[i];
+    if (i == axis) full[i] = index->type.dims[0];
+    thin[i] = i == axis ? full[i] : 1;
+  }
+  source = lower_expand(b, at_least_1d(b, source), rank, full);
+  index = lower_expand(b, lower_reshape(b, index, rank, thin), rank, full);
+  call_return(c, 0, scatter(c, x, axis, index, source, mode, include_self));
+  return KILN_OK;
+}
+
+kiln_status lower_index_add(lower_call *c) {
+  value *source;
+  builder *b = &c->b;
+  KILN_TRY(lowering_tensor(c, "source", &source));
+  const ivalue *alpha = call_arg(c, "alpha");
+  if (!(alpha->kind == IV_INT && alpha->u.i == 1) && !(alpha->kind == IV_FLOAT && alpha->u.f == 1)) {
+    value *factor;
+    KILN_TRY(lowering_tensor(c, "alpha", &factor));
+    source = lower_binary(b, "mul", source, lower_cast(b, factor, source->type.dtype));
+  }
+  return scatter_along(c, source, "add", true);
+}
+
+kiln_status lower_index_copy(lower_call *c) {
+  value *source;
+  KILN_TRY(lowering_tensor(c, "source", &source));
+  return scatter_along(c, source, "none", true);
+}
+
+kiln_status lower_index_fill(lower_call *c) {
+  value *fill;
+  KILN_TRY(lowering_tensor(c, "value", &fill));
+  return scatter_along(c, fill, "none", true);
+}
+
+kiln_status lower_index_reduce(lower_call *c) {
+  value *source;
+  KILN_TRY(lowering_tensor(c, "source", &source));
+  const char *mode = mode_of(call_str(c, "reduce"));
+  if (!mode) return LOWER_FAIL(c, "argument reduce is none of prod, mean, amax, amin");
+  return scatter_along(c, source, mode, call_bool(c, "include_self"));
+}
+
+/* ---- slice_scatter, select_scatter
+ * --------------------------------------------------------------------------------------------------------- */
+
+kiln_status lower_slice_scatter(lower_call *c) {
+  value *x, *src;
+  int axis;
+  builder *b = &c->b;
+  dim_table *t = b->graph->dims;
+  KILN_TRY(lowering_tensor(c, "self", &x));
+  KILN_TRY(lowering_tensor(c, "src", &src));
+  if (x->type.rank == 0) return LOWER_FAIL(c, "the input has no dimensions");
+  KILN_TRY(lowering_axis(c, "dim", x->type.rank, &axis));
+  const dim size = x->type.dims[axis], step = call_int(c, "step");
+  if (!dim_is_const(step) || step < 1) return LOWER_FAIL(c, "argument step must be a positive constant");
+  dim start = call_is_none(c, "start") ? 0 : lowering_wrap_index(t, call_int(c, "start"), size);
+  dim end = call_is_none(c, "end") ? size : call_int(c, "end");
+  end = dim_is_const(end) && end > INT64_MAX / 2 ? size : lowering_wrap_index(t, end, size);
+  start = lowering_min(t, lowering_max(t, start, 0), size);
+  end = lowering_min(t, lowering_max(t, end, start), size);
+  dim dims[KILN_MAX_RANK];
+  for (int i = 0; i < x->type.rank; i++) dims[i] = x->type.dims[i];
+  dims[axis] = dim_floordiv(t, dim_add(t, dim_sub(t, end, start), step - 1), step);
+  src = lower_expand(b, lower_cast(b, src, x->type.dtype), x->type.rank, dims);
+  call_return(c, 0,
+              build(b, "slice_scatter", IN(x, src),
+                    ATTRS(A_INT("axis", axis), A_INT("start", start), A_INT("end", end), A_INT("step", step))));
+  return KILN_OK;
+}
+
+kiln_status lower_select_scatter(lower_call *c) {
+  value *x, *src;
+  int axis;
+  builder *b = &c->b;
+  dim_table *t = b->graph->dims;
+  KILN_TRY(lowering_tensor(c, "self", &x));
+  KILN_TRY(lowering_tensor(c, "src", &src));
+  if (x->type.rank == 0) return LOWER_FAIL(c, "the input has no dimensions");
+  KILN_TRY(lowering_axis(c, "dim", x->type.rank, &axis));
+  const dim start = lowering_wrap_index(t, call_int(c, "index"), x->type.dims[axis]);
+  src = lowering_unsqueeze(b, lower_cast(b, src, x->type.dtype), axis);
+  call_return(c, 0,
+              build(b, "slice_scatter", IN(x, src),
+                    ATTRS(A_INT("axis", axis), A_INT("start", start), A_INT("end", dim_add(t, start, 1)))));
+  return KILN_OK;
+}
+
+/* ---- nonzero, one_hot
+ * ------------------------------------------------------------------------------------------------------------------------
+ */
+
+kiln_status lower_nonzero(lower_call *c) {
+  value *x, *columns[KILN_MAX_RANK];
+  tensor t;
+  builder *b = &c->b;
+  KILN_TRY(lowering_tensor(c, "self", &x));
+  if (x->type.rank == 0 || !constant_tensor(x, &t)) return LOWER_FAIL(c, "the number of results depends on the data");
+  KILN_TRY(constant_nonzero(c, &t, columns));
+  for (int i = 0; i < t.rank; i++) columns[i] = lowering_unsqueeze(b, columns[i], 1);
+  call_return(c, 0, t.rank == 1 ? columns[0] : build(b, "concat", t.rank, columns, ATTRS(A_INT("axis", 1))));
+  return KILN_OK;
+}
+
+kiln_status lower_one_hot(lower_call *c) {
+  value *x;
+  builder *b = &c->b;
+  KILN_TRY(lowering_tensor(c, "self", &x));
+  const dim classes = call_int(c, "num_classes");
+  if (dim_is_const(classes) && classes < 1)
+    return LOWER_FAIL(c, "argument num_classes must be given: it depends on the data otherwise");
+  x = lower_cast(b, x, KILN_I64);
+  LOWER_NEED(c, x);
+  value *is = lower_binary(b, "eq", lowering_unsqueeze(b, x, x->type.rank), lowering_iota(b, classes));
+  call_return(c, 0, lower_cast(b, is, KILN_I64));
+  return KILN_OK;
+}
