@@ -62,7 +62,7 @@ kiln_status lowering_axes(lower_call *c, const char *name, int rank, bool empty_
   }
   uint32_t seen = 0;
   for (int i = 0; i < n; i++) {
-    int axis;
+    int axis = 0;
     KILN_TRY(lowering_wrap_axis(c, name, given[i], rank, &axis));
     if (seen & (1u << axis)) return LOWER_FAIL(c, "argument %s: axis %d appears twice", name, axis);
     seen |= 1u << axis;
