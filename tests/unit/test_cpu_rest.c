@@ -170,6 +170,31 @@ static void test_copies(void **state) {
   }
 }
 
+static void check_attention(int64_t b, int64_t h, int64_t hkv, int64_t l, int64_t s, int64_t e, int64_t ev, int mask, bool causal) {
+  check_in q = F32(b, h, l, e), k = F32(b, hkv, s, e), v = F32(b, hkv, s, ev), m = NONE;
+  if (mask == 1) m = (check_in)DT(KILN_BOOL, 0, 2, b, 1, l, s);
+  if (mask == 2) m = (check_in)F32(h, l, s);
+  if (mask == 3) m = (check_in)DT(KILN_BOOL, 0, 2, b, 1, 1, s);
+  check_op("attention", INS(q, k, v, m), ATTRS(A_FLOAT("scale", 0.125), A_BOOL("causal", causal)), 4e-6);
+}
+
+static void test_attention(void **state) {
+  (void)state;
+  check_attention(1, 2, 2, 5, 5, 8, 8, 0, false);
+  check_attention(2, 3, 3, 49, 49, 32, 32, 2, false);
+  check_attention(1, 2, 2, 197, 197, 64, 64, 0, false);
+  check_attention(1, 2, 1, 60, 300, 40, 24, 1, false);
+  check_attention(1, 2, 2, 130, 130, 64, 64, 0, true);
+  check_attention(1, 4, 2, 33, 470, 16, 17, 3, true);
+  check_attention(2, 4, 2, 1, 77, 64, 64, 3, false);
+  check_attention(1, 4, 4, 1, 50, 80, 65, 0, true);
+  check_attention(1, 1, 1, 3, 9, 1, 1, 2, true);
+  check_attention(1, 1, 1, 2, 9, 5, 130, 1, false);
+  check_attention(1, 2, 2, 40, 40, 256, 256, 0, true);
+  check_attention(1, 2, 2, 0, 4, 8, 8, 0, false);
+  check_attention(1, 2, 2, 4, 0, 8, 8, 0, false);
+}
+
 int main(void) {
   if (ops_init() != KILN_OK) return fprintf(stderr, "%s\n", error_text()), 1;
   const struct CMUnitTest tests[] = {
@@ -177,6 +202,7 @@ int main(void) {
       cmocka_unit_test(test_pointwise_broadcast), cmocka_unit_test(test_pointwise_integers),
       cmocka_unit_test(test_pointwise_chain), cmocka_unit_test(test_softmax),
       cmocka_unit_test(test_norms), cmocka_unit_test(test_copies),
+      cmocka_unit_test(test_attention),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
