@@ -342,9 +342,11 @@ static kiln_status extend_by(machine *m, size_t count, bool pairs) {
  * ----------------------------------------------------------------------------------------------- */
 
 static bool matches(const char *pattern, const char *text) {
-  const size_t length = strlen(pattern);
-  if (length > 0 && pattern[length - 1] == '*') return strncmp(pattern, text, length - 1) == 0;
-  return strcmp(pattern, text) == 0;
+  const char *star = strchr(pattern, '*');
+  if (star == NULL) return strcmp(pattern, text) == 0;
+  const size_t before = (size_t)(star - pattern), after = strlen(star + 1), length = strlen(text);
+  return length >= before + after && memcmp(pattern, text, before) == 0 &&
+         memcmp(star + 1, text + length - after, after) == 0;
 }
 
 static kiln_status push_global(machine *m, const char *module, const char *name) {

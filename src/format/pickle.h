@@ -54,7 +54,7 @@ struct pickle_value {
 };
 
 typedef struct pickle_global {
-  const char *module, *name; /* exact, or a prefix that ends in '*' */
+  const char *module, *name; /* exact, or with one '*' that stands for any text */
 } pickle_global;
 
 typedef struct pickle_options {
