@@ -2,6 +2,7 @@
 #include "import/torch_misc.h"
 
 #include "import/lower.h"
+#include "ops/lowering.h"
 
 static kiln_status tensor_arg(lower_call *c, const char *name, value **out) {
   *out = call_tensor(c, name);
@@ -73,6 +74,28 @@ static kiln_status lower_shape_tensor(lower_call *c) {
   return KILN_OK;
 }
 
+/* x[1:] - x[:-1] along an axis, n times, between optional ends; bools differ by xor. */
+static kiln_status lower_diff(lower_call *c) {
+  value *x, *parts[3];
+  int axis, count = 0;
+  KILN_TRY(tensor_arg(c, "self", &x));
+  KILN_TRY(lowering_axis(c, "dim", x->type.rank, &axis));
+  const dim times = call_int(c, "n");
+  if (x->type.rank == 0 || !dim_is_const(times) || times < 0 || times > 64) return LOWER_FAIL(c, "expected a tensor with dimensions, and n in 0..64");
+  if (!call_is_none(c, "prepend")) parts[count++] = lower_cast(&c->b, call_tensor(c, "prepend"), x->type.dtype);
+  parts[count++] = x;
+  if (!call_is_none(c, "append")) parts[count++] = lower_cast(&c->b, call_tensor(c, "append"), x->type.dtype);
+  if (count > 1) x = build(&c->b, "concat", count, parts, ATTRS(A_INT("axis", axis)));
+  for (dim i = 0; i < times && x; i++) {
+    const dim size = x->type.dims[axis];
+    value *after = lowering_slice(&c->b, x, axis, 1, size, 1);
+    value *before = lowering_slice(&c->b, x, axis, 0, dim_sub(c->b.graph->dims, size, 1), 1);
+    x = lower_binary(&c->b, x->type.dtype == KILN_BOOL ? "logical_xor" : "sub", after, before);
+  }
+  call_return(c, 0, x);
+  return KILN_OK;
+}
+
 const torch_row torch_misc[] = {
     {"aten::to.dtype(Tensor(a) self, ScalarType dtype, bool non_blocking=False, bool copy=False, MemoryFormat? memory_format=None) -> Tensor(a)",
      NULL, lower_to},
@@ -100,5 +123,6 @@ const torch_row torch_misc[] = {
     {"aten::cpu(Tensor self) -> Tensor", NULL, lower_itself},
     {"aten::requires_grad_(Tensor(a!) self, bool requires_grad=True) -> Tensor(a!)", NULL, lower_itself},
     {"aten::_shape_as_tensor(Tensor self) -> Tensor", NULL, lower_shape_tensor},
+    {"aten::diff(Tensor self, int n=1, int dim=-1, Tensor? prepend=None, Tensor? append=None) -> Tensor", NULL, lower_diff},
     {NULL, NULL, NULL},
 };
