@@ -202,6 +202,12 @@ static void same_dtype(builder *b, kiln_dtype *restore, value **v, int count) {
 
 static value *restored(builder *b, value *y, kiln_dtype dtype) { return y ? lower_cast(b, y, dtype) : NULL; }
 
+static bool has_arg(const lower_call *c, const char *name) {
+  for (int32_t i = 0; i < c->schema->n_args; i++)
+    if (str_eq(c->schema->args[i].name, name)) return true;
+  return false;
+}
+
 /* 1 / sqrt(v + eps) */
 static value *inverse_root(builder *b, value *v, double eps) {
   return build(b, "rsqrt", IN(lower_binary(b, "add", v, lowering_scalar_like(b, v, eps))), NO_ATTRS);
@@ -229,17 +235,11 @@ static kiln_status batch_statistics(lower_call *c, value *x, value **mean, value
     if (i != 1) axes[count++] = i;
   *mean = build(b, "mean", IN(x), ATTRS(A_INTS("axes", axes, count)));
   *var = build(b, "var", IN(x), ATTRS(A_INTS("axes", axes, count), A_FLOAT("correction", 0)));
-  if (call_arg(c, "running_mean") && !call_is_none(c, "running_mean")) {
+  if (has_arg(c, "running_mean") && !call_is_none(c, "running_mean")) {
     KILN_TRY(update_running(c, "running_mean", *mean));
     KILN_TRY(update_running(c, "running_var", build(b, "var", IN(x), ATTRS(A_INTS("axes", axes, count), A_FLOAT("correction", 1)))));
   }
   return KILN_OK;
-}
-
-static bool has_arg(const lower_call *c, const char *name) {
-  for (int32_t i = 0; i < c->schema->n_args; i++)
-    if (str_eq(c->schema->args[i].name, name)) return true;
-  return false;
 }
 
 static kiln_status batch_norm_emit(lower_call *c, bool training, const char *eps_name) {

@@ -475,8 +475,8 @@ for _sign in (1, -1):
         lambda s=_sign: r(3, 4).abs() * s,
     )
 
-# Where eager PyTorch itself needs another tolerance: recurrences and long sums.
-LOOSE = {"conv2d_winograd_sized": 1e-4, "layer_norm_offset": 1e-3, "resize2d_f64": 1e-6}
+# Where eager PyTorch itself is that far from the exact result.
+LOOSE = {"conv2d_winograd_sized": 1e-4, "layer_norm_offset": 5e-3, "resize2d_f64": 1e-6}
 
 
 def check(name, got, expected):
