@@ -229,9 +229,9 @@ def print_models(rows: list[dict[str, Any]], contenders: list[str]) -> None:
         print(f"{row['model']:22s}{cells}{ratio}{error}")
         for contender, reason in row["failed"].items():
             print(f"  {contender}: {reason}")
-        for c in ratios:
+        for c, values in ratios.items():
             if kiln_s and c in median:
-                ratios[c].append(median[c] / kiln_s)
+                values.append(median[c] / kiln_s)
     for c, values in ratios.items():
         if values:
             mean = math.exp(sum(map(math.log, values)) / len(values))
