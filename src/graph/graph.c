@@ -77,6 +77,28 @@ const char *graph_metadata(const graph *g, const char *key) {
   return NULL;
 }
 
+void graph_guard_equal(graph *g, dim a, dim b) {
+  if (dim_is_const(a) || (!dim_is_const(b) && b < a)) { /* one order, so that pairs compare */
+    const dim swap = a;
+    a = b;
+    b = swap;
+  }
+  for (int32_t i = 0; i < g->n_guards; i++) {
+    if (g->guards[i][0] == a && g->guards[i][1] == b) return;
+  }
+  if ((g->n_guards & (g->n_guards - 1)) == 0) { /* full at each power of two */
+    dim(*grown)[2] = arena_array(&g->arena, (size_t)(g->n_guards ? g->n_guards * 2 : 1), sizeof *grown);
+    if (!grown) {
+      graph_no_memory(g);
+      return;
+    }
+    if (g->n_guards) memcpy(grown, g->guards, (size_t)g->n_guards * sizeof *grown);
+    g->guards = grown;
+  }
+  g->guards[g->n_guards][0] = a;
+  g->guards[g->n_guards++][1] = b;
+}
+
 /* ---- values ----------------------------------------------------------------------------------------------------------- */
 
 static value *value_new(graph *g, const tensor_type *type) {

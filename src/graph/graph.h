@@ -139,6 +139,8 @@ struct graph {
   named_attr *metadata; /* ATTR_STR only */
   int32_t n_metadata;
   constant *constants;
+  dim (*guards)[2]; /* pairs of sizes that inference had to assume equal; contexts check them for each set of shapes */
+  int32_t n_guards;
   uint32_t next_id;
   bool failed; /* sticky: memory ran out or a builder call was wrong; graph_check returns it */
   kiln_status failure;
@@ -191,6 +193,9 @@ value *build(builder *b, const char *op_name, int n_inputs, value *const *inputs
 #define A_DTYPE(n, v) {(n), {ATTR_DTYPE, 0, {.i = (v)}}}
 #define A_INTS(n, v, c) {(n), {ATTR_INTS, (c), {.ints = (v)}}}
 #define A_FLOATS(n, v, c) {(n), {ATTR_FLOATS, (c), {.floats = (v)}}}
+
+/* Notes that a == b must hold at run time. */
+void graph_guard_equal(graph *g, dim a, dim b);
 
 /* Low level: for passes. */
 block *graph_new_block(graph *g, node *owner); /* not yet attached */

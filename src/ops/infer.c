@@ -41,7 +41,9 @@ kiln_status infer_axis(const node *n, const char *attribute, int64_t axis, int r
 
 kiln_status infer_same_dim(graph *g, const node *n, const char *what, dim a, dim b) {
   if (a == DIM_ERROR || b == DIM_ERROR) return KILN_FAIL(KILN_INVALID_ARGUMENT, "%s: a size cannot be computed", n->op->name);
-  if (dim_compare_equal(g->dims, a, b) != 0) return KILN_OK;
+  const int equal = dim_compare_equal(g->dims, a, b);
+  if (equal < 0) graph_guard_equal(g, a, b);
+  if (equal != 0) return KILN_OK;
   text t = {0};
   dim_print(g->dims, a, &t);
   text_puts(&t, " and ");

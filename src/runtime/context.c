@@ -45,6 +45,24 @@ static kiln_status check_dtype_and_rank(const kiln_context *c, int32_t i, const 
   return KILN_OK;
 }
 
+/* Sizes that the model's operators need to be equal, and that no type says are. */
+static kiln_status check_guards(const kiln_context *c) {
+  const graph *g = graph_of(c);
+  for (int32_t i = 0; i < g->n_guards; i++) {
+    int64_t a = 0, b = 0;
+    if (dim_eval(g->dims, g->guards[i][0], c->symbols, &a) && dim_eval(g->dims, g->guards[i][1], c->symbols, &b) && a == b) continue;
+    text t = {0};
+    dim_print(g->dims, g->guards[i][0], &t);
+    text_puts(&t, " and ");
+    dim_print(g->dims, g->guards[i][1], &t);
+    const kiln_status status = KILN_FAIL(KILN_INVALID_ARGUMENT, "the model needs the sizes %s to be equal; with these inputs they are %lld and %lld",
+                                         t.data ? t.data : "?", (long long)a, (long long)b);
+    text_free(&t);
+    return status;
+  }
+  return KILN_OK;
+}
+
 /* Solves symbols from plain and affine dimensions; what stays open is checked afterwards. */
 static kiln_status solve_symbols(kiln_context *c, const kiln_tensor *inputs) {
   const graph *g = graph_of(c);
@@ -76,7 +94,7 @@ static kiln_status solve_symbols(kiln_context *c, const kiln_tensor *inputs) {
         return wrong_input(c, i, &inputs[i], "sizes that do not agree with each other");
     }
   }
-  return KILN_OK;
+  return check_guards(c);
 }
 
 static tensor tensor_from(const kiln_tensor *t) {
