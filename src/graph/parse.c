@@ -618,6 +618,7 @@ static kiln_status read_lines(reader *r, frame *f) {
   for (;;) {
     KILN_TRY(end_of_line(r));
     skip_lines(r);
+    if (*r->at == '%' || *r->at == '(') KILN_TRY(read_body(r, &r->g->body, NULL));
     if (!*r->at) return KILN_OK;
     if (take(r, "meta")) {
       KILN_TRY(read_meta(r));
@@ -633,8 +634,6 @@ static kiln_status read_lines(reader *r, frame *f) {
       KILN_TRY(read_result(r, f, false));
     } else if (take(r, "update")) {
       KILN_TRY(read_result(r, f, true));
-    } else if (*r->at == '%' || *r->at == '(') {
-      KILN_TRY(read_body(r, &r->g->body, NULL));
     } else {
       return read_fail(r, "meta, dim, const, input, state, a node, output or update");
     }
