@@ -13,7 +13,7 @@
 #include "graph/graph.h"
 
 #define GROUP(name) name##_avx512, name##_avx2, name##_scalar
-static const kernel *const groups[] = {GROUP(cpu_gemm), GROUP(cpu_depthwise), GROUP(cpu_conv), GROUP(cpu_rnn)};
+static const kernel *const groups[] = {GROUP(cpu_gemm), GROUP(cpu_depthwise), GROUP(cpu_winograd), GROUP(cpu_conv), GROUP(cpu_rnn)};
 
 #define CHAINS 12
 __attribute__((target("avx512f"))) static float fma_avx512(int64_t n) {
@@ -117,7 +117,10 @@ static node *layer_node(graph *g, const layer *l, double *flops) {
     x = type_of(KILN_F32, 4, (dim[]){1, l->in, l->in, l->channels});
     w = type_of(KILN_F32, 4, (dim[]){l->out_channels, l->channels / l->groups, l->kernel, l->kernel});
   }
-  value *xv = graph_add_param(&g->body, NULL, &x), *wv = graph_add_param(&g->body, NULL, &w), *bv = graph_add_param(&g->body, NULL, &b);
+  size_t bytes = 0;
+  void *zeros = type_bytes(&w, &bytes) ? calloc(1, bytes) : NULL;
+  value *xv = graph_add_param(&g->body, NULL, &x), *wv = graph_constant_copy(g, &w, zeros), *bv = graph_add_param(&g->body, NULL, &b);
+  free(zeros);
   if (!l->kernel) {
     *flops = 2.0 * (double)(l->in * l->channels * l->out_channels);
     return build_node(&at, "linear", IN(xv, wv, bv), NO_ATTRS);

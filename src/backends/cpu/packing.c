@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "backends/cpu/gemm.h"
+#include "backends/cpu/winograd.h"
 #include "base/memory.h"
 
 bool gemm_packed_floats(int64_t k, int64_t n, int nr, size_t *out) {
@@ -148,7 +149,14 @@ static void taps_first_unpack(const tensor_type *type, const void *packed, void 
   static void unpack_b_##nr(const tensor_type *t, const void *packed, void *plain) { unpack_b(t, packed, plain, nr); }        \
   static bool pack_bt_size_##nr(const tensor_type *t, size_t *out) { return pack_bt_size(t, nr, out); }                       \
   static void pack_bt_##nr(const tensor_type *t, const void *plain, void *packed) { pack_bt(t, plain, packed, nr); }          \
-  static void unpack_bt_##nr(const tensor_type *t, const void *packed, void *plain) { unpack_bt(t, packed, plain, nr); }
+  static void unpack_bt_##nr(const tensor_type *t, const void *packed, void *plain) { unpack_bt(t, packed, plain, nr); }      \
+  static bool winograd_size_##nr(const tensor_type *t, size_t *out) { return winograd_pack_size(t, nr, out); }                \
+  static void winograd_pack_##nr(const tensor_type *t, const void *plain, void *packed) {                                     \
+    winograd_pack(t, plain, packed, nr);                                                                                      \
+  }                                                                                                                           \
+  static void winograd_unpack_##nr(const tensor_type *t, const void *packed, void *plain) {                                   \
+    winograd_unpack(t, packed, plain, nr);                                                                                    \
+  }
 GEMM_PACKING(32)
 GEMM_PACKING(16)
 GEMM_PACKING(4)
@@ -157,6 +165,9 @@ const packing cpu_packings[] = {
     {"gemm_b:32", pack_b_size_32, pack_b_32, unpack_b_32},     {"gemm_b:16", pack_b_size_16, pack_b_16, unpack_b_16},
     {"gemm_b:4", pack_b_size_4, pack_b_4, unpack_b_4},         {"gemm_bt:32", pack_bt_size_32, pack_bt_32, unpack_bt_32},
     {"gemm_bt:16", pack_bt_size_16, pack_bt_16, unpack_bt_16}, {"gemm_bt:4", pack_bt_size_4, pack_bt_4, unpack_bt_4},
+    {"winograd:32", winograd_size_32, winograd_pack_32, winograd_unpack_32},
+    {"winograd:16", winograd_size_16, winograd_pack_16, winograd_unpack_16},
+    {"winograd:4", winograd_size_4, winograd_pack_4, winograd_unpack_4},
     {"taps_first", taps_first_size, taps_first_pack, taps_first_unpack},
     {NULL, NULL, NULL, NULL},
 };
