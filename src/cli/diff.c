@@ -5,6 +5,7 @@
 
 #include "build_options.h"
 #include "cli.h"
+#include "layers.h"
 
 typedef struct outputs { /* one run's results */
   kiln_engine *engine;
@@ -89,7 +90,19 @@ static int diff_outputs(const outputs *mine, const outputs *truth, double tolera
   return result;
 }
 
-static int diff(const char *model, const char *engine, build_options *b, int n_args, char **args, double tolerance) {
+static kiln_status build(const char *model, const kiln_build_options *options, bool layers, kiln_engine **out) {
+  return layers ? layers_build(model, options, out) : kiln_engine_build(model, options, out);
+}
+
+typedef struct diff_options {
+  const char *model, *engine; /* engine NULL: built too */
+  int n_args;
+  char **args;
+  double tolerance;
+  bool layers;
+} diff_options;
+
+static int diff(const diff_options *o, const build_options *b) {
   outputs mine = {0}, truth = {0};
   cli_tensor *inputs = calloc(CLI_MAX_IO, sizeof *inputs);
   size_t n_in = 0;
@@ -98,18 +111,18 @@ static int diff(const char *model, const char *engine, build_options *b, int n_a
   reference.target = "reference";
   if (!inputs)
     cli_error(CLI_FAILED, "out of memory");
-  else if (kiln_engine_build(model, &reference, &truth.engine) != KILN_OK)
+  else if (build(o->model, &reference, o->layers, &truth.engine) != KILN_OK)
     cli_fail();
-  else if ((engine ? kiln_engine_open(engine, &mine.engine) : kiln_engine_build(model, &b->options, &mine.engine)) !=
-           KILN_OK)
+  else if ((o->engine ? kiln_engine_open(o->engine, &mine.engine)
+                      : build(o->model, &b->options, o->layers, &mine.engine)) != KILN_OK)
     cli_fail();
   else {
     cli_progress_end();
-    if (cli_inputs_create(truth.engine, n_args, args, true, inputs, &n_in) && outputs_run(&truth, inputs, n_in) &&
+    if (cli_inputs_create(truth.engine, o->n_args, o->args, true, inputs, &n_in) && outputs_run(&truth, inputs, n_in) &&
         outputs_run(&mine, inputs, n_in)) {
       printf("%s against reference, tolerance %.3g of each output's largest magnitude\n",
-             kiln_engine_target(mine.engine), tolerance);
-      result = diff_outputs(&mine, &truth, tolerance);
+             kiln_engine_target(mine.engine), o->tolerance);
+      result = diff_outputs(&mine, &truth, o->tolerance);
     }
   }
   outputs_free(&mine);
@@ -120,22 +133,25 @@ static int diff(const char *model, const char *engine, build_options *b, int n_a
 }
 
 static int run(int argc, char **argv) {
-  enum { OPT_TOLERANCE = OPT_OWN, OPT_DATA };
+  enum { OPT_TOLERANCE = OPT_OWN, OPT_DATA, OPT_LAYERS };
   static const struct option options[] = {BUILD_OPTIONS,
                                           {"tolerance", required_argument, NULL, OPT_TOLERANCE},
                                           {"data", required_argument, NULL, OPT_DATA},
+                                          {"layers", no_argument, NULL, OPT_LAYERS},
                                           {NULL, 0, NULL, 0}};
   build_options b;
   build_options_init(&b);
   char *args[CLI_MAX_IO];
-  double tolerance = 1e-4;
-  int n_args = 0, option, result = CLI_USAGE;
+  diff_options o = {.args = args, .tolerance = 1e-4};
+  int option, result = CLI_USAGE;
   while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
     const int used = build_options_parse(&b, option, optarg);
     if (option == OPT_TOLERANCE) {
-      if (!cli_parse_seconds(optarg, "--tolerance", &tolerance)) goto done;
-    } else if (option == OPT_DATA && n_args < CLI_MAX_IO) {
-      args[n_args++] = optarg;
+      if (!cli_parse_seconds(optarg, "--tolerance", &o.tolerance)) goto done;
+    } else if (option == OPT_DATA && o.n_args < CLI_MAX_IO) {
+      args[o.n_args++] = optarg;
+    } else if (option == OPT_LAYERS) {
+      o.layers = true;
     } else if (used <= 0) {
       if (used == 0) cli_usage(&cli_diff);
       goto done;
@@ -146,8 +162,13 @@ static int run(int argc, char **argv) {
     cli_usage(&cli_diff);
     goto done;
   }
-  if (!build_options_finish(&b)) goto done;
-  result = diff(argv[optind], argc - optind == 2 ? argv[optind + 1] : NULL, &b, n_args, args, tolerance);
+  o.model = argv[optind];
+  o.engine = argc - optind == 2 ? argv[optind + 1] : NULL;
+  if (o.engine && o.layers) {
+    cli_error(CLI_USAGE, "--layers builds the model itself: an engine does not keep its intermediate values");
+    goto done;
+  }
+  if (build_options_finish(&b)) result = diff(&o, &b);
 done:
   build_options_free(&b);
   return result;
@@ -155,10 +176,11 @@ done:
 
 const cli_command cli_diff = {
     "diff", "compare an engine's results with the reference backend's",
-    "Usage: kiln diff MODEL [ENGINE] [--data NAME=FILE.npy ...] [--tolerance T] [BUILD OPTIONS]\n\n"
-    "Builds MODEL for the reference backend (plain loops in double precision) and for the target, or opens ENGINE, "
-    "runs both on\n"
-    "the same inputs and prints the error of each output. Exit status 1 if one is above the tolerance.\n\nOptions:\n"
+    "Usage: kiln diff MODEL [ENGINE] [--layers] [--data NAME=FILE.npy ...] [--tolerance T] [BUILD OPTIONS]\n\n"
+    "Builds MODEL for the reference backend (plain loops in double precision) and for the target, or opens\n"
+    "ENGINE, runs both on the same inputs and prints the error of each output. Exit status 1 if one is above\n"
+    "the tolerance.\n\nOptions:\n"
+    "  --layers               compare every intermediate value (fused kernels then run apart)\n"
     "  --data NAME=FILE.npy   an input's data, or NAME=SHAPE for random data of that shape (default: random)\n"
     "  --tolerance T          allowed error, relative to each output's largest magnitude (default: 1e-4)\n"
     "  and those of 'kiln build', such as --target cpu:avx2\n",
