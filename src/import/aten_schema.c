@@ -347,6 +347,15 @@ static const aten_schema *resolve_python(const char *name, const char *overload)
   return NULL;
 }
 
+/* Methods that give the tensor itself another shape. Programs refer to the result of such a call from then on, never to the
+ * argument, so they are the view that their functional form makes. */
+static bool only_reshapes(const char *functional) {
+  static const char *const names[] = {"aten::squeeze", "aten::unsqueeze", "aten::transpose", "aten::t", "aten::swapaxes", "aten::swapdims"};
+  for (size_t i = 0; i < KILN_COUNT(names); i++)
+    if (str_eq(functional, names[i])) return true;
+  return false;
+}
+
 const aten_schema *aten_resolve(const char *name, const char *overload, bool *out_in_place) {
   *out_in_place = false;
   const size_t n = strlen(name);
@@ -365,7 +374,7 @@ const aten_schema *aten_resolve(const char *name, const char *overload, bool *ou
   memcpy(functional, name, n - 1);
   functional[n - 1] = 0;
   s = aten_find_overload(functional, overload);
-  *out_in_place = s != NULL;
+  *out_in_place = s != NULL && !only_reshapes(functional);
   return s;
 }
 

@@ -3,7 +3,8 @@
 
 #include "import/export_internal.h"
 
-enum { MAX_TARGET = 200, MAX_RESULTS = 16, MAX_SUBGRAPHS = 32, MAX_LISTED = 100 };
+enum { MAX_TARGET = 200, MAX_RESULTS = 16, MAX_OPERANDS = 64, MAX_SUBGRAPHS = 32, MAX_LISTED = 100 };
+#define COND "torch.ops.higher_order.cond"
 
 /* ---- where a node comes from --------------------------------------------------------------------------------------------- */
 
@@ -152,7 +153,7 @@ static kiln_status survey_graph(survey *u, const json_t *g, int depth) {
     const char *target;
     bool in_place;
     KILN_TRY(pt2_string(entry, "target", "node", &target));
-    if (!pt2_is_symbol_target(target) && wrapper_argument(target) < 0 && !resolve(target, &in_place)) {
+    if (!pt2_is_symbol_target(target) && wrapper_argument(target) < 0 && !str_eq(target, COND) && !resolve(target, &in_place)) {
       KILN_TRY(aten_init()); /* no row, or no table? */
       KILN_TRY(survey_add(u, entry, target));
     }
@@ -308,64 +309,156 @@ static kiln_status operator_node(pt2 *p, scope *s, const json_t *entry, const ch
 
 /* ---- subgraphs ------------------------------------------------------------------------------------------------------------------ */
 
-static kiln_status bind_inputs(pt2 *p, scope *outer, scope *inner, const json_t *inputs, size_t first) {
+typedef struct values {
+  ivalue *items;
+  int32_t count;
+} values;
+
+static kiln_status bind_inputs(pt2 *p, scope *inner, const values *given) {
   const json_t *names;
   KILN_TRY(pt2_array(inner->graph, "inputs", "subgraph", &names));
-  if (json_array_size(names) + first != json_array_size(inputs))
-    return KILN_FAIL(KILN_INVALID_FILE, "model.json: a subgraph with %zu inputs is given %zu", json_array_size(names), json_array_size(inputs) - first);
-  for (size_t i = 0; i < json_array_size(names); i++) {
-    ivalue v;
+  if (json_array_size(names) != (size_t)given->count)
+    return KILN_FAIL(KILN_INVALID_FILE, "model.json: a subgraph with %zu inputs is given %d", json_array_size(names), given->count);
+  for (int32_t i = 0; i < given->count; i++) {
     const char *kind;
     const json_t *name;
-    KILN_TRY(pt2_argument(p, outer, json_object_get(json_array_get(inputs, first + i), "arg"), &v));
-    KILN_TRY(pt2_union(json_array_get(names, i), "subgraph input", &kind, &name));
+    KILN_TRY(pt2_union(json_array_get(names, (size_t)i), "subgraph input", &kind, &name));
     const char *s = json_string_value(json_object_get(name, str_eq(kind, "as_tensor") ? "name" : "as_name"));
-    if (s) KILN_TRY(pt2_define(p, inner, s, v));
+    if (s) KILN_TRY(pt2_define(p, inner, s, given->items[i]));
   }
   return KILN_OK;
 }
 
-static kiln_status run_subgraph(pt2 *p, scope *outer, const json_t *entry, const json_t *inputs, size_t at, scope *inner) {
-  const json_t *results;
-  ivalue values[MAX_RESULTS];
-  KILN_TRY(bind_inputs(p, outer, inner, inputs, at + 1));
-  const builder saved = p->b;
+/* Runs the nodes of a subgraph where p->b points, and gives its outputs. */
+static kiln_status run_subgraph(pt2 *p, scope *inner, const values *given, values *results) {
+  const json_t *outputs;
+  KILN_TRY(bind_inputs(p, inner, given));
   KILN_TRY(pt2_nodes(p, inner));
-  p->b = saved;
-  KILN_TRY(pt2_array(inner->graph, "outputs", "subgraph", &results));
-  const size_t n = json_array_size(results);
+  KILN_TRY(pt2_array(inner->graph, "outputs", "subgraph", &outputs));
+  const size_t n = json_array_size(outputs);
   if (n > MAX_RESULTS) return KILN_FAIL(KILN_UNSUPPORTED, "a subgraph with more than %d outputs", MAX_RESULTS);
-  for (size_t i = 0; i < n; i++) KILN_TRY(pt2_argument(p, inner, json_array_get(results, i), &values[i]));
-  /* Several results are one output of kind as_tensors, or several of kind as_tensor. */
+  results->count = (int32_t)n;
+  for (size_t i = 0; i < n; i++) KILN_TRY(pt2_argument(p, inner, json_array_get(outputs, i), &results->items[i]));
+  return KILN_OK;
+}
+
+static kiln_status inline_subgraph(pt2 *p, scope *outer, const json_t *graph_argument, const values *given, values *results) {
+  const json_t *g;
+  KILN_TRY(pt2_object(json_object_get(graph_argument, "as_graph"), "graph", "subgraph", &g));
+  if (p->depth == MAX_SUBGRAPHS) return KILN_FAIL(KILN_INVALID_FILE, "model.json: subgraphs are nested more than %d deep", MAX_SUBGRAPHS);
+  scope inner = {.graph = g, .parent = outer};
+  const builder saved = p->b;
+  p->depth++;
+  const kiln_status status = run_subgraph(p, &inner, given, results);
+  p->depth--;
+  p->b.path = saved.path;
+  p->b.source = saved.source;
+  map_free(&inner.values);
+  return status;
+}
+
+/* Several results are one output of kind as_tensors, or several of kind as_tensor. */
+static kiln_status define_all(pt2 *p, scope *s, const json_t *entry, const values *results) {
   const json_t *outputs;
   KILN_TRY(pt2_array(entry, "outputs", "node", &outputs));
-  if (json_array_size(outputs) == 1 && json_object_get(json_array_get(outputs, 0), "as_tensors")) {
-    ivalue list = {.kind = IV_LIST, .count = (int32_t)n};
-    list.u.items = values;
-    return define_results(p, outer, entry, &list, 1);
-  }
-  return define_results(p, outer, entry, values, (int)n);
+  if (json_array_size(outputs) != 1 || !json_object_get(json_array_get(outputs, 0), "as_tensors"))
+    return define_results(p, s, entry, results->items, results->count);
+  ivalue list = {.kind = IV_LIST, .count = results->count};
+  list.u.items = results->items;
+  return define_results(p, s, entry, &list, 1);
+}
+
+static const json_t *argument_of(const json_t *inputs, size_t at) { return json_object_get(json_array_get(inputs, at), "arg"); }
+
+static kiln_status check_autocast(const json_t *inputs) { /* arguments: device, dtype, enabled, cache */
+  const char *device = json_string_value(json_object_get(argument_of(inputs, 0), "as_string"));
+  if (json_is_false(json_object_get(argument_of(inputs, 2), "as_bool")) || str_eq(device, "cuda")) return KILN_OK;
+  return KILN_FAIL(KILN_UNSUPPORTED, "torch.autocast(enabled=True) inside the model is not supported; export it in fp32, or decomposed with "
+                                     "run_decompositions()");
 }
 
 static kiln_status wrapper_node(pt2 *p, scope *s, const json_t *entry, const char *target, size_t at) {
   const json_t *inputs;
+  ivalue room[MAX_RESULTS];
+  values given = {0}, results = {room, 0};
   KILN_TRY(pt2_array(entry, "inputs", "node", &inputs));
-  while (at < json_array_size(inputs) && !json_object_get(json_object_get(json_array_get(inputs, at), "arg"), "as_graph")) at++;
-  const json_t *sub = json_object_get(json_object_get(json_array_get(inputs, at), "arg"), "as_graph"), *g;
-  if (str_ends(target, "wrap_with_autocast")) { /* arguments: device, dtype, enabled, cache */
-    const char *device = json_string_value(json_object_get(json_object_get(json_array_get(inputs, 0), "arg"), "as_string"));
-    const json_t *enabled = json_object_get(json_object_get(json_array_get(inputs, 2), "arg"), "as_bool");
-    if (!json_is_false(enabled) && !str_eq(device, "cuda"))
-      return KILN_FAIL(KILN_UNSUPPORTED, "torch.autocast(enabled=True) inside the model is not supported; export it in fp32, or decomposed with "
-                                         "run_decompositions()");
+  if (str_ends(target, "wrap_with_autocast")) KILN_TRY(check_autocast(inputs));
+  const size_t n = json_array_size(inputs);
+  given.items = ARENA_ARRAY(&p->arena, ivalue, n + 1);
+  if (!given.items) return KILN_NO_MEMORY("import");
+  for (size_t i = at + 1; i < n; i++) KILN_TRY(pt2_argument(p, s, argument_of(inputs, i), &given.items[given.count++]));
+  KILN_TRY(inline_subgraph(p, s, argument_of(inputs, at), &given, &results));
+  return define_all(p, s, entry, &results);
+}
+
+/* ---- torch.cond -------------------------------------------------------------------------------------------------------------------- */
+
+/* One branch: a block whose parameters stand for the operands. */
+static kiln_status build_branch(pt2 *p, scope *s, const json_t *graph_argument, node *owner, const values *operands, block **out) {
+  block *made = graph_new_block(p->graph, owner);
+  ivalue room[MAX_RESULTS];
+  value *results[MAX_RESULTS];
+  values given = {ARENA_ARRAY(&p->arena, ivalue, operands->count + 1), operands->count}, got = {room, 0};
+  if (!made || !given.items) return KILN_NO_MEMORY("import");
+  const builder saved = p->b;
+  p->b = builder_at_end(made);
+  for (int32_t i = 0; i < operands->count; i++) {
+    value *param = graph_add_param(made, NULL, &node_in(owner, i + 1)->type);
+    given.items[i] = (ivalue){.kind = IV_TENSOR};
+    given.items[i].u.t = param ? lower_tensor(&p->im, param) : NULL;
+    if (!given.items[i].u.t) return KILN_NO_MEMORY("import");
   }
-  KILN_TRY(pt2_object(sub, "graph", "subgraph", &g));
-  if (++p->depth > MAX_SUBGRAPHS) return KILN_FAIL(KILN_INVALID_FILE, "model.json: subgraphs are nested more than %d deep", MAX_SUBGRAPHS);
-  scope inner = {.graph = g, .parent = s};
-  const kiln_status status = run_subgraph(p, s, entry, inputs, at, &inner);
-  map_free(&inner.values);
-  p->depth--;
-  return status;
+  KILN_TRY(inline_subgraph(p, s, graph_argument, &given, &got));
+  for (int32_t i = 0; i < got.count; i++) {
+    results[i] = pt2_number_tensor(p, &got.items[i]);
+    if (!results[i]) return graph_check(p->graph) != KILN_OK ? graph_check(p->graph) : KILN_FAIL(KILN_UNSUPPORTED, "a branch gives something that is no tensor");
+  }
+  block_set_results(made, got.count, results);
+  p->b = saved;
+  *out = made;
+  return KILN_OK;
+}
+
+static kiln_status define_outputs(pt2 *p, scope *s, const json_t *entry, const node *n) {
+  ivalue room[MAX_RESULTS];
+  const values results = {room, n->n_outputs};
+  for (int32_t i = 0; i < n->n_outputs; i++) {
+    room[i] = (ivalue){.kind = IV_TENSOR};
+    room[i].u.t = lower_tensor(&p->im, n->outputs[i]);
+    if (!room[i].u.t) return KILN_NO_MEMORY("import");
+  }
+  return define_all(p, s, entry, &results);
+}
+
+static kiln_status cond_node(pt2 *p, scope *s, const json_t *entry) {
+  const json_t *inputs, *outputs;
+  ivalue room[MAX_RESULTS], condition, list;
+  value *operands[MAX_OPERANDS + 1];
+  values results = {room, 0};
+  KILN_TRY(pt2_array(entry, "inputs", "node", &inputs));
+  if (json_array_size(inputs) != 4) return KILN_FAIL(KILN_INVALID_FILE, "model.json: cond needs a condition, two graphs and a list of operands");
+  KILN_TRY(pt2_argument(p, s, argument_of(inputs, 0), &condition));
+  KILN_TRY(pt2_argument(p, s, argument_of(inputs, 3), &list));
+  if (list.kind != IV_LIST || list.count > MAX_OPERANDS) return KILN_FAIL(KILN_UNSUPPORTED, "cond with operands that are no list of at most %d", MAX_OPERANDS);
+  const values given = {list.u.items, list.count};
+  if (condition.kind == IV_BOOL) { /* decided by sizes */
+    KILN_TRY(inline_subgraph(p, s, argument_of(inputs, condition.u.i ? 1 : 2), &given, &results));
+    return define_all(p, s, entry, &results);
+  }
+  operands[0] = pt2_number_tensor(p, &condition);
+  for (int32_t i = 0; i < list.count; i++) operands[i + 1] = pt2_number_tensor(p, &list.u.items[i]);
+  for (int32_t i = 0; i <= list.count; i++)
+    if (!operands[i]) return graph_check(p->graph) != KILN_OK ? graph_check(p->graph) : KILN_FAIL(KILN_UNSUPPORTED, "cond with an operand that is no tensor");
+  KILN_TRY(pt2_array(json_object_get(json_object_get(argument_of(inputs, 1), "as_graph"), "graph"), "outputs", "branch of cond", &outputs));
+  if (json_array_size(outputs) > MAX_RESULTS) return KILN_FAIL(KILN_UNSUPPORTED, "cond with more than %d outputs", MAX_RESULTS);
+  node *n = node_create(&p->b, op_find("if"), list.count + 1, operands, NO_ATTRS, (int)json_array_size(outputs));
+  block **blocks = ARENA_ARRAY(&p->graph->arena, block *, 2);
+  if (!n || !blocks) return graph_check(p->graph) != KILN_OK ? graph_check(p->graph) : KILN_NO_MEMORY("import");
+  for (int i = 0; i < 2; i++) KILN_TRY_NOTE(build_branch(p, s, argument_of(inputs, (size_t)i + 1), n, &given, &blocks[i]), "in branch %d of cond", i);
+  n->blocks = blocks;
+  n->n_blocks = 2;
+  KILN_TRY(node_infer(n));
+  return define_outputs(p, s, entry, n);
 }
 
 /* ---- all of them ------------------------------------------------------------------------------------------------------------------ */
@@ -373,6 +466,7 @@ static kiln_status wrapper_node(pt2 *p, scope *s, const json_t *entry, const cha
 static kiln_status run_node(pt2 *p, scope *s, const json_t *entry, const char *target) {
   const int graph_argument = wrapper_argument(target);
   if (graph_argument >= 0) return wrapper_node(p, s, entry, target, (size_t)graph_argument);
+  if (str_eq(target, COND)) return cond_node(p, s, entry);
   if (pt2_is_symbol_target(target)) return pt2_symbol_node(p, s, entry, target);
   return operator_node(p, s, entry, target);
 }
