@@ -4,7 +4,7 @@
 
 #include "base/file.h"
 #include "passes/pass.h"
-#include "passes/rules.h"
+#include "passes/rule_files.h"
 
 void pass_dump(const graph *g, const char *name) {
   static int number; /* of dumps in this process; only a file name depends on it */
@@ -19,7 +19,21 @@ void pass_dump(const graph *g, const char *name) {
   text_free(&t);
 }
 
-static kiln_status run_rules(graph *g) { return rules_run(g, portable_rules, portable_rule_count); }
+enum { MAX_RULES = 128 };
+
+size_t portable_rules(rule *out, size_t max) {
+  size_t n = 0;
+#define ADD(name) \
+  for (size_t i = 0; i < name##_rule_count && n < max; i++) out[n++] = name##_rules[i];
+  RULE_FILES(ADD)
+#undef ADD
+  return n;
+}
+
+static kiln_status run_rules(graph *g) {
+  rule rules[MAX_RULES];
+  return rules_run(g, rules, portable_rules(rules, MAX_RULES));
+}
 static kiln_status fold(graph *g) { return pass_constant_fold(g, (size_t)1 << 16); }
 
 typedef struct pass_row {

@@ -1,0 +1,228 @@
+/* Folding of per-channel arithmetic into the weights in front of it.
+ *
+ * An affine map per output channel behind a convolution or linear layer, y = s * (W x + b) + t, is the same layer with weights s * W
+ * and bias s * b + t. Batch norm with constant statistics is such a map: s = gamma / sqrt(var + eps), t = beta - mean * s. The new
+ * weights are written as ordinary nodes and evaluated by constant folding. */
+#include <math.h>
+#include <string.h>
+
+#include "base/memory.h"
+#include "ops/ref.h"
+#include "passes/rule_files.h"
+
+static bool is_op(const node *n, const char *name) { return n && strcmp(n->op->name, name) == 0; }
+static bool is_constant(const value *v) { return v && v->constant && !v->constant->packing; }
+
+/* The conv or linear that makes `v`, if nobody else reads `v` and its weights are constant. */
+static node *layer_behind(const value *v) {
+  node *n = v ? v->producer : NULL;
+  if ((!is_op(n, "conv") && !is_op(n, "linear")) || n->epilogue || value_single_user(v) == NULL || value_is_result(v)) return NULL;
+  if (!is_constant(node_in(n, 1)) || (node_in(n, 2) && !is_constant(node_in(n, 2)))) return NULL;
+  return dtype_is_float(v->type.dtype) ? n : NULL;
+}
+
+/* Which axis of the layer's output has the channels, and how many there are. */
+static int channel_axis(const node *layer) {
+  if (is_op(layer, "linear")) return layer->outputs[0]->type.rank - 1;
+  return node_bool(layer, "channels_last") ? layer->outputs[0]->type.rank - 1 : 1;
+}
+static int64_t channel_count(const node *layer) {
+  const tensor_type *w = &node_in(layer, 1)->type;
+  if (is_op(layer, "conv") && node_bool(layer, "transposed")) return w->dims[1] * node_int(layer, "groups");
+  return w->dims[0];
+}
+
+static value *reshape(builder *b, value *v, int rank, const dim *dims) {
+  return v ? build(b, "reshape", IN(v), ATTRS(A_INTS("shape", dims, rank))) : NULL;
+}
+static value *binary(builder *b, const char *op_name, value *x, value *y) { return x && y ? build(b, op_name, IN(x, y), NO_ATTRS) : NULL; }
+
+/* Weights with each output channel scaled by s[C]. Transposed convolutions have [I, O/groups, k...]: input channels of group g feed
+ * output channels of group g, so the weight is seen as [groups, I/groups, O/groups, k...]. */
+static value *scale_weight(builder *b, const node *layer, value *s) {
+  value *w = node_in(layer, 1);
+  dim shape[KILN_MAX_RANK + 1], scale[KILN_MAX_RANK + 1];
+  const int rank = w->type.rank;
+  if (!is_op(layer, "conv") || !node_bool(layer, "transposed")) {
+    for (int i = 0; i < rank; i++) scale[i] = i == 0 ? w->type.dims[0] : 1;
+    return binary(b, "mul", w, reshape(b, s, rank, scale));
+  }
+  const int64_t groups = node_int(layer, "groups");
+  shape[0] = groups;
+  shape[1] = w->type.dims[0] / groups;
+  scale[0] = groups;
+  scale[1] = 1;
+  for (int i = 1; i < rank; i++) {
+    shape[i + 1] = w->type.dims[i];
+    scale[i + 1] = i == 1 ? w->type.dims[1] : 1;
+  }
+  value *split = binary(b, "mul", reshape(b, w, rank + 1, shape), reshape(b, s, rank + 1, scale));
+  return reshape(b, split, rank, w->type.dims);
+}
+
+/* layer with weights `w` and bias `bias` (either may be the old one), in place of `n`. */
+static bool replace_layer(builder *b, node *n, const node *layer, value *w, value *bias) {
+  const op_schema *s = op_schema_of(layer->op);
+  named_attr attrs[24];
+  for (int32_t i = 0; i < s->n_attrs; i++) attrs[i] = (named_attr){s->attrs[i].name, layer->attrs[i]};
+  b->path = layer->path;
+  b->source = layer->source;
+  value *out = w ? build(b, layer->op->name, IN(node_in(layer, 0), w, bias), s->n_attrs, attrs) : NULL;
+  if (!out) return false;
+  value_replace_uses(n->outputs[0], out);
+  return true;
+}
+
+static value *double_of(builder *b, value *v) { return v ? build(b, "cast", IN(v), ATTRS(A_DTYPE("dtype", KILN_F64))) : NULL; }
+static value *cast_to(builder *b, value *v, kiln_dtype d) { return v ? build(b, "cast", IN(v), ATTRS(A_DTYPE("dtype", d))) : NULL; }
+
+/* s and t of a batch_norm node, in double so that folding rounds once. */
+static bool norm_affine(builder *b, const node *n, value **s, value **t) {
+  for (int i = 1; i < 5; i++) {
+    if (node_in(n, i) && !is_constant(node_in(n, i))) return false;
+  }
+  graph *g = b->graph;
+  value *var = double_of(b, node_in(n, 2)), *mean = double_of(b, node_in(n, 1));
+  value *scale = build(b, "rsqrt", IN(binary(b, "add", var, graph_scalar(g, KILN_F64, node_float(n, "eps")))), NO_ATTRS);
+  if (node_in(n, 3)) scale = binary(b, "mul", scale, double_of(b, node_in(n, 3)));
+  value *shift = scale ? build(b, "neg", IN(binary(b, "mul", mean, scale)), NO_ATTRS) : NULL;
+  if (node_in(n, 4)) shift = binary(b, "add", shift, double_of(b, node_in(n, 4)));
+  *s = scale;
+  *t = shift;
+  return scale && shift;
+}
+
+/* batch_norm(layer(x)) -> layer(x) with other weights */
+static bool fold_norm(builder *b, node *n) {
+  node *layer = layer_behind(node_in(n, 0));
+  value *s = NULL, *t = NULL;
+  if (!layer || channel_axis(layer) != (node_bool(n, "channels_last") ? n->outputs[0]->type.rank - 1 : 1)) return false;
+  if (!norm_affine(b, n, &s, &t)) return false;
+  const kiln_dtype d = n->outputs[0]->type.dtype;
+  value *bias = t;
+  if (node_in(layer, 2)) bias = binary(b, "add", binary(b, "mul", double_of(b, node_in(layer, 2)), s), t);
+  value *w = node_in(layer, 1);
+  value *scaled = scale_weight(b, layer, cast_to(b, s, w->type.dtype));
+  return replace_layer(b, n, layer, scaled, cast_to(b, bias, d));
+}
+
+/* batch_norm(x) alone -> x * s + t */
+static bool norm_to_affine(builder *b, node *n) {
+  const tensor_type *type = &n->outputs[0]->type;
+  value *s = NULL, *t = NULL;
+  if (!dtype_is_float(type->dtype) || layer_behind(node_in(n, 0)) || !norm_affine(b, n, &s, &t)) return false;
+  dim shape[KILN_MAX_RANK];
+  const int axis = node_bool(n, "channels_last") ? type->rank - 1 : 1;
+  for (int i = 0; i < type->rank; i++) shape[i] = i == axis ? s->type.dims[0] : 1;
+  s = reshape(b, cast_to(b, s, type->dtype), type->rank, shape);
+  t = reshape(b, cast_to(b, t, type->dtype), type->rank, shape);
+  value *out = binary(b, "add", binary(b, "mul", node_in(n, 0), s), t);
+  if (!out) return false;
+  value_replace_uses(n->outputs[0], out);
+  return true;
+}
+
+/* ---- constants per channel ------------------------------------------------------------------------------------------------------- */
+
+/* `c` broadcast along everything but the channel axis of the layer's output: then as [C], else NULL. */
+static value *per_channel(builder *b, const node *layer, value *c) {
+  const tensor_type *out = &layer->outputs[0]->type;
+  const int axis = channel_axis(layer);
+  if (!is_constant(c) || c->type.dtype != out->dtype || c->type.rank > out->rank || !dim_is_const(out->dims[axis])) return NULL;
+  const int64_t channels = channel_count(layer);
+  bool all = false;
+  for (int i = 0; i < c->type.rank; i++) {
+    const int at = i + out->rank - c->type.rank;
+    if (c->type.dims[i] == 1) continue;
+    if (at != axis || c->type.dims[i] != channels) return NULL;
+    all = true;
+  }
+  if (all) return reshape(b, c, 1, (dim[]){channels});
+  return build(b, "expand", IN(reshape(b, c, 1, (dim[]){1})), ATTRS(A_INTS("shape", ((dim[]){channels}), 1)));
+}
+
+/* The operand of `n` that is a layer, and the other one. */
+static node *layer_operand(node *n, value **other) {
+  for (int i = 0; i < 2; i++) {
+    node *layer = layer_behind(node_in(n, i));
+    if (layer && type_equal(&layer->outputs[0]->type, &n->outputs[0]->type)) {
+      *other = node_in(n, 1 - i);
+      return layer;
+    }
+  }
+  return NULL;
+}
+
+/* layer(x) + c -> layer(x) with bias b + c */
+static bool fold_add(builder *b, node *n) {
+  value *other = NULL;
+  node *layer = layer_operand(n, &other);
+  if (!layer || !is_constant(other)) return false;
+  value *c = per_channel(b, layer, other);
+  if (!c) return false;
+  if (node_in(layer, 2)) c = binary(b, "add", node_in(layer, 2), c);
+  return c && replace_layer(b, n, layer, node_in(layer, 1), c);
+}
+
+/* layer(x) * c -> layer(x) with weights W * c and bias b * c */
+static bool fold_mul(builder *b, node *n) {
+  value *other = NULL;
+  node *layer = layer_operand(n, &other);
+  if (!layer || !is_constant(other)) return false;
+  value *c = per_channel(b, layer, other);
+  if (!c) return false;
+  value *bias = node_in(layer, 2) ? binary(b, "mul", node_in(layer, 2), c) : NULL;
+  return replace_layer(b, n, layer, scale_weight(b, layer, c), bias);
+}
+
+/* conv(pad0(x)) -> conv(x) with more padding */
+static bool fold_pad(builder *b, node *n) {
+  node *p = node_in(n, 0)->producer;
+  if (!is_op(p, "pad") || strcmp(node_str(p, "mode"), "constant") != 0 || node_float(p, "value") != 0 || node_bool(n, "transposed")) return false;
+  const attr *before = node_attr(p, "before"), *after = node_attr(p, "after");
+  const attr *pad = node_attr(n, "pad"), *pad_end = node_attr(n, "pad_end");
+  const int rank = node_in(n, 0)->type.rank, first = node_bool(n, "channels_last") ? 1 : 2;
+  dim starts[KILN_MAX_RANK], ends[KILN_MAX_RANK];
+  if (before->count != rank || after->count != rank || pad->count != rank - 2 || pad_end->count != rank - 2) return false;
+  for (int i = 0; i < rank; i++) {
+    const bool spatial = i >= first && i < first + rank - 2;
+    const int64_t lo = before->u.ints[i], hi = after->u.ints[i];
+    if (!dim_is_const(lo) || !dim_is_const(hi) || lo < 0 || hi < 0 || (!spatial && (lo || hi))) return false;
+    if (spatial) {
+      starts[i - first] = pad->u.ints[i - first] + lo;
+      ends[i - first] = pad_end->u.ints[i - first] + hi;
+    }
+  }
+  const op_schema *s = op_schema_of(n->op);
+  named_attr attrs[24];
+  for (int32_t i = 0; i < s->n_attrs; i++) {
+    attrs[i] = (named_attr){s->attrs[i].name, n->attrs[i]};
+    if (strcmp(s->attrs[i].name, "pad") == 0) attrs[i].value.u.ints = starts;
+    if (strcmp(s->attrs[i].name, "pad_end") == 0) attrs[i].value.u.ints = ends;
+  }
+  value *out = build(b, "conv", IN(node_in(p, 0), node_in(n, 1), node_in(n, 2)), s->n_attrs, attrs);
+  if (!out) return false;
+  value_replace_uses(n->outputs[0], out);
+  return true;
+}
+
+const rule fold_rules[] = {
+    {"layer+batch_norm", "batch_norm", fold_norm,
+     "kiln.graph 1\nconst %w : f32[2,1,1,1] = {2.0, -3.0}\nconst %m : f32[2] = {0.5, 1.0}\nconst %v : f32[2] = {1.0, 4.0}\n"
+     "input \"x\" %x : f32[1,1,3,2]\n%c = conv(%x, %w, none) {stride=[1, 1], pad=[0, 0], pad_end=[0, 0], dilation=[1, 1], "
+     "output_pad=[0, 0]} : f32[1,2,3,2]\n%y = batch_norm(%c, %m, %v, none, none) {eps=1e-05} : f32[1,2,3,2]\noutput \"y\" %y\n"},
+    {"batch_norm alone", "batch_norm", norm_to_affine,
+     "kiln.graph 1\nconst %m : f32[2] = {0.5, 1.0}\nconst %v : f32[2] = {1.0, 4.0}\ninput \"x\" %x : f32[2,2,3]\n"
+     "%y = batch_norm(%x, %m, %v, %v, %m) {eps=1e-05} : f32[2,2,3]\noutput \"y\" %y\n"},
+    {"layer+constant", "add", fold_add,
+     "kiln.graph 1\nconst %w : f32[2,3] = {1.0, 2.0, 3.0, 4.0, 5.0, 6.0}\nconst %c : f32[2] = {0.5, 1.0}\ninput \"x\" %x : f32[4,3]\n"
+     "%l = linear(%x, %w, none) : f32[4,2]\n%y = add(%c, %l) : f32[4,2]\noutput \"y\" %y\n"},
+    {"layer*constant", "mul", fold_mul,
+     "kiln.graph 1\nconst %w : f32[2,3] = {1.0, 2.0, 3.0, 4.0, 5.0, 6.0}\nconst %c : f32[] = {0.5}\ninput \"x\" %x : f32[4,3]\n"
+     "%l = linear(%x, %w, none) : f32[4,2]\n%y = mul(%l, %c) : f32[4,2]\noutput \"y\" %y\n"},
+    {"pad+conv", "conv", fold_pad,
+     "kiln.graph 1\nconst %w : f32[1,1,3] = {2.0, -3.0, 1.0}\ninput \"x\" %x : f32[1,1,5]\n"
+     "%p = pad(%x) {before=[0, 0, 1], after=[0, 0, 2]} : f32[1,1,8]\n%y = conv(%p, %w, none) {stride=[1], pad=[1], pad_end=[0], "
+     "dilation=[1], output_pad=[0]} : f32[1,1,7]\noutput \"y\" %y\n"},
+};
+const size_t fold_rule_count = KILN_COUNT(fold_rules);

@@ -1,0 +1,202 @@
+/* Operators that models write out by hand, or that torch.export decomposes, put together again: linear layers, activations,
+ * normalizations. One fused operator reads its input once. */
+#include <math.h>
+#include <string.h>
+
+#include "base/memory.h"
+#include "ops/ref.h"
+#include "passes/match.h"
+#include "passes/rule_files.h"
+
+/* ---- linear layers --------------------------------------------------------------------------------------------------------------- */
+
+static bool swaps_last_two(const node *p, int rank) {
+  const attr *order = node_attr(p, "order");
+  for (int i = 0; i < rank; i++) {
+    const int64_t expected = i == rank - 1 ? rank - 2 : i == rank - 2 ? rank - 1 : i;
+    if (order->u.ints[i] != expected) return false;
+  }
+  return order->count == rank && rank >= 2;
+}
+
+/* matmul(a, transpose(b)) -> matmul(a, b, transpose_b) */
+static bool matmul_transposed(builder *b, node *n) {
+  const node *p = producer_of(node_in(n, 1), "permute");
+  if (!p || node_bool(n, "transpose_b") || !swaps_last_two(p, p->outputs[0]->type.rank) || n->epilogue) return false;
+  value *out = build(b, "matmul", IN(node_in(n, 0), node_in(p, 0)), ATTRS(A_BOOL("transpose_b", 1)));
+  return replace(n, out);
+}
+
+/* matmul(x, w) with a constant 2-d w -> linear(x, w^T) */
+static bool matmul_to_linear(builder *b, node *n) {
+  value *w = node_in(n, 1);
+  if (!w->constant || w->constant->packing || w->type.rank != 2 || n->epilogue) return false;
+  if (!node_bool(n, "transpose_b")) w = build(b, "permute", IN(w), ATTRS(A_INTS("order", ((dim[]){1, 0}), 2)));
+  return w && replace(n, build(b, "linear", IN(node_in(n, 0), w, NULL), NO_ATTRS));
+}
+
+/* ---- activations ------------------------------------------------------------------------------------------------------------------ */
+
+/* x * sigmoid(x) -> silu(x) */
+static bool to_silu(builder *b, node *n) {
+  for (int i = 0; i < 2; i++) {
+    const node *s = producer_of(node_in(n, i), "sigmoid");
+    if (s && node_in(s, 0) == node_in(n, 1 - i)) return replace(n, build(b, "silu", IN(node_in(s, 0)), NO_ATTRS));
+  }
+  return false;
+}
+
+/* Factors of a product tree of single-use muls; constants are multiplied into *scale. Returns how many others there are, or -1. */
+static int factors(const value *v, double *scale, value **out, int max, int depth) {
+  double c = 0;
+  if (scalar_constant(v, &c)) {
+    *scale *= c;
+    return 0;
+  }
+  const node *m = producer_of(v, "mul");
+  const node *d = producer_of(v, "div");
+  if (d && scalar_constant(node_in(d, 1), &c) && c != 0 && depth > 0 && depth < 6) {
+    *scale /= c;
+    return factors(node_in(d, 0), scale, out, max, depth + 1);
+  }
+  if (!m || depth >= 6 || (depth > 0 && !only_use(v))) {
+    if (max < 1) return -1;
+    out[0] = (value *)(uintptr_t)v;
+    return 1;
+  }
+  const int a = factors(node_in(m, 0), scale, out, max, depth + 1);
+  if (a < 0) return -1;
+  const int k = factors(node_in(m, 1), scale, out + a, max - a, depth + 1);
+  return k < 0 ? -1 : a + k;
+}
+
+static bool near(double a, double b) { return fabs(a - b) <= 1e-5 * fabs(b); }
+
+/* v = x / sqrt(2) */
+static bool is_scaled(const value *v, const value *x, double expected) {
+  double scale = 1;
+  value *f[2];
+  return factors(v, &scale, f, 2, 1) == 1 && f[0] == x && near(scale, expected);
+}
+
+/* 0.5 * x * (1 + erf(x / sqrt(2))) -> gelu(x) */
+static bool is_erf_gate(const value *v, const value *x) {
+  const value *e = NULL;
+  if (!add_constant(v, 1.0, &e)) return false;
+  const node *erf_node = producer_of(e, "erf");
+  return erf_node && is_scaled(node_in(erf_node, 0), x, 0.70710678118654752);
+}
+
+/* 1 + tanh(sqrt(2/pi) * (x + 0.044715 x^3)) */
+static bool is_tanh_gate(const value *v, const value *x) {
+  const value *e = NULL;
+  double scale = 1;
+  value *f[2];
+  if (!add_constant(v, 1.0, &e)) return false;
+  const node *t = producer_of(e, "tanh");
+  if (!t || factors(node_in(t, 0), &scale, f, 2, 1) != 1 || !near(scale, 0.79788456080286536)) return false;
+  const node *sum = producer_of(f[0], "add");
+  for (int i = 0; sum && i < 2; i++) {
+    double c = 1;
+    value *cube[4];
+    if (node_in(sum, i) != x) continue;
+    const int count = factors(node_in(sum, 1 - i), &c, cube, 4, 1);
+    if (!near(c, 0.044715)) return false;
+    if (count == 3) return cube[0] == x && cube[1] == x && cube[2] == x;
+    const node *p = count == 1 ? producer_of(cube[0], "pow") : NULL;
+    double exponent = 0;
+    return p && node_in(p, 0) == x && scalar_constant(node_in(p, 1), &exponent) && exponent == 3;
+  }
+  return false;
+}
+
+static bool to_gelu(builder *b, node *n) {
+  double scale = 1;
+  value *f[2];
+  if (factors(n->outputs[0], &scale, f, 2, 0) != 2 || !near(scale, 0.5)) return false;
+  for (int i = 0; i < 2; i++) {
+    if (is_erf_gate(f[i], f[1 - i])) return replace(n, build(b, "gelu", IN(f[1 - i]), NO_ATTRS));
+    if (is_tanh_gate(f[i], f[1 - i])) return replace(n, build(b, "gelu_tanh", IN(f[1 - i]), NO_ATTRS));
+  }
+  return false;
+}
+
+/* ---- normalizations ----------------------------------------------------------------------------------------------------------------- */
+
+/* mean over the last dimension, kept */
+static const value *mean_last(const value *v) {
+  const node *m = producer_of(v, "mean");
+  if (!m || !node_bool(m, "keepdim")) return NULL;
+  const attr *axes = node_attr(m, "axes");
+  return axes->count == 1 && axes->u.ints[0] == node_in(m, 0)->type.rank - 1 ? node_in(m, 0) : NULL;
+}
+
+static const value *square_of(const value *v) {
+  const node *p = producer_of(v, "pow"), *q = producer_of(v, "square"), *m = producer_of(v, "mul");
+  double exponent = 0;
+  if (q) return node_in(q, 0);
+  if (p && scalar_constant(node_in(p, 1), &exponent) && exponent == 2) return node_in(p, 0);
+  return m && node_in(m, 0) == node_in(m, 1) ? node_in(m, 0) : NULL;
+}
+
+/* rsqrt(mean(x^2) + eps) */
+static bool inverse_rms(const value *v, const value **x, double *eps) {
+  const node *r = producer_of(v, "rsqrt");
+  const node *sum = r ? producer_of(node_in(r, 0), "add") : NULL;
+  for (int i = 0; sum && i < 2; i++) {
+    const value *squares = mean_last(node_in(sum, i));
+    if (squares && scalar_constant(node_in(sum, 1 - i), eps)) return (*x = square_of(squares)) != NULL;
+  }
+  return false;
+}
+
+static value *rms_norm(builder *b, const value *x, value *gamma, double eps) {
+  return build(b, "rms_norm", IN((value *)(uintptr_t)x, gamma), ATTRS(A_INT("dims", 1), A_FLOAT("eps", eps)));
+}
+
+/* x * rsqrt(mean(x^2) + eps) -> rms_norm(x) */
+static bool to_rms_norm(builder *b, node *n) {
+  for (int i = 0; i < 2; i++) {
+    const value *x = NULL;
+    double eps = 0;
+    if (inverse_rms(node_in(n, i), &x, &eps) && node_in(n, 1 - i) == x && type_equal(&x->type, &n->outputs[0]->type))
+      return replace(n, rms_norm(b, x, NULL, eps));
+  }
+  return false;
+}
+
+/* norm(x) * gamma -> norm(x, gamma), and for layer_norm: + beta */
+static bool norm_gains(builder *b, node *n) {
+  for (int i = 0; i < 2; i++) {
+    const value *v = node_in(n, i);
+    value *c = node_in(n, 1 - i);
+    const node *m = producer_of(v, "rms_norm");
+    if (!m || !only_use(v) || node_in(m, 1) || node_int(m, "dims") != 1 || c->type.rank != 1 || !c->constant) continue;
+    if (c->type.dims[0] != v->type.dims[v->type.rank - 1] || c->type.dtype != v->type.dtype) continue;
+    return replace(n, rms_norm(b, node_in(m, 0), c, node_float(m, "eps")));
+  }
+  return false;
+}
+
+#define X23 "kiln.graph 1\ninput \"x\" %x : f32[2,3]\n"
+
+const rule norm_patterns_rules[] = {
+    {"matmul(transpose)", "matmul", matmul_transposed,
+     X23 "%t = permute(%x) {order=[1, 0]} : f32[3,2]\n%y = matmul(%x, %t) : f32[2,2]\noutput \"y\" %y\n"},
+    {"matmul to linear", "matmul", matmul_to_linear,
+     "kiln.graph 1\nconst %w : f32[3,2] = {1.0, 2.0, 3.0, 4.0, 5.0, 6.0}\ninput \"x\" %x : f32[2,3]\n"
+     "%y = matmul(%x, %w) : f32[2,2]\noutput \"y\" %y\n"},
+    {"silu", "mul", to_silu, X23 "%s = sigmoid(%x) : f32[2,3]\n%y = mul(%x, %s) : f32[2,3]\noutput \"y\" %y\n"},
+    {"gelu", "mul", to_gelu,
+     "kiln.graph 1\nconst %h : f32[] = {0.5}\nconst %r : f32[] = {0.70710677}\nconst %one : f32[] = {1.0}\ninput \"x\" %x : f32[2,3]\n"
+     "%a = mul(%x, %h) : f32[2,3]\n%b = mul(%x, %r) : f32[2,3]\n%c = erf(%b) : f32[2,3]\n%d = add(%c, %one) : f32[2,3]\n"
+     "%y = mul(%a, %d) : f32[2,3]\noutput \"y\" %y\n"},
+    {"rms_norm", "mul", to_rms_norm,
+     "kiln.graph 1\nconst %two : f32[] = {2.0}\nconst %e : f32[] = {1e-05}\ninput \"x\" %x : f32[2,3]\n%s = pow(%x, %two) : f32[2,3]\n"
+     "%m = mean(%s) {axes=[1], keepdim=true} : f32[2,1]\n%a = add(%m, %e) : f32[2,1]\n%r = rsqrt(%a) : f32[2,1]\n"
+     "%y = mul(%x, %r) : f32[2,3]\noutput \"y\" %y\n"},
+    {"rms_norm gain", "mul", norm_gains,
+     "kiln.graph 1\nconst %g : f32[3] = {1.0, 2.0, 3.0}\ninput \"x\" %x : f32[2,3]\n%n = rms_norm(%x, none) {dims=1, eps=1e-05} : f32[2,3]\n"
+     "%y = mul(%g, %n) : f32[2,3]\noutput \"y\" %y\n"},
+};
+const size_t norm_patterns_rule_count = KILN_COUNT(norm_patterns_rules);
