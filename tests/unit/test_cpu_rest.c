@@ -195,6 +195,145 @@ static void test_attention(void **state) {
   check_attention(1, 2, 2, 4, 0, 8, 8, 0, false);
 }
 
+static void test_reductions(void **state) {
+  (void)state;
+  static const char *const names[] = {"sum", "mean", "amax", "amin", "var", "prod", "norm"};
+  const int64_t sets[][3] = {{0, 1, 2}, {2, 0, 0}, {0, 0, 0}, {1, 0, 0}, {0, 2, 0}, {1, 2, 0}};
+  const int counts[] = {3, 1, 1, 1, 2, 2};
+  for (size_t i = 0; i < KILN_COUNT(names); ++i) {
+    for (size_t k = 0; k < KILN_COUNT(counts); ++k) {
+      const named_attr attrs[] = {A_INTS("axes", sets[k], counts[k]), A_BOOL("keepdim", k & 1)};
+      check_op(names[i], INS(F32(5, 7, 67)), 2, attrs, 4e-6);
+      check_op(names[i], INS(F32(2, 300, 129)), 2, attrs, i == 5 ? 1e-4 : 2e-5);
+      if (i == 2 || i == 3) check_op(names[i], INS(F32_SPECIAL(6, 4, 5)), 2, attrs, 0);
+      if (i < 4 && i != 1) check_op(names[i], INS(DT(KILN_I64, -50, 50, 3, 4, 17)), 2, attrs, 0);
+    }
+  }
+  for (int64_t axis = 0; axis < 3; ++axis) {
+    static const char *const places[] = {"argmax", "argmin", "max_index", "min_index"};
+    for (size_t i = 0; i < KILN_COUNT(places); ++i) {
+      check_op(places[i], INS(F32(3, 5, 200)), ATTRS(A_INT("axis", axis)), 0);
+      check_op(places[i], INS(DT(KILN_F32, 0, 4, 3, 70, 200)), ATTRS(A_INT("axis", axis)), 0);
+      check_op(places[i], INS(F32_SPECIAL(3, 5, 90)), ATTRS(A_INT("axis", axis), A_BOOL("keepdim", 1)), 0);
+      check_op(places[i], INS(DT(KILN_I32, -3, 3, 3, 5, 9)), ATTRS(A_INT("axis", axis)), 0);
+    }
+    check_op("any", INS(DT(KILN_BOOL, 0, 2, 3, 5, 9)), ATTRS(A_INTS("axes", &axis, 1)), 0);
+    check_op("all", INS(DT(KILN_F32, 0, 3, 3, 2, 2)), ATTRS(A_INTS("axes", &axis, 1)), 0);
+  }
+}
+
+static void test_pools(void **state) {
+  (void)state;
+  for (int last = 0; last < 2; ++last) {
+    for (int wide = 0; wide < 2; ++wide) {
+      const int64_t c = wide ? 80 : 5;
+      check_in x = F32_SPECIAL(2, c, 13, 11);
+      if (last) x = (check_in)F32_SPECIAL(2, 13, 11, c);
+      const int64_t kernel[] = {3, 2}, stride[] = {2, 1}, pad[] = {1, 1}, dilation[] = {1, 2}, size[] = {4, 3}, one[] = {1, 1};
+      for (int ceil_mode = 0; ceil_mode < 2; ++ceil_mode) {
+        check_op("max_pool", INS(x),
+                 ATTRS(A_INTS("kernel", kernel, 2), A_INTS("stride", stride, 2), A_INTS("pad", pad, 2), A_INTS("dilation", dilation, 2),
+                       A_BOOL("ceil", ceil_mode), A_BOOL("channels_last", last)), 0);
+        for (int include = 0; include < 2; ++include) {
+          x.fill = FILL_NORMAL;
+          check_op("avg_pool", INS(x),
+                   ATTRS(A_INTS("kernel", kernel, 2), A_INTS("stride", stride, 2), A_INTS("pad", pad, 2), A_BOOL("ceil", ceil_mode),
+                         A_BOOL("count_include_pad", include), A_BOOL("channels_last", last)), 2e-6);
+        }
+      }
+      check_op("adaptive_avg_pool", INS(x), ATTRS(A_INTS("size", size, 2), A_BOOL("channels_last", last)), 2e-6);
+      check_op("adaptive_avg_pool", INS(x), ATTRS(A_INTS("size", one, 2), A_BOOL("channels_last", last)), 2e-6);
+    }
+    const int64_t three[] = {3, 3, 3}, two[] = {2, 2, 2}, zero[] = {0, 0, 0}, one[] = {1, 1, 1};
+    check_in line = F32(2, 6, 20), cube = F32(1, 6, 5, 6, 7);
+    check_op("max_pool", INS(line), ATTRS(A_INTS("kernel", three, 1), A_INTS("stride", two, 1), A_INTS("pad", one, 1),
+                                          A_INTS("dilation", one, 1), A_BOOL("channels_last", last)), 0);
+    check_op("avg_pool", INS(cube), ATTRS(A_INTS("kernel", three, 3), A_INTS("stride", two, 3), A_INTS("pad", zero, 3), A_BOOL("channels_last", last)), 2e-6);
+  }
+}
+
+static void test_resize(void **state) {
+  (void)state;
+  static const char *const modes[] = {"nearest", "nearest_exact", "linear", "cubic"};
+  const int64_t sizes[][2] = {{14, 9}, {7, 5}, {3, 2}, {1, 30}};
+  const double scales[] = {0, 0}, given[] = {2.0, 1.7};
+  for (int last = 0; last < 2; ++last) {
+    for (size_t m = 0; m < KILN_COUNT(modes); ++m) {
+      for (size_t i = 0; i < KILN_COUNT(sizes); ++i) {
+        for (int align = 0; align < (m < 2 ? 1 : 2); ++align) {
+          check_in x = F32(2, 19, 7, 5);
+          if (last) x = (check_in)F32(2, 7, 5, 19);
+          check_op("resize", INS(x), ATTRS(A_INTS("size", sizes[i], 2), A_STR("mode", modes[m]), A_BOOL("align_corners", align),
+                                           A_FLOATS("scales", i == 0 ? given : scales, 2), A_BOOL("channels_last", last)), 4e-6);
+        }
+      }
+      const int64_t long_size[] = {33};
+      check_op("resize", INS(F32(2, 3, 10)), ATTRS(A_INTS("size", long_size, 1), A_STR("mode", modes[m]), A_FLOATS("scales", scales, 1), A_BOOL("channels_last", 0)), 4e-6);
+    }
+  }
+}
+
+static void test_indexing(void **state) {
+  (void)state;
+  static const kiln_dtype dtypes[] = {KILN_F32, KILN_F16, KILN_BOOL, KILN_I64};
+  const int64_t zero[] = {0}, zero_one[] = {0, 1}, one_two[] = {1, 2}, apart[] = {0, 2};
+  for (size_t i = 0; i < KILN_COUNT(dtypes); ++i) {
+    const kiln_dtype d = dtypes[i];
+    check_op("embedding", INS(DT(d, 0, 90, 30, 17), DT(KILN_I64, 0, 30, 4, 9)), NO_ATTRS, 0);
+    check_op("embedding", INS(DT(d, 0, 90, 30, 64), DT(KILN_I32, 0, 30, 700)), NO_ATTRS, 0);
+    for (int64_t axis = 0; axis < 3; ++axis) {
+      check_op("index_select", INS(DT(d, 0, 90, 4, 5, 6), DT(KILN_I64, 0, 4, 7)), ATTRS(A_INT("axis", axis)), 0);
+      check_op("gather", INS(DT(d, 0, 90, 4, 5, 6), DT(KILN_I64, 0, 4, 3, 4, 5)), ATTRS(A_INT("axis", axis)), 0);
+      check_op("scatter", INS(DT(d, 0, 90, 4, 5, 6), DT(KILN_I64, 0, 4, 3, 4, 5), DT(d, 0, 90, 3, 4, 5)), ATTRS(A_INT("axis", axis)), 0);
+      check_op("slice_scatter", INS(DT(d, 0, 90, 9, 9, 9), DT(d, 0, 90, axis == 0 ? 3 : 9, axis == 1 ? 3 : 9, axis == 2 ? 3 : 9)),
+               ATTRS(A_INT("axis", axis), A_INT("start", 2), A_INT("end", 8), A_INT("step", 2)), 0);
+    }
+    check_op("index", INS(DT(d, 0, 90, 9, 7), DT(KILN_I64, -9, 9, 2, 5)), ATTRS(A_INTS("axes", zero, 1)), 0);
+    check_op("index", INS(DT(d, 0, 90, 9, 7, 3), DT(KILN_I64, -7, 7, 5, 1), DT(KILN_I64, -7, 7, 4)), ATTRS(A_INTS("axes", zero_one, 2)), 0);
+    check_op("index", INS(DT(d, 0, 90, 2, 9, 7, 3), DT(KILN_I64, -7, 7, 5), DT(KILN_I64, -7, 7, 5)), ATTRS(A_INTS("axes", one_two, 2)), 0);
+    check_op("index", INS(DT(d, 0, 90, 3, 2, 4, 5), DT(KILN_I64, -3, 3, 6), DT(KILN_I64, -3, 3, 1)), ATTRS(A_INTS("axes", apart, 2)), 0);
+    check_op("index_put", INS(DT(d, 0, 90, 3, 2, 4), DT(d, 0, 90, 4), DT(KILN_I64, -3, 3, 6)), ATTRS(A_INTS("axes", zero, 1)), 0);
+  }
+  check_op("index_put", INS(F32(3, 2, 4), F32(6, 1, 4), DT(KILN_I64, -3, 3, 6)), ATTRS(A_INTS("axes", zero, 1), A_BOOL("accumulate", 1)), 4e-6);
+  check_op("scatter", INS(F32(3, 50), DT(KILN_I64, 0, 3, 9, 50), F32(9, 50)), ATTRS(A_INT("axis", 0), A_STR("reduce", "add")), 4e-6);
+}
+
+/* An index out of range is an error, not a read. */
+static void test_bad_index(void **state) {
+  (void)state;
+  check_case c = {0};
+  const check_in in[] = {F32(30, 17), DT(KILN_I64, 0, 30, 4)};
+  value *inputs[2];
+  assert_int_equal(graph_create(&c.g), KILN_OK);
+  for (int i = 0; i < 2; ++i) inputs[i] = check_input(&c, i, &in[i]);
+  builder b = builder_at_end(&c.g->body);
+  check_finish(&c, build_node(&b, "embedding", 2, inputs, NO_ATTRS), in, 2, 0);
+  const int64_t bad[] = {-1, 30, INT64_MIN, INT64_MAX};
+  for (size_t i = 0; i < KILN_COUNT(bad); ++i) {
+    ((int64_t *)c.in[1].data)[2] = bad[i];
+    const kernel *k = kernel_find("embedding", "embedding.copy");
+    assert_non_null(k);
+    assert_int_equal(check_run(&c, k, 1, 0, false, false), KILN_INVALID_ARGUMENT);
+  }
+  check_free(&c);
+}
+
+static void test_sorts(void **state) {
+  (void)state;
+  for (int64_t axis = 0; axis < 2; ++axis) {
+    for (int down = 0; down < 2; ++down) {
+      check_op("sort", INS(F32_SPECIAL(20, 33)), ATTRS(A_INT("axis", axis), A_BOOL("descending", down)), 0);
+      check_op("sort", INS(DT(KILN_I64, -5, 5, 20, 33)), ATTRS(A_INT("axis", axis), A_BOOL("descending", down)), 0);
+      check_op("topk", INS(F32_SPECIAL(20, 33)), ATTRS(A_INT("k", 7), A_INT("axis", axis), A_BOOL("largest", down)), 0);
+      check_op("topk", INS(DT(KILN_I32, -5, 5, 200, 300)), ATTRS(A_INT("k", 150), A_INT("axis", axis), A_BOOL("largest", down)), 0);
+    }
+    check_op("cumsum", INS(F32(20, 33)), ATTRS(A_INT("axis", axis)), 4e-6);
+    check_op("cumsum", INS(DT(KILN_I64, -5, 5, 20, 33)), ATTRS(A_INT("axis", axis)), 0);
+  }
+  check_op("arange", 0, NULL, ATTRS(A_FLOAT("start", -3.0), A_FLOAT("step", 0.5), A_INT("count", 41), A_DTYPE("dtype", KILN_F32)), 0);
+  check_op("arange", 0, NULL, ATTRS(A_FLOAT("start", 5.0), A_FLOAT("step", 3.0), A_INT("count", 41), A_DTYPE("dtype", KILN_I64)), 0);
+}
+
 int main(void) {
   if (ops_init() != KILN_OK) return fprintf(stderr, "%s\n", error_text()), 1;
   const struct CMUnitTest tests[] = {
@@ -203,6 +342,8 @@ int main(void) {
       cmocka_unit_test(test_pointwise_chain), cmocka_unit_test(test_softmax),
       cmocka_unit_test(test_norms), cmocka_unit_test(test_copies),
       cmocka_unit_test(test_attention),
+      cmocka_unit_test(test_reductions), cmocka_unit_test(test_pools), cmocka_unit_test(test_resize),
+      cmocka_unit_test(test_indexing), cmocka_unit_test(test_bad_index), cmocka_unit_test(test_sorts),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -56,15 +56,14 @@ static void softmax_rows(void *user, int64_t begin, int64_t end, int worker) {
     const float *x = j->x + r * j->n;
     float *y = j->y + r * j->n;
     const float max = softmax_max(x, j->n), sum = softmax_exp_sum(x, j->log ? NULL : y, j->n, max);
-    const float shift = max + logf(sum);
-    const vf a = vf_set1(j->log ? shift : 1.0f / sum);
+    const vf a = vf_set1(j->log ? logf(sum) : 1.0f / sum), m = vf_set1(max);
     int64_t i = 0;
     for (; i + VF <= j->n; i += VF) {
-      vf_store(y + i, j->log ? vf_sub(vf_load(x + i), a) : vf_mul(vf_load(y + i), a));
+      vf_store(y + i, j->log ? vf_sub(vf_sub(vf_load(x + i), m), a) : vf_mul(vf_load(y + i), a));
     }
     if (i < j->n) {
       const vm tail = vf_tail(j->n - i);
-      vf_store_mask(y + i, tail, j->log ? vf_sub(vf_load_mask(x + i, tail), a) : vf_mul(vf_load_mask(y + i, tail), a));
+      vf_store_mask(y + i, tail, j->log ? vf_sub(vf_sub(vf_load_mask(x + i, tail), m), a) : vf_mul(vf_load_mask(y + i, tail), a));
     }
   }
 }
@@ -84,9 +83,9 @@ static void softmax_column(const softmax_job *j, int64_t at, vm tail) {
     float sums[VF];
     vf_store(sums, s);
     for (int i = 0; i < VF; ++i) sums[i] = logf(sums[i]);
-    const vf shift = vf_add(m, vf_load(sums));
+    const vf a = vf_load(sums);
     for (int64_t k = 0; k < j->n; ++k) {
-      vf_store_mask(y + k * j->inner, tail, vf_sub(vf_load_mask(x + k * j->inner, tail), shift));
+      vf_store_mask(y + k * j->inner, tail, vf_sub(vf_sub(vf_load_mask(x + k * j->inner, tail), m), a));
     }
   } else {
     const vf a = vf_div(vf_set1(1.0f), s);
