@@ -115,13 +115,13 @@ static void winograd_schedule(winograd_state *s, int64_t threads) {
   const conv_geometry *g = &s->g;
   const int64_t c = g->in_channels, o = g->out_channels, mr = s->gemm->mr, nr = s->gemm->nr, l2 = (int64_t)cpu_l2_bytes();
   const int64_t panels = div_up(o, nr), weights = WINOGRAD_PLANES * c * o * 4;
-  int64_t block = max_i64(1, l2 / 2 / (WINOGRAD_PLANES * c * 4) / mr) * mr;
-  block = min_i64(block, 4 * mr);
+  int64_t per_task = max_i64(1, l2 / 2 / (WINOGRAD_PLANES * c * 4) / mr) * mr;
+  per_task = min_i64(per_task, 4 * mr);
   /* Enough blocks for all threads to end together. */
-  while (block > mr && div_up(s->tiles, block) < 3 * threads) block -= mr;
-  if (div_up(s->tiles, block) < 3 * threads) block = max_i64(1, div_up(s->tiles, min_i64(threads, s->tiles)));
-  block = min_i64(block, 4 * mr);
-  const double traffic_apart = weights <= l2 / 2 ? 0.0 : (double)div_up(s->tiles, block) * (double)weights;
+  while (per_task > mr && div_up(s->tiles, per_task) < 3 * threads) per_task -= mr;
+  if (div_up(s->tiles, per_task) < 3 * threads) per_task = max_i64(1, div_up(s->tiles, min_i64(threads, s->tiles)));
+  per_task = min_i64(per_task, 4 * mr);
+  const double traffic_apart = weights <= l2 / 2 ? 0.0 : (double)div_up(s->tiles, per_task) * (double)weights;
   const double traffic_shared = (double)weights + 2.0 * WINOGRAD_PLANES * 4.0 * (double)s->tiles * (double)(c + o);
   s->shared = traffic_apart > traffic_shared;
   if (s->shared) {
@@ -130,8 +130,8 @@ static void winograd_schedule(winograd_state *s, int64_t threads) {
     s->n_block = div_up(panels, max_i64(1, s->n_tasks)) * nr;
     s->group = max_i64(1, min_i64(8, div_up(s->tiles, 4 * threads)));
   } else {
-    s->block = block;
-    s->n_block = min_i64(panels, max_i64(1, l2 / 4 / (WINOGRAD_PLANES * block * 4) / nr)) * nr;
+    s->block = per_task;
+    s->n_block = min_i64(panels, max_i64(1, l2 / 4 / (WINOGRAD_PLANES * per_task * 4) / nr)) * nr;
   }
   s->n_tasks = div_up(max_i64(1, o), max_i64(1, s->n_block));
   s->v_plane = odd_lines(s->block * c);
