@@ -112,7 +112,7 @@ static const op rows[] = {
      .ref = log_softmax_ref,
      .torch = torch_log_softmax,
      .cases = cases_softmax,
-     .tolerance = 2e-6f},
+     .tolerance = 1e-5f},
 };
 
 OP_FAMILY(ops_softmax, rows);
