@@ -6,11 +6,12 @@ and live models. This file only decides what to export with: example tensors, an
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import io
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Callable, Optional, Union
 
 import torch
@@ -208,7 +209,7 @@ def _export(
     specs = _specs(leaves) if dynamic else []
     args, kwargs = pytree.tree_map(_example, (args, kwargs), is_leaf=_is_input)
     try:
-        with torch.no_grad(), warnings.catch_warnings():
+        with torch.no_grad(), _recurrent_shapes(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             program = torch.export.export(model, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False)
     except Exception as error:
@@ -220,6 +221,48 @@ def _export(
     if dynamic:
         _widen(program, leaves)
     return program, specs
+
+
+def _lstm_shapes(x: torch.Tensor, hx: list[torch.Tensor], *rest: Any) -> tuple[torch.Tensor, ...]:
+    """(output, h_n, c_n) of aten::lstm.input, of the right shapes."""
+    bidirectional = rest[5]
+    width = hx[0].shape[-1] * (2 if bidirectional else 1)
+    return x.new_empty((*x.shape[:-1], width)), torch.empty_like(hx[0]), torch.empty_like(hx[1])
+
+
+def _rnn_shapes(x: torch.Tensor, hx: torch.Tensor, *rest: Any) -> tuple[torch.Tensor, ...]:
+    """(output, h_n) of aten::gru.input and its simpler relatives, of the right shapes."""
+    bidirectional = rest[5]
+    return x.new_empty((*x.shape[:-1], hx.shape[-1] * (2 if bidirectional else 1))), torch.empty_like(hx)
+
+
+@contextlib.contextmanager
+def _recurrent_shapes() -> Iterator[None]:
+    """Lets torch.export keep recurrent layers whole when the sequence length may vary.
+
+    It takes the shapes of their results from their decompositions, which are loops over the sequence and so would fix its length.
+    The decompositions here give the shapes alone.
+    """
+    from torch._decomp import decomposition_table
+
+    aten, key = torch.ops.aten, torch._C.DispatchKey.CompositeImplicitAutograd
+    shapes = {aten.lstm.input: _lstm_shapes, aten.gru.input: _rnn_shapes}
+    shapes.update({aten.rnn_tanh.input: _rnn_shapes, aten.rnn_relu.input: _rnn_shapes})
+    saved = [
+        (op, table, entry, table.get(entry)) for op in shapes for table, entry in ((decomposition_table, op), (op.py_kernels, key))
+    ]
+    try:
+        for op, table, entry, _ in saved:
+            table[entry] = shapes[op]
+            op._dispatch_cache.clear()
+        yield
+    finally:
+        for op, table, entry, value in saved:
+            if value is None:
+                table.pop(entry, None)
+            else:
+                table[entry] = value
+            op._dispatch_cache.clear()
 
 
 def _widen(program: torch.export.ExportedProgram, leaves: list[Any]) -> None:

@@ -355,6 +355,7 @@ _add(
             kiln.Input(min_shape=(1, 13), opt_shape=(4, 13), max_shape=(8, 13)),
             kiln.Input(
                 min_shape=(1, 26 if size == "full" else 4),
+                opt_shape=(4, 26 if size == "full" else 4),
                 max_shape=(8, 26 if size == "full" else 4),
                 dtype=torch.int64,
             ),
