@@ -374,6 +374,7 @@ const aten_schema *aten_resolve(const char *name, const char *overload, bool *ou
   memcpy(functional, name, n - 1);
   functional[n - 1] = 0;
   s = aten_find_overload(functional, overload);
+  if (!s && str_eq(functional, "aten::transpose")) s = aten_find_overload(functional, "int"); /* transpose_ has no overload name */
   *out_in_place = s != NULL && !only_reshapes(functional);
   return s;
 }

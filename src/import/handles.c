@@ -100,12 +100,12 @@ static kiln_status undo_expand(builder *b, const tensor_type *in, value *w, valu
   return KILN_OK;
 }
 
-/* x with its diagonal replaced: index_put at rows i and columns i + offset. */
-static value *undo_diagonal(builder *b, const node *n, value *x, value *w) {
+/* index_put at rows i and columns i + offset. */
+value *lower_diagonal_scatter(builder *b, value *x, value *src, int64_t offset, int axis1, int axis2) {
+  if (!x || !src) return NULL;
   const int rank = x->type.rank;
-  int axes[2] = {(int)node_int(n, "axis1"), (int)node_int(n, "axis2")};
-  const int64_t offset = node_int(n, "offset");
-  const dim length = w->type.dims[rank - 2];
+  int axes[2] = {axis1, axis2};
+  const dim length = src->type.dims[rank - 2];
   value *index[2];
   for (int i = 0; i < 2; i++) {
     const int64_t start = i == 0 ? (offset < 0 ? -offset : 0) : (offset > 0 ? offset : 0);
@@ -118,12 +118,12 @@ static value *undo_diagonal(builder *b, const node *n, value *x, value *w) {
     value *v = index[0];
     index[0] = index[1], index[1] = v;
   }
-  /* The diagonal is w's last axis; advanced indexing puts it first, or at axes[0] when the two axes are neighbours. */
+  /* The diagonal is src's last axis; advanced indexing puts it first, or at axes[0] when the two axes are neighbours. */
   const int place = axes[1] == axes[0] + 1 ? axes[0] : 0;
   dim order[KILN_MAX_RANK];
   for (int i = 0, next = 0; i < rank - 1; i++) order[i] = i == place ? rank - 2 : next++;
   const int64_t attr_axes[2] = {axes[0], axes[1]};
-  return build(b, "index_put", IN(x, lower_permute(b, w, rank - 1, order), index[0], index[1]), ATTRS(A_INTS("axes", attr_axes, 2)));
+  return build(b, "index_put", IN(x, lower_permute(b, src, rank - 1, order), index[0], index[1]), ATTRS(A_INTS("axes", attr_axes, 2)));
 }
 
 /* `w` is what the output of view node `n` shall be: what must its input be then? */
@@ -144,7 +144,7 @@ static kiln_status undo(builder *b, const node *n, value *w, value **out) {
   } else if (str_eq(name, "expand")) {
     return undo_expand(b, &x->type, w, out);
   } else if (str_eq(name, "diagonal")) {
-    *out = undo_diagonal(b, n, x, w);
+    *out = lower_diagonal_scatter(b, x, w, node_int(n, "offset"), (int)node_int(n, "axis1"), (int)node_int(n, "axis2"));
   } else {
     return KILN_FAIL(KILN_UNSUPPORTED, "a write to a view made by %s is not supported", name);
   }

@@ -19,4 +19,7 @@ struct itensor {
  * and `v`. NULL when out of memory. */
 itensor *handle_view(importer *im, itensor *parent, value *v);
 
+/* x with its diagonal (as the operator of that name gives it) replaced by src. */
+value *lower_diagonal_scatter(builder *b, value *x, value *src, int64_t offset, int axis1, int axis2);
+
 #endif
