@@ -163,13 +163,29 @@ def torch_files() -> None:
             h = self.tied(torch.nn.functional.gelu(self.linear(x)))
             return h.softmax(-1).view(x.shape[0], 3, 1), x[:, :2]
 
+    class Mix(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding = torch.nn.Embedding(5, 4)
+            self.lstm = torch.nn.LSTM(4, 4, batch_first=True)
+            self.register_buffer("calls", torch.zeros(1))
+
+        def forward(self, ids, scale: float):
+            self.calls.add_(1)
+            h, _ = self.lstm(self.embedding(ids))
+            a = torch.nn.functional.scaled_dot_product_attention(h, h, h, is_causal=True)
+            a = torch.cat([a[:, 1:], a[:, :1] * scale], 1)
+            a[:, 0] = 0
+            return torch.where(a > 0, a, -a).cumsum(1), a.argmax(-1), a.mean((0, 1))
+
     tiny, conv = Tiny().eval(), Conv().eval()
     x = torch.randn(2, 3)
     static = torch.export.export(conv, (torch.randn(1, 1, 4, 4),), strict=False)
     dynamic = torch.export.export(
         tiny, (x,), strict=False, dynamic_shapes=({0: torch.export.Dim("batch", min=2, max=8)},)
     )
-    programs = (("conv", static), ("dynamic", dynamic), ("core", static.run_decompositions()))
+    mix = torch.export.export(Mix().eval(), (torch.tensor([[1, 2, 4]]), 0.5), strict=False)
+    programs = (("conv", static), ("dynamic", dynamic), ("core", static.run_decompositions()), ("mix", mix))
     for name, program in programs:
         forget_folders(program)
         put("pt2", f"{name}.pt2", saved(torch.export.save, program))
@@ -185,11 +201,12 @@ def engines(cli: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         out = pathlib.Path(folder) / "e.kiln"
         for model in sorted((HERE / "pt2").glob("*.pt2")):
-            for target in ("cpu:scalar", "reference"):
+            for target in ("reference", "cpu:scalar"):
                 subprocess.run([cli, "build", str(model), "-o", str(out), "--target", target], check=True)
                 put("engine", f"{model.stem}-{target.replace(':', '-')}.kiln", out.read_bytes())
-            text = subprocess.run([cli, "inspect", str(model), "--graph"], check=True, capture_output=True).stdout
-            put("graph_text", f"{model.stem}.txt", text)
+            for what, file in (("graph", model), ("plan", out)):
+                text = subprocess.run([cli, "inspect", str(file), f"--{what}"], check=True, capture_output=True).stdout
+                put("graph_text", f"{model.stem}-{what}.txt", text)
 
 
 def main() -> None:
