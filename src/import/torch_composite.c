@@ -240,6 +240,30 @@ kiln_status lower_is_in(lower_call *c) {
   return KILN_OK;
 }
 
+/* The lower of the two middle ones, as PyTorch chooses. */
+kiln_status lower_median(lower_call *c) {
+  builder *b = &c->b;
+  value *x;
+  int axis = 0;
+  const bool all = str_eq(c->schema->overload, "");
+  KILN_TRY(need(c, "self", &x));
+  if (all) {
+    const dim flat = type_numel(b->graph, &x->type);
+    x = lower_reshape(b, x, 1, &flat);
+  } else {
+    KILN_TRY(lowering_axis(c, "dim", x->type.rank, &axis));
+    if (x->type.rank == 0) return LOWER_FAIL(c, "expected a tensor with dimensions");
+  }
+  node *sorted = x ? build_node(b, "sort", IN(x), ATTRS(A_INT("axis", axis))) : NULL;
+  if (!sorted) return LOWER_FAIL(c, "cannot sort");
+  const dim middle = dim_floordiv(b->graph->dims, dim_sub(b->graph->dims, x->type.dims[axis], 1), 2);
+  for (int i = 0; i < c->n_results; i++) {
+    value *v = lowering_select(b, sorted->outputs[i], axis, middle);
+    call_return(c, i, v && !all && call_bool(c, "keepdim") ? lowering_unsqueeze(b, v, axis) : v);
+  }
+  return KILN_OK;
+}
+
 /* ---- products ---------------------------------------------------------------------------------------------------------------- */
 
 kiln_status lower_kron(lower_call *c) {

@@ -151,6 +151,8 @@ const torch_row torch_misc[] = {
      lower_is_in},
     {"aten::isin.Tensor_Scalar(Tensor elements, Scalar test_element, *, bool assume_unique=False, bool invert=False) -> Tensor", NULL,
      lower_is_in},
+    {"aten::median(Tensor self) -> Tensor", NULL, lower_median},
+    {"aten::median.dim(Tensor self, int dim, bool keepdim=False) -> (Tensor values, Tensor indices)", NULL, lower_median},
     {"aten::kron(Tensor self, Tensor other) -> Tensor", NULL, lower_kron},
     {"aten::dist(Tensor self, Tensor other, Scalar p=2) -> Tensor", NULL, lower_dist},
     {"aten::ldexp.Tensor(Tensor self, Tensor other) -> Tensor", NULL, lower_ldexp},
