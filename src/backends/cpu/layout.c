@@ -108,14 +108,21 @@ static bool sink_layout_op(builder *b, node *n) {
   return finish(b, n, copy);
 }
 
+/* At rank 3 the two orders are one, so that a permute put before an operand looks like one to be sunk. There, only fewer permutes than
+ * before are worth a step, or two operands would be turned for ever. */
+static bool worth_sinking(int rank, int backs, int others) { return backs > 0 && (rank > 3 || backs > others); }
+
 /* pointwise(back(x), ...) -> back(pointwise(x, ...)) */
 static bool sink_pointwise(builder *b, node *n) {
   value *inputs[MAX_OPERANDS];
   if (!(n->op->flags & OP_POINTWISE) || n->n_outputs != 1 || n->n_blocks || !same_operands(n, inputs)) return false;
   const int rank = n->outputs[0]->type.rank;
-  bool any = false;
-  for (int32_t i = 0; i < n->n_inputs; i++) any = any || behind_back(inputs[i]);
-  if (!any || rank < 3) return false;
+  int backs = 0, others = 0;
+  for (int32_t i = 0; i < n->n_inputs; i++) {
+    if (behind_back(inputs[i])) backs++;
+    else if (inputs[i] && inputs[i]->type.rank > 0 && !inputs[i]->constant) others++;
+  }
+  if (rank < 3 || !worth_sinking(rank, backs, others)) return false;
   for (int32_t i = 0; i < n->n_inputs; i++) { /* ranks must agree, except for scalars; [C, 1, 1] gains its batch dimension */
     value *v = inputs[i];
     if (!v || v->type.rank == 0) continue;
@@ -144,8 +151,8 @@ static bool sink_concat(builder *b, node *n) {
   if (!same_operands(n, inputs)) return false;
   int backs = 0;
   for (int32_t i = 0; i < n->n_inputs; i++) backs += behind_back(inputs[i]) != NULL;
-  if (backs * 2 < n->n_inputs || !backs) return false;
   const int rank = n->outputs[0]->type.rank;
+  if (backs * 2 < n->n_inputs || !worth_sinking(rank, backs, n->n_inputs - backs)) return false;
   for (int32_t i = 0; i < n->n_inputs; i++) inputs[i] = to_last(b, inputs[i]);
   node *copy = rebuild(b, n, inputs);
   if (copy) node_set_attr(copy, "axis", (attr){ATTR_INT, 0, {.i = axis_to_last(rank, node_int(n, "axis"))}});
