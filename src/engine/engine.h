@@ -44,6 +44,7 @@ struct kiln_engine {
   const weight_entry *weights;
   size_t n_weights;
   graph *plan;
+  graph *replanned; /* the portable graph that a plan made at load borrows constants from, or NULL */
   target target;
   void **unpacked; /* plain forms that a new plan needed, by weight */
   int references;  /* atomic: handles and contexts */

@@ -291,9 +291,8 @@ static kiln_status adopt_plan(kiln_engine *e) {
   KILN_TRY(target_parse(NULL, &e->target));
   KILN_TRY(engine_portable(e, &portable));
   const plan_options options = {.threads = 0};
-  const kiln_status status = plan_create(portable, &e->target, &options, &e->plan, NULL);
-  graph_destroy(portable);
-  return status;
+  e->replanned = portable; /* the plan borrows its constants */
+  return plan_create(portable, &e->target, &options, &e->plan, NULL);
 }
 
 static kiln_status engine_read(kiln_engine *e) {
@@ -354,6 +353,7 @@ kiln_engine *engine_retain(const kiln_engine *engine) {
 void kiln_engine_destroy(kiln_engine *e) {
   if (!e || __atomic_sub_fetch(&e->references, 1, __ATOMIC_ACQ_REL) > 0) return;
   graph_destroy(e->plan);
+  graph_destroy(e->replanned);
   for (size_t i = 0; e->unpacked && i < e->n_weights; i++) mem_free_aligned(e->unpacked[i]);
   mem_free(e->unpacked);
   mem_free_aligned(e->owned);
