@@ -37,7 +37,7 @@ typedef struct memory {
 } memory;
 
 /* A tensor of this type in memory of its own, exactly as large as needed. `gap`: the last dimension's rows lie that much further apart;
- * `step`: of the last dimension. */
+ * `step`: of the last dimension, -1: see below. */
 static tensor make_tensor(const tensor_type *type, int64_t gap, int64_t step, memory *m) {
   tensor t = {.dtype = type->dtype, .rank = type->rank};
   int64_t stride = step;
@@ -46,6 +46,15 @@ static tensor make_tensor(const tensor_type *type, int64_t gap, int64_t step, me
     t.strides[r] = stride;
     stride *= t.shape[r];
     if (r == type->rank - 1) stride += gap;
+  }
+  if (step < 0) { /* channels first in memory: the last dimension is the slowest but for the first */
+    stride = 1;
+    for (int r = type->rank - 2; r >= 1; r--) {
+      t.strides[r] = stride;
+      stride *= t.shape[r];
+    }
+    t.strides[type->rank - 1] = stride;
+    t.strides[0] = stride * t.shape[type->rank - 1];
   }
   int64_t last = 0;
   for (int r = 0; r < type->rank; r++) last += (t.shape[r] - 1) * t.strides[r];
@@ -201,11 +210,11 @@ static void add_epilogue(graph *g, node *n, int kind) {
 }
 
 static options random_options(void) {
-  const int64_t kind = pick(0, 5);
+  const int64_t kind = pick(0, 6);
   return (options){.in_gap = kind == 1 ? 3 : kind == 2 ? 64 : 0,
-                   .in_step = kind == 3 ? 2 : 1,
+                   .in_step = kind == 3 ? 2 : kind == 4 ? -1 : 1,
                    .out_gap = pick(0, 3) == 0 ? 5 : 0,
-                   .out_step = pick(0, 7) == 0 ? 3 : 1,
+                   .out_step = pick(0, 7) == 0 ? 3 : pick(0, 7) == 0 ? -1 : 1,
                    .plain_weights = pick(0, 2) == 0,
                    .threads = (int)pick(1, 2)};
 }

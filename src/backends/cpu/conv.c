@@ -118,68 +118,96 @@ static void pixel_next(const int64_t size[3], int64_t *n, int64_t at[3]) {
 
 static inline bool inside(int64_t i, int64_t size) { return (uint64_t)i < (uint64_t)size; }
 
-static void conv_rows(const gemm_job *j, int64_t batch, int64_t m0, int mr, const float **a, void *scratch) {
-  (void)batch;
-  (void)scratch;
-  const conv_state *s = ((const conv_pass *)j->user)->state;
+/* Rows [i0, i1) of a strip, output pixels of one line that begin at `at`. */
+typedef struct line_part {
+  const float *x; /* image */
+  int64_t at[3];
+  int i0, i1, mr;
+} line_part;
+
+static void conv_line(const conv_state *s, const line_part *l, const float **a) {
   const conv_geometry *g = &s->g;
-  int64_t n, at[3];
-  pixel_of(g->out, m0, &n, at);
-  for (int i = 0; i < mr; i++, pixel_next(g->out, &n, at)) {
-    const float *x = j->a + n * g->x_batch;
-    const float **to = a + i;
-    const int64_t w0 = at[2] * g->stride[2] - g->pad[2];
-    for (int64_t kd = 0; kd < g->kernel[0]; kd++) {
-      const int64_t d = at[0] * g->stride[0] - g->pad[0] + kd * g->dilation[0];
-      for (int64_t kh = 0; kh < g->kernel[1]; kh++) {
-        const int64_t h = at[1] * g->stride[1] - g->pad[1] + kh * g->dilation[1];
-        const bool row_inside = inside(d, g->in[0]) && inside(h, g->in[1]);
-        const float *row = x + d * g->x_step[0] + h * g->x_step[1];
-        for (int64_t kw = 0; kw < g->kernel[2]; kw++, to += mr) {
-          const int64_t w = w0 + kw * g->dilation[2];
-          *to = row_inside && inside(w, g->in[2]) ? row + w * g->x_step[2] : s->zeros;
+  const int64_t count = l->i1 - l->i0, step = g->stride[2] * g->x_step[2];
+  const int64_t w0 = l->at[2] * g->stride[2] - g->pad[2];
+  const float **to = a + l->i0;
+  for (int64_t kd = 0; kd < g->kernel[0]; kd++) {
+    const int64_t d = l->at[0] * g->stride[0] - g->pad[0] + kd * g->dilation[0];
+    for (int64_t kh = 0; kh < g->kernel[1]; kh++) {
+      const int64_t h = l->at[1] * g->stride[1] - g->pad[1] + kh * g->dilation[1];
+      const bool row_inside = inside(d, g->in[0]) && inside(h, g->in[1]);
+      const float *row = l->x + d * g->x_step[0] + h * g->x_step[1];
+      for (int64_t kw = 0; kw < g->kernel[2]; kw++, to += l->mr) {
+        const int64_t w = w0 + kw * g->dilation[2];
+        const float *first = row + w * g->x_step[2];
+        if (row_inside && w >= 0 && w + (count - 1) * g->stride[2] < g->in[2]) {
+          for (int64_t i = 0; i < count; i++) to[i] = first + i * step;
+        } else {
+          for (int64_t i = 0; i < count; i++) {
+            to[i] = row_inside && inside(w + i * g->stride[2], g->in[2]) ? first + i * step : s->zeros;
+          }
         }
       }
     }
   }
 }
 
-/* One pointer for each row of the window; rows that hang over the edge are copied with zeros around. */
-static void conv_rows_merged(const gemm_job *j, int64_t batch, int64_t m0, int mr, const float **a, void *scratch) {
+/* One pointer for each row of the window; rows that hang over the edge are copied with zeros around. Returns the rest of `copy`. */
+static float *conv_line_merged(const conv_state *s, const line_part *l, const float **a, float *copy) {
+  const conv_geometry *g = &s->g;
+  const int64_t channels = g->in_channels, width = g->kernel[2], step = g->stride[2];
+  const int64_t w0 = l->at[2] * step - g->pad[2], count = l->i1 - l->i0;
+  const float **to = a + l->i0;
+  const bool all_inside = w0 >= 0 && w0 + (count - 1) * step + width <= g->in[2];
+  for (int64_t kd = 0; kd < g->kernel[0]; kd++) {
+    const int64_t d = l->at[0] * g->stride[0] - g->pad[0] + kd * g->dilation[0];
+    for (int64_t kh = 0; kh < g->kernel[1]; kh++, to += l->mr) {
+      const int64_t h = l->at[1] * g->stride[1] - g->pad[1] + kh * g->dilation[1];
+      const bool row_inside = inside(d, g->in[0]) && inside(h, g->in[1]);
+      const float *row = l->x + d * g->x_step[0] + h * g->x_step[1] + w0 * channels;
+      if (row_inside && all_inside) {
+        for (int64_t i = 0; i < count; i++) to[i] = row + i * step * channels;
+        continue;
+      }
+      for (int64_t i = 0; i < count; i++) {
+        const int64_t w = w0 + i * step, from = w < 0 ? (-w < width ? -w : width) : 0;
+        const int64_t until = g->in[2] - w < width ? g->in[2] - w : width;
+        if (!row_inside || until <= from) {
+          to[i] = s->zeros;
+        } else if (until - from == width) {
+          to[i] = row + i * step * channels;
+        } else {
+          for (int64_t c = 0; c < from * channels; c++) copy[c] = 0.0f;
+          memcpy(copy + from * channels, row + (i * step + from) * channels, (size_t)((until - from) * channels) * sizeof(float));
+          for (int64_t c = until * channels; c < width * channels; c++) copy[c] = 0.0f;
+          to[i] = copy;
+          copy += width * channels;
+        }
+      }
+    }
+  }
+  return copy;
+}
+
+static void conv_rows(const gemm_job *j, int64_t batch, int64_t m0, int mr, const float **a, void *scratch) {
   (void)batch;
   const conv_state *s = ((const conv_pass *)j->user)->state;
   const conv_geometry *g = &s->g;
-  const int64_t channels = g->in_channels, width = g->kernel[2];
+  line_part l = {.mr = mr};
   float *copy = scratch;
-  int64_t n, at[3];
-  pixel_of(g->out, m0, &n, at);
-  for (int i = 0; i < mr; i++, pixel_next(g->out, &n, at)) {
-    const float *x = j->a + n * g->x_batch;
-    const float **to = a + i;
-    const int64_t w0 = at[2] * g->stride[2] - g->pad[2];
-    const int64_t from = w0 < 0 ? (-w0 < width ? -w0 : width) : 0;
-    int64_t until = g->in[2] - w0 < width ? g->in[2] - w0 : width;
-    if (until < from) until = from;
-    for (int64_t kd = 0; kd < g->kernel[0]; kd++) {
-      const int64_t d = at[0] * g->stride[0] - g->pad[0] + kd * g->dilation[0];
-      for (int64_t kh = 0; kh < g->kernel[1]; kh++, to += mr) {
-        const int64_t h = at[1] * g->stride[1] - g->pad[1] + kh * g->dilation[1];
-        if (!inside(d, g->in[0]) || !inside(h, g->in[1]) || from == until) {
-          *to = s->zeros;
-          continue;
-        }
-        const float *row = x + d * g->x_step[0] + h * g->x_step[1];
-        if (until - from == width) {
-          *to = row + w0 * channels;
-          continue;
-        }
-        for (int64_t c = 0; c < from * channels; c++) copy[c] = 0.0f;
-        memcpy(copy + from * channels, row + (w0 + from) * channels, (size_t)((until - from) * channels) * sizeof(float));
-        for (int64_t c = until * channels; c < width * channels; c++) copy[c] = 0.0f;
-        *to = copy;
-        copy += width * channels;
-      }
+  int64_t n;
+  pixel_of(g->out, m0, &n, l.at);
+  while (l.i0 < mr) {
+    const int64_t left = g->out[2] - l.at[2];
+    l.i1 = left < mr - l.i0 ? l.i0 + (int)left : mr;
+    l.x = j->a + n * g->x_batch;
+    if (s->merged) {
+      copy = conv_line_merged(s, &l, a, copy);
+    } else {
+      conv_line(s, &l, a);
     }
+    l.i0 = l.i1;
+    l.at[2] = g->out[2] - 1;
+    pixel_next(g->out, &n, l.at);
   }
 }
 
@@ -254,7 +282,7 @@ static kiln_status conv_prepare(kernel_prep *p, int isa) {
     const int64_t row = g->kernel[2] * g->in_channels;
     s->merged = g->groups == 1 && g->dilation[2] == 1 && g->kernel[2] > 1 && g->in_channels <= 16 && g->x_step[2] == g->in_channels &&
                 (row <= 96 || g->in_channels == 1);
-    j->rows = s->merged ? conv_rows_merged : conv_rows;
+    j->rows = conv_rows;
     if (s->merged) {
       j->taps = g->kernel[0] * g->kernel[1];
       j->kc = row;

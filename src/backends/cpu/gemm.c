@@ -211,37 +211,68 @@ typedef struct copy_job {
   const tensor *t;
   float *plain;
   bool scatter;
-  int64_t rows, cols, per_task;
+  int64_t lines, mid, cols; /* lines of mid x cols elements: the last two dimensions */
+  int64_t mid_step, step;
+  int64_t per_task;
 } copy_job;
+
+/* A block of a mid x cols plane; one side has its columns `step` apart and its rows `mid_step`, the other is contiguous. The inner
+ * loop goes along the strided side's shorter step. */
+static void copy_block(const copy_job *j, float *strided, float *plain, int64_t m0, int64_t m1, int64_t c0, int64_t c1) {
+  if (j->scatter) {
+    for (int64_t m = m0; m < m1; m++) {
+      for (int64_t c = c0; c < c1; c++) strided[m * j->mid_step + c * j->step] = plain[m * j->cols + c];
+    }
+  } else if (j->mid_step == 1 && j->cols == 3) { /* an image of 3 channels becomes channels-last */
+    for (int64_t m = m0; m < m1; m++) {
+      const float a = strided[m], b = strided[m + j->step], c = strided[m + 2 * j->step];
+      plain[m * 3] = a;
+      plain[m * 3 + 1] = b;
+      plain[m * 3 + 2] = c;
+    }
+  } else {
+    for (int64_t c = c0; c < c1; c++) {
+      for (int64_t m = m0; m < m1; m++) plain[m * j->cols + c] = strided[m * j->mid_step + c * j->step];
+    }
+  }
+}
 
 static void copy_task(void *user, int64_t index, int worker) {
   (void)worker;
   const copy_job *j = user;
   const tensor *t = j->t;
-  const int64_t begin = index * j->per_task, end = min_i64(j->rows, begin + j->per_task);
-  const int64_t step = t->rank ? t->strides[t->rank - 1] : 1;
-  for (int64_t row = begin; row < end; row++) {
-    int64_t rest = row, offset = 0;
-    for (int r = t->rank - 2; r >= 0; r--) {
+  const int64_t begin = index * j->per_task, end = min_i64(j->lines, begin + j->per_task);
+  for (int64_t line = begin; line < end; line++) {
+    int64_t rest = line, offset = 0;
+    for (int r = t->rank - 3; r >= 0; r--) {
       offset += rest % t->shape[r] * t->strides[r];
       rest /= t->shape[r];
     }
-    float *strided = (float *)t->data + offset, *plain = j->plain + row * j->cols;
-    if (j->scatter) {
-      for (int64_t c = 0; c < j->cols; c++) strided[c * step] = plain[c];
-    } else {
-      for (int64_t c = 0; c < j->cols; c++) plain[c] = strided[c * step];
+    float *strided = (float *)t->data + offset, *plain = j->plain + line * j->mid * j->cols;
+    const int64_t side = j->cols <= 3 ? j->mid : 16; /* 16 x 16 blocks use whole cache lines on both sides */
+    for (int64_t m = 0; m < j->mid; m += side) {
+      for (int64_t c = 0; c < j->cols; c += 16) {
+        copy_block(j, strided, plain, m, min_i64(j->mid, m + side), c, min_i64(j->cols, c + 16));
+      }
     }
   }
 }
 
 static void copy_run(const tensor *t, float *plain, bool scatter, pool *workers) {
-  copy_job j = {.t = t, .plain = plain, .scatter = scatter, .cols = t->rank ? t->shape[t->rank - 1] : 1};
+  copy_job j = {.t = t, .plain = plain, .scatter = scatter, .mid = 1, .cols = 1, .step = 1};
   const int64_t count = tensor_numel(t);
   if (count <= 0) return;
-  j.rows = count / j.cols;
-  j.per_task = max_i64(1, 16384 / j.cols);
-  pool_run(workers, div_up(j.rows, j.per_task), copy_task, &j);
+  if (t->rank >= 1) {
+    j.cols = t->shape[t->rank - 1];
+    j.step = t->strides[t->rank - 1];
+  }
+  if (t->rank >= 2) {
+    j.mid = t->shape[t->rank - 2];
+    j.mid_step = t->strides[t->rank - 2];
+  }
+  j.lines = count / j.cols / j.mid;
+  j.per_task = max_i64(1, 16384 / (j.cols * j.mid));
+  pool_run(workers, div_up(j.lines, j.per_task), copy_task, &j);
 }
 
 void tensor_gather_f32(const tensor *from, float *to, pool *workers) { copy_run(from, to, false, workers); }
