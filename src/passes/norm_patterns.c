@@ -35,6 +35,21 @@ static bool matmul_to_linear(builder *b, node *n) {
   return w && replace(n, build(b, "linear", IN(node_in(n, 0), w, NULL), NO_ATTRS));
 }
 
+/* reshape(linear(reshape(x))) -> linear(x) where only the dimensions in front of the last one change: nothing then stands between the
+ * layer and what may be fused into it. */
+static bool linear_through_reshape(builder *b, node *n) {
+  const node *layer = producer_of(node_in(n, 0), "linear");
+  const node *flat = layer ? producer_of(node_in(layer, 0), "reshape") : NULL;
+  if (!flat || !only_use(layer->outputs[0])) return false;
+  value *x = node_in(flat, 0);
+  const tensor_type *in = &x->type, *out = &n->outputs[0]->type;
+  if (in->rank < 1 || in->rank != out->rank || memcmp(in->dims, out->dims, (size_t)(in->rank - 1) * sizeof(dim)) != 0) return false;
+  if (in->dims[in->rank - 1] != node_in(layer, 1)->type.dims[1]) return false;
+  b->path = layer->path;
+  b->source = layer->source;
+  return replace(n, build(b, "linear", IN(x, node_in(layer, 1), node_in(layer, 2)), NO_ATTRS));
+}
+
 /* ---- activations ------------------------------------------------------------------------------------------------------------------ */
 
 /* x * sigmoid(x) -> silu(x) */
@@ -186,6 +201,10 @@ const rule norm_patterns_rules[] = {
     {"matmul to linear", "matmul", matmul_to_linear,
      "kiln.graph 1\nconst %w : f32[3,2] = {1.0, 2.0, 3.0, 4.0, 5.0, 6.0}\ninput \"x\" %x : f32[2,3]\n"
      "%y = matmul(%x, %w) : f32[2,2]\noutput \"y\" %y\n"},
+    {"linear through reshape", "reshape", linear_through_reshape,
+     "kiln.graph 1\nconst %w : f32[2,3] = {1.0, 2.0, 3.0, 4.0, 5.0, 6.0}\ninput \"x\" %x : f32[2,4,3]\n"
+     "%f = reshape(%x) {shape=[8, 3]} : f32[8,3]\n%l = linear(%f, %w, none) : f32[8,2]\n%y = reshape(%l) {shape=[2, 4, 2]} : f32[2,4,2]\n"
+     "output \"y\" %y\n"},
     {"silu", "mul", to_silu, X23 "%s = sigmoid(%x) : f32[2,3]\n%y = mul(%x, %s) : f32[2,3]\noutput \"y\" %y\n"},
     {"gelu", "mul", to_gelu,
      "kiln.graph 1\nconst %h : f32[] = {0.5}\nconst %r : f32[] = {0.70710677}\nconst %one : f32[] = {1.0}\ninput \"x\" %x : f32[2,3]\n"
