@@ -1,11 +1,14 @@
-/* Driver of depthwise convolutions: lines of output pixels go to threads; pixels whose window hangs over the line's ends go one
- * by one, those between in tiles. Window rows outside the image are left out. */
+/* Driver of depthwise convolutions. A unit of work is a block of output lines (or parts of lines); it goes through few channels at a
+ * time, so that the input lines that the window covers stay in L1 from one output line to the next. Pixels whose window hangs
+ * over the line's ends go one by one, those between in tiles. Window rows outside the image are left out. */
 #include "backends/cpu/depthwise.h"
 
 #include <math.h>
 
 #include "backends/cpu/conv.h"
 #include "base/memory.h"
+
+enum { DEPTHWISE_MAX_ROWS = 64 }; /* of a window: depth times height */
 
 typedef struct depthwise_state {
   conv_geometry g;
@@ -14,8 +17,10 @@ typedef struct depthwise_state {
   size_t scratch_at, scratch_each, epilogue_at, x_at, y_at, w_at;
   epilogue *chain;
   float lo, hi;
-  int64_t block, blocks; /* output pixels of a line that are done at once, and how many such blocks a line has */
-  int64_t units, units_per_task;
+  int64_t width, widths;     /* output pixels of a line that are done at once, and how many such parts a line has */
+  int64_t height, heights;   /* the same of lines of an image plane */
+  int64_t channels;          /* done at once */
+  int64_t units;
 } depthwise_state;
 
 typedef struct depthwise_run_args {
@@ -51,16 +56,21 @@ static kiln_status depthwise_prepare(kernel_prep *p, int isa) {
   s->pack_w = !p->args.in[1].packing;
   if (s->copy_x) conv_geometry_dense_x(g);
   if (s->copy_y) conv_geometry_dense_y(g);
-  /* About 16 KiB of output at a time, in multiples of the register tile. */
-  s->block = 4096 / channels / 8 * 8;
-  if (s->block < 8) s->block = 8;
-  if (s->block > g->out[2]) s->block = g->out[2] > 0 ? g->out[2] : 1;
-  s->blocks = (g->out[2] + s->block - 1) / s->block;
-  s->units = g->batch * g->out[0] * g->out[1] * s->blocks;
-  const double flops = 2.0 * (double)s->units * (double)s->block * (double)channels * (double)g->taps;
+  s->width = g->out[2] < 128 ? g->out[2] : 128;
+  const int64_t line_bytes = (g->kernel[1] + 1) * (s->width * g->stride[2] + g->kernel[2]) * 4, l1 = (int64_t)cpu_l1_bytes();
+  s->channels = l1 * 5 / 8 / line_bytes / 16 * 16;
+  if (s->channels < 96) s->channels = 96; /* a few vectors at once also hide latency at the ends of lines */
+  if (s->channels > channels) s->channels = channels;
+  s->widths = s->width > 0 ? (g->out[2] + s->width - 1) / s->width : 0;
+  const int64_t lines = g->batch * g->out[0] * g->out[1] * s->widths;
+  const double flops = 2.0 * (double)lines * (double)s->width * (double)channels * (double)g->taps;
   const int64_t tasks = flops < 100000.0 ? 1 : threads * 4;
-  s->units_per_task = (s->units + tasks - 1) / tasks;
-  if (s->units_per_task < 1) s->units_per_task = 1;
+  s->height = (lines + tasks - 1) / tasks;
+  if (s->height > 16) s->height = 16; /* lines of a unit should stay in L2 while all channels are done */
+  if (s->height > g->out[1]) s->height = g->out[1];
+  if (s->height < 1) s->height = 1;
+  s->heights = (g->out[1] + s->height - 1) / s->height;
+  s->units = g->batch * g->out[0] * s->heights * s->widths;
   size_t size = 0, pairs;
   if (!size_mul((size_t)g->taps, 2 * sizeof(float *), &pairs)) return KILN_FAIL(KILN_OUT_OF_MEMORY, "conv: the window is too large");
   s->epilogue_at = size_align(pairs, 64);
@@ -91,37 +101,36 @@ static int64_t window_rows(const depthwise_run_args *r, int64_t n, int64_t d, in
   return rows;
 }
 
-static void depthwise_pixels(const depthwise_run_args *r, const float *const *lines, const float *const *weights, int64_t rows,
-                             int64_t first, int64_t end, float *y, const float **x, const float **w) {
+typedef struct depthwise_window { /* above one output line: the window's rows inside the image */
+  const float *x[DEPTHWISE_MAX_ROWS], *w[DEPTHWISE_MAX_ROWS];
+  int64_t rows;
+  const float **pair_x, **pair_w; /* scratch for all places of a window */
+} depthwise_window;
+
+static void depthwise_pixels(const depthwise_run_args *r, const depthwise_window *v, int64_t first, int64_t end, float *y, int64_t c0,
+                             int64_t channels) {
   const depthwise_state *s = r->state;
   const conv_geometry *g = &s->g;
   for (int64_t o = first; o < end; o++) {
     int64_t taps = 0;
-    for (int64_t i = 0; i < rows; i++) {
+    for (int64_t i = 0; i < v->rows; i++) {
       for (int64_t k = 0; k < g->kernel[2]; k++) {
         const int64_t at = o * g->stride[2] - g->pad[2] + k * g->dilation[2];
         if (at < 0 || at >= g->in[2]) continue;
-        x[taps] = lines[i] + at * g->x_step[2];
-        w[taps++] = weights[i] + k * g->out_channels;
+        v->pair_x[taps] = v->x[i] + at * g->x_step[2];
+        v->pair_w[taps++] = v->w[i] + k * g->out_channels;
       }
     }
-    const depthwise_pixel p = {x, w, taps, r->bias, y + (o - first) * g->y_step[2], g->out_channels, s->lo, s->hi};
+    const depthwise_pixel p = {v->pair_x, v->pair_w, taps, r->bias, y + (o - first) * g->y_step[2], c0, channels, s->lo, s->hi};
     s->isa->pixel(&p);
   }
 }
 
-enum { DEPTHWISE_MAX_ROWS = 64 };
-
-static void depthwise_unit(const depthwise_run_args *r, int64_t unit, char *scratch) {
+/* Output pixels [first, end) of the line under `v`, channels [c0, c0 + channels). */
+static void depthwise_part(const depthwise_run_args *r, const depthwise_window *v, int64_t first, int64_t end, float *y, int64_t c0,
+                           int64_t channels) {
   const depthwise_state *s = r->state;
   const conv_geometry *g = &s->g;
-  const int64_t line = unit / s->blocks, first = unit % s->blocks * s->block;
-  const int64_t end = first + s->block < g->out[2] ? first + s->block : g->out[2];
-  const int64_t h = line % g->out[1], d = line / g->out[1] % g->out[0], n = line / g->out[1] / g->out[0];
-  const float *x[DEPTHWISE_MAX_ROWS], *w[DEPTHWISE_MAX_ROWS];
-  const int64_t rows = window_rows(r, n, d, h, x, w);
-  float *y = r->y + n * g->y_batch + d * g->y_step[0] + h * g->y_step[1] + first * g->y_step[2];
-  const float **pair_x = (const float **)(void *)scratch, **pair_w = pair_x + g->taps;
   /* Outputs [inner, outer) have their window inside the line. */
   int64_t inner = (g->pad[2] + g->stride[2] - 1) / g->stride[2];
   const int64_t span = (g->kernel[2] - 1) * g->dilation[2], room = g->in[2] - 1 - span + g->pad[2];
@@ -129,40 +138,54 @@ static void depthwise_unit(const depthwise_run_args *r, int64_t unit, char *scra
   if (inner < first) inner = first;
   if (outer > end) outer = end;
   if (outer <= inner || !depthwise_line_fits(g->kernel[2], g->stride[2], g->dilation[2])) inner = outer = end;
-  depthwise_pixels(r, x, w, rows, first, inner, y, pair_x, pair_w);
+  depthwise_pixels(r, v, first, inner, y, c0, channels);
   if (inner < outer) {
-    const int64_t skip = inner * g->stride[2] - g->pad[2];
-    for (int64_t i = 0; i < rows; i++) x[i] += skip * g->x_step[2];
-    const depthwise_line l = {x,
-                              w,
-                              (int)rows,
-                              g->kernel[2],
-                              g->stride[2],
-                              g->dilation[2],
-                              g->x_step[2],
-                              g->y_step[2],
-                              r->bias,
-                              y + (inner - first) * g->y_step[2],
-                              outer - inner,
-                              g->out_channels,
-                              s->lo,
-                              s->hi};
+    const float *x[DEPTHWISE_MAX_ROWS];
+    for (int64_t i = 0; i < v->rows; i++) x[i] = v->x[i] + (inner * g->stride[2] - g->pad[2]) * g->x_step[2];
+    const depthwise_line l = {.x = x,
+                              .w = v->w,
+                              .rows = (int)v->rows,
+                              .kernel = g->kernel[2],
+                              .stride = g->stride[2],
+                              .dilation = g->dilation[2],
+                              .x_step = g->x_step[2],
+                              .y_step = g->y_step[2],
+                              .w_step = g->out_channels,
+                              .first = c0,
+                              .bias = r->bias,
+                              .y = y + (inner - first) * g->y_step[2],
+                              .count = outer - inner,
+                              .channels = channels,
+                              .lo = s->lo,
+                              .hi = s->hi};
     s->isa->line(&l);
-    for (int64_t i = 0; i < rows; i++) x[i] -= skip * g->x_step[2];
   }
-  depthwise_pixels(r, x, w, rows, outer, end, y + (outer - first) * g->y_step[2], pair_x, pair_w);
-  if (s->chain) {
-    epilogue_apply(s->chain, r->args, y, line * g->out[2] + first, end - first, 0, g->out_channels, g->y_step[2],
-                   scratch + s->epilogue_at);
-  }
+  depthwise_pixels(r, v, outer, end, y + (outer - first) * g->y_step[2], c0, channels);
 }
 
 static void depthwise_task(void *user, int64_t index, int worker) {
   const depthwise_run_args *r = user;
   const depthwise_state *s = r->state;
+  const conv_geometry *g = &s->g;
   char *scratch = (char *)r->args->workspace + s->scratch_at + (size_t)worker * s->scratch_each;
-  const int64_t begin = index * s->units_per_task, end = begin + s->units_per_task;
-  for (int64_t unit = begin; unit < end && unit < s->units; unit++) depthwise_unit(r, unit, scratch);
+  depthwise_window v = {.pair_x = (const float **)(void *)scratch};
+  v.pair_w = v.pair_x + g->taps;
+  const int64_t plane = index / s->widths / s->heights, d = plane % g->out[0], n = plane / g->out[0];
+  const int64_t first = index % s->widths * s->width, h0 = index / s->widths % s->heights * s->height;
+  const int64_t end = first + s->width < g->out[2] ? first + s->width : g->out[2];
+  const int64_t h1 = h0 + s->height < g->out[1] ? h0 + s->height : g->out[1];
+  for (int64_t c0 = 0; c0 < g->out_channels; c0 += s->channels) {
+    const int64_t channels = g->out_channels - c0 < s->channels ? g->out_channels - c0 : s->channels;
+    for (int64_t h = h0; h < h1; h++) {
+      v.rows = window_rows(r, n, d, h, v.x, v.w);
+      float *y = r->y + n * g->y_batch + d * g->y_step[0] + h * g->y_step[1] + first * g->y_step[2];
+      depthwise_part(r, &v, first, end, y, c0, channels);
+      if (s->chain) {
+        epilogue_apply(s->chain, r->args, y + c0, (plane * g->out[1] + h) * g->out[2] + first, end - first, c0, channels, g->y_step[2],
+                       scratch + s->epilogue_at);
+      }
+    }
+  }
 }
 
 static kiln_status depthwise_run(const kernel_args *a) {
@@ -184,7 +207,7 @@ static kiln_status depthwise_run(const kernel_args *a) {
   }
   if (s->copy_y) r.y = (float *)(void *)(workspace + s->y_at);
   if (g->out_channels > 0 && s->units > 0) {
-    pool_run(a->pool, (s->units + s->units_per_task - 1) / s->units_per_task, depthwise_task, &r);
+    pool_run(a->pool, s->units, depthwise_task, &r);
   }
   if (s->copy_y) tensor_scatter_f32(r.y, &a->out[0], a->pool);
   return KILN_OK;

@@ -11,9 +11,11 @@ typedef struct depthwise_line {
   int rows;
   int64_t kernel, stride, dilation;
   int64_t x_step, y_step; /* floats from pixel to pixel */
+  int64_t w_step;         /* channels of a whole pixel */
+  int64_t first;          /* channel: added to all pointers */
   const float *bias;      /* NULL: none */
   float *y;
-  int64_t count, channels;
+  int64_t count, channels; /* of these, `channels` are done */
   float lo, hi;
 } depthwise_line;
 
@@ -23,7 +25,7 @@ typedef struct depthwise_pixel {
   int64_t taps;
   const float *bias;
   float *y;
-  int64_t channels;
+  int64_t first, channels;
   float lo, hi;
 } depthwise_pixel;
 

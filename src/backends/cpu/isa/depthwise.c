@@ -24,7 +24,7 @@ VF_INLINE void outputs(const depthwise_line *l, int64_t first, int64_t channel, 
       pixel[i] = masked ? vf_load_mask(x + i * x_step, mask) : vf_load(x + i * x_step);
     }
     UNROLL for (int k = 0; k < kernel; k++) {
-      const vf wk = masked ? vf_load_mask(w + k * l->channels, mask) : vf_load(w + k * l->channels);
+      const vf wk = masked ? vf_load_mask(w + k * l->w_step, mask) : vf_load(w + k * l->w_step);
       UNROLL for (int t = 0; t < tile; t++) acc[t] = vf_fma(pixel[t * stride + k], wk, acc[t]);
     }
   }
@@ -43,19 +43,26 @@ VF_INLINE void outputs(const depthwise_line *l, int64_t first, int64_t channel, 
 VF_INLINE void channel_vector(const depthwise_line *l, int64_t channel, vm mask, bool masked, int kernel, int stride) {
   vf bias = vf_zero();
   if (l->bias) bias = masked ? vf_load_mask(l->bias + channel, mask) : vf_load(l->bias + channel);
+  /* The last tile may overlap the one before: the same values again are cheaper than single outputs. */
+  const int64_t count = l->count;
   int64_t i = 0;
-  for (; i + TILE <= l->count; i += TILE) outputs(l, i, channel, bias, mask, masked, kernel, stride, TILE);
-  if (i + TILE / 2 <= l->count) {
-    outputs(l, i, channel, bias, mask, masked, kernel, stride, TILE / 2);
-    i += TILE / 2;
+  for (; i + TILE <= count; i += TILE) outputs(l, i, channel, bias, mask, masked, kernel, stride, TILE);
+  if (i == count) return;
+  if (count - i > TILE / 2 && count >= TILE) {
+    outputs(l, count - TILE, channel, bias, mask, masked, kernel, stride, TILE);
+  } else if (count >= TILE / 2) {
+    if (count - i > TILE / 2) outputs(l, i, channel, bias, mask, masked, kernel, stride, TILE / 2);
+    outputs(l, count - TILE / 2, channel, bias, mask, masked, kernel, stride, TILE / 2);
+  } else {
+    for (; i < count; i++) outputs(l, i, channel, bias, mask, masked, kernel, stride, 1);
   }
-  for (; i < l->count; i++) outputs(l, i, channel, bias, mask, masked, kernel, stride, 1);
 }
 
 VF_INLINE void line(const depthwise_line *l, int kernel, int stride) {
-  int64_t c = 0;
-  for (; c + VF <= l->channels; c += VF) channel_vector(l, c, vf_tail(VF), false, kernel, stride);
-  if (c < l->channels) channel_vector(l, c, vf_tail(l->channels - c), true, kernel, stride);
+  int64_t c = l->first;
+  const int64_t end = c + l->channels;
+  for (; c + VF <= end; c += VF) channel_vector(l, c, vf_tail(VF), false, kernel, stride);
+  if (c < end) channel_vector(l, c, vf_tail(end - c), true, kernel, stride);
 }
 
 static void line_3_1(const depthwise_line *l) { line(l, 3, 1); }
@@ -98,11 +105,12 @@ VF_INLINE void pixel_vectors(const depthwise_pixel *p, int64_t channel, int coun
 }
 
 static void pixel_any(const depthwise_pixel *p) {
-  int64_t c = 0;
+  int64_t c = p->first;
+  const int64_t end = c + p->channels;
   const vm all = vf_tail(VF);
-  for (; c + 4 * VF <= p->channels; c += 4 * VF) pixel_vectors(p, c, 4, all, false);
-  for (; c + VF <= p->channels; c += VF) pixel_vectors(p, c, 1, all, false);
-  if (c < p->channels) pixel_vectors(p, c, 1, vf_tail(p->channels - c), true);
+  for (; c + 4 * VF <= end; c += 4 * VF) pixel_vectors(p, c, 4, all, false);
+  for (; c + VF <= end; c += VF) pixel_vectors(p, c, 1, all, false);
+  if (c < end) pixel_vectors(p, c, 1, vf_tail(end - c), true);
 }
 
 const depthwise_isa KERNEL(depthwise_isa) = {line_any, pixel_any};
