@@ -35,19 +35,20 @@ static bool matmul_to_linear(builder *b, node *n) {
   return w && replace(n, build(b, "linear", IN(node_in(n, 0), w, NULL), NO_ATTRS));
 }
 
-/* reshape(linear(reshape(x))) -> linear(x) where only the dimensions in front of the last one change: nothing then stands between the
+/* reshape(linear(x)) -> linear(reshape(x)) where only the dimensions in front of the last one change: nothing then stands between the
  * layer and what may be fused into it. */
 static bool linear_through_reshape(builder *b, node *n) {
   const node *layer = producer_of(node_in(n, 0), "linear");
-  const node *flat = layer ? producer_of(node_in(layer, 0), "reshape") : NULL;
-  if (!flat || !only_use(layer->outputs[0])) return false;
-  value *x = node_in(flat, 0);
-  const tensor_type *in = &x->type, *out = &n->outputs[0]->type;
-  if (in->rank < 1 || in->rank != out->rank || memcmp(in->dims, out->dims, (size_t)(in->rank - 1) * sizeof(dim)) != 0) return false;
-  if (in->dims[in->rank - 1] != node_in(layer, 1)->type.dims[1]) return false;
+  const tensor_type *out = &n->outputs[0]->type;
+  if (!layer || !only_use(layer->outputs[0]) || out->rank < 1) return false;
+  const tensor_type *w = &node_in(layer, 1)->type;
+  if (out->dims[out->rank - 1] != w->dims[0]) return false;
+  dim dims[KILN_MAX_RANK];
+  for (int i = 0; i < out->rank; i++) dims[i] = i == out->rank - 1 ? w->dims[1] : out->dims[i];
   b->path = layer->path;
   b->source = layer->source;
-  return replace(n, build(b, "linear", IN(x, node_in(layer, 1), node_in(layer, 2)), NO_ATTRS));
+  value *x = build(b, "reshape", IN(node_in(layer, 0)), ATTRS(A_INTS("shape", dims, out->rank)));
+  return x && replace(n, build(b, "linear", IN(x, node_in(layer, 1), node_in(layer, 2)), NO_ATTRS));
 }
 
 /* ---- activations ------------------------------------------------------------------------------------------------------------------ */
@@ -68,8 +69,11 @@ static int factors(const value *v, double *scale, value **out, int max, int dept
     *scale *= c;
     return 0;
   }
-  const node *m = producer_of(v, "mul");
-  const node *d = producer_of(v, "div");
+  const node *m = producer_of(v, "mul"), *d = producer_of(v, "div"), *square = producer_of(v, "square");
+  if (square && depth > 0 && max >= 2) {
+    out[0] = out[1] = node_in(square, 0);
+    return 2;
+  }
   if (d && scalar_constant(node_in(d, 1), &c) && c != 0 && depth > 0 && depth < 6) {
     *scale /= c;
     return factors(node_in(d, 0), scale, out, max, depth + 1);

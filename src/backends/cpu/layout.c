@@ -255,16 +255,16 @@ static bool flatten_spatial(builder *b, node *n) {
   return true;
 }
 
-/* And the way back: front(reshape[N,C,H,W](permute[0,2,1](x))) -> reshape[N,H,W,C](x) */
+/* And the way back: reshape[N,C,H,W](permute[0,2,1](x)) -> back(reshape[N,H,W,C](x)), which then sinks. */
 static bool unflatten_spatial(builder *b, node *n) {
   const tensor_type *out_type = &n->outputs[0]->type;
-  node *r = node_in(n, 0)->producer;
-  if (!order_is(n, front_order) || out_type->rank < 4 || !is_op(r, "reshape")) return false;
-  node *p = node_in(r, 0)->producer;
-  if (!is_op(p, "permute") || p->outputs[0]->type.rank != 3 || !order_is(p, back_order)) return false;
+  node *p = node_in(n, 0)->producer;
+  if (out_type->rank < 4 || !is_op(p, "permute") || p->outputs[0]->type.rank != 3 || !order_is(p, back_order)) return false;
   const tensor_type *x = &node_in(p, 0)->type;
-  if (x->dims[0] != out_type->dims[0] || x->dims[2] != out_type->dims[out_type->rank - 1]) return false;
-  value *out = build(b, "reshape", IN(node_in(p, 0)), ATTRS(A_INTS("shape", out_type->dims, out_type->rank)));
+  if (x->dims[0] != out_type->dims[0] || x->dims[2] != out_type->dims[1]) return false;
+  dim dims[KILN_MAX_RANK];
+  for (int i = 0; i < out_type->rank; i++) dims[axis_to_last(out_type->rank, i)] = out_type->dims[i];
+  value *out = to_torch(b, build(b, "reshape", IN(node_in(p, 0)), ATTRS(A_INTS("shape", dims, out_type->rank))));
   if (!out) return false;
   value_replace_uses(n->outputs[0], out);
   return true;
@@ -274,7 +274,7 @@ const rule cpu_layout_rules[] = {
     {"merge permutes", "permute", merge_permutes, NULL},
     {"permute of ones", "permute", permute_of_ones, NULL},
     {"flatten spatial", "permute", flatten_spatial, NULL},
-    {"unflatten spatial", "permute", unflatten_spatial, NULL},
+    {"unflatten spatial", "reshape", unflatten_spatial, NULL},
     {"channels-last conv", "conv", wrap_conv, NULL},
     {"channels-last max_pool", "max_pool", sink_layout_op, NULL},
     {"channels-last avg_pool", "avg_pool", sink_layout_op, NULL},
