@@ -282,6 +282,38 @@ static const char *const conv_cases[] = {
     "x:f32[1,2,3,4,3] w:f32[2,3,2,3,2] stride=[2,1,2] pad=[0,1,0] pad_end=[0,1,0] dilation=[1,1,1] output_pad=[0,0,0] transposed=1",
     "x:f32[1,5,6,4] w:f32[4,3,3,3] b:f32[3] stride=[2,2] pad=[1,1] pad_end=[1,1] dilation=[1,1] output_pad=[1,0] transposed=1 "
     "channels_last=1",
+    /* channels last: what the fast kernels see */
+    "x:f32[2,7,6,C] w:f32[9,C,1,1] b:f32[9] stride=[1,1] pad=[0,0] pad_end=[0,0] dilation=[1,1] output_pad=[0,0] channels_last=1 "
+    "C:1,4,15,16,17,64",
+    "x:f32[1,9,8,5] w:f32[O,5,3,3] b:f32[O] stride=[1,1] pad=[1,1] dilation=[1,1] channels_last=1 " PLAIN_2D " O:1,3,8,16,31,48,65",
+    "x:f32[1,16,W,16] w:f32[16,16,3,3] stride=[1,1] pad=[1,1] dilation=[1,1] channels_last=1 " PLAIN_2D " W:1,2,4,5,7,12",
+    "x:f32[1,15,W,3] w:f32[20,3,7,7] b:f32[20] stride=[2,2] pad=[3,3] pad_end=[3,3] dilation=[1,1] output_pad=[0,0] channels_last=1 "
+    "W:7,13,16",
+    "x:f32[2,9,10,C] w:f32[C,1,3,3] b:f32[C] stride=[1,1] pad=[1,1] dilation=[1,1] groups=C channels_last=1 " PLAIN_2D
+    " C:2,7,8,16,33",
+    "x:f32[1,11,10,C] w:f32[C,1,5,5] b:f32[C] stride=[2,2] pad=[2,2] pad_end=[2,2] dilation=[1,1] output_pad=[0,0] groups=C "
+    "channels_last=1 C:3,16,40",
+    "x:f32[1,9,9,6] w:f32[12,1,3,3] stride=[1,1] pad=[0,0] pad_end=[0,0] dilation=[2,2] output_pad=[0,0] groups=6 channels_last=1",
+    "x:f32[2,8,9,12] w:f32[10,6,3,2] b:f32[10] stride=[2,1] pad=[1,0] pad_end=[2,1] dilation=[1,2] output_pad=[0,0] groups=2 "
+    "channels_last=1",
+    "x:f32[1,10,11,7] w:f32[9,7,3,3] stride=[1,1] pad=[4,2] pad_end=[4,2] dilation=[4,2] output_pad=[0,0] channels_last=1",
+    "x:f32[1,12,16,3] w:f32[24,3,4,4] b:f32[24] stride=[4,4] pad=[0,0] pad_end=[0,0] dilation=[1,1] output_pad=[0,0] channels_last=1",
+    "x:f32[1,3,3,2] w:f32[4,2,3,3] stride=[1,1] pad=[0,0] pad_end=[0,0] dilation=[1,1] output_pad=[0,0] channels_last=1",
+    "x:f32[0,6,6,2] w:f32[4,2,3,3] stride=[1,1] pad=[1,1] dilation=[1,1] channels_last=1 " PLAIN_2D,
+    "x:f32[1,6,7,3]=inf w:f32[4,3,3,3] b:f32[4] stride=[1,1] pad=[1,1] dilation=[1,1] channels_last=1 " PLAIN_2D,
+    "x:f32[1,T,8] w:f32[8,8,3] b:f32[8] stride=[1] pad=[6] pad_end=[0] dilation=[3] output_pad=[0] channels_last=1 T:1,5,33",
+    "x:f32[1,40,C] w:f32[C,1,9] stride=[1] pad=[4] pad_end=[4] dilation=[1] output_pad=[0] groups=C channels_last=1 C:5,16",
+    "x:f32[1,5,6,7,3] w:f32[4,3,3,2,3] b:f32[4] stride=[1,2,1] pad=[1,0,1] pad_end=[1,0,1] dilation=[1,1,2] output_pad=[0,0,0] "
+    "channels_last=1",
+    "x:f32[1,7,5,16] w:f32[16,8,2,2] b:f32[8] stride=[2,2] pad=[0,0] pad_end=[0,0] dilation=[1,1] output_pad=[0,0] transposed=1 "
+    "channels_last=1",
+    "x:f32[2,5,4,6] w:f32[6,4,3,2] b:f32[8] stride=[2,3] pad=[1,0] pad_end=[1,0] dilation=[2,1] output_pad=[1,2] groups=2 "
+    "transposed=1 channels_last=1",
+    "x:f32[1,6,5,4] w:f32[4,1,4,4] stride=[2,2] pad=[1,1] pad_end=[1,1] dilation=[1,1] output_pad=[0,0] groups=4 transposed=1 "
+    "channels_last=1",
+    "x:f32[1,9,4] w:f32[4,5,4] stride=[3] pad=[1] pad_end=[1] dilation=[2] output_pad=[2] transposed=1 channels_last=1",
+    "x:f32[1,3,4,3,2] w:f32[2,3,2,3,2] b:f32[3] stride=[2,1,2] pad=[0,1,0] pad_end=[0,1,0] dilation=[1,1,1] output_pad=[0,0,0] "
+    "transposed=1 channels_last=1",
     NULL};
 
 static const op rows[] = {{

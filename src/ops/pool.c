@@ -397,6 +397,10 @@ static const torch_row adaptive_max_torch[] = {
       "x:f32[1,2,5,6,7] kernel=[2,3,2] stride=[2,1,2] pad=[1,1,0] dilation=[1,1,2]",                       \
       "x:f32[1,2,6,6]=inf kernel=[3,3] stride=[1,1] pad=[1,1] dilation=[1,1]",                             \
       "x:f32[2,7,6,5] kernel=[3,3] stride=[2,2] pad=[1,1] dilation=[1,1] channels_last=1",                 \
+      "x:f32[1,9,W,C] kernel=[3,2] stride=[2,3] pad=[1,1] dilation=[1,1] ceil=1 channels_last=1 W:5,8 C:1,16,19", \
+      "x:f32[1,7,7,4]=inf kernel=[3,3] stride=[1,1] pad=[1,1] dilation=[2,2] channels_last=1",             \
+      "x:f32[2,11,6] kernel=[3] stride=[2] pad=[1] dilation=[1] channels_last=1",                          \
+      "x:f32[1,5,6,7,3] kernel=[2,3,2] stride=[2,1,2] pad=[1,1,0] dilation=[1,1,2] channels_last=1",       \
       "x:f32[0,3,6,6] kernel=[2,2] stride=[2,2] pad=[0,0] dilation=[1,1]",                                 \
       "x:f64[1,2,6,6] kernel=[2,2] stride=[1,1] pad=[0,0] dilation=[1,1]",                                 \
       "x:i64[1,2,6,6]=range(-9,9) kernel=[2,2] stride=[1,1] pad=[0,0] dilation=[1,1]"
@@ -410,6 +414,10 @@ static const char *const avg_pool_cases[] = {"x:f32[2,3,W,9] kernel=[3,3] stride
                                              "x:f32[1,2,5,6,7] kernel=[2,3,2] stride=[2,1,2] pad=[1,1,0]",
                                              "x:f32[1,2,6,6]=inf kernel=[3,3] stride=[1,1] pad=[1,1]",
                                              "x:f32[2,7,6,5] kernel=[3,3] stride=[2,2] pad=[1,1] channels_last=1",
+                                             "x:f32[1,9,8,C] kernel=[3,2] stride=[2,3] pad=[1,1] ceil=1 channels_last=1 C:1,16,19",
+                                             "x:f32[1,9,8,5] kernel=[3,3] stride=[1,1] pad=[1,1] count_include_pad=0 channels_last=1",
+                                             "x:f32[1,9,8,5] kernel=[3,3] stride=[2,2] pad=[1,1] divisor=4 channels_last=1",
+                                             "x:f32[2,11,6] kernel=[3] stride=[2] pad=[1] channels_last=1",
                                              "x:f32[0,3,6,6] kernel=[2,2] stride=[2,2] pad=[0,0]",
                                              NULL};
 static const char *const adaptive_avg_cases[] = {"x:f32[2,C,7,9] size=[1,1] C:1,3,16,33",
@@ -417,7 +425,9 @@ static const char *const adaptive_avg_cases[] = {"x:f32[2,C,7,9] size=[1,1] C:1,
                                                  "x:f32[1,2,3,4] size=[6,5]",
                                                  "x:f32[2,3,11] size=[4]",
                                                  "x:f32[1,2,4,5,6] size=[2,3,4]",
-                                                 "x:f32[2,6,7,5] size=[1,1] channels_last=1",
+                                                 "x:f32[2,6,7,C] size=[1,1] channels_last=1 C:1,5,16,33",
+                                                 "x:f32[1,7,10,6] size=[3,4] channels_last=1",
+                                                 "x:f32[1,3,4,5] size=[6,5] channels_last=1",
                                                  "x:f32[1,2,5,5]=inf size=[2,2]",
                                                  NULL};
 static const char *const adaptive_max_cases[] = {"x:f32[2,3,7,9] size=[1,1]", "x:f32[1,2,7,10] size=[3,4]", "x:f32[2,3,11] size=[4]",

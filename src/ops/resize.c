@@ -437,6 +437,11 @@ static const char *const resize_cases[] = {"x:f32[2,3,W,9] size=[10,18] mode=\"n
                                            "x:f32[1,2,3,4,5] size=[6,3,7] mode=\"nearest\" scales=[0,0,0]",
                                            "x:f32[1,6,5,4] size=[12,10] mode=\"linear\" scales=[2,2] channels_last=1",
                                            "x:f32[1,6,5,4] size=[12,10] mode=\"nearest\" scales=[2,2] channels_last=1",
+                                           "x:f32[1,7,5,C] size=[4,9] mode=\"linear\" align_corners=1 scales=[0,0] channels_last=1 C:1,16,17",
+                                           "x:f32[1,7,5,C] size=[4,9] mode=\"nearest_exact\" scales=[0,0] channels_last=1 C:1,16,17",
+                                           "x:f32[1,7,5,6] size=[10,9] mode=\"cubic\" scales=[0,0] channels_last=1",
+                                           "x:f32[2,11,3] size=[20] mode=\"linear\" scales=[0] channels_last=1",
+                                           "x:f32[1,3,4,5,2] size=[6,3,7] mode=\"linear\" scales=[0,0,0] channels_last=1",
                                            "x:f32[0,2,3,4] size=[6,8] mode=\"linear\" scales=[0,0]",
                                            NULL};
 static const char *const grid_cases[] = {
