@@ -43,8 +43,10 @@ static kiln_status fill(block *body, uint64_t seed) {
     } else if (kind < 7) {
       last = build(&b, binary[random_next(&state) % KILN_COUNT(binary)], IN(last, pick(&state, values, n)), NO_ATTRS);
     } else {
-      value *condition = build(&b, "gt", IN(last, pick(&state, values, n)), NO_ATTRS);
-      last = build(&b, "where", IN(condition, last, pick(&state, values, n)), NO_ATTRS);
+      /* The larger of two: any other choice would jump where both sides are nearly equal. */
+      value *other = pick(&state, values, n);
+      value *condition = build(&b, "gt", IN(last, other), NO_ATTRS);
+      last = build(&b, "where", IN(condition, last, other), NO_ATTRS);
     }
     KILN_TRY(graph_check(body->graph));
     if (n < 16) values[n++] = last;
