@@ -270,6 +270,32 @@ static bool unflatten_spatial(builder *b, node *n) {
   return true;
 }
 
+/* pointwise(reshape(x)) -> reshape(pointwise(x)), and the same for permute, where x is the only operand that is no scalar: the
+ * operator then stands next to what makes x and can be fused into it. */
+static bool sink_view(builder *b, node *n) {
+  value *inputs[MAX_OPERANDS];
+  int at = -1;
+  if (!(n->op->flags & OP_POINTWISE) || n->n_outputs != 1 || n->n_blocks || !same_operands(n, inputs)) return false;
+  for (int32_t i = 0; i < n->n_inputs; i++) {
+    if (!inputs[i] || inputs[i]->type.rank == 0) continue;
+    if (at >= 0 && inputs[i] != inputs[at]) return false;
+    at = at < 0 ? i : at;
+  }
+  node *view = at < 0 ? NULL : inputs[at]->producer;
+  if ((!is_op(view, "reshape") && !is_op(view, "permute")) || value_single_user(inputs[at]) == NULL) return false;
+  const node *maker = node_in(view, 0)->producer;
+  if (!maker || !(maker->op->flags & OP_ANCHOR)) return false;
+  value *moved = inputs[at];
+  for (int32_t i = 0; i < n->n_inputs; i++) inputs[i] = inputs[i] == moved ? node_in(view, 0) : inputs[i];
+  node *copy = rebuild(b, n, inputs);
+  if (!copy || node_infer(copy) != KILN_OK) return false;
+  const char *name = is_op(view, "reshape") ? "shape" : "order";
+  value *out = build(b, view->op->name, IN(copy->outputs[0]), ATTRS({name, *node_attr(view, name)}));
+  if (!out) return false;
+  value_replace_uses(n->outputs[0], out);
+  return true;
+}
+
 const rule cpu_layout_rules[] = {
     {"merge permutes", "permute", merge_permutes, NULL},
     {"permute of ones", "permute", permute_of_ones, NULL},
@@ -289,5 +315,6 @@ const rule cpu_layout_rules[] = {
     {"channels-last sum", "sum", sink_reduce, NULL},
     {"channels-last amax", "amax", sink_reduce, NULL},
     {"channels-last pointwise", NULL, sink_pointwise, NULL},
+    {"view behind pointwise", NULL, sink_view, NULL},
 };
 const size_t cpu_layout_rule_count = KILN_COUNT(cpu_layout_rules);
