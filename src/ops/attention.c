@@ -5,7 +5,8 @@
 #include "ops/lowering.h"
 #include "ops/spatial.h"
 
-/* ---- attention -------------------------------------------------------------------------------------------------------------- */
+/* ---- attention
+ * -------------------------------------------------------------------------------------------------------------- */
 
 /* Heads of k and v divide those of q; sizes before the heads broadcast. */
 static kiln_status attention_heads(graph *g, node *n, tensor_type *batch) {
@@ -21,7 +22,8 @@ static kiln_status attention_heads(graph *g, node *n, tensor_type *batch) {
   KILN_TRY(infer_same_dim(g, n, "heads of k and v", shared, v->dims[v->rank - 3]));
   if (dim_is_const(heads) && dim_is_const(shared)) {
     if (shared < 1 || heads % shared)
-      return INFER_FAIL(n, "operand q has %lld heads, not a multiple of the %lld of k", (long long)heads, (long long)shared);
+      return INFER_FAIL(n, "operand q has %lld heads, not a multiple of the %lld of k", (long long)heads,
+                        (long long)shared);
   } else {
     KILN_TRY(infer_same_dim(g, n, "heads of q and k", heads, shared));
   }
@@ -43,10 +45,12 @@ static kiln_status attention_infer(graph *g, node *n) {
   out.dims[rank - 1] = k->dims[k->rank - 2];
   if (n->inputs[3].v) {
     const tensor_type *m = in_type(n, 3);
-    if (m->dtype != KILN_BOOL && m->dtype != q->dtype) return INFER_FAIL(n, "operand mask must be bool or of q's dtype");
+    if (m->dtype != KILN_BOOL && m->dtype != q->dtype)
+      return INFER_FAIL(n, "operand mask must be bool or of q's dtype");
     if (m->rank > rank) return INFER_FAIL(n, "operand mask has more dimensions than the scores");
     for (int i = 0; i < m->rank; i++)
-      if (m->dims[i] != 1) KILN_TRY(infer_same_dim(g, n, "sizes of mask and scores", m->dims[i], out.dims[rank - m->rank + i]));
+      if (m->dims[i] != 1)
+        KILN_TRY(infer_same_dim(g, n, "sizes of mask and scores", m->dims[i], out.dims[rank - m->rank + i]));
   }
   out.dims[rank - 1] = v->dims[v->rank - 1];
   set_out(n, 0, q->dtype, rank, out.dims);
@@ -66,7 +70,8 @@ static int64_t head_offset(const tensor *t, const int64_t *index, int rank, int6
 static void matrix_load(const tensor *t, int64_t at, double *out) {
   const int64_t n = t->shape[t->rank - 2], e = t->shape[t->rank - 1];
   for (int64_t i = 0; i < n; i++)
-    for (int64_t j = 0; j < e; j++) out[i * e + j] = ref_load(t, at + i * t->strides[t->rank - 2] + j * t->strides[t->rank - 1]);
+    for (int64_t j = 0; j < e; j++)
+      out[i * e + j] = ref_load(t, at + i * t->strides[t->rank - 2] + j * t->strides[t->rank - 1]);
 }
 
 typedef struct attention_row {
@@ -150,7 +155,8 @@ static kiln_status attention_ref(const kernel_args *a) {
   return KILN_OK;
 }
 
-/* ---- PyTorch ----------------------------------------------------------------------------------------------------------------- */
+/* ---- PyTorch
+ * ----------------------------------------------------------------------------------------------------------------- */
 
 static value *head_axis(builder *b, value *v) { return v && v->type.rank == 2 ? lowering_unsqueeze(b, v, 0) : v; }
 
@@ -171,7 +177,8 @@ static kiln_status attention_emit(lower_call *c, const char *mask_name, value **
   KILN_TRY(lowering_tensor(c, "query", &q));
   KILN_TRY(lowering_tensor(c, "key", &k));
   KILN_TRY(lowering_tensor(c, "value", &v));
-  if (call_float(c, "dropout_p") != 0) return LOWER_FAIL(c, "argument dropout_p is not 0: export the model in eval() mode");
+  if (call_float(c, "dropout_p") != 0)
+    return LOWER_FAIL(c, "argument dropout_p is not 0: export the model in eval() mode");
   if (q->type.rank < 2 || k->type.rank < 2 || v->type.rank < 2) return LOWER_FAIL(c, "expected at least 2 dimensions");
   const bool flat = q->type.rank == 2 && k->type.rank == 2 && v->type.rank == 2;
   q = head_axis(b, q);
@@ -193,7 +200,8 @@ static kiln_status attention_emit(lower_call *c, const char *mask_name, value **
     if (v) k = with_heads(b, k, v->type.dims[v->type.rank - 3]);
   }
   if (mask && q && mask->type.dtype != KILN_BOOL) mask = lower_cast(b, mask, q->type.dtype);
-  value *y = build(b, "attention", IN(q, k, v, mask), ATTRS(A_FLOAT("scale", scale), A_BOOL("causal", call_bool(c, "is_causal"))));
+  value *y = build(b, "attention", IN(q, k, v, mask),
+                   ATTRS(A_FLOAT("scale", scale), A_BOOL("causal", call_bool(c, "is_causal"))));
   *out = y && flat ? lowering_squeeze(b, y, 0) : y;
   return KILN_OK;
 }
@@ -208,7 +216,8 @@ static kiln_status lower_attention(lower_call *c) { return lower_attention_named
 static kiln_status lower_attention_bias(lower_call *c) { return lower_attention_named(c, "attn_bias"); }
 static kiln_status lower_attention_plain(lower_call *c) { return lower_attention_named(c, NULL); }
 static kiln_status lower_attention_math(lower_call *c) {
-  if (!call_is_none(c, "dropout_mask")) return LOWER_FAIL(c, "argument dropout_mask is set: export the model in eval() mode");
+  if (!call_is_none(c, "dropout_mask"))
+    return LOWER_FAIL(c, "argument dropout_mask is set: export the model in eval() mode");
   return lower_attention_named(c, "attn_mask");
 }
 
@@ -223,26 +232,35 @@ static kiln_status lower_dropout(lower_call *c) {
 }
 
 static const torch_row attention_torch[] = {
-    {"aten::scaled_dot_product_attention(Tensor query, Tensor key, Tensor value, Tensor? attn_mask=None, float dropout_p=0., bool "
+    {"aten::scaled_dot_product_attention(Tensor query, Tensor key, Tensor value, Tensor? attn_mask=None, float "
+     "dropout_p=0., bool "
      "is_causal=False, *, float? scale=None, bool enable_gqa=False) -> Tensor",
      NULL, lower_attention},
-    {"aten::_scaled_dot_product_flash_attention_for_cpu(Tensor query, Tensor key, Tensor value, float dropout_p=0., bool "
+    {"aten::_scaled_dot_product_flash_attention_for_cpu(Tensor query, Tensor key, Tensor value, float dropout_p=0., "
+     "bool "
      "is_causal=False, *, Tensor? attn_mask=None, float? scale=None) -> (Tensor output, Tensor logsumexp)",
      NULL, lower_attention},
     {"aten::_scaled_dot_product_efficient_attention(Tensor query, Tensor key, Tensor value, Tensor? attn_bias, bool "
-     "compute_log_sumexp, float dropout_p=0., bool is_causal=False, *, float? scale=None) -> (Tensor output, Tensor log_sumexp, Tensor "
+     "compute_log_sumexp, float dropout_p=0., bool is_causal=False, *, float? scale=None) -> (Tensor output, Tensor "
+     "log_sumexp, Tensor "
      "philox_seed, Tensor philox_offset)",
      NULL, lower_attention_bias},
-    {"aten::_scaled_dot_product_flash_attention(Tensor query, Tensor key, Tensor value, float dropout_p=0., bool is_causal=False, bool "
-     "return_debug_mask=False, *, float? scale=None) -> (Tensor output, Tensor logsumexp, Tensor cum_seq_q, Tensor cum_seq_k, SymInt "
+    {"aten::_scaled_dot_product_flash_attention(Tensor query, Tensor key, Tensor value, float dropout_p=0., bool "
+     "is_causal=False, bool "
+     "return_debug_mask=False, *, float? scale=None) -> (Tensor output, Tensor logsumexp, Tensor cum_seq_q, Tensor "
+     "cum_seq_k, SymInt "
      "max_q, SymInt max_k, Tensor rng_state, Tensor unused, Tensor debug_attn_mask)",
      NULL, lower_attention_plain},
-    {"aten::_scaled_dot_product_cudnn_attention(Tensor query, Tensor key, Tensor value, Tensor? attn_bias, bool compute_log_sumexp, "
-     "float dropout_p=0., bool is_causal=False, bool return_debug_mask=False, *, float? scale=None) -> (Tensor output, Tensor "
-     "logsumexp, Tensor cum_seq_q, Tensor cum_seq_k, SymInt max_q, SymInt max_k, Tensor philox_seed, Tensor philox_offset, Tensor "
+    {"aten::_scaled_dot_product_cudnn_attention(Tensor query, Tensor key, Tensor value, Tensor? attn_bias, bool "
+     "compute_log_sumexp, "
+     "float dropout_p=0., bool is_causal=False, bool return_debug_mask=False, *, float? scale=None) -> (Tensor output, "
+     "Tensor "
+     "logsumexp, Tensor cum_seq_q, Tensor cum_seq_k, SymInt max_q, SymInt max_k, Tensor philox_seed, Tensor "
+     "philox_offset, Tensor "
      "debug_attn_mask)",
      NULL, lower_attention_bias},
-    {"aten::_scaled_dot_product_attention_math(Tensor query, Tensor key, Tensor value, Tensor? attn_mask=None, float dropout_p=0., bool "
+    {"aten::_scaled_dot_product_attention_math(Tensor query, Tensor key, Tensor value, Tensor? attn_mask=None, float "
+     "dropout_p=0., bool "
      "is_causal=False, Tensor? dropout_mask=None, *, float? scale=None, bool enable_gqa=False) -> (Tensor, Tensor)",
      NULL, lower_attention_math},
     {"aten::dropout(Tensor input, float p, bool train) -> Tensor", NULL, lower_dropout},
@@ -252,22 +270,23 @@ static const torch_row attention_torch[] = {
     {"aten::native_dropout(Tensor input, float p, bool? train) -> (Tensor, Tensor)", NULL, lower_dropout},
     {NULL, NULL, NULL}};
 
-static const char *const attention_cases[] = {"q:f32[2,3,L,16] k:f32[2,3,9,16] v:f32[2,3,9,16] scale=0.25 L:1,5,16,33",
-                                              "q:f32[1,2,7,E] k:f32[1,2,11,E] v:f32[1,2,11,E] scale=0.2 E:1,8,24,32,64,65",
-                                              "q:f32[1,2,9,8] k:f32[1,2,S,8] v:f32[1,2,S,8] scale=0.35 causal=1 S:1,5,9,64,130",
-                                              "q:f32[2,6,5,8] k:f32[2,2,7,8] v:f32[2,2,7,8] scale=0.35",
-                                              "q:f32[2,4,5,8] k:f32[2,1,7,8] v:f32[2,1,7,8] scale=0.35 causal=1",
-                                              "q:f32[1,2,5,8] k:f32[1,2,7,8] v:f32[1,2,7,5] scale=0.35",
-                                              "q:f32[2,2,5,8] k:f32[2,2,7,8] v:f32[2,2,7,8] mask:f32[5,7] scale=0.35",
-                                              "q:f32[2,2,5,8] k:f32[2,2,7,8] v:f32[2,2,7,8] mask:bool[2,1,1,7] scale=0.35",
-                                              "q:f32[2,2,5,8] k:f32[2,2,7,8] v:f32[2,2,7,8] mask:bool[2,2,5,7] scale=0.35",
-                                              "q:f32[3,5,8] k:f32[3,7,8] v:f32[3,7,8] scale=0.35",
-                                              "q:f32[2,2,3,5,8] k:f32[2,2,3,7,8] v:f32[2,2,3,7,8] scale=0.35",
-                                              "q:f32[0,2,5,8] k:f32[0,2,7,8] v:f32[0,2,7,8] scale=0.35",
-                                              "q:f32[1,2,5,8] k:f32[1,2,0,8] v:f32[1,2,0,8] scale=0.35",
-                                              "q:f32[1,2,3,8]=inf k:f32[1,2,7,8] v:f32[1,2,7,8] scale=0.35",
-                                              "q:f64[1,2,5,8] k:f64[1,2,7,8] v:f64[1,2,7,8] mask:f64[5,7] scale=0.35",
-                                              NULL};
+static const char *const attention_cases[] = {
+    "q:f32[2,3,L,16] k:f32[2,3,9,16] v:f32[2,3,9,16] scale=0.25 L:1,5,16,33",
+    "q:f32[1,2,7,E] k:f32[1,2,11,E] v:f32[1,2,11,E] scale=0.2 E:1,8,24,32,64,65",
+    "q:f32[1,2,9,8] k:f32[1,2,S,8] v:f32[1,2,S,8] scale=0.35 causal=1 S:1,5,9,64,130",
+    "q:f32[2,6,5,8] k:f32[2,2,7,8] v:f32[2,2,7,8] scale=0.35",
+    "q:f32[2,4,5,8] k:f32[2,1,7,8] v:f32[2,1,7,8] scale=0.35 causal=1",
+    "q:f32[1,2,5,8] k:f32[1,2,7,8] v:f32[1,2,7,5] scale=0.35",
+    "q:f32[2,2,5,8] k:f32[2,2,7,8] v:f32[2,2,7,8] mask:f32[5,7] scale=0.35",
+    "q:f32[2,2,5,8] k:f32[2,2,7,8] v:f32[2,2,7,8] mask:bool[2,1,1,7] scale=0.35",
+    "q:f32[2,2,5,8] k:f32[2,2,7,8] v:f32[2,2,7,8] mask:bool[2,2,5,7] scale=0.35",
+    "q:f32[3,5,8] k:f32[3,7,8] v:f32[3,7,8] scale=0.35",
+    "q:f32[2,2,3,5,8] k:f32[2,2,3,7,8] v:f32[2,2,3,7,8] scale=0.35",
+    "q:f32[0,2,5,8] k:f32[0,2,7,8] v:f32[0,2,7,8] scale=0.35",
+    "q:f32[1,2,5,8] k:f32[1,2,0,8] v:f32[1,2,0,8] scale=0.35",
+    "q:f32[1,2,3,8]=inf k:f32[1,2,7,8] v:f32[1,2,7,8] scale=0.35",
+    "q:f64[1,2,5,8] k:f64[1,2,7,8] v:f64[1,2,7,8] mask:f64[5,7] scale=0.35",
+    NULL};
 
 static const op rows[] = {{
     .name = "attention",

@@ -1,4 +1,5 @@
-/* Matrix products: linear (a weight stored [N, K]) and matmul (batched, broadcasting), and PyTorch's many ways to ask for them. */
+/* Matrix products: linear (a weight stored [N, K]) and matmul (batched, broadcasting), and PyTorch's many ways to ask
+ * for them. */
 #include <string.h>
 
 #include "base/memory.h"
@@ -6,7 +7,9 @@
 #include "ops/matmul_lower.h"
 #include "ops/spatial.h"
 
-/* ---- linear ------------------------------------------------------------------------------------------------------------------- */
+/* ---- linear
+ * -------------------------------------------------------------------------------------------------------------------
+ */
 
 static kiln_status linear_infer(graph *g, node *n) {
   KILN_TRY(infer_rank_between(n, 0, 1, KILN_MAX_RANK));
@@ -38,7 +41,8 @@ static double dot_double(const double *x, const double *y, int64_t n) {
 }
 
 /* One element of an integer product, wrapping as the machine does. */
-static int64_t dot_int(const tensor *a, int64_t a_at, int64_t a_step, const tensor *b, int64_t b_at, int64_t b_step, int64_t n) {
+static int64_t dot_int(const tensor *a, int64_t a_at, int64_t a_step, const tensor *b, int64_t b_at, int64_t b_step,
+                       int64_t n) {
   uint64_t sum = 0;
   for (int64_t i = 0; i < n; i++)
     sum += (uint64_t)ref_load_int(a, a_at + i * a_step) * (uint64_t)ref_load_int(b, b_at + i * b_step);
@@ -52,7 +56,8 @@ static kiln_status linear_ref_int(const kernel_args *a) {
     memcpy(index, it.index, sizeof index);
     const int64_t o = index[y->rank - 1];
     index[y->rank - 1] = 0;
-    uint64_t sum = (uint64_t)dot_int(x, tensor_offset(x, index), x->strides[x->rank - 1], w, o * w->strides[0], w->strides[1], w->shape[1]);
+    uint64_t sum = (uint64_t)dot_int(x, tensor_offset(x, index), x->strides[x->rank - 1], w, o * w->strides[0],
+                                     w->strides[1], w->shape[1]);
     if (b) sum += (uint64_t)ref_load_int(b, o * b->strides[0]);
     ref_store_int(y, tensor_offset(y, it.index), (int64_t)sum);
   }
@@ -78,7 +83,9 @@ static kiln_status linear_ref(const kernel_args *a) {
   return status;
 }
 
-/* ---- matmul -------------------------------------------------------------------------------------------------------------------- */
+/* ---- matmul
+ * --------------------------------------------------------------------------------------------------------------------
+ */
 
 static kiln_status matmul_infer(graph *g, node *n) {
   KILN_TRY(infer_rank_between(n, 0, 2, KILN_MAX_RANK));
@@ -110,18 +117,21 @@ static int64_t matrix_offset(const tensor *t, const int64_t *index, int rank) {
 
 static kiln_status matmul_ref_int(const kernel_args *a, bool transposed) {
   const tensor *x = &a->in[0], *w = &a->in[1], *y = &a->out[0];
-  const int64_t k_step = w->strides[w->rank - (transposed ? 1 : 2)], n_step = w->strides[w->rank - (transposed ? 2 : 1)];
+  const int64_t k_step = w->strides[w->rank - (transposed ? 1 : 2)],
+                n_step = w->strides[w->rank - (transposed ? 2 : 1)];
   for (ref_iter it = ref_begin(y->rank, y->shape); ref_valid(&it); ref_next(&it)) {
     const int64_t row = it.index[y->rank - 2], column = it.index[y->rank - 1];
-    ref_store_int(y, tensor_offset(y, it.index),
-                  dot_int(x, matrix_offset(x, it.index, y->rank) + row * x->strides[x->rank - 2], x->strides[x->rank - 1], w,
-                          matrix_offset(w, it.index, y->rank) + column * n_step, k_step, x->shape[x->rank - 1]));
+    ref_store_int(
+        y, tensor_offset(y, it.index),
+        dot_int(x, matrix_offset(x, it.index, y->rank) + row * x->strides[x->rank - 2], x->strides[x->rank - 1], w,
+                matrix_offset(w, it.index, y->rank) + column * n_step, k_step, x->shape[x->rank - 1]));
   }
   return KILN_OK;
 }
 
 /* Copies one matrix as doubles, row by row. */
-static void matrix_load(const tensor *t, int64_t at, int64_t rows_n, int64_t row_step, int64_t columns, int64_t column_step, double *out) {
+static void matrix_load(const tensor *t, int64_t at, int64_t rows_n, int64_t row_step, int64_t columns,
+                        int64_t column_step, double *out) {
   for (int64_t r = 0; r < rows_n; r++)
     for (int64_t c = 0; c < columns; c++) out[r * columns + c] = ref_load(t, at + r * row_step + c * column_step);
 }
@@ -132,7 +142,8 @@ static kiln_status matmul_ref(const kernel_args *a) {
   if (!dtype_is_float(x->dtype)) return matmul_ref_int(a, transposed);
   const int rank = y->rank;
   const int64_t m = y->shape[rank - 2], n = y->shape[rank - 1], k = x->shape[x->rank - 1];
-  const int64_t k_step = w->strides[w->rank - (transposed ? 1 : 2)], n_step = w->strides[w->rank - (transposed ? 2 : 1)];
+  const int64_t k_step = w->strides[w->rank - (transposed ? 1 : 2)],
+                n_step = w->strides[w->rank - (transposed ? 2 : 1)];
   size_t mk, nk, total;
   if (!size_mul((size_t)m, (size_t)k, &mk) || !size_mul((size_t)n, (size_t)k, &nk) || !size_add(mk, nk, &total) ||
       !size_mul(total, sizeof(double), &total))
@@ -145,13 +156,15 @@ static kiln_status matmul_ref(const kernel_args *a) {
     const int64_t at = matrix_offset(y, it.index, rank);
     for (int64_t r = 0; r < m; r++)
       for (int64_t c = 0; c < n; c++)
-        ref_store(y, at + r * y->strides[rank - 2] + c * y->strides[rank - 1], dot_double(buffer + r * k, buffer + mk + c * k, k));
+        ref_store(y, at + r * y->strides[rank - 2] + c * y->strides[rank - 1],
+                  dot_double(buffer + r * k, buffer + mk + c * k, k));
   }
   mem_free(buffer);
   return KILN_OK;
 }
 
-/* ---- PyTorch: building blocks --------------------------------------------------------------------------------------------- */
+/* ---- PyTorch: building blocks
+ * --------------------------------------------------------------------------------------------- */
 
 /* Is `v` a weight, or a view or cast of one? */
 static bool is_weight(const value *v) {
@@ -206,7 +219,8 @@ static kiln_status lower_linear(lower_call *c) {
   const bool vector = w->type.rank == 1;
   if (vector) w = lowering_unsqueeze(&c->b, w, 0);
   LOWER_NEED(c, w);
-  const bool fits = bias && bias->type.rank == 1 && !vector && dim_compare_equal(c->b.graph->dims, bias->type.dims[0], w->type.dims[0]) != 0;
+  const bool fits = bias && bias->type.rank == 1 && !vector &&
+                    dim_compare_equal(c->b.graph->dims, bias->type.dims[0], w->type.dims[0]) != 0;
   value *y = build(&c->b, "linear", IN(x, w, fits ? bias : NULL), NO_ATTRS);
   if (vector && y) y = lowering_squeeze(&c->b, y, y->type.rank - 1);
   if (bias && !fits) y = lower_binary(&c->b, "add", y, bias);
@@ -355,27 +369,32 @@ static kiln_status lower_cdist(lower_call *c) {
   KILN_TRY(two(c, "x1", "x2", &x, &y));
   if (x->type.rank < 2 || x->type.rank >= KILN_MAX_RANK || y->type.rank < 2 || y->type.rank >= KILN_MAX_RANK)
     return LOWER_FAIL(c, "expected inputs of rank 2 to %d", KILN_MAX_RANK - 1);
-  value *d = lower_binary(b, "sub", lowering_unsqueeze(b, x, x->type.rank - 1), lowering_unsqueeze(b, y, y->type.rank - 2));
+  value *d =
+      lower_binary(b, "sub", lowering_unsqueeze(b, x, x->type.rank - 1), lowering_unsqueeze(b, y, y->type.rank - 2));
   LOWER_NEED(c, d);
   const int64_t axis = d->type.rank - 1;
   call_return(c, 0, build(b, "norm", IN(d), ATTRS(A_FLOAT("p", call_float(c, "p")), A_INTS("axes", &axis, 1))));
   return KILN_OK;
 }
 
-
-/* ---- rows ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- rows
+ * -----------------------------------------------------------------------------------------------------------------------
+ */
 
 static const torch_row linear_torch[] = {
     {"aten::linear(Tensor input, Tensor weight, Tensor? bias=None) -> Tensor", NULL, lower_linear},
-    {"aten::addmm(Tensor self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1) -> Tensor", NULL, lower_addmm},
+    {"aten::addmm(Tensor self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1) -> Tensor", NULL,
+     lower_addmm},
     {"aten::bilinear(Tensor input1, Tensor input2, Tensor weight, Tensor? bias=None) -> Tensor", NULL, lower_bilinear},
     {NULL, NULL, NULL}};
 
 static const torch_row matmul_torch[] = {
     {"aten::mm(Tensor self, Tensor mat2) -> Tensor", NULL, lower_mm},
     {"aten::bmm(Tensor self, Tensor mat2) -> Tensor", NULL, lower_mm},
-    {"aten::baddbmm(Tensor self, Tensor batch1, Tensor batch2, *, Scalar beta=1, Scalar alpha=1) -> Tensor", NULL, lower_baddbmm},
-    {"aten::addbmm(Tensor self, Tensor batch1, Tensor batch2, *, Scalar beta=1, Scalar alpha=1) -> Tensor", NULL, lower_addbmm},
+    {"aten::baddbmm(Tensor self, Tensor batch1, Tensor batch2, *, Scalar beta=1, Scalar alpha=1) -> Tensor", NULL,
+     lower_baddbmm},
+    {"aten::addbmm(Tensor self, Tensor batch1, Tensor batch2, *, Scalar beta=1, Scalar alpha=1) -> Tensor", NULL,
+     lower_addbmm},
     {"aten::matmul(Tensor self, Tensor other) -> Tensor", NULL, lower_matmul},
     {"aten::linalg_matmul(Tensor self, Tensor other) -> Tensor", NULL, lower_matmul},
     {"aten::mv(Tensor self, Tensor vec) -> Tensor", NULL, lower_mv},
@@ -385,22 +404,29 @@ static const torch_row matmul_torch[] = {
     {"aten::linalg_vecdot(Tensor x, Tensor y, *, int dim=-1) -> Tensor", NULL, lower_vecdot},
     {"aten::cdist(Tensor x1, Tensor x2, float p=2., int? compute_mode=None) -> Tensor", NULL, lower_cdist},
     {"aten::_cdist_forward(Tensor x1, Tensor x2, float p, int? compute_mode) -> Tensor", NULL, lower_cdist},
-    {"aten::_trilinear(Tensor i1, Tensor i2, Tensor i3, int[] expand1, int[] expand2, int[] expand3, int[] sumdim, int unroll_dim=1) "
+    {"aten::_trilinear(Tensor i1, Tensor i2, Tensor i3, int[] expand1, int[] expand2, int[] expand3, int[] sumdim, int "
+     "unroll_dim=1) "
      "-> Tensor",
      NULL, lower_trilinear},
     {"aten::tensordot(Tensor self, Tensor other, int[] dims_self, int[] dims_other) -> Tensor", NULL, lower_tensordot},
-    {"aten::embedding_bag(Tensor weight, Tensor indices, Tensor offsets, bool scale_grad_by_freq=False, int mode=0, bool sparse=False, "
+    {"aten::embedding_bag(Tensor weight, Tensor indices, Tensor offsets, bool scale_grad_by_freq=False, int mode=0, "
+     "bool sparse=False, "
      "Tensor? per_sample_weights=None, bool include_last_offset=False) -> (Tensor, Tensor, Tensor, Tensor)",
      NULL, lower_embedding_bag},
-    {"aten::embedding_bag.padding_idx(Tensor weight, Tensor indices, Tensor offsets, bool scale_grad_by_freq, int mode, bool sparse, "
+    {"aten::embedding_bag.padding_idx(Tensor weight, Tensor indices, Tensor offsets, bool scale_grad_by_freq, int "
+     "mode, bool sparse, "
      "Tensor? per_sample_weights, bool include_last_offset, int? padding_idx) -> (Tensor, Tensor, Tensor, Tensor)",
      NULL, lower_embedding_bag},
-    {"aten::_embedding_bag(Tensor weight, Tensor indices, Tensor offsets, bool scale_grad_by_freq=False, int mode=0, bool "
-     "sparse=False, Tensor? per_sample_weights=None, bool include_last_offset=False, int padding_idx=-1) -> (Tensor, Tensor, Tensor, "
+    {"aten::_embedding_bag(Tensor weight, Tensor indices, Tensor offsets, bool scale_grad_by_freq=False, int mode=0, "
+     "bool "
+     "sparse=False, Tensor? per_sample_weights=None, bool include_last_offset=False, int padding_idx=-1) -> (Tensor, "
+     "Tensor, Tensor, "
      "Tensor)",
      NULL, lower_embedding_bag},
-    {"aten::_embedding_bag_forward_only(Tensor weight, Tensor indices, Tensor offsets, bool scale_grad_by_freq=False, int mode=0, bool "
-     "sparse=False, Tensor? per_sample_weights=None, bool include_last_offset=False, int padding_idx=-1) -> (Tensor, Tensor, Tensor, "
+    {"aten::_embedding_bag_forward_only(Tensor weight, Tensor indices, Tensor offsets, bool scale_grad_by_freq=False, "
+     "int mode=0, bool "
+     "sparse=False, Tensor? per_sample_weights=None, bool include_last_offset=False, int padding_idx=-1) -> (Tensor, "
+     "Tensor, Tensor, "
      "Tensor)",
      NULL, lower_embedding_bag},
     {NULL, NULL, NULL}};

@@ -1,7 +1,8 @@
 /* tensordot as one batched matrix product, embedding_bag as a sum of looked-up rows.
  *
- * A contraction of two operands sorts the letters into batch (both operands and kept), left (first only), right (second only) and
- * sum (both, not kept). Each operand is permuted to [batch, left, sum] and [batch, sum, right] and flattened to rank 3. */
+ * A contraction of two operands sorts the letters into batch (both operands and kept), left (first only), right (second
+ * only) and sum (both, not kept). Each operand is permuted to [batch, left, sum] and [batch, sum, right] and flattened
+ * to rank 3. */
 #include "ops/matmul_lower.h"
 
 enum { ALL_LETTERS = 2 * KILN_MAX_RANK };
@@ -149,7 +150,8 @@ kiln_status lower_tensordot(lower_call *c) {
   return KILN_OK;
 }
 
-/* ---- embedding_bag ------------------------------------------------------------------------------------------------------------ */
+/* ---- embedding_bag
+ * ------------------------------------------------------------------------------------------------------------ */
 
 /* Is item j in bag i? [bags, items]: offsets[i] <= j < offsets[i + 1] (the last bag goes to the end). */
 static value *bag_members(lower_call *c, value *offsets, dim items, bool has_last) {
@@ -170,7 +172,8 @@ static value *bag_members(lower_call *c, value *offsets, dim items, bool has_las
   return lower_binary(b, "logical_and", after, before);
 }
 
-/* Rows of each bag are selected (not multiplied by 0: a NaN of another bag must not spread), then summed, averaged or maximized. */
+/* Rows of each bag are selected (not multiplied by 0: a NaN of another bag must not spread), then summed, averaged or
+ * maximized. */
 kiln_status lower_embedding_bag(lower_call *c) {
   builder *b = &c->b;
   value *w, *indices, *offsets, *per_sample = call_tensor(c, "per_sample_weights");
@@ -182,10 +185,12 @@ kiln_status lower_embedding_bag(lower_call *c) {
   const ivalue *padding = NULL;
   for (int32_t i = 0; i < c->schema->n_args; i++)
     if (str_eq(c->schema->args[i].name, "padding_idx")) padding = &c->args[i];
-  if (indices->type.rank != 1 || offsets->type.rank != 1) return LOWER_FAIL(c, "expected indices and offsets of rank 1");
+  if (indices->type.rank != 1 || offsets->type.rank != 1)
+    return LOWER_FAIL(c, "expected indices and offsets of rank 1");
   value *members = bag_members(c, offsets, indices->type.dims[0], call_bool(c, "include_last_offset"));
   value *items = build(b, "embedding", IN(w, indices), NO_ATTRS);
-  if (padding && padding->kind == IV_INT && members) { /* -1: none, where the argument is an int; else it counts from the end */
+  if (padding && padding->kind == IV_INT &&
+      members) { /* -1: none, where the argument is an int; else it counts from the end */
     dim skip = padding->u.i;
     if (str_eq(c->schema->overload, "padding_idx")) skip = lowering_wrap_index(b->graph->dims, skip, w->type.dims[0]);
     if (!dim_is_const(skip)) return LOWER_FAIL(c, "argument padding_idx must be constant");
@@ -197,11 +202,13 @@ kiln_status lower_embedding_bag(lower_call *c) {
   LOWER_NEED(c, items);
   /* [bags, items, 1] picks from [1, items, D] */
   value *other = graph_scalar(b->graph, items->type.dtype, mode == 2 ? (double)-__builtin_inff() : 0);
-  value *picked = build(b, "where", IN(lowering_unsqueeze(b, members, 2), lowering_unsqueeze(b, items, 0), other), NO_ATTRS);
+  value *picked =
+      build(b, "where", IN(lowering_unsqueeze(b, members, 2), lowering_unsqueeze(b, items, 0), other), NO_ATTRS);
   const int64_t axis = 1;
   value *y = build(b, mode == 2 ? "amax" : "sum", IN(picked), ATTRS(A_INTS("axes", &axis, 1)));
   if (mode) { /* empty bags give 0 */
-    value *number = build(b, "sum", IN(lower_cast(b, members, items->type.dtype)), ATTRS(A_INTS("axes", &axis, 1), A_BOOL("keepdim", 1)));
+    value *number = build(b, "sum", IN(lower_cast(b, members, items->type.dtype)),
+                          ATTRS(A_INTS("axes", &axis, 1), A_BOOL("keepdim", 1)));
     if (mode == 1) {
       y = lower_binary(b, "div", y, build(b, "clamp", IN(number), ATTRS(A_FLOAT("min", 1))));
     } else {
@@ -213,7 +220,8 @@ kiln_status lower_embedding_bag(lower_call *c) {
   return KILN_OK; /* the other results serve training */
 }
 
-/* ---- trilinear forms ------------------------------------------------------------------------------------------------- */
+/* ---- trilinear forms
+ * ------------------------------------------------------------------------------------------------- */
 
 /* sum over `sumdim` of i1 * i2 * i3, each with dimensions of 1 put in where its expand list says. */
 kiln_status lower_trilinear(lower_call *c) {

@@ -1,12 +1,13 @@
-/* Normalizations: batch (with given statistics), layer, RMS, group and local response; instance norm is group norm with one channel
- * in each group. */
+/* Normalizations: batch (with given statistics), layer, RMS, group and local response; instance norm is group norm with
+ * one channel in each group. */
 #include <float.h>
 #include <math.h>
 
 #include "ops/lowering.h"
 #include "ops/spatial.h"
 
-/* ---- inference -------------------------------------------------------------------------------------------------------------- */
+/* ---- inference
+ * -------------------------------------------------------------------------------------------------------------- */
 
 /* Operands from `first` on are vectors of one value per channel, of x's dtype. */
 static kiln_status infer_vectors(graph *g, node *n, int first, dim channels) {
@@ -31,14 +32,16 @@ static kiln_status layer_norm_infer(graph *g, node *n) {
   KILN_TRY(infer_float(n, 0));
   const tensor_type *x = in_type(n, 0);
   const int64_t dims = node_int(n, "dims");
-  if (dims < 1 || dims > x->rank) return INFER_FAIL(n, "attribute dims is %lld for an operand x of rank %d", (long long)dims, x->rank);
+  if (dims < 1 || dims > x->rank)
+    return INFER_FAIL(n, "attribute dims is %lld for an operand x of rank %d", (long long)dims, x->rank);
   for (int i = 1; i < n->own_inputs; i++) {
     if (!n->inputs[i].v) continue;
     const tensor_type *t = in_type(n, i);
     KILN_TRY(infer_rank_between(n, i, (int)dims, (int)dims));
     if (t->dtype != x->dtype) return INFER_FAIL(n, "operand %d has another dtype than x", i);
     for (int d = 0; d < (int)dims; d++)
-      KILN_TRY(infer_same_dim(g, n, "normalized sizes of x and a scale or shift", x->dims[x->rank - (int)dims + d], t->dims[d]));
+      KILN_TRY(infer_same_dim(g, n, "normalized sizes of x and a scale or shift", x->dims[x->rank - (int)dims + d],
+                              t->dims[d]));
   }
   return infer_same(g, n);
 }
@@ -63,7 +66,8 @@ static kiln_status local_response_norm_infer(graph *g, node *n) {
   return infer_same(g, n);
 }
 
-/* ---- reference --------------------------------------------------------------------------------------------------------------- */
+/* ---- reference
+ * --------------------------------------------------------------------------------------------------------------- */
 
 /* Value `i` of a vector operand, `absent` if it is not given. */
 static double vector_at(const kernel_args *a, int operand, int64_t i, double absent) {
@@ -77,7 +81,8 @@ static kiln_status batch_norm_ref(const kernel_args *a) {
   const double eps = arg_float(a, "eps");
   for (ref_iter it = ref_begin(x->rank, x->shape); ref_valid(&it); ref_next(&it)) {
     const int64_t c = it.index[channel];
-    const double v = (ref_load(x, tensor_offset(x, it.index)) - vector_at(a, 1, c, 0)) / sqrt(vector_at(a, 2, c, 1) + eps);
+    const double v =
+        (ref_load(x, tensor_offset(x, it.index)) - vector_at(a, 1, c, 0)) / sqrt(vector_at(a, 2, c, 1) + eps);
     ref_store(y, tensor_offset(y, it.index), v * vector_at(a, 3, c, 1) + vector_at(a, 4, c, 0));
   }
   return KILN_OK;
@@ -96,7 +101,8 @@ static kiln_status rows_norm_ref(const kernel_args *a, bool rms) {
       x_at += it.index[i] * x->strides[i];
       y_at += it.index[i] * y->strides[i];
     }
-    tensor row = {.data = x->data, .dtype = x->dtype, .rank = dims}, out = {.data = y->data, .dtype = y->dtype, .rank = dims};
+    tensor row = {.data = x->data, .dtype = x->dtype, .rank = dims},
+           out = {.data = y->data, .dtype = y->dtype, .rank = dims};
     for (int i = 0; i < dims; i++) {
       row.strides[i] = x->strides[outer + i];
       out.strides[i] = y->strides[outer + i];
@@ -125,8 +131,8 @@ static kiln_status layer_norm_ref(const kernel_args *a) { return rows_norm_ref(a
 static kiln_status rms_norm_ref(const kernel_args *a) { return rows_norm_ref(a, true); }
 
 /* Mean and 1/sqrt(var + eps) of group `group` of sample `sample`. */
-static void group_statistics(const tensor *x, int channel, int64_t sample, int64_t first, int64_t count, double eps, double *mean,
-                             double *scale) {
+static void group_statistics(const tensor *x, int channel, int64_t sample, int64_t first, int64_t count, double eps,
+                             double *mean, double *scale) {
   int64_t shape[KILN_MAX_RANK];
   for (int i = 0; i < x->rank; i++) shape[i] = i == 0 ? 1 : i == channel ? count : x->shape[i];
   double sum = 0, spread = 0;
@@ -174,8 +180,9 @@ static kiln_status local_response_norm_ref(const kernel_args *a) {
   for (ref_iter it = ref_begin(x->rank, x->shape); ref_valid(&it); ref_next(&it)) {
     const int64_t at = tensor_offset(x, it.index), c = it.index[1];
     double sum = 0;
-    for (int64_t other = c - size / 2; other <= c + (size - 1) / 2; other++) {
-      if (other < 0 || other >= x->shape[1]) continue;
+    const int64_t before = size / 2 < c ? size / 2 : c,
+                  after = (size - 1) / 2 < x->shape[1] - 1 - c ? (size - 1) / 2 : x->shape[1] - 1 - c;
+    for (int64_t other = c - before; other <= c + after; other++) {
       const double v = ref_load(x, at + (other - c) * x->strides[1]);
       sum += v * v;
     }
@@ -184,10 +191,11 @@ static kiln_status local_response_norm_ref(const kernel_args *a) {
   return KILN_OK;
 }
 
-/* ---- PyTorch ----------------------------------------------------------------------------------------------------------------- */
+/* ---- PyTorch
+ * ----------------------------------------------------------------------------------------------------------------- */
 
-/* Statistics and parameters may be f32 where x is f16 or bf16: PyTorch then computes in f32. Brings all to one dtype; *restore is
- * the dtype of the result. */
+/* Statistics and parameters may be f32 where x is f16 or bf16: PyTorch then computes in f32. Brings all to one dtype;
+ * *restore is the dtype of the result. */
 static void same_dtype(builder *b, kiln_dtype *restore, value **v, int count) {
   *restore = v[0] ? v[0]->type.dtype : KILN_F32;
   bool mixed = false;
@@ -237,7 +245,8 @@ static kiln_status batch_statistics(lower_call *c, value *x, value **mean, value
   *var = build(b, "var", IN(x), ATTRS(A_INTS("axes", axes, count), A_FLOAT("correction", 0)));
   if (has_arg(c, "running_mean") && !call_is_none(c, "running_mean")) {
     KILN_TRY(update_running(c, "running_mean", *mean));
-    KILN_TRY(update_running(c, "running_var", build(b, "var", IN(x), ATTRS(A_INTS("axes", axes, count), A_FLOAT("correction", 1)))));
+    KILN_TRY(update_running(c, "running_var",
+                            build(b, "var", IN(x), ATTRS(A_INTS("axes", axes, count), A_FLOAT("correction", 1)))));
   }
   return KILN_OK;
 }
@@ -288,7 +297,14 @@ static kiln_status lower_batch_norm_update(lower_call *c) { return batch_norm_em
 /* How many trailing dimensions are normalized. */
 static kiln_status normalized_dims(lower_call *c, const value *x, int *out) {
   *out = call_list_count(c, "normalized_shape");
-  if (*out < 1 || *out > x->type.rank) return LOWER_FAIL(c, "argument normalized_shape: expected 1 to %d sizes", x->type.rank);
+  if (*out < 1 || *out > x->type.rank)
+    return LOWER_FAIL(c, "argument normalized_shape: expected 1 to %d sizes", x->type.rank);
+  dim sizes[KILN_MAX_RANK];
+  if (call_ints(c, "normalized_shape", sizes, KILN_MAX_RANK) != *out)
+    return LOWER_FAIL(c, "argument normalized_shape: expected sizes");
+  for (int i = 0; i < *out; i++)
+    if (dim_compare_equal(c->b.graph->dims, sizes[i], x->type.dims[x->type.rank - *out + i]) == 0)
+      return LOWER_FAIL(c, "argument normalized_shape differs from the input's last sizes");
   return KILN_OK;
 }
 
@@ -310,7 +326,8 @@ static kiln_status lower_layer_norm(lower_call *c) {
   int64_t axes[KILN_MAX_RANK];
   for (int i = 0; i < dims; i++) axes[i] = v[0]->type.rank - dims + i;
   call_return(c, 1, build(b, "mean", IN(v[0]), ATTRS(A_INTS("axes", axes, dims), A_BOOL("keepdim", 1))));
-  value *var = build(b, "var", IN(v[0]), ATTRS(A_INTS("axes", axes, dims), A_BOOL("keepdim", 1), A_FLOAT("correction", 0)));
+  value *var =
+      build(b, "var", IN(v[0]), ATTRS(A_INTS("axes", axes, dims), A_BOOL("keepdim", 1), A_FLOAT("correction", 0)));
   call_return(c, 2, inverse_root(b, var, eps));
   return KILN_OK;
 }
@@ -325,14 +342,18 @@ static kiln_status lower_rms_norm(lower_call *c) {
   kiln_dtype dtype;
   same_dtype(b, &dtype, v, 2);
   LOWER_NEED(c, v[0]);
-  const double eps = !call_is_none(c, "eps") ? call_float(c, "eps") : v[0]->type.dtype == KILN_F64 ? DBL_EPSILON : (double)FLT_EPSILON;
+  const double eps = !call_is_none(c, "eps")        ? call_float(c, "eps")
+                     : v[0]->type.dtype == KILN_F64 ? DBL_EPSILON
+                                                    : (double)FLT_EPSILON;
   value *y = build(b, "rms_norm", IN(v[0], v[1]), ATTRS(A_INT("dims", dims), A_FLOAT("eps", eps)));
   call_return(c, 0, restored(b, y, dtype));
   if (c->n_results < 2) return KILN_OK;
   int64_t axes[KILN_MAX_RANK];
   for (int i = 0; i < dims; i++) axes[i] = v[0]->type.rank - dims + i;
   value *square = build(b, "square", IN(v[0]), NO_ATTRS);
-  call_return(c, 1, inverse_root(b, build(b, "mean", IN(square), ATTRS(A_INTS("axes", axes, dims), A_BOOL("keepdim", 1))), eps));
+  call_return(
+      c, 1,
+      inverse_root(b, build(b, "mean", IN(square), ATTRS(A_INTS("axes", axes, dims), A_BOOL("keepdim", 1))), eps));
   return KILN_OK;
 }
 
@@ -356,7 +377,9 @@ static kiln_status group_norm_emit(lower_call *c, int64_t groups) {
   value *rows_of = lower_reshape(b, v[0], 3, (dim[]){x->dims[0], groups, rest});
   const int64_t axis = 2;
   call_return(c, 1, build(b, "mean", IN(rows_of), ATTRS(A_INTS("axes", &axis, 1))));
-  call_return(c, 2, inverse_root(b, build(b, "var", IN(rows_of), ATTRS(A_INTS("axes", &axis, 1), A_FLOAT("correction", 0))), eps));
+  call_return(
+      c, 2,
+      inverse_root(b, build(b, "var", IN(rows_of), ATTRS(A_INTS("axes", &axis, 1), A_FLOAT("correction", 0))), eps));
   return KILN_OK;
 }
 
@@ -372,32 +395,42 @@ static kiln_status lower_instance_norm(lower_call *c) {
     return LOWER_FAIL(c, "updating running statistics is not supported: export the model in eval() mode");
   value *x;
   KILN_TRY(lowering_tensor(c, "input", &x));
-  if (x->type.rank < 2 || !dim_is_const(x->type.dims[1])) return LOWER_FAIL(c, "argument input: the number of channels must be constant");
+  if (x->type.rank < 2 || !dim_is_const(x->type.dims[1]))
+    return LOWER_FAIL(c, "argument input: the number of channels must be constant");
   return group_norm_emit(c, x->type.dims[1]);
 }
 
-/* ---- rows ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- rows
+ * ------------------------------------------------------------------------------------------------------------------------
+ */
 
 static const torch_row batch_norm_torch[] = {
-    {"aten::batch_norm(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool training, float "
+    {"aten::batch_norm(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool "
+     "training, float "
      "momentum, float eps, bool cudnn_enabled) -> Tensor",
      NULL, lower_batch_norm},
-    {"aten::_native_batch_norm_legit_no_training(Tensor input, Tensor? weight, Tensor? bias, Tensor running_mean, Tensor running_var, "
+    {"aten::_native_batch_norm_legit_no_training(Tensor input, Tensor? weight, Tensor? bias, Tensor running_mean, "
+     "Tensor running_var, "
      "float momentum, float eps) -> (Tensor, Tensor, Tensor)",
      NULL, lower_batch_norm_eval},
-    {"aten::native_batch_norm(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool training, "
+    {"aten::native_batch_norm(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, "
+     "bool training, "
      "float momentum, float eps) -> (Tensor, Tensor, Tensor)",
      NULL, lower_batch_norm},
-    {"aten::_native_batch_norm_legit(Tensor input, Tensor? weight, Tensor? bias, Tensor(a!) running_mean, Tensor(b!) running_var, bool "
+    {"aten::_native_batch_norm_legit(Tensor input, Tensor? weight, Tensor? bias, Tensor(a!) running_mean, Tensor(b!) "
+     "running_var, bool "
      "training, float momentum, float eps) -> (Tensor, Tensor, Tensor)",
      NULL, lower_batch_norm},
-    {"aten::_native_batch_norm_legit.no_stats(Tensor input, Tensor? weight, Tensor? bias, bool training, float momentum, float eps) -> "
+    {"aten::_native_batch_norm_legit.no_stats(Tensor input, Tensor? weight, Tensor? bias, bool training, float "
+     "momentum, float eps) -> "
      "(Tensor, Tensor, Tensor)",
      NULL, lower_batch_norm_update},
-    {"aten::_batch_norm_with_update(Tensor input, Tensor? weight, Tensor? bias, Tensor(a!) running_mean, Tensor(b!) running_var, float "
+    {"aten::_batch_norm_with_update(Tensor input, Tensor? weight, Tensor? bias, Tensor(a!) running_mean, Tensor(b!) "
+     "running_var, float "
      "momentum, float eps) -> (Tensor, Tensor, Tensor, Tensor)",
      NULL, lower_batch_norm_update},
-    {"aten::cudnn_batch_norm(Tensor input, Tensor weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool training, float "
+    {"aten::cudnn_batch_norm(Tensor input, Tensor weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, "
+     "bool training, float "
      "exponential_average_factor, float epsilon) -> (Tensor, Tensor, Tensor, Tensor)",
      NULL, lower_batch_norm_cudnn},
     {NULL, NULL, NULL}};
@@ -406,28 +439,32 @@ static const torch_row layer_norm_torch[] = {
     {"aten::layer_norm(Tensor input, SymInt[] normalized_shape, Tensor? weight=None, Tensor? bias=None, float "
      "eps=1.0000000000000001e-05, bool cudnn_enable=True) -> Tensor",
      NULL, lower_layer_norm},
-    {"aten::native_layer_norm(Tensor input, SymInt[] normalized_shape, Tensor? weight, Tensor? bias, float eps) -> (Tensor, Tensor, "
+    {"aten::native_layer_norm(Tensor input, SymInt[] normalized_shape, Tensor? weight, Tensor? bias, float eps) -> "
+     "(Tensor, Tensor, "
      "Tensor)",
      NULL, lower_layer_norm},
     {NULL, NULL, NULL}};
 
 static const torch_row rms_norm_torch[] = {
-    {"aten::rms_norm(Tensor input, SymInt[] normalized_shape, Tensor? weight=None, float? eps=None) -> Tensor", NULL, lower_rms_norm},
-    {"aten::_fused_rms_norm(Tensor input, int[] normalized_shape, Tensor? weight, float? eps) -> (Tensor, Tensor)", NULL,
+    {"aten::rms_norm(Tensor input, SymInt[] normalized_shape, Tensor? weight=None, float? eps=None) -> Tensor", NULL,
      lower_rms_norm},
+    {"aten::_fused_rms_norm(Tensor input, int[] normalized_shape, Tensor? weight, float? eps) -> (Tensor, Tensor)",
+     NULL, lower_rms_norm},
     {NULL, NULL, NULL}};
 
-static const torch_row group_norm_torch[] = {
-    {"aten::group_norm(Tensor input, int num_groups, Tensor? weight=None, Tensor? bias=None, float eps=1.0000000000000001e-05, bool "
-     "cudnn_enabled=True) -> Tensor",
-     NULL, lower_group_norm},
-    {"aten::native_group_norm(Tensor input, Tensor? weight, Tensor? bias, SymInt N, SymInt C, SymInt HxW, int group, float eps) -> "
-     "(Tensor, Tensor, Tensor)",
-     NULL, lower_group_norm},
-    {"aten::instance_norm(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool use_input_stats, "
-     "float momentum, float eps, bool cudnn_enabled) -> Tensor",
-     NULL, lower_instance_norm},
-    {NULL, NULL, NULL}};
+static const torch_row group_norm_torch[] = {{"aten::group_norm(Tensor input, int num_groups, Tensor? weight=None, "
+                                              "Tensor? bias=None, float eps=1.0000000000000001e-05, bool "
+                                              "cudnn_enabled=True) -> Tensor",
+                                              NULL, lower_group_norm},
+                                             {"aten::native_group_norm(Tensor input, Tensor? weight, Tensor? bias, "
+                                              "SymInt N, SymInt C, SymInt HxW, int group, float eps) -> "
+                                              "(Tensor, Tensor, Tensor)",
+                                              NULL, lower_group_norm},
+                                             {"aten::instance_norm(Tensor input, Tensor? weight, Tensor? bias, Tensor? "
+                                              "running_mean, Tensor? running_var, bool use_input_stats, "
+                                              "float momentum, float eps, bool cudnn_enabled) -> Tensor",
+                                              NULL, lower_instance_norm},
+                                             {NULL, NULL, NULL}};
 
 static const char *const batch_norm_cases[] = {
     "x:f32[2,C,5,7] mean:f32[C] var:f32[C]=positive gamma:f32[C] beta:f32[C] eps=1e-5 C:1,3,16,33",
@@ -437,14 +474,15 @@ static const char *const batch_norm_cases[] = {
     "x:f32[2,3,4,3,2]=inf mean:f32[3] var:f32[3]=positive gamma:f32[3] beta:f32[3] eps=1e-5",
     "x:f64[2,3,4] mean:f64[3] var:f64[3]=positive gamma:f64[3] beta:f64[3] eps=1e-5",
     NULL};
-static const char *const layer_norm_cases[] = {"x:f32[3,N] gamma:f32[N] beta:f32[N] dims=1 eps=1e-5 N:1,7,8,31,64,65,300",
-                                               "x:f32[2,3,5,8] gamma:f32[5,8] beta:f32[5,8] dims=2 eps=1e-12",
-                                               "x:f32[4,33] dims=1 eps=1e-5",
-                                               "x:f32[2,4,17] gamma:f32[17] dims=1 eps=1e-5",
-                                               "x:f32[0,8] gamma:f32[8] beta:f32[8] dims=1 eps=1e-5",
-                                               "x:f32[3,9]=inf gamma:f32[9] beta:f32[9] dims=1 eps=1e-5",
-                                               "x:f64[3,9] gamma:f64[9] beta:f64[9] dims=1 eps=1e-5",
-                                               NULL};
+static const char *const layer_norm_cases[] = {
+    "x:f32[3,N] gamma:f32[N] beta:f32[N] dims=1 eps=1e-5 N:1,7,8,31,64,65,300",
+    "x:f32[2,3,5,8] gamma:f32[5,8] beta:f32[5,8] dims=2 eps=1e-12",
+    "x:f32[4,33] dims=1 eps=1e-5",
+    "x:f32[2,4,17] gamma:f32[17] dims=1 eps=1e-5",
+    "x:f32[0,8] gamma:f32[8] beta:f32[8] dims=1 eps=1e-5",
+    "x:f32[3,9]=inf gamma:f32[9] beta:f32[9] dims=1 eps=1e-5",
+    "x:f64[3,9] gamma:f64[9] beta:f64[9] dims=1 eps=1e-5",
+    NULL};
 static const char *const rms_norm_cases[] = {"x:f32[3,N] gamma:f32[N] dims=1 eps=1e-6 N:1,7,8,31,64,65,300",
                                              "x:f32[2,3,5,8] gamma:f32[5,8] dims=2 eps=1e-6",
                                              "x:f32[4,33] dims=1 eps=1e-5",

@@ -4,7 +4,8 @@
 #include "ops/lowering.h"
 #include "ops/spatial.h"
 
-/* ---- inference -------------------------------------------------------------------------------------------------------------- */
+/* ---- inference
+ * -------------------------------------------------------------------------------------------------------------- */
 
 typedef struct pool_spec {
   int64_t kernel[SPATIAL_MAX], stride[SPATIAL_MAX], pad[SPATIAL_MAX], dilation[SPATIAL_MAX];
@@ -77,7 +78,8 @@ static kiln_status adaptive_max_infer(graph *g, node *n) {
   return adaptive_infer(n, false);
 }
 
-/* ---- reference --------------------------------------------------------------------------------------------------------------- */
+/* ---- reference
+ * --------------------------------------------------------------------------------------------------------------- */
 
 /* One window of x: positions first + step * k, k in [0, count), in each dimension; all inside x. */
 typedef struct window {
@@ -95,7 +97,8 @@ static int64_t window_offset(const window *w, const int64_t *k, const spatial *x
   return at;
 }
 
-static void window_max(const window *w, const tensor *t, const spatial *x, int64_t base, int64_t *best_at, int64_t *best_flat) {
+static void window_max(const window *w, const tensor *t, const spatial *x, int64_t base, int64_t *best_at,
+                       int64_t *best_flat) {
   int64_t k[SPATIAL_MAX] = {0};
   bool any = false;
   double best = 0;
@@ -137,7 +140,7 @@ static void pool_window(const void *spec, const int64_t *o, const spatial *x, wi
   const pool_spec *s = spec;
   for (int d = 0; d < SPATIAL_MAX; d++) {
     int64_t first = o[d] * s->stride[d] - s->pad[d], end = first + (s->kernel[d] - 1) * s->dilation[d] + 1;
-    while (first < 0) first += s->dilation[d];
+    if (first < 0) first += (-first + s->dilation[d] - 1) / s->dilation[d] * s->dilation[d];
     if (end > x->size[d]) end = x->size[d];
     w->first[d] = first;
     w->step[d] = s->dilation[d];
@@ -165,7 +168,8 @@ static void max_run(const kernel_args *a, bool channels_last, window_of_fn windo
         window w;
         int64_t best_at = 0, best_flat = 0;
         window_of(spec, o, &x, &w);
-        const int64_t at = n * y.batch_stride + c * y.channel_stride + o[0] * y.stride[0] + o[1] * y.stride[1] + o[2] * y.stride[2];
+        const int64_t at =
+            n * y.batch_stride + c * y.channel_stride + o[0] * y.stride[0] + o[1] * y.stride[1] + o[2] * y.stride[2];
         if (spatial_empty(w.count)) {
           ref_store(&a->out[0], at, -INFINITY);
         } else {
@@ -174,8 +178,10 @@ static void max_run(const kernel_args *a, bool channels_last, window_of_fn windo
         }
         if (a->n_out > 1) {
           const spatial z = spatial_of(&a->out[1], channels_last);
-          ref_store_int(&a->out[1], n * z.batch_stride + c * z.channel_stride + o[0] * z.stride[0] + o[1] * z.stride[1] + o[2] * z.stride[2],
-                        best_flat);
+          ref_store_int(
+              &a->out[1],
+              n * z.batch_stride + c * z.channel_stride + o[0] * z.stride[0] + o[1] * z.stride[1] + o[2] * z.stride[2],
+              best_flat);
         }
       } while (spatial_next(y.size, o));
     }
@@ -204,7 +210,8 @@ static kiln_status adaptive_max_ref(const kernel_args *a) {
 }
 
 /* What the sum of the window at `o` is divided by. */
-static double avg_divisor(const kernel_args *a, const pool_spec *s, const window *w, const int64_t *o, const spatial *x) {
+static double avg_divisor(const kernel_args *a, const pool_spec *s, const window *w, const int64_t *o,
+                          const spatial *x) {
   const int64_t given = arg_int(a, "divisor");
   if (given) return (double)given;
   int64_t n = 1;
@@ -241,7 +248,8 @@ static kiln_status avg_run(const kernel_args *a, bool adaptive) {
         } else {
           pool_window(&s, o, &x, &w);
         }
-        const int64_t at = n * y.batch_stride + c * y.channel_stride + o[0] * y.stride[0] + o[1] * y.stride[1] + o[2] * y.stride[2];
+        const int64_t at =
+            n * y.batch_stride + c * y.channel_stride + o[0] * y.stride[0] + o[1] * y.stride[1] + o[2] * y.stride[2];
         const double inside = (double)(w.count[0] * w.count[1] * w.count[2]);
         const bool empty = spatial_empty(w.count);
         const double sum = empty ? 0 : window_sum(&w, &a->in[0], &x, n * x.batch_stride + c * x.channel_stride);
@@ -253,7 +261,8 @@ static kiln_status avg_run(const kernel_args *a, bool adaptive) {
 static kiln_status avg_pool_ref(const kernel_args *a) { return avg_run(a, false); }
 static kiln_status adaptive_avg_ref(const kernel_args *a) { return avg_run(a, true); }
 
-/* ---- PyTorch ----------------------------------------------------------------------------------------------------------------- */
+/* ---- PyTorch
+ * ----------------------------------------------------------------------------------------------------------------- */
 
 static const int64_t pool_zeros[SPATIAL_MAX] = {0}, pool_ones[SPATIAL_MAX] = {1, 1, 1};
 
@@ -287,8 +296,8 @@ static kiln_status lower_max_pool(lower_call *c) {
   KILN_TRY(spatial_arg(c, "dilation", count, pool_ones, s.dilation));
   KILN_TRY(pool_input(c, count, &x, &added));
   /* Two nodes: whichever result is not used disappears with its node. */
-#define MAX_POOL_ATTRS                                                                                               \
-  ATTRS(A_INTS("kernel", s.kernel, count), A_INTS("stride", s.stride, count), A_INTS("pad", s.pad, count),           \
+#define MAX_POOL_ATTRS                                                                                     \
+  ATTRS(A_INTS("kernel", s.kernel, count), A_INTS("stride", s.stride, count), A_INTS("pad", s.pad, count), \
         A_INTS("dilation", s.dilation, count), A_BOOL("ceil", call_bool(c, "ceil_mode")))
   call_return(c, 0, spatial_unbatched(c, build(&c->b, "max_pool", IN(x), MAX_POOL_ATTRS), added));
   if (c->n_results < 2) return KILN_OK;
@@ -307,9 +316,9 @@ static kiln_status lower_avg_pool(lower_call *c) {
   const dim divisor = count > 1 && !call_is_none(c, "divisor_override") ? call_int(c, "divisor_override") : 0;
   if (!dim_is_const(divisor)) return LOWER_FAIL(c, "argument divisor_override must be constant");
   value *y = build(&c->b, "avg_pool", IN(x),
-                   ATTRS(A_INTS("kernel", s.kernel, count), A_INTS("stride", s.stride, count), A_INTS("pad", s.pad, count),
-                         A_BOOL("ceil", call_bool(c, "ceil_mode")), A_BOOL("count_include_pad", call_bool(c, "count_include_pad")),
-                         A_INT("divisor", divisor)));
+                   ATTRS(A_INTS("kernel", s.kernel, count), A_INTS("stride", s.stride, count),
+                         A_INTS("pad", s.pad, count), A_BOOL("ceil", call_bool(c, "ceil_mode")),
+                         A_BOOL("count_include_pad", call_bool(c, "count_include_pad")), A_INT("divisor", divisor)));
   call_return(c, 0, spatial_unbatched(c, y, added));
   return KILN_OK;
 }
@@ -321,7 +330,8 @@ static kiln_status lower_adaptive_avg(lower_call *c) {
   bool added;
   KILN_TRY(call_ints_expand(c, "output_size", count, size));
   KILN_TRY(pool_input(c, count, &x, &added));
-  call_return(c, 0, spatial_unbatched(c, build(&c->b, "adaptive_avg_pool", IN(x), ATTRS(A_INTS("size", size, count))), added));
+  call_return(
+      c, 0, spatial_unbatched(c, build(&c->b, "adaptive_avg_pool", IN(x), ATTRS(A_INTS("size", size, count))), added));
   return KILN_OK;
 }
 
@@ -333,38 +343,46 @@ static kiln_status lower_adaptive_max(lower_call *c) {
   KILN_TRY(call_ints_expand(c, "output_size", count, size));
   KILN_TRY(pool_input(c, count, &x, &added));
   const node *n = build_node(&c->b, "adaptive_max_pool_index", IN(x), ATTRS(A_INTS("size", size, count)));
-  for (int i = 0; i < 2 && i < c->n_results; i++) call_return(c, i, n ? spatial_unbatched(c, n->outputs[i], added) : NULL);
+  for (int i = 0; i < 2 && i < c->n_results; i++)
+    call_return(c, i, n ? spatial_unbatched(c, n->outputs[i], added) : NULL);
   return KILN_OK;
 }
 
-/* ---- rows ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- rows
+ * ------------------------------------------------------------------------------------------------------------------------
+ */
 
-static const torch_row max_pool_torch[] = {
-    {"aten::max_pool1d(Tensor self, int[1] kernel_size, int[1] stride=[], int[1] padding=[0], int[1] dilation=[1], bool "
-     "ceil_mode=False) -> Tensor",
-     NULL, lower_max_pool},
-    {"aten::max_pool2d(Tensor self, int[2] kernel_size, int[2] stride=[], int[2] padding=0, int[2] dilation=1, bool ceil_mode=False) "
-     "-> Tensor",
-     NULL, lower_max_pool},
-    {"aten::max_pool3d(Tensor self, int[3] kernel_size, int[3] stride=[], int[3] padding=0, int[3] dilation=1, bool ceil_mode=False) "
-     "-> Tensor",
-     NULL, lower_max_pool},
-    {NULL, NULL, NULL}};
+static const torch_row max_pool_torch[] = {{"aten::max_pool1d(Tensor self, int[1] kernel_size, int[1] stride=[], "
+                                            "int[1] padding=[0], int[1] dilation=[1], bool "
+                                            "ceil_mode=False) -> Tensor",
+                                            NULL, lower_max_pool},
+                                           {"aten::max_pool2d(Tensor self, int[2] kernel_size, int[2] stride=[], "
+                                            "int[2] padding=0, int[2] dilation=1, bool ceil_mode=False) "
+                                            "-> Tensor",
+                                            NULL, lower_max_pool},
+                                           {"aten::max_pool3d(Tensor self, int[3] kernel_size, int[3] stride=[], "
+                                            "int[3] padding=0, int[3] dilation=1, bool ceil_mode=False) "
+                                            "-> Tensor",
+                                            NULL, lower_max_pool},
+                                           {NULL, NULL, NULL}};
 
-static const torch_row max_pool_index_torch[] = {
-    {"aten::max_pool1d_with_indices(Tensor self, int[1] kernel_size, int[1] stride=[], int[1] padding=[0], int[1] dilation=[1], bool "
-     "ceil_mode=False) -> (Tensor, Tensor)",
-     NULL, lower_max_pool},
-    {"aten::max_pool2d_with_indices(Tensor self, int[2] kernel_size, int[2] stride=[], int[2] padding=0, int[2] dilation=1, bool "
-     "ceil_mode=False) -> (Tensor, Tensor)",
-     NULL, lower_max_pool},
-    {"aten::max_pool3d_with_indices(Tensor self, int[3] kernel_size, int[3] stride=[], int[3] padding=0, int[3] dilation=1, bool "
-     "ceil_mode=False) -> (Tensor, Tensor)",
-     NULL, lower_max_pool},
-    {NULL, NULL, NULL}};
+static const torch_row max_pool_index_torch[] = {{"aten::max_pool1d_with_indices(Tensor self, int[1] kernel_size, "
+                                                  "int[1] stride=[], int[1] padding=[0], int[1] dilation=[1], bool "
+                                                  "ceil_mode=False) -> (Tensor, Tensor)",
+                                                  NULL, lower_max_pool},
+                                                 {"aten::max_pool2d_with_indices(Tensor self, int[2] kernel_size, "
+                                                  "int[2] stride=[], int[2] padding=0, int[2] dilation=1, bool "
+                                                  "ceil_mode=False) -> (Tensor, Tensor)",
+                                                  NULL, lower_max_pool},
+                                                 {"aten::max_pool3d_with_indices(Tensor self, int[3] kernel_size, "
+                                                  "int[3] stride=[], int[3] padding=0, int[3] dilation=1, bool "
+                                                  "ceil_mode=False) -> (Tensor, Tensor)",
+                                                  NULL, lower_max_pool},
+                                                 {NULL, NULL, NULL}};
 
 static const torch_row avg_pool_torch[] = {
-    {"aten::avg_pool1d(Tensor self, int[1] kernel_size, int[1] stride=[], int[1] padding=[0], bool ceil_mode=False, bool "
+    {"aten::avg_pool1d(Tensor self, int[1] kernel_size, int[1] stride=[], int[1] padding=[0], bool ceil_mode=False, "
+     "bool "
      "count_include_pad=True) -> Tensor",
      NULL, lower_avg_pool},
     {"aten::avg_pool2d(Tensor self, int[2] kernel_size, int[2] stride=[], int[2] padding=0, bool ceil_mode=False, bool "
@@ -389,37 +407,38 @@ static const torch_row adaptive_max_torch[] = {
     {"aten::adaptive_max_pool3d(Tensor self, int[3] output_size) -> (Tensor, Tensor)", NULL, lower_adaptive_max},
     {NULL, NULL, NULL}};
 
-#define MAX_POOL_CASES                                                                                     \
-  "x:f32[2,3,W,9] kernel=[3,3] stride=[2,2] pad=[1,1] dilation=[1,1] W:3,8,11,32",                         \
-      "x:f32[1,C,7,7] kernel=[2,2] stride=[2,2] pad=[0,0] dilation=[1,1] C:1,8,17",                        \
-      "x:f32[1,2,10,11] kernel=[3,2] stride=[2,3] pad=[1,0] dilation=[2,1] ceil=1",                        \
-      "x:f32[2,3,20] kernel=[3] stride=[2] pad=[1] dilation=[1] ceil=1",                                   \
-      "x:f32[1,2,5,6,7] kernel=[2,3,2] stride=[2,1,2] pad=[1,1,0] dilation=[1,1,2]",                       \
-      "x:f32[1,2,6,6]=inf kernel=[3,3] stride=[1,1] pad=[1,1] dilation=[1,1]",                             \
-      "x:f32[2,7,6,5] kernel=[3,3] stride=[2,2] pad=[1,1] dilation=[1,1] channels_last=1",                 \
+#define MAX_POOL_CASES                                                                                            \
+  "x:f32[2,3,W,9] kernel=[3,3] stride=[2,2] pad=[1,1] dilation=[1,1] W:3,8,11,32",                                \
+      "x:f32[1,C,7,7] kernel=[2,2] stride=[2,2] pad=[0,0] dilation=[1,1] C:1,8,17",                               \
+      "x:f32[1,2,10,11] kernel=[3,2] stride=[2,3] pad=[1,0] dilation=[2,1] ceil=1",                               \
+      "x:f32[2,3,20] kernel=[3] stride=[2] pad=[1] dilation=[1] ceil=1",                                          \
+      "x:f32[1,2,5,6,7] kernel=[2,3,2] stride=[2,1,2] pad=[1,1,0] dilation=[1,1,2]",                              \
+      "x:f32[1,2,6,6]=inf kernel=[3,3] stride=[1,1] pad=[1,1] dilation=[1,1]",                                    \
+      "x:f32[2,7,6,5] kernel=[3,3] stride=[2,2] pad=[1,1] dilation=[1,1] channels_last=1",                        \
       "x:f32[1,9,W,C] kernel=[3,2] stride=[2,3] pad=[1,1] dilation=[1,1] ceil=1 channels_last=1 W:5,8 C:1,16,19", \
-      "x:f32[1,7,7,4]=inf kernel=[3,3] stride=[1,1] pad=[1,1] dilation=[2,2] channels_last=1",             \
-      "x:f32[2,11,6] kernel=[3] stride=[2] pad=[1] dilation=[1] channels_last=1",                          \
-      "x:f32[1,5,6,7,3] kernel=[2,3,2] stride=[2,1,2] pad=[1,1,0] dilation=[1,1,2] channels_last=1",       \
-      "x:f32[0,3,6,6] kernel=[2,2] stride=[2,2] pad=[0,0] dilation=[1,1]",                                 \
-      "x:f64[1,2,6,6] kernel=[2,2] stride=[1,1] pad=[0,0] dilation=[1,1]",                                 \
+      "x:f32[1,7,7,4]=inf kernel=[3,3] stride=[1,1] pad=[1,1] dilation=[2,2] channels_last=1",                    \
+      "x:f32[2,11,6] kernel=[3] stride=[2] pad=[1] dilation=[1] channels_last=1",                                 \
+      "x:f32[1,5,6,7,3] kernel=[2,3,2] stride=[2,1,2] pad=[1,1,0] dilation=[1,1,2] channels_last=1",              \
+      "x:f32[0,3,6,6] kernel=[2,2] stride=[2,2] pad=[0,0] dilation=[1,1]",                                        \
+      "x:f64[1,2,6,6] kernel=[2,2] stride=[1,1] pad=[0,0] dilation=[1,1]",                                        \
       "x:i64[1,2,6,6]=range(-9,9) kernel=[2,2] stride=[1,1] pad=[0,0] dilation=[1,1]"
 
 static const char *const max_pool_cases[] = {MAX_POOL_CASES, NULL};
-static const char *const avg_pool_cases[] = {"x:f32[2,3,W,9] kernel=[3,3] stride=[2,2] pad=[1,1] W:3,8,11,32",
-                                             "x:f32[1,2,10,11] kernel=[3,2] stride=[2,3] pad=[1,0] ceil=1",
-                                             "x:f32[1,2,10,11] kernel=[3,2] stride=[2,3] pad=[1,1] ceil=1 count_include_pad=0",
-                                             "x:f32[1,2,10,11] kernel=[3,2] stride=[2,3] pad=[1,1] divisor=5",
-                                             "x:f32[2,3,20] kernel=[4] stride=[3] pad=[2]",
-                                             "x:f32[1,2,5,6,7] kernel=[2,3,2] stride=[2,1,2] pad=[1,1,0]",
-                                             "x:f32[1,2,6,6]=inf kernel=[3,3] stride=[1,1] pad=[1,1]",
-                                             "x:f32[2,7,6,5] kernel=[3,3] stride=[2,2] pad=[1,1] channels_last=1",
-                                             "x:f32[1,9,8,C] kernel=[3,2] stride=[2,3] pad=[1,1] ceil=1 channels_last=1 C:1,16,19",
-                                             "x:f32[1,9,8,5] kernel=[3,3] stride=[1,1] pad=[1,1] count_include_pad=0 channels_last=1",
-                                             "x:f32[1,9,8,5] kernel=[3,3] stride=[2,2] pad=[1,1] divisor=4 channels_last=1",
-                                             "x:f32[2,11,6] kernel=[3] stride=[2] pad=[1] channels_last=1",
-                                             "x:f32[0,3,6,6] kernel=[2,2] stride=[2,2] pad=[0,0]",
-                                             NULL};
+static const char *const avg_pool_cases[] = {
+    "x:f32[2,3,W,9] kernel=[3,3] stride=[2,2] pad=[1,1] W:3,8,11,32",
+    "x:f32[1,2,10,11] kernel=[3,2] stride=[2,3] pad=[1,0] ceil=1",
+    "x:f32[1,2,10,11] kernel=[3,2] stride=[2,3] pad=[1,1] ceil=1 count_include_pad=0",
+    "x:f32[1,2,10,11] kernel=[3,2] stride=[2,3] pad=[1,1] divisor=5",
+    "x:f32[2,3,20] kernel=[4] stride=[3] pad=[2]",
+    "x:f32[1,2,5,6,7] kernel=[2,3,2] stride=[2,1,2] pad=[1,1,0]",
+    "x:f32[1,2,6,6]=inf kernel=[3,3] stride=[1,1] pad=[1,1]",
+    "x:f32[2,7,6,5] kernel=[3,3] stride=[2,2] pad=[1,1] channels_last=1",
+    "x:f32[1,9,8,C] kernel=[3,2] stride=[2,3] pad=[1,1] ceil=1 channels_last=1 C:1,16,19",
+    "x:f32[1,9,8,5] kernel=[3,3] stride=[1,1] pad=[1,1] count_include_pad=0 channels_last=1",
+    "x:f32[1,9,8,5] kernel=[3,3] stride=[2,2] pad=[1,1] divisor=4 channels_last=1",
+    "x:f32[2,11,6] kernel=[3] stride=[2] pad=[1] channels_last=1",
+    "x:f32[0,3,6,6] kernel=[2,2] stride=[2,2] pad=[0,0]",
+    NULL};
 static const char *const adaptive_avg_cases[] = {"x:f32[2,C,7,9] size=[1,1] C:1,3,16,33",
                                                  "x:f32[1,2,7,10] size=[3,4]",
                                                  "x:f32[1,2,3,4] size=[6,5]",
@@ -430,8 +449,8 @@ static const char *const adaptive_avg_cases[] = {"x:f32[2,C,7,9] size=[1,1] C:1,
                                                  "x:f32[1,3,4,5] size=[6,5] channels_last=1",
                                                  "x:f32[1,2,5,5]=inf size=[2,2]",
                                                  NULL};
-static const char *const adaptive_max_cases[] = {"x:f32[2,3,7,9] size=[1,1]", "x:f32[1,2,7,10] size=[3,4]", "x:f32[2,3,11] size=[4]",
-                                                 "x:f32[1,2,5,5]=inf size=[2,2]", NULL};
+static const char *const adaptive_max_cases[] = {"x:f32[2,3,7,9] size=[1,1]", "x:f32[1,2,7,10] size=[3,4]",
+                                                 "x:f32[2,3,11] size=[4]", "x:f32[1,2,5,5]=inf size=[2,2]", NULL};
 
 static const op rows[] = {
     {.name = "max_pool",
@@ -451,7 +470,8 @@ static const op rows[] = {
      .cases = max_pool_cases},
     {.name = "avg_pool",
      .sig = "x -> y",
-     .attrs = "kernel:ints stride:ints pad:ints ceil:bool=0 count_include_pad:bool=1 divisor:int=0 channels_last:bool=0",
+     .attrs =
+         "kernel:ints stride:ints pad:ints ceil:bool=0 count_include_pad:bool=1 divisor:int=0 channels_last:bool=0",
      .flags = OP_ANCHOR,
      .infer = avg_pool_infer,
      .ref = avg_pool_ref,

@@ -1,5 +1,5 @@
-/* Resizing by interpolation, sampling on a grid, and the rearrangements between channels and pixels. Positions are computed as
- * PyTorch's CPU kernels do (aten/native/UpSample.h and GridSamplerUtils.h). */
+/* Resizing by interpolation, sampling on a grid, and the rearrangements between channels and pixels. Positions are
+ * computed as PyTorch's CPU kernels do (aten/native/UpSample.h and GridSamplerUtils.h). */
 #include <math.h>
 #include <string.h>
 
@@ -7,7 +7,8 @@
 #include "ops/spatial.h"
 #include "ops/spatial_lower.h"
 
-/* ---- resize ----------------------------------------------------------------------------------------------------------------- */
+/* ---- resize
+ * ----------------------------------------------------------------------------------------------------------------- */
 
 static kiln_status resize_infer(graph *g, node *n) {
   (void)g;
@@ -20,12 +21,16 @@ static kiln_status resize_infer(graph *g, node *n) {
   if (!nearest) KILN_TRY(infer_float(n, 0));
   const attr *size = node_attr(n, "size"), *scales = node_attr(n, "scales");
   if (size->count != count || scales->count != count)
-    return INFER_FAIL(n, "attributes size and scales have %d and %d values, expected %d", (int)size->count, (int)scales->count, count);
+    return INFER_FAIL(n, "attributes size and scales have %d and %d values, expected %d", (int)size->count,
+                      (int)scales->count, count);
   tensor_type out = *in_type(n, 0);
   for (int i = 0; i < count; i++) {
-    if (dim_is_const(size->u.ints[i]) && size->u.ints[i] < 1) return INFER_FAIL(n, "attribute size[%d] must be positive", i);
-    if (dim_is_const(out.dims[first + i]) && out.dims[first + i] < 1) return INFER_FAIL(n, "operand x has an empty spatial dimension");
-    if (!(scales->u.floats[i] >= 0) || isinf(scales->u.floats[i])) return INFER_FAIL(n, "attribute scales[%d] must not be negative", i);
+    if (dim_is_const(size->u.ints[i]) && size->u.ints[i] < 1)
+      return INFER_FAIL(n, "attribute size[%d] must be positive", i);
+    if (dim_is_const(out.dims[first + i]) && out.dims[first + i] < 1)
+      return INFER_FAIL(n, "operand x has an empty spatial dimension");
+    if (!(scales->u.floats[i] >= 0) || isinf(scales->u.floats[i]))
+      return INFER_FAIL(n, "attribute scales[%d] must not be negative", i);
     out.dims[first + i] = size->u.ints[i];
   }
   n->outputs[0]->type = out;
@@ -107,10 +112,16 @@ static kiln_status resize_ref(const kernel_args *a) {
   const attr *scales = arg_attr(a, "scales");
   resize_axis axis[SPATIAL_MAX];
   for (int d = 0; d < SPATIAL_MAX; d++)
-    axis[d] = (resize_axis){d < x.count ? arg_attr(a, "mode")->u.s : "nearest", arg_bool(a, "align_corners"), a->in[0].dtype != KILN_F64,
-                            x.size[d], y.size[d], d < x.count ? scales->u.floats[d] : 0};
+    axis[d] = (resize_axis){d < x.count ? arg_attr(a, "mode")->u.s : "nearest",
+                            arg_bool(a, "align_corners"),
+                            a->in[0].dtype != KILN_F64,
+                            x.size[d],
+                            y.size[d],
+                            d < x.count ? scales->u.floats[d] : 0};
   const bool copy = axis[0].mode[0] == 'n';
   if (tensor_numel(&a->out[0]) == 0) return KILN_OK;
+  if (spatial_empty(x.size))
+    return KILN_FAIL(KILN_INVALID_ARGUMENT, "resize: operand x has an empty spatial dimension");
   int64_t o[SPATIAL_MAX] = {0};
   do {
     taps t[SPATIAL_MAX];
@@ -119,7 +130,8 @@ static kiln_status resize_ref(const kernel_args *a) {
     const int64_t counts[SPATIAL_MAX] = {t[0].count, t[1].count, t[2].count};
     for (int64_t n = 0; n < y.batch; n++)
       for (int64_t c = 0; c < y.channels; c++) {
-        const int64_t base = n * x.batch_stride + c * x.channel_stride, at = n * y.batch_stride + c * y.channel_stride + y_at;
+        const int64_t base = n * x.batch_stride + c * x.channel_stride,
+                      at = n * y.batch_stride + c * y.channel_stride + y_at;
         int64_t k[SPATIAL_MAX] = {0};
         double sum = 0;
         int64_t source = 0;
@@ -142,7 +154,8 @@ static kiln_status resize_ref(const kernel_args *a) {
   return KILN_OK;
 }
 
-/* ---- grid_sample -------------------------------------------------------------------------------------------------------------- */
+/* ---- grid_sample
+ * -------------------------------------------------------------------------------------------------------------- */
 
 static kiln_status grid_infer(graph *g, node *n) {
   int count, channel, first;
@@ -162,7 +175,8 @@ static kiln_status grid_infer(graph *g, node *n) {
     return INFER_FAIL(n, "attribute padding is \"%s\", expected zeros, border or reflection", padding);
   tensor_type out = *x;
   for (int i = 0; i < count; i++) {
-    if (dim_is_const(x->dims[2 + i]) && x->dims[2 + i] < 1) return INFER_FAIL(n, "operand x has an empty spatial dimension");
+    if (dim_is_const(x->dims[2 + i]) && x->dims[2 + i] < 1)
+      return INFER_FAIL(n, "operand x has an empty spatial dimension");
     out.dims[2 + i] = grid->dims[1 + i];
   }
   n->outputs[0]->type = out;
@@ -252,14 +266,17 @@ static kiln_status grid_ref(const kernel_args *a) {
         grid_taps(&g, mode, ref_load(grid, grid_at + (x.count - 1 - d) * grid->strides[grid->rank - 1]), &t[d]);
       }
       for (int64_t c = 0; c < y.channels; c++)
-        ref_store(&a->out[0], n * y.batch_stride + c * y.channel_stride + o[0] * y.stride[0] + o[1] * y.stride[1] + o[2] * y.stride[2],
-                  grid_read(&a->in[0], &x, n * x.batch_stride + c * x.channel_stride, t));
+        ref_store(
+            &a->out[0],
+            n * y.batch_stride + c * y.channel_stride + o[0] * y.stride[0] + o[1] * y.stride[1] + o[2] * y.stride[2],
+            grid_read(&a->in[0], &x, n * x.batch_stride + c * x.channel_stride, t));
     } while (spatial_next(y.size, o));
   }
   return KILN_OK;
 }
 
-/* ---- PyTorch: upsample -------------------------------------------------------------------------------------------------------- */
+/* ---- PyTorch: upsample
+ * -------------------------------------------------------------------------------------------------------- */
 
 static const char *upsample_mode(const lower_call *c) {
   const char *name = c->schema->name;
@@ -291,8 +308,10 @@ static kiln_status upsample_emit(lower_call *c, const char *input, const dim *si
   const int count = x->type.rank - 2;
   const char *mode = upsample_mode(c);
   const bool align = mode[0] != 'n' && call_bool(c, "align_corners");
-  call_return(c, 0, build(&c->b, "resize", IN(x), ATTRS(A_INTS("size", size, count), A_STR("mode", mode), A_BOOL("align_corners", align),
-                                                        A_FLOATS("scales", scales, count))));
+  call_return(c, 0,
+              build(&c->b, "resize", IN(x),
+                    ATTRS(A_INTS("size", size, count), A_STR("mode", mode), A_BOOL("align_corners", align),
+                          A_FLOATS("scales", scales, count))));
   return KILN_OK;
 }
 
@@ -300,7 +319,8 @@ static kiln_status upsample_input(lower_call *c, const char *name, int *count) {
   value *x;
   KILN_TRY(lowering_tensor(c, name, &x));
   *count = x->type.rank - 2;
-  if (*count < 1 || *count > SPATIAL_MAX) return LOWER_FAIL(c, "argument %s has %d dimensions, expected 3 to 5", name, x->type.rank);
+  if (*count < 1 || *count > SPATIAL_MAX)
+    return LOWER_FAIL(c, "argument %s has %d dimensions, expected 3 to 5", name, x->type.rank);
   return KILN_OK;
 }
 
@@ -311,7 +331,8 @@ static kiln_status lower_upsample(lower_call *c) {
   dim size[SPATIAL_MAX];
   double scales[SPATIAL_MAX] = {0};
   KILN_TRY(upsample_input(c, "self", &count));
-  if (call_list_count(c, "output_size") != count) return LOWER_FAIL(c, "argument output_size: expected %d sizes", count);
+  if (call_list_count(c, "output_size") != count)
+    return LOWER_FAIL(c, "argument output_size: expected %d sizes", count);
   KILN_TRY(call_ints_expand(c, "output_size", count, size));
   for (int i = 0; i < count; i++)
     if (!call_is_none(c, names[count - 1][i])) scales[i] = call_float(c, names[count - 1][i]);
@@ -324,7 +345,8 @@ static kiln_status lower_upsample_vec(lower_call *c) {
   double scales[SPATIAL_MAX] = {0};
   KILN_TRY(upsample_input(c, "input", &count));
   if (!call_is_none(c, "output_size")) {
-    if (call_list_count(c, "output_size") != count) return LOWER_FAIL(c, "argument output_size: expected %d sizes", count);
+    if (call_list_count(c, "output_size") != count)
+      return LOWER_FAIL(c, "argument output_size: expected %d sizes", count);
     KILN_TRY(call_ints_expand(c, "output_size", count, size));
     return upsample_emit(c, "input", size, scales);
   }
@@ -341,16 +363,21 @@ static kiln_status lower_upsample_vec(lower_call *c) {
   return upsample_emit(c, "input", size, scales);
 }
 
-/* ---- PyTorch: grid_sampler, channel_shuffle ------------------------------------------------------------------------ */
+/* ---- PyTorch: grid_sampler, channel_shuffle ------------------------------------------------------------------------
+ */
 
 static kiln_status lower_grid_sampler(lower_call *c) {
-  static const char *const modes[] = {"linear", "nearest", "cubic"}, *const paddings[] = {"zeros", "border", "reflection"};
+  static const char *const modes[] = {"linear", "nearest", "cubic"}, *const paddings[] = {"zeros", "border",
+                                                                                          "reflection"};
   const dim mode = call_int(c, "interpolation_mode"), padding = call_int(c, "padding_mode");
-  if (!dim_is_const(mode) || mode < 0 || mode > 2) return LOWER_FAIL(c, "argument interpolation_mode: expected 0, 1 or 2");
-  if (!dim_is_const(padding) || padding < 0 || padding > 2) return LOWER_FAIL(c, "argument padding_mode: expected 0, 1 or 2");
-  call_return(c, 0, build(&c->b, "grid_sample", IN(call_tensor(c, "input"), call_tensor(c, "grid")),
-                          ATTRS(A_STR("mode", modes[mode]), A_STR("padding", paddings[padding]),
-                                A_BOOL("align_corners", call_bool(c, "align_corners")))));
+  if (!dim_is_const(mode) || mode < 0 || mode > 2)
+    return LOWER_FAIL(c, "argument interpolation_mode: expected 0, 1 or 2");
+  if (!dim_is_const(padding) || padding < 0 || padding > 2)
+    return LOWER_FAIL(c, "argument padding_mode: expected 0, 1 or 2");
+  call_return(c, 0,
+              build(&c->b, "grid_sample", IN(call_tensor(c, "input"), call_tensor(c, "grid")),
+                    ATTRS(A_STR("mode", modes[mode]), A_STR("padding", paddings[padding]),
+                          A_BOOL("align_corners", call_bool(c, "align_corners")))));
   return KILN_OK;
 }
 
@@ -360,7 +387,8 @@ static kiln_status lower_channel_shuffle(lower_call *c) {
   builder *b = &c->b;
   KILN_TRY(lowering_tensor(c, "self", &x));
   const int rank = x->type.rank;
-  if (rank < 3 || rank > KILN_MAX_RANK - 1) return LOWER_FAIL(c, "argument self: expected rank 3 to %d", KILN_MAX_RANK - 1);
+  if (rank < 3 || rank > KILN_MAX_RANK - 1)
+    return LOWER_FAIL(c, "argument self: expected rank 3 to %d", KILN_MAX_RANK - 1);
   if (!dim_is_const(groups) || groups < 1) return LOWER_FAIL(c, "argument groups must be a positive constant");
   dim split[KILN_MAX_RANK], order[KILN_MAX_RANK];
   split[0] = x->type.dims[0];
@@ -376,7 +404,9 @@ static kiln_status lower_channel_shuffle(lower_call *c) {
   return KILN_OK;
 }
 
-/* ---- rows ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- rows
+ * ------------------------------------------------------------------------------------------------------------------------
+ */
 
 #define UP_1D "(Tensor self, SymInt[1] output_size, "
 #define UP_2D "(Tensor self, SymInt[2] output_size, "
@@ -417,40 +447,42 @@ static const torch_row resize_torch[] = {
     {"aten::_upsample_bicubic2d_aa" VEC_ALIGN, NULL, lower_upsample_antialias_vec},
     {NULL, NULL, NULL}};
 
-static const torch_row grid_torch[] = {{"aten::grid_sampler" GRID, NULL, lower_grid_sampler},
-                                       {"aten::grid_sampler_2d" GRID, NULL, lower_grid_sampler},
-                                       {"aten::grid_sampler_3d" GRID, NULL, lower_grid_sampler},
-                                       {"aten::affine_grid_generator(Tensor theta, SymInt[] size, bool align_corners) -> Tensor", NULL,
-                                        lower_affine_grid},
-                                       {NULL, NULL, NULL}};
+static const torch_row grid_torch[] = {
+    {"aten::grid_sampler" GRID, NULL, lower_grid_sampler},
+    {"aten::grid_sampler_2d" GRID, NULL, lower_grid_sampler},
+    {"aten::grid_sampler_3d" GRID, NULL, lower_grid_sampler},
+    {"aten::affine_grid_generator(Tensor theta, SymInt[] size, bool align_corners) -> Tensor", NULL, lower_affine_grid},
+    {NULL, NULL, NULL}};
 
-static const char *const resize_cases[] = {"x:f32[2,3,W,9] size=[10,18] mode=\"nearest\" scales=[0,0] W:1,5,8",
-                                           "x:f32[1,C,4,4] size=[8,8] mode=\"nearest\" scales=[2,2] C:1,8,17",
-                                           "x:f32[1,2,7,5] size=[4,9] mode=\"nearest_exact\" scales=[0,0]",
-                                           "x:f32[2,3,W,9] size=[10,18] mode=\"linear\" scales=[0,0] W:1,5,8",
-                                           "x:f32[1,2,7,5] size=[4,9] mode=\"linear\" align_corners=1 scales=[0,0]",
-                                           "x:f32[1,2,7,5] size=[10,7] mode=\"linear\" scales=[1.5,1.5]",
-                                           "x:f32[1,2,7,5] size=[10,9] mode=\"cubic\" scales=[0,0]",
-                                           "x:f32[1,2,7,5] size=[4,9] mode=\"cubic\" align_corners=1 scales=[0,0]",
-                                           "x:f32[2,3,11] size=[20] mode=\"linear\" scales=[0]",
-                                           "x:f32[1,2,3,4,5] size=[6,3,7] mode=\"linear\" scales=[0,0,0]",
-                                           "x:f32[1,2,3,4,5] size=[6,3,7] mode=\"nearest\" scales=[0,0,0]",
-                                           "x:f32[1,6,5,4] size=[12,10] mode=\"linear\" scales=[2,2] channels_last=1",
-                                           "x:f32[1,6,5,4] size=[12,10] mode=\"nearest\" scales=[2,2] channels_last=1",
-                                           "x:f32[1,7,5,C] size=[4,9] mode=\"linear\" align_corners=1 scales=[0,0] channels_last=1 C:1,16,17",
-                                           "x:f32[1,7,5,C] size=[4,9] mode=\"nearest_exact\" scales=[0,0] channels_last=1 C:1,16,17",
-                                           "x:f32[1,7,5,6] size=[10,9] mode=\"cubic\" scales=[0,0] channels_last=1",
-                                           "x:f32[2,11,3] size=[20] mode=\"linear\" scales=[0] channels_last=1",
-                                           "x:f32[1,3,4,5,2] size=[6,3,7] mode=\"linear\" scales=[0,0,0] channels_last=1",
-                                           "x:f32[0,2,3,4] size=[6,8] mode=\"linear\" scales=[0,0]",
-                                           NULL};
+static const char *const resize_cases[] = {
+    "x:f32[2,3,W,9] size=[10,18] mode=\"nearest\" scales=[0,0] W:1,5,8",
+    "x:f32[1,C,4,4] size=[8,8] mode=\"nearest\" scales=[2,2] C:1,8,17",
+    "x:f32[1,2,7,5] size=[4,9] mode=\"nearest_exact\" scales=[0,0]",
+    "x:f32[2,3,W,9] size=[10,18] mode=\"linear\" scales=[0,0] W:1,5,8",
+    "x:f32[1,2,7,5] size=[4,9] mode=\"linear\" align_corners=1 scales=[0,0]",
+    "x:f32[1,2,7,5] size=[10,7] mode=\"linear\" scales=[1.5,1.5]",
+    "x:f32[1,2,7,5] size=[10,9] mode=\"cubic\" scales=[0,0]",
+    "x:f32[1,2,7,5] size=[4,9] mode=\"cubic\" align_corners=1 scales=[0,0]",
+    "x:f32[2,3,11] size=[20] mode=\"linear\" scales=[0]",
+    "x:f32[1,2,3,4,5] size=[6,3,7] mode=\"linear\" scales=[0,0,0]",
+    "x:f32[1,2,3,4,5] size=[6,3,7] mode=\"nearest\" scales=[0,0,0]",
+    "x:f32[1,6,5,4] size=[12,10] mode=\"linear\" scales=[2,2] channels_last=1",
+    "x:f32[1,6,5,4] size=[12,10] mode=\"nearest\" scales=[2,2] channels_last=1",
+    "x:f32[1,7,5,C] size=[4,9] mode=\"linear\" align_corners=1 scales=[0,0] channels_last=1 C:1,16,17",
+    "x:f32[1,7,5,C] size=[4,9] mode=\"nearest_exact\" scales=[0,0] channels_last=1 C:1,16,17",
+    "x:f32[1,7,5,6] size=[10,9] mode=\"cubic\" scales=[0,0] channels_last=1",
+    "x:f32[2,11,3] size=[20] mode=\"linear\" scales=[0] channels_last=1",
+    "x:f32[1,3,4,5,2] size=[6,3,7] mode=\"linear\" scales=[0,0,0] channels_last=1",
+    "x:f32[0,2,3,4] size=[6,8] mode=\"linear\" scales=[0,0]",
+    NULL};
 static const char *const grid_cases[] = {
     "x:f32[2,3,5,6] grid:f32[2,4,7,2]=uniform(-1.3,1.3) mode=\"linear\" padding=\"zeros\"",
     "x:f32[2,3,5,6] grid:f32[2,4,7,2]=uniform(-1.3,1.3) mode=\"linear\" padding=\"border\" align_corners=1",
     "x:f32[2,3,5,6] grid:f32[2,4,7,2]=uniform(-3,3) mode=\"linear\" padding=\"reflection\"",
     "x:f32[2,3,5,6] grid:f32[2,4,7,2]=uniform(-1.3,1.3) mode=\"nearest\" padding=\"zeros\"",
     "x:f32[2,3,5,6] grid:f32[2,4,7,2]=uniform(-1.3,1.3) mode=\"cubic\" padding=\"border\"",
-    "x:f32[1,2,3,4,5] grid:f32[1,2,3,4,3]=uniform(-1.3,1.3) mode=\"linear\" padding=\"zeros\"", NULL};
+    "x:f32[1,2,3,4,5] grid:f32[1,2,3,4,3]=uniform(-1.3,1.3) mode=\"linear\" padding=\"zeros\"",
+    NULL};
 
 static const op rows[] = {
     {.name = "resize",

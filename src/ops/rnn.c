@@ -1,12 +1,13 @@
-/* Recurrent layers: one layer and one direction per node; lowerings chain layers and directions. Gate order is PyTorch's: lstm
- * i f g o, gru r z n. */
+/* Recurrent layers: one layer and one direction per node; lowerings chain layers and directions. Gate order is
+ * PyTorch's: lstm i f g o, gru r z n. */
 #include <math.h>
 
 #include "base/memory.h"
 #include "ops/lowering.h"
 #include "ops/spatial.h"
 
-/* ---- inference -------------------------------------------------------------------------------------------------------------- */
+/* ---- inference
+ * -------------------------------------------------------------------------------------------------------------- */
 
 /* Operands: x, `states` states, w_ih, w_hh, b_ih?, b_hh?; `gates` blocks of H rows in the weights. */
 static kiln_status rnn_infer_any(graph *g, node *n, int states, int gates) {
@@ -40,11 +41,13 @@ static kiln_status lstm_infer(graph *g, node *n) { return rnn_infer_any(g, n, 2,
 static kiln_status gru_infer(graph *g, node *n) { return rnn_infer_any(g, n, 1, 3); }
 static kiln_status rnn_infer(graph *g, node *n) {
   const char *kind = node_str(n, "nonlinearity");
-  if (!str_eq(kind, "tanh") && !str_eq(kind, "relu")) return INFER_FAIL(n, "attribute nonlinearity must be \"tanh\" or \"relu\"");
+  if (!str_eq(kind, "tanh") && !str_eq(kind, "relu"))
+    return INFER_FAIL(n, "attribute nonlinearity must be \"tanh\" or \"relu\"");
   return rnn_infer_any(g, n, 1, 1);
 }
 
-/* ---- reference --------------------------------------------------------------------------------------------------------------- */
+/* ---- reference
+ * --------------------------------------------------------------------------------------------------------------- */
 
 typedef struct rnn_data {
   double *x, *h, *c, *w_ih, *w_hh, *b_ih, *b_hh, *gates_x, *gates_h;
@@ -58,7 +61,8 @@ static void rnn_free(rnn_data *d) {
 
 static kiln_status rnn_load(const kernel_args *a, int states, int64_t gates, rnn_data *d) {
   const tensor *x = &a->in[0];
-  *d = (rnn_data){.steps = x->shape[0], .batch = x->shape[1], .in = x->shape[2], .hidden = a->in[1].shape[1], .gates = gates};
+  *d = (rnn_data){
+      .steps = x->shape[0], .batch = x->shape[1], .in = x->shape[2], .hidden = a->in[1].shape[1], .gates = gates};
   KILN_TRY(ref_to_doubles(x, &d->x));
   KILN_TRY(ref_to_doubles(&a->in[1], &d->h));
   if (states == 2) KILN_TRY(ref_to_doubles(&a->in[2], &d->c));
@@ -128,7 +132,8 @@ static kiln_status rnn_run(const kernel_args *a, int states, int64_t gates) {
         } else {
           plain_cell(&d, h, relu);
         }
-        for (int64_t i = 0; i < d.hidden; i++) ref_store(y, t * y->strides[0] + n * y->strides[1] + i * y->strides[2], h[i]);
+        for (int64_t i = 0; i < d.hidden; i++)
+          ref_store(y, t * y->strides[0] + n * y->strides[1] + i * y->strides[2], h[i]);
       }
     }
     ref_from_doubles(d.h, &a->out[1]);
@@ -141,7 +146,8 @@ static kiln_status lstm_ref(const kernel_args *a) { return rnn_run(a, 2, 4); }
 static kiln_status gru_ref(const kernel_args *a) { return rnn_run(a, 1, 3); }
 static kiln_status rnn_ref(const kernel_args *a) { return rnn_run(a, 1, 1); }
 
-/* ---- PyTorch ----------------------------------------------------------------------------------------------------------------- */
+/* ---- PyTorch
+ * ----------------------------------------------------------------------------------------------------------------- */
 
 enum { RNN_MAX_LAYERS = 64, RNN_MAX_PARAMS = RNN_MAX_LAYERS * 2 * 4 };
 
@@ -150,7 +156,8 @@ typedef struct rnn_kind {
   int states;
 } rnn_kind;
 
-static node *rnn_node(builder *b, const rnn_kind *k, value *x, value *const *state, value *const *weights, bool biases, bool reverse) {
+static node *rnn_node(builder *b, const rnn_kind *k, value *x, value *const *state, value *const *weights, bool biases,
+                      bool reverse) {
   value *w_ih = weights[0], *w_hh = weights[1], *b_ih = biases ? weights[2] : NULL, *b_hh = biases ? weights[3] : NULL;
   if (k->states == 2)
     return build_node(b, k->op, IN(x, state[0], state[1], w_ih, w_hh, b_ih, b_hh), ATTRS(A_BOOL("reverse", reverse)));
@@ -177,8 +184,10 @@ typedef struct rnn_call {
 
 static kiln_status rnn_read(lower_call *c, const rnn_kind *k, rnn_call *r) {
   const dim layers = call_int(c, "num_layers");
-  if (!dim_is_const(layers) || layers < 1 || layers > RNN_MAX_LAYERS) return LOWER_FAIL(c, "argument num_layers: expected 1 to %d", RNN_MAX_LAYERS);
-  if (call_bool(c, "train") && call_float(c, "dropout") != 0) return LOWER_FAIL(c, "dropout is on: export the model in eval() mode");
+  if (!dim_is_const(layers) || layers < 1 || layers > RNN_MAX_LAYERS)
+    return LOWER_FAIL(c, "argument num_layers: expected 1 to %d", RNN_MAX_LAYERS);
+  if (call_bool(c, "train") && call_float(c, "dropout") != 0)
+    return LOWER_FAIL(c, "dropout is on: export the model in eval() mode");
   r->layers = (int)layers;
   r->directions = call_bool(c, "bidirectional") ? 2 : 1;
   r->biases = call_bool(c, "has_biases");
@@ -226,7 +235,8 @@ static kiln_status rnn_emit(lower_call *c, const rnn_kind *k) {
   return KILN_OK;
 }
 
-static const rnn_kind kind_lstm = {"lstm", NULL, 2}, kind_gru = {"gru", NULL, 1}, kind_tanh = {"rnn", "tanh", 1}, kind_relu = {"rnn", "relu", 1};
+static const rnn_kind kind_lstm = {"lstm", NULL, 2}, kind_gru = {"gru", NULL, 1}, kind_tanh = {"rnn", "tanh", 1},
+                      kind_relu = {"rnn", "relu", 1};
 static kiln_status lower_lstm(lower_call *c) { return rnn_emit(c, &kind_lstm); }
 static kiln_status lower_gru(lower_call *c) { return rnn_emit(c, &kind_gru); }
 static kiln_status lower_rnn_tanh(lower_call *c) { return rnn_emit(c, &kind_tanh); }
@@ -257,10 +267,13 @@ static kiln_status lower_gru_cell(lower_call *c) { return cell_emit(c, &kind_gru
 static kiln_status lower_tanh_cell(lower_call *c) { return cell_emit(c, &kind_tanh); }
 static kiln_status lower_relu_cell(lower_call *c) { return cell_emit(c, &kind_relu); }
 
-/* ---- rows ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- rows
+ * ------------------------------------------------------------------------------------------------------------------------
+ */
 
-#define SEQUENCE_ARGS                                                                                                     \
-  "Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first) -> " \
+#define SEQUENCE_ARGS                                                                                      \
+  "Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool " \
+  "batch_first) -> "                                                                                       \
   "(Tensor, Tensor"
 #define CELL_ARGS "Tensor w_ih, Tensor w_hh, Tensor? b_ih=None, Tensor? b_hh=None) -> "
 
@@ -268,9 +281,10 @@ static const torch_row lstm_torch[] = {
     {"aten::lstm.input(Tensor input, Tensor[] hx, " SEQUENCE_ARGS ", Tensor)", NULL, lower_lstm},
     {"aten::lstm_cell(Tensor input, Tensor[] hx, " CELL_ARGS "(Tensor, Tensor)", NULL, lower_lstm_cell},
     {NULL, NULL, NULL}};
-static const torch_row gru_torch[] = {{"aten::gru.input(Tensor input, Tensor hx, " SEQUENCE_ARGS ")", NULL, lower_gru},
-                                      {"aten::gru_cell(Tensor input, Tensor hx, " CELL_ARGS "Tensor", NULL, lower_gru_cell},
-                                      {NULL, NULL, NULL}};
+static const torch_row gru_torch[] = {
+    {"aten::gru.input(Tensor input, Tensor hx, " SEQUENCE_ARGS ")", NULL, lower_gru},
+    {"aten::gru_cell(Tensor input, Tensor hx, " CELL_ARGS "Tensor", NULL, lower_gru_cell},
+    {NULL, NULL, NULL}};
 static const torch_row rnn_torch[] = {
     {"aten::rnn_tanh.input(Tensor input, Tensor hx, " SEQUENCE_ARGS ")", NULL, lower_rnn_tanh},
     {"aten::rnn_relu.input(Tensor input, Tensor hx, " SEQUENCE_ARGS ")", NULL, lower_rnn_relu},

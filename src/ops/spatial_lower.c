@@ -21,7 +21,8 @@ static value *constant_of(builder *b, kiln_dtype dtype, int rank, const int64_t 
   return graph_constant_take(b->graph, &type, data);
 }
 
-/* ---- unfold and fold ----------------------------------------------------------------------------------------------------------- */
+/* ---- unfold and fold
+ * ----------------------------------------------------------------------------------------------------------- */
 
 typedef struct patch_spec {
   int64_t kernel[2], dilation[2], pad[2], stride[2];
@@ -113,13 +114,15 @@ kiln_status lower_col2im(lower_call *c) {
     extra[d] = size[d] + 2 * s.pad[d] - covered;
   }
   value *y = build(b, "conv", IN(x, w, NULL),
-                   ATTRS(A_INTS("stride", s.stride, 2), A_INTS("pad", s.pad, 2), A_INTS("pad_end", s.pad, 2), A_INTS("dilation", s.dilation, 2),
-                         A_INTS("output_pad", extra, 2), A_INT("groups", rows_n / places), A_BOOL("transposed", 1)));
+                   ATTRS(A_INTS("stride", s.stride, 2), A_INTS("pad", s.pad, 2), A_INTS("pad_end", s.pad, 2),
+                         A_INTS("dilation", s.dilation, 2), A_INTS("output_pad", extra, 2),
+                         A_INT("groups", rows_n / places), A_BOOL("transposed", 1)));
   call_return(c, 0, spatial_unbatched(c, y, added));
   return KILN_OK;
 }
 
-/* ---- antialiased resizing -------------------------------------------------------------------------------------------------------- */
+/* ---- antialiased resizing
+ * -------------------------------------------------------------------------------------------------------- */
 
 static double triangle(double x) {
   x = fabs(x);
@@ -131,7 +134,8 @@ static double keys(double x) { /* a = -0.5, as PIL */
   return x < 2 ? ((-0.5 * x + 2.5) * x - 4) * x + 2 : 0;
 }
 
-/* Row o holds the weights of all inputs for output o (aten/native/cpu/UpSampleKernel.cpp, compute_indices_min_size_weights_aa). */
+/* Row o holds the weights of all inputs for output o (aten/native/cpu/UpSampleKernel.cpp,
+ * compute_indices_min_size_weights_aa). */
 static void antialias_weights(double *w, int64_t in, int64_t out, double scale, bool cubic) {
   const double support = (cubic ? 2 : 1) * (scale >= 1 ? scale : 1), inverse = scale >= 1 ? 1 / scale : 1;
   for (int64_t o = 0; o < out; o++) {
@@ -146,10 +150,14 @@ static void antialias_weights(double *w, int64_t in, int64_t out, double scale, 
   }
 }
 
-static kiln_status antialias_matrix(lower_call *c, kiln_dtype dtype, int64_t in, int64_t out, double factor, bool cubic, value **matrix) {
+static kiln_status antialias_matrix(lower_call *c, kiln_dtype dtype, int64_t in, int64_t out, double factor, bool cubic,
+                                    value **matrix) {
   const bool corners = call_bool(c, "align_corners");
-  if (in < 1 || out < 1 || in > (1 << 15) || out > (1 << 15)) return LOWER_FAIL(c, "sizes above 32768 are not supported");
-  const double scale = corners ? (out > 1 ? (double)(in - 1) / (double)(out - 1) : 0) : factor > 0 ? 1 / factor : (double)in / (double)out;
+  if (in < 1 || out < 1 || in > (1 << 15) || out > (1 << 15))
+    return LOWER_FAIL(c, "sizes above 32768 are not supported");
+  const double scale = corners      ? (out > 1 ? (double)(in - 1) / (double)(out - 1) : 0)
+                       : factor > 0 ? 1 / factor
+                                    : (double)in / (double)out;
   double *w = mem_calloc((size_t)(in * out), sizeof(double));
   if (!w) return KILN_NO_MEMORY("weights of an antialiased resize");
   antialias_weights(w, in, out, scale, cubic);
@@ -163,7 +171,8 @@ static kiln_status antialias_emit(lower_call *c, value *x, const dim *size, cons
   builder *b = &c->b;
   if (x->type.rank != 4) return LOWER_FAIL(c, "the input has %d dimensions, expected 4", x->type.rank);
   for (int d = 0; d < 2; d++)
-    if (!dim_is_const(size[d]) || !dim_is_const(x->type.dims[2 + d])) return LOWER_FAIL(c, "needs constant spatial sizes");
+    if (!dim_is_const(size[d]) || !dim_is_const(x->type.dims[2 + d]))
+      return LOWER_FAIL(c, "needs constant spatial sizes");
   const bool cubic = strstr(c->schema->name, "cubic") != NULL;
   value *h, *w;
   KILN_TRY(antialias_matrix(c, x->type.dtype, x->type.dims[2], size[0], factor[0], cubic, &h));
@@ -193,16 +202,19 @@ kiln_status lower_upsample_antialias_vec(lower_call *c) {
     return antialias_emit(c, x, size, factor);
   }
   const ivalue *f = call_arg(c, "scale_factors");
-  if (!f || f->kind != IV_LIST || f->count != 2 || x->type.rank != 4) return LOWER_FAIL(c, "argument scale_factors: expected 2 numbers");
+  if (!f || f->kind != IV_LIST || f->count != 2 || x->type.rank != 4)
+    return LOWER_FAIL(c, "argument scale_factors: expected 2 numbers");
   for (int d = 0; d < 2; d++) {
     factor[d] = f->u.items[d].kind == IV_FLOAT ? f->u.items[d].u.f : (double)f->u.items[d].u.i;
-    if (!(factor[d] > 0) || factor[d] > 1e6 || !dim_is_const(x->type.dims[2 + d])) return LOWER_FAIL(c, "needs constant spatial sizes");
+    if (!(factor[d] > 0) || factor[d] > 1e6 || !dim_is_const(x->type.dims[2 + d]))
+      return LOWER_FAIL(c, "needs constant spatial sizes");
     size[d] = (dim)floor((double)x->type.dims[2 + d] * factor[d]);
   }
   return antialias_emit(c, x, size, factor);
 }
 
-/* ---- affine grid ------------------------------------------------------------------------------------------------------------------ */
+/* ---- affine grid
+ * ------------------------------------------------------------------------------------------------------------------ */
 
 /* grid[n, p, :] = theta[n] @ (base point p, 1), base points in [-1, 1]; x is the last dimension. */
 kiln_status lower_affine_grid(lower_call *c) {
@@ -214,7 +226,8 @@ kiln_status lower_affine_grid(lower_call *c) {
   if (n != 4 && n != 5) return LOWER_FAIL(c, "argument size: expected 4 or 5 sizes");
   int64_t points = 1;
   for (int i = 2; i < n; i++) {
-    if (!dim_is_const(size[i]) || size[i] < 1 || size[i] > (1 << 20)) return LOWER_FAIL(c, "argument size: needs constant spatial sizes");
+    if (!dim_is_const(size[i]) || size[i] < 1 || size[i] > (1 << 20))
+      return LOWER_FAIL(c, "argument size: needs constant spatial sizes");
     points *= size[i];
     if (points > (1 << 26)) return LOWER_FAIL(c, "argument size: too large");
   }

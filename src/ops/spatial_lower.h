@@ -1,4 +1,5 @@
-/* Lowerings of PyTorch operators on images that have no row of their own: unfold and fold, antialiased resizing, affine grids. */
+/* Lowerings of PyTorch operators on images that have no row of their own: unfold and fold, antialiased resizing, affine
+ * grids. */
 #ifndef KILN_OPS_SPATIAL_LOWER_H
 #define KILN_OPS_SPATIAL_LOWER_H
 
