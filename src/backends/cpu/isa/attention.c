@@ -17,7 +17,7 @@ enum { ATT_MR = 6, ATT_STEP = 2 };
 #else
 enum { ATT_MR = 4, ATT_STEP = 4 };
 #endif
-enum { ATT_NR = 2 * VF, ATT_QUERIES = 48, ATT_KEYS = 128 };
+enum { ATT_NR = 2 * VF, ATT_QUERIES = 48, ATT_KEYS = 128, ATT_LD = ATT_KEYS + ATT_KEYS / 2 }; /* ATT_LD: floats of a row of scores */
 
 typedef struct att_plan {
   int64_t heads, kv_heads, group, batch;
@@ -76,34 +76,57 @@ static att_head att_select(const att_job *j, int64_t b, int64_t h) {
 
 /* ---- Packing ---------------------------------------------------------------------------------------------------------------- */
 
-/* One panel: to[e * ATT_NR + j] = k[key + j][e], zeros after the last key. */
+#if !defined(KILN_ISA_scalar)
+/* r[i] = rows[i][0..8): its transpose in place. */
+VF_INLINE void att_transpose(__m256 *r) {
+  __m256 t[8];
+  for (int i = 0; i < 4; ++i) {
+    t[2 * i] = _mm256_unpacklo_ps(r[2 * i], r[2 * i + 1]);
+    t[2 * i + 1] = _mm256_unpackhi_ps(r[2 * i], r[2 * i + 1]);
+  }
+  __m256 u[8];
+  for (int i = 0; i < 2; ++i) {
+    u[4 * i] = _mm256_shuffle_ps(t[4 * i], t[4 * i + 2], 0x44);
+    u[4 * i + 1] = _mm256_shuffle_ps(t[4 * i], t[4 * i + 2], 0xee);
+    u[4 * i + 2] = _mm256_shuffle_ps(t[4 * i + 1], t[4 * i + 3], 0x44);
+    u[4 * i + 3] = _mm256_shuffle_ps(t[4 * i + 1], t[4 * i + 3], 0xee);
+  }
+  for (int i = 0; i < 4; ++i) {
+    r[i] = _mm256_permute2f128_ps(u[i], u[i + 4], 0x20);
+    r[i + 4] = _mm256_permute2f128_ps(u[i], u[i + 4], 0x31);
+  }
+}
+
+/* to[e * ld + j] = x[j * row + e] * scale for j < 8 and e < n; rows from `rows` on repeat the last one. Writes 8 floats for each e in
+ * rising order, so that what spills over a smaller ld is overwritten by the next e, or lies after the last. */
+static void att_pack_eight(const float *x, int64_t row, int64_t rows, int64_t n, float scale, float *to, int64_t ld) {
+  const float *from[8];
+  const __m256 factor = _mm256_set1_ps(scale);
+  for (int64_t j = 0; j < 8; ++j) from[j] = x + (j < rows ? j : rows - 1) * row;
+  int64_t e = 0;
+  for (; e + 8 <= n; e += 8) {
+    __m256 r[8];
+    for (int i = 0; i < 8; ++i) r[i] = _mm256_loadu_ps(from[i] + e);
+    att_transpose(r);
+    for (int i = 0; i < 8; ++i) _mm256_storeu_ps(to + (e + i) * ld, _mm256_mul_ps(r[i], factor));
+  }
+  for (; e < n; ++e) {
+    for (int64_t j = 0; j < 8; ++j) to[e * ld + j] = from[j][e] * scale;
+  }
+}
+#endif
+
+/* One panel: to[e * ATT_NR + j] = k[key + j][e]. What stands for keys after the last one is finite or not, but never read: their
+ * scores are overwritten. */
 static void att_pack_panel(const att_plan *p, const float *k, int64_t row, int64_t step, int64_t key, float *restrict to) {
   const int64_t n = p->s - key < ATT_NR ? p->s - key : ATT_NR;
 #if !defined(KILN_ISA_scalar)
-  if (step == 1 && n == ATT_NR) { /* 8 keys x 8 elements at a time, through unpack and shuffle */
-    for (int64_t j0 = 0; j0 < ATT_NR; j0 += 8) {
-      const float *x = k + (key + j0) * row;
-      int64_t e = 0;
-      for (; e + 8 <= p->e; e += 8) {
-        __m256 r[8], t[8];
-        for (int i = 0; i < 8; ++i) r[i] = _mm256_loadu_ps(x + i * row + e);
-        for (int i = 0; i < 4; ++i) {
-          t[2 * i] = _mm256_unpacklo_ps(r[2 * i], r[2 * i + 1]);
-          t[2 * i + 1] = _mm256_unpackhi_ps(r[2 * i], r[2 * i + 1]);
-        }
-        for (int i = 0; i < 2; ++i) {
-          r[4 * i] = _mm256_shuffle_ps(t[4 * i], t[4 * i + 2], 0x44);
-          r[4 * i + 1] = _mm256_shuffle_ps(t[4 * i], t[4 * i + 2], 0xee);
-          r[4 * i + 2] = _mm256_shuffle_ps(t[4 * i + 1], t[4 * i + 3], 0x44);
-          r[4 * i + 3] = _mm256_shuffle_ps(t[4 * i + 1], t[4 * i + 3], 0xee);
-        }
-        for (int i = 0; i < 4; ++i) {
-          _mm256_storeu_ps(to + (e + i) * ATT_NR + j0, _mm256_permute2f128_ps(r[i], r[i + 4], 0x20));
-          _mm256_storeu_ps(to + (e + i + 4) * ATT_NR + j0, _mm256_permute2f128_ps(r[i], r[i + 4], 0x31));
-        }
-      }
-      for (; e < p->e; ++e) {
-        for (int64_t j = 0; j < 8; ++j) to[e * ATT_NR + j0 + j] = x[j * row + e];
+  if (step == 1) {
+    for (int64_t j = 0; j < ATT_NR; j += 8) {
+      if (j < n) {
+        att_pack_eight(k + (key + j) * row, row, n - j, p->e, 1.0f, to + j, ATT_NR);
+      } else {
+        for (int64_t e = 0; e < p->e; ++e) _mm256_storeu_ps(to + e * ATT_NR + j, _mm256_setzero_ps());
       }
     }
     return;
@@ -129,7 +152,7 @@ static void att_pack_head(const att_job *j, const att_head *h, float *to) {
   }
 }
 
-/* Queries [first, first + rows) in groups: to[(g * e + i) * ATT_MR + r], scaled, zeros after the last. */
+/* Queries [first, first + rows) in groups: to[(g * e + i) * ATT_MR + r], scaled. Rows after the last hold anything. */
 static void att_pack_queries(const att_job *j, const att_head *h, int64_t first, int64_t rows, float *restrict to) {
   const att_plan *p = j->p;
   const int64_t row = att_stride(&j->a->in[0], 2), step = att_stride(&j->a->in[0], 1);
@@ -137,6 +160,14 @@ static void att_pack_queries(const att_job *j, const att_head *h, int64_t first,
   for (int64_t g = 0; g < rows; g += ATT_MR) {
     const int64_t n = rows - g < ATT_MR ? rows - g : ATT_MR;
     const float *x = h->q + (first + g) * row;
+#if !defined(KILN_ISA_scalar)
+    if (step == 1) {
+      att_pack_eight(x, row, n, p->e, scale, to, ATT_MR);
+      if (ATT_MR > 8 && n > 8) att_pack_eight(x + 4 * row, row, n - 4, p->e, scale, to + 4, ATT_MR); /* rows 4 to 11 */
+      to += p->e * ATT_MR;
+      continue;
+    }
+#endif
     for (int64_t e = 0; e < p->e; ++e) {
       for (int64_t r = 0; r < n; ++r) to[e * ATT_MR + r] = x[r * row + e * step] * scale;
       for (int64_t r = n; r < ATT_MR; ++r) to[e * ATT_MR + r] = 0.0f;
@@ -147,26 +178,25 @@ static void att_pack_queries(const att_job *j, const att_head *h, int64_t first,
 
 /* ---- Micro-kernels ------------------------------------------------------------------------------------------------------------ */
 
-/* s[r][0..ATT_NR) = q[.][r] . k[.][0..ATT_NR) */
-VF_INLINE void att_scores_rows(const float *q, const float *k, int64_t e, float *s, int64_t ld, const int rows) {
+/* s[r][0..vectors * VF) = q[.][r] . k[.][0..vectors * VF) */
+VF_INLINE void att_scores_rows(const float *q, const float *k, int64_t e, float *s, const int rows, const int vectors) {
   vf sum[ATT_MR][2];
   for (int r = 0; r < rows; ++r) sum[r][0] = sum[r][1] = vf_zero();
   for (int64_t i = 0; i < e; ++i) {
-    const vf k0 = vf_load(k + i * ATT_NR), k1 = vf_load(k + i * ATT_NR + VF);
+    const vf k0 = vf_load(k + i * ATT_NR), k1 = vectors == 2 ? vf_load(k + i * ATT_NR + VF) : k0;
     for (int r = 0; r < rows; ++r) {
       const vf x = vf_set1(q[i * ATT_MR + r]);
       sum[r][0] = vf_fma(x, k0, sum[r][0]);
-      sum[r][1] = vf_fma(x, k1, sum[r][1]);
+      if (vectors == 2) sum[r][1] = vf_fma(x, k1, sum[r][1]);
     }
   }
   for (int r = 0; r < rows; ++r) {
-    vf_store(s + r * ld, sum[r][0]);
-    vf_store(s + r * ld + VF, sum[r][1]);
+    for (int n = 0; n < vectors; ++n) vf_store(s + r * ATT_LD + n * VF, sum[r][n]);
   }
 }
 
 /* o[r][0..2 VF) = o * c[r] + sum over keys of s[r][key] * v[key][0..2 VF), where only `lanes` columns exist. */
-VF_INLINE void att_values_rows(const float *s, int64_t ld, const float *v, int64_t row, int64_t keys, float *o, int64_t o_ld,
+VF_INLINE void att_values_rows(const float *s, const float *v, int64_t row, int64_t keys, float *o, int64_t o_ld,
                                const float *c, const int rows, const int vectors, vm tail) {
   vf sum[ATT_MR][2];
   for (int r = 0; r < rows; ++r) {
@@ -177,7 +207,7 @@ VF_INLINE void att_values_rows(const float *s, int64_t ld, const float *v, int64
     const vf v0 = vectors == 2 ? vf_load(v + i * row) : vf_load_mask(v + i * row, tail);
     const vf v1 = vectors == 2 ? vf_load(v + i * row + VF) : v0;
     for (int r = 0; r < rows; ++r) {
-      const vf x = vf_set1(s[r * ld + i]);
+      const vf x = vf_set1(s[r * ATT_LD + i]);
       sum[r][0] = vf_fma(x, v0, sum[r][0]);
       if (vectors == 2) sum[r][1] = vf_fma(x, v1, sum[r][1]);
     }
@@ -187,22 +217,27 @@ VF_INLINE void att_values_rows(const float *s, int64_t ld, const float *v, int64
   }
 }
 
-/* A count of rows rounded up to ATT_STEP; what the spare rows hold is never read. */
-static void att_scores(const float *q, const float *k, int64_t e, float *s, int64_t ld, int64_t rows) {
-  if (rows > 2 * ATT_STEP) att_scores_rows(q, k, e, s, ld, ATT_MR);
-  else if (rows > ATT_STEP) att_scores_rows(q, k, e, s, ld, 2 * ATT_STEP < ATT_MR ? 2 * ATT_STEP : ATT_MR);
-  else att_scores_rows(q, k, e, s, ld, ATT_STEP);
+/* A count of rows rounded up to ATT_STEP; what the spare rows hold is never read. `keys`: how many of the panel's are wanted. */
+static void att_scores(const float *q, const float *k, int64_t e, float *s, int64_t rows, int64_t keys) {
+#define ATT_SCORES(count)                                     \
+  do {                                                        \
+    if (keys > VF) att_scores_rows(q, k, e, s, count, 2);     \
+    else att_scores_rows(q, k, e, s, count, 1);               \
+  } while (0)
+  if (rows > 2 * ATT_STEP) ATT_SCORES(ATT_MR);
+  else if (rows > ATT_STEP) ATT_SCORES((2 * ATT_STEP < ATT_MR ? 2 * ATT_STEP : ATT_MR));
+  else ATT_SCORES(ATT_STEP);
 }
 
-static void att_values(const float *s, int64_t ld, const float *v, int64_t row, int64_t keys, int64_t ev, float *o, int64_t o_ld,
-                       const float *c, int64_t rows) {
+static void att_values(const float *s, const float *v, int64_t row, int64_t keys, int64_t ev, float *o, int64_t o_ld, const float *c,
+                       int64_t rows) {
   int64_t n = 0;
   const vm all = vf_tail(VF);
 #define ATT_VALUES(count)                                                                                      \
   do {                                                                                                         \
-    for (; n + 2 * VF <= ev; n += 2 * VF) att_values_rows(s, ld, v + n, row, keys, o + n, o_ld, c, count, 2, all); \
+    for (; n + 2 * VF <= ev; n += 2 * VF) att_values_rows(s, v + n, row, keys, o + n, o_ld, c, count, 2, all); \
     for (; n < ev; n += VF) {                                                                                  \
-      att_values_rows(s, ld, v + n, row, keys, o + n, o_ld, c, count, 1, vf_tail(ev - n < VF ? ev - n : VF));      \
+      att_values_rows(s, v + n, row, keys, o + n, o_ld, c, count, 1, vf_tail(ev - n < VF ? ev - n : VF));      \
     }                                                                                                          \
   } while (0)
   if (rows > 2 * ATT_STEP) ATT_VALUES(ATT_MR);
@@ -250,7 +285,7 @@ static float att_soften(float *s, int64_t keys, int64_t padded, float *maximum, 
     sum = vf_add(sum, w);
     sum1 = vf_add(sum1, w1);
   }
-  const float factor = *maximum == top ? 1.0f : expf(*maximum - shift);
+  const float factor = *maximum == top ? 1.0f : *maximum == -INFINITY ? 0.0f : expf(*maximum - shift);
   *total = *total * factor + vf_reduce_add(vf_add(sum, sum1));
   *maximum = top;
   return factor;
@@ -269,22 +304,22 @@ typedef struct att_block {
 /* One group of up to ATT_MR queries with one block of keys. */
 static void att_group(const att_job *j, const att_block *b, int64_t g, int64_t key, int64_t keys) {
   const att_plan *p = j->p;
-  const int64_t rows = b->rows - g < ATT_MR ? b->rows - g : ATT_MR, ld = p->key_block, last = b->first + g + rows - 1;
+  const int64_t rows = b->rows - g < ATT_MR ? b->rows - g : ATT_MR, last = b->first + g + rows - 1;
   float factors[ATT_MR] = {0};
   if (p->causal && key > last) return;
   if (p->causal && key + keys > last + 1) keys = last + 1 - key; /* later keys are masked for all of the group */
   const int64_t padded = (keys + ATT_NR - 1) / ATT_NR * ATT_NR;
   for (int64_t n = 0; n < keys; n += ATT_NR) {
-    att_scores(b->queries + g * p->e, b->keys + (key + n) * p->e, p->e, b->scores + n, ld, rows);
+    att_scores(b->queries + g * p->e, b->keys + (key + n) * p->e, p->e, b->scores + n, rows, keys - n);
   }
   for (int64_t r = 0; r < rows; ++r) {
     const int64_t query = b->first + g + r;
     int64_t visible = keys;
     if (p->causal && key + visible > query + 1) visible = query + 1 > key ? query + 1 - key : 0;
-    if (b->head->mask) att_mask_row(j, b->head->mask, query, key, visible, b->scores + r * ld);
-    factors[r] = att_soften(b->scores + r * ld, visible, padded, &b->maximum[g + r], &b->total[g + r]);
+    if (b->head->mask) att_mask_row(j, b->head->mask, query, key, visible, b->scores + r * ATT_LD);
+    factors[r] = att_soften(b->scores + r * ATT_LD, visible, padded, &b->maximum[g + r], &b->total[g + r]);
   }
-  att_values(b->scores, ld, b->values + key * b->value_row, b->value_row, keys, p->ev, b->sums + g * p->ev_ld, p->ev_ld, factors, rows);
+  att_values(b->scores, b->values + key * b->value_row, b->value_row, keys, p->ev, b->sums + g * p->ev_ld, p->ev_ld, factors, rows);
 }
 
 static void att_finish(const att_job *j, const att_block *b) {
@@ -437,8 +472,8 @@ static bool att_place(att_plan *p, int threads, size_t *out_bytes) {
   } else {
     p->head_floats = size_align((size_t)(p->padded * p->e + values), 16);
     if (!p->shared) ok = att_add(&at, (int64_t)p->head_floats, &unused);
-    ok = ok && att_add(&at, p->q_block * p->e, &p->at_queries) && att_add(&at, p->q_block * p->ev_ld, &p->at_sums) &&
-         att_add(&at, ATT_MR * p->key_block, &p->at_scores) && att_add(&at, 2 * p->q_block, &p->at_state);
+    ok = ok && att_add(&at, p->q_block * p->e + 8, &p->at_queries) && att_add(&at, p->q_block * p->ev_ld, &p->at_sums) &&
+         att_add(&at, ATT_MR * ATT_LD, &p->at_scores) && att_add(&at, 2 * p->q_block, &p->at_state);
   }
   p->thread_bytes = at;
   if (p->shared) {
@@ -475,7 +510,7 @@ static kiln_status att_prepare(kernel_prep *k) {
   const int64_t blocks = (p->l + ATT_QUERIES + ATT_MR) / (ATT_QUERIES + ATT_MR); /* even ones, not a full one and a rest */
   p->q_block = ((p->l + blocks - 1) / blocks + ATT_MR - 1) / ATT_MR * ATT_MR;
   p->q_blocks = (p->l + p->q_block - 1) / p->q_block;
-  p->key_block = p->padded < ATT_KEYS + ATT_KEYS / 2 ? p->padded : ATT_KEYS;
+  p->key_block = p->padded <= ATT_LD ? p->padded : ATT_KEYS;
   if (p->key_block == 0) p->key_block = ATT_NR;
   p->ev_ld = (p->ev + VF - 1) / VF * VF;
   const int threads = k->threads < 1 ? 1 : k->threads;
