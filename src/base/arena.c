@@ -41,6 +41,10 @@ static void *alloc_large(arena *a, size_t size) {
 
 void *arena_alloc(arena *a, size_t size) {
   if (a->failed) return NULL;
+  if (mem_test_refuses()) {
+    a->failed = true;
+    return NULL;
+  }
   void *object = NULL;
   if (size > LARGEST_BLOCK / 4) {
     object = alloc_large(a, size);

@@ -26,7 +26,7 @@ void mem_set_allocator(const kiln_allocator *allocator) {
 }
 
 /* Counts one allocation down; true when this is the one to refuse. Later ones pass, as the countdown is then off. */
-static bool test_refuses(void) {
+bool mem_test_refuses(void) {
   int_fast64_t left = atomic_load_explicit(&fail_countdown, memory_order_relaxed);
   while (left >= 0) {
     if (atomic_compare_exchange_weak_explicit(&fail_countdown, &left, left - 1, memory_order_relaxed,
@@ -39,7 +39,7 @@ static bool test_refuses(void) {
 
 void *mem_alloc(size_t size) {
   atomic_fetch_add_explicit(&total_allocations, 1, memory_order_relaxed);
-  if (test_refuses() || size > PTRDIFF_MAX) return NULL;
+  if (mem_test_refuses() || size > PTRDIFF_MAX) return NULL;
   void *block = hooks.allocate(hooks.user, size == 0 ? 1 : size);
   if (block != NULL) atomic_fetch_add_explicit(&live_blocks, 1, memory_order_relaxed);
   return block;
@@ -88,5 +88,6 @@ void mem_free_aligned(void *block) {
 }
 
 void mem_test_fail_after(int64_t n) { atomic_store(&fail_countdown, n < 0 ? -1 : n); }
+int64_t mem_test_fail_left(void) { return atomic_load(&fail_countdown); }
 int64_t mem_test_live_blocks(void) { return atomic_load(&live_blocks); }
 int64_t mem_test_total_allocations(void) { return atomic_load(&total_allocations); }
