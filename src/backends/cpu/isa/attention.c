@@ -264,31 +264,30 @@ static void att_mask_row(const att_job *j, const char *mask, int64_t query, int6
   }
 }
 
-/* Scores of one query become weights; returns the factor for what was summed before. state: maximum, sum. `padded` floats of s may
- * be written. */
-static float att_soften(float *s, int64_t keys, int64_t padded, float *maximum, float *total) {
-  for (int64_t i = keys; i < padded; ++i) s[i] = -INFINITY;
-  vf m = vf_set1(-INFINITY), m1 = m;
-  for (int64_t i = 0; i < padded; i += 2 * VF) {
-    m = vf_max(vf_load(s + i), m);
-    m1 = vf_max(vf_load(s + i + VF), m1);
+/* Scores of `rows` queries become weights; factor: what was summed before must be multiplied by it. `padded` (a multiple of VF) floats
+ * of each row are read, -inf where there is nothing to see. Rows go side by side because each is a chain of dependent steps. */
+VF_INLINE void att_soften(float *s, int64_t padded, float *maximum, float *total, float *factor, const int rows) {
+  vf m[4], sum[4];
+  for (int r = 0; r < rows; ++r) m[r] = vf_set1(-INFINITY), sum[r] = vf_zero();
+  for (int64_t i = 0; i < padded; i += VF) {
+    for (int r = 0; r < rows; ++r) m[r] = vf_max(vf_load(s + r * ATT_LD + i), m[r]);
   }
-  float top = vf_reduce_max(vf_max(m, m1));
-  if (top < *maximum) top = *maximum;
-  const float shift = top == -INFINITY ? 0.0f : top; /* nothing to attend to yet: weights of 0 */
-  const vf base = vf_set1(shift);
-  vf sum = vf_zero(), sum1 = sum;
-  for (int64_t i = 0; i < padded; i += 2 * VF) {
-    const vf w = vf_exp_nonpositive(vf_sub(vf_load(s + i), base)), w1 = vf_exp_nonpositive(vf_sub(vf_load(s + i + VF), base));
-    vf_store(s + i, w);
-    vf_store(s + i + VF, w1);
-    sum = vf_add(sum, w);
-    sum1 = vf_add(sum1, w1);
+  for (int r = 0; r < rows; ++r) {
+    float top = vf_reduce_max(m[r]);
+    if (top < maximum[r]) top = maximum[r];
+    const float shift = top == -INFINITY ? 0.0f : top; /* nothing to attend to yet: weights of 0 */
+    factor[r] = maximum[r] == top ? 1.0f : maximum[r] == -INFINITY ? 0.0f : expf(maximum[r] - shift);
+    maximum[r] = top;
+    m[r] = vf_set1(shift);
   }
-  const float factor = *maximum == top ? 1.0f : *maximum == -INFINITY ? 0.0f : expf(*maximum - shift);
-  *total = *total * factor + vf_reduce_add(vf_add(sum, sum1));
-  *maximum = top;
-  return factor;
+  for (int64_t i = 0; i < padded; i += VF) {
+    for (int r = 0; r < rows; ++r) {
+      const vf w = vf_exp_nonpositive(vf_sub(vf_load(s + r * ATT_LD + i), m[r]));
+      vf_store(s + r * ATT_LD + i, w);
+      sum[r] = vf_add(sum[r], w);
+    }
+  }
+  for (int r = 0; r < rows; ++r) total[r] = total[r] * factor[r] + vf_reduce_add(sum[r]);
 }
 
 /* ---- A block of queries ------------------------------------------------------------------------------------------------------------ */
@@ -308,17 +307,20 @@ static void att_group(const att_job *j, const att_block *b, int64_t g, int64_t k
   float factors[ATT_MR] = {0};
   if (p->causal && key > last) return;
   if (p->causal && key + keys > last + 1) keys = last + 1 - key; /* later keys are masked for all of the group */
-  const int64_t padded = (keys + ATT_NR - 1) / ATT_NR * ATT_NR;
+  const int64_t padded = (keys + VF - 1) / VF * VF;
   for (int64_t n = 0; n < keys; n += ATT_NR) {
     att_scores(b->queries + g * p->e, b->keys + (key + n) * p->e, p->e, b->scores + n, rows, keys - n);
   }
-  for (int64_t r = 0; r < rows; ++r) {
-    const int64_t query = b->first + g + r;
+  for (int64_t i = 0; i < rows; ++i) {
+    const int64_t query = b->first + g + i;
     int64_t visible = keys;
     if (p->causal && key + visible > query + 1) visible = query + 1 > key ? query + 1 - key : 0;
-    if (b->head->mask) att_mask_row(j, b->head->mask, query, key, visible, b->scores + r * ATT_LD);
-    factors[r] = att_soften(b->scores + r * ATT_LD, visible, padded, &b->maximum[g + r], &b->total[g + r]);
+    if (b->head->mask) att_mask_row(j, b->head->mask, query, key, visible, b->scores + i * ATT_LD);
+    for (int64_t k = visible; k < padded; ++k) b->scores[i * ATT_LD + k] = -INFINITY;
   }
+  int64_t r = 0;
+  for (; r + 4 <= rows; r += 4) att_soften(b->scores + r * ATT_LD, padded, b->maximum + g + r, b->total + g + r, factors + r, 4);
+  for (; r < rows; ++r) att_soften(b->scores + r * ATT_LD, padded, b->maximum + g + r, b->total + g + r, factors + r, 1);
   att_values(b->scores, b->values + key * b->value_row, b->value_row, keys, p->ev, b->sums + g * p->ev_ld, p->ev_ld, factors, rows);
 }
 
@@ -430,8 +432,10 @@ static void att_direct(void *user, int64_t begin, int64_t end, int worker) {
     const int64_t visible = p->causal && query + 1 < p->s ? query + 1 : p->s;
     for (int64_t i = 0; i < visible; ++i) s[i] = att_dot(q, h.k + i * k_row, p->e) * (float)p->scale;
     if (h.mask) att_mask_row(j, h.mask, query, 0, visible, s);
-    float maximum = -INFINITY, total = 0.0f;
-    att_soften(s, visible, (visible + ATT_NR - 1) / ATT_NR * ATT_NR, &maximum, &total);
+    float maximum = -INFINITY, total = 0.0f, factor;
+    const int64_t padded = (visible + VF - 1) / VF * VF;
+    for (int64_t i = visible; i < padded; ++i) s[i] = -INFINITY;
+    att_soften(s, padded, &maximum, &total, &factor, 1);
     for (int64_t c = 0; c < p->ev; c += 4 * VF) {
       const int64_t width = p->ev - c < 4 * VF ? p->ev - c : 4 * VF;
       vf sum[4] = {vf_zero(), vf_zero(), vf_zero(), vf_zero()};
