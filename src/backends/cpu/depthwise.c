@@ -137,7 +137,7 @@ static void depthwise_part(const depthwise_run_args *r, const depthwise_window *
   int64_t outer = room < 0 ? 0 : room / g->stride[2] + 1;
   if (inner < first) inner = first;
   if (outer > end) outer = end;
-  if (outer <= inner || !depthwise_line_fits(g->kernel[2], g->stride[2], g->dilation[2])) inner = outer = end;
+  if (outer - inner < (depthwise_line_is_common(g->kernel[2], g->stride[2], g->dilation[2]) ? 1 : 8)) inner = outer = end;
   depthwise_pixels(r, v, first, inner, y, c0, channels);
   if (inner < outer) {
     const float *x[DEPTHWISE_MAX_ROWS];

@@ -30,12 +30,12 @@ typedef struct depthwise_pixel {
 } depthwise_pixel;
 
 typedef struct depthwise_isa {
-  void (*line)(const depthwise_line *l); /* only if line_fits */
+  void (*line)(const depthwise_line *l); /* at least 8 pixels, unless the window is a common one */
   void (*pixel)(const depthwise_pixel *p);
 } depthwise_isa;
 extern const depthwise_isa depthwise_isa_scalar, depthwise_isa_avx2, depthwise_isa_avx512;
 
-static inline int depthwise_line_fits(int64_t kernel, int64_t stride, int64_t dilation) {
+static inline int depthwise_line_is_common(int64_t kernel, int64_t stride, int64_t dilation) {
   return (kernel == 3 || kernel == 5 || kernel == 7) && (stride == 1 || stride == 2) && dilation == 1;
 }
 

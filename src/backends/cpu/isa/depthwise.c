@@ -65,6 +65,47 @@ VF_INLINE void line(const depthwise_line *l, int kernel, int stride) {
   if (c < end) channel_vector(l, c, vf_tail(end - c), true, kernel, stride);
 }
 
+/* Any window: each place loads its own pixels. */
+VF_INLINE void outputs_any(const depthwise_line *l, int64_t first, int64_t channel, vm mask, bool masked) {
+  vf acc[TILE], bias = vf_zero();
+  if (l->bias) bias = masked ? vf_load_mask(l->bias + channel, mask) : vf_load(l->bias + channel);
+  UNROLL for (int t = 0; t < TILE; t++) acc[t] = bias;
+  const int64_t step = l->stride * l->x_step;
+  for (int r = 0; r < l->rows; r++) {
+    const float *x = l->x[r] + first * step + channel, *w = l->w[r] + channel;
+    for (int64_t k = 0; k < l->kernel; k++, x += l->dilation * l->x_step, w += l->w_step) {
+      const vf wk = masked ? vf_load_mask(w, mask) : vf_load(w);
+      UNROLL for (int t = 0; t < TILE; t++) {
+        acc[t] = vf_fma(masked ? vf_load_mask(x + t * step, mask) : vf_load(x + t * step), wk, acc[t]);
+      }
+    }
+  }
+  const vf lo = vf_set1(l->lo), hi = vf_set1(l->hi);
+  float *y = l->y + first * l->y_step + channel;
+  UNROLL for (int t = 0; t < TILE; t++) {
+    const vf v = vf_clamp(acc[t], lo, hi);
+    if (masked) {
+      vf_store_mask(y + t * l->y_step, mask, v);
+    } else {
+      vf_store(y + t * l->y_step, v);
+    }
+  }
+}
+
+static void line_other(const depthwise_line *l) {
+  const int64_t end = l->first + l->channels;
+  for (int64_t c = l->first; c < end; c += VF) {
+    for (int64_t i = 0; i < l->count; i += TILE) {
+      const int64_t first = i + TILE <= l->count ? i : l->count - TILE; /* the last tile may overlap */
+      if (c + VF <= end) {
+        outputs_any(l, first, c, vf_tail(VF), false);
+      } else {
+        outputs_any(l, first, c, vf_tail(end - c), true);
+      }
+    }
+  }
+}
+
 static void line_3_1(const depthwise_line *l) { line(l, 3, 1); }
 static void line_3_2(const depthwise_line *l) { line(l, 3, 2); }
 static void line_5_1(const depthwise_line *l) { line(l, 5, 1); }
@@ -74,7 +115,11 @@ static void line_7_2(const depthwise_line *l) { line(l, 7, 2); }
 
 static void line_any(const depthwise_line *l) {
   static void (*const lines[3][2])(const depthwise_line *) = {{line_3_1, line_3_2}, {line_5_1, line_5_2}, {line_7_1, line_7_2}};
-  lines[(l->kernel - 3) / 2][l->stride - 1](l);
+  if (depthwise_line_is_common(l->kernel, l->stride, l->dilation)) {
+    lines[(l->kernel - 3) / 2][l->stride - 1](l);
+  } else {
+    line_other(l);
+  }
 }
 
 /* `count` channel vectors at once: independent sums hide the latency of FMA. */
