@@ -6,6 +6,7 @@
 
 #define RULE_FILES(FILE) \
   FILE(canonicalize)     \
+  FILE(arithmetic)       \
   FILE(fold)             \
   FILE(norm_patterns)    \
   FILE(attention_patterns)
