@@ -181,9 +181,7 @@ def torch_files() -> None:
     tiny, conv = Tiny().eval(), Conv().eval()
     x = torch.randn(2, 3)
     static = torch.export.export(conv, (torch.randn(1, 1, 4, 4),), strict=False)
-    dynamic = torch.export.export(
-        tiny, (x,), strict=False, dynamic_shapes=({0: torch.export.Dim("batch", min=2, max=8)},)
-    )
+    dynamic = torch.export.export(tiny, (x,), strict=False, dynamic_shapes=({0: torch.export.Dim("batch", min=2, max=8)},))
     mix = torch.export.export(Mix().eval(), (torch.tensor([[1, 2, 4]]), 0.5), strict=False)
     programs = (("conv", static), ("dynamic", dynamic), ("core", static.run_decompositions()), ("mix", mix))
     for name, program in programs:
