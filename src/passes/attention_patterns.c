@@ -12,26 +12,28 @@
 
 static bool same_dims(const dim *a, const dim *b, int count) { return memcmp(a, b, (size_t)count * sizeof *a) == 0; }
 
-/* x in v = reshape(x), if the reshape only joins the dimensions in front of the last two into one; `rank` is x's. */
-static value *flattened_batch(const value *v, int rank) {
-  const node *r = producer_of(v, "reshape");
-  value *x = r ? node_in(r, 0) : NULL;
-  if (!x || x->type.rank != rank || v->type.rank != 3) return NULL;
-  return same_dims(x->type.dims + rank - 2, v->type.dims + 1, 2) ? x : NULL;
+/* `v` with the batch dimensions of `out` in place of its first. Chains of reshapes become one, often none. */
+static value *unflatten(builder *b, value *v, const tensor_type *out) {
+  dim dims[KILN_MAX_RANK];
+  for (int i = 0; i < out->rank - 2; i++) dims[i] = out->dims[i];
+  for (int i = 0; i < 2; i++) dims[out->rank - 2 + i] = v->type.dims[1 + i];
+  return build(b, "reshape", IN(v), ATTRS(A_INTS("shape", dims, out->rank)));
 }
 
-/* reshape(matmul(reshape(a), reshape(b))) -> matmul(a, b) */
+/* reshape(matmul(a, b)) that splits the batch -> matmul(reshape(a), reshape(b)) */
 static bool unflatten_matmul(builder *b, node *n) {
   const tensor_type *out = &n->outputs[0]->type;
   const node *m = producer_of(node_in(n, 0), "matmul");
-  const int rank = out->rank;
-  if (!m || rank < 4 || m->outputs[0]->type.rank != 3 || !only_use(m->outputs[0])) return false;
-  if (!same_dims(m->outputs[0]->type.dims + 1, out->dims + rank - 2, 2)) return false;
-  value *x = flattened_batch(node_in(m, 0), rank), *y = flattened_batch(node_in(m, 1), rank);
-  if (!x || !y || !same_dims(x->type.dims, out->dims, rank - 2) || !same_dims(y->type.dims, out->dims, rank - 2)) return false;
+  if (!m || out->rank < 4 || m->outputs[0]->type.rank != 3 || !only_use(m->outputs[0])) return false;
+  value *x = node_in(m, 0), *y = node_in(m, 1);
+  if (!same_dims(m->outputs[0]->type.dims + 1, out->dims + out->rank - 2, 2)) return false;
+  if (x->type.rank != 3 || y->type.rank != 3 || x->type.dims[0] != y->type.dims[0] || y->constant) return false;
+  if (!producer_of(x, "reshape") && !producer_of(y, "reshape")) return false; /* nothing to undo */
   b->path = m->path;
   b->source = m->source;
-  return replace(n, build(b, "matmul", IN(x, y), ATTRS(A_BOOL("transpose_b", node_bool(m, "transpose_b")))));
+  x = unflatten(b, x, out);
+  y = unflatten(b, y, out);
+  return x && y && replace(n, build(b, "matmul", IN(x, y), ATTRS(A_BOOL("transpose_b", node_bool(m, "transpose_b")))));
 }
 
 /* ---- attention ------------------------------------------------------------------------------------------------------------- */
