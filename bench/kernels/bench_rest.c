@@ -171,11 +171,45 @@ static void norms(void) {
   IN_F32(&c, 197, 768), IN_F32(&c, 768), IN_F32(&c, 768);
   finish(&c, "layer_norm [197,768]", build_node(&c.b, "layer_norm", 3, c.inputs, ATTRS(A_INT("dims", 1), A_FLOAT("eps", 1e-5))), 0);
   c = begin();
+  IN_F32(&c, 3136, 96), IN_F32(&c, 96), IN_F32(&c, 96);
+  finish(&c, "layer_norm [3136,96]", build_node(&c.b, "layer_norm", 3, c.inputs, ATTRS(A_INT("dims", 1), A_FLOAT("eps", 1e-5))), 0);
+  c = begin();
   IN_F32(&c, 197, 768), IN_F32(&c, 768);
   finish(&c, "rms_norm [197,768]", build_node(&c.b, "rms_norm", 2, c.inputs, ATTRS(A_INT("dims", 1), A_FLOAT("eps", 1e-5))), 0);
   c = begin();
   IN_F32(&c, 1, 64, 64, 128), IN_F32(&c, 128), IN_F32(&c, 128);
   finish(&c, "group_norm 32 channels_last [1,64,64,128]", build_node(&c.b, "group_norm", 3, c.inputs, ATTRS(A_INT("groups", 32), A_FLOAT("eps", 1e-5), A_BOOL("channels_last", 1))), 0);
+}
+
+static void pools(void) {
+  static const int64_t one[] = {1, 1}, two[] = {2, 2}, three[] = {3, 3}, big[] = {112, 112};
+  static const double scales[] = {0, 0};
+  bench c = begin();
+  IN_F32(&c, 1, 112, 112, 64);
+  finish(&c, "max_pool 3x3/2 channels_last [1,112,112,64]",
+         build_node(&c.b, "max_pool", 1, c.inputs, ATTRS(A_INTS("kernel", three, 2), A_INTS("stride", two, 2), A_INTS("pad", one, 2),
+                                                         A_INTS("dilation", one, 2), A_BOOL("channels_last", 1))), 0);
+  c = begin();
+  IN_F32(&c, 1, 64, 112, 112);
+  finish(&c, "max_pool 3x3/2 [1,64,112,112]",
+         build_node(&c.b, "max_pool", 1, c.inputs, ATTRS(A_INTS("kernel", three, 2), A_INTS("stride", two, 2), A_INTS("pad", one, 2),
+                                                         A_INTS("dilation", one, 2))), 0);
+  c = begin();
+  IN_F32(&c, 1, 56, 56, 144);
+  finish(&c, "adaptive_avg_pool to 1 [1,56,56,144]",
+         build_node(&c.b, "adaptive_avg_pool", 1, c.inputs, ATTRS(A_INTS("size", one, 2), A_BOOL("channels_last", 1))), 0);
+  c = begin();
+  IN_F32(&c, 1, 56, 56, 64);
+  finish(&c, "resize linear channels_last to 112",
+         build_node(&c.b, "resize", 1, c.inputs, ATTRS(A_INTS("size", big, 2), A_STR("mode", "linear"), A_FLOATS("scales", scales, 2),
+                                                       A_BOOL("channels_last", 1))), 0);
+  c = begin();
+  IN_F32(&c, 64, 3136);
+  finish(&c, "mean over last axis [64,3136]", build_node(&c.b, "mean", 1, c.inputs, ATTRS(A_INTS("axes", one, 1))), 0);
+  c = begin();
+  IN_F32(&c, 30000, 384);
+  add_in(&c, KILN_I64, 1, (const int64_t[]){128});
+  finish(&c, "embedding 128 of [30000,384]", build_node(&c.b, "embedding", 2, c.inputs, NO_ATTRS), 0);
 }
 
 static void moves(void) {
@@ -208,6 +242,7 @@ int main(int argc, char **argv) {
   attentions();
   pointwise();
   norms();
+  pools();
   moves();
   pool_destroy(workers);
   return 0;

@@ -78,10 +78,53 @@ static void norm_affine(const float *x, float *y, int64_t n, float mean, float s
   }
 }
 
+enum { NORM_SIDE = 4 };
+
+/* NORM_SIDE rows side by side: each is a chain of dependent steps, and gamma and beta are loaded once for all. */
+VF_INLINE void norm_four_rows(const norm_job *j, const float *x, float *y, const bool rms) {
+  const int64_t n = j->n;
+  vf s[NORM_SIDE], m[NORM_SIDE];
+  for (int r = 0; r < NORM_SIDE; ++r) s[r] = m[r] = vf_zero();
+  if (!rms) {
+    for (int64_t i = 0; i < n; i += VF) {
+      const vm tail = vf_tail(n - i < VF ? n - i : VF);
+      for (int r = 0; r < NORM_SIDE; ++r) s[r] = vf_add(s[r], vf_load_mask(x + r * n + i, tail));
+    }
+    for (int r = 0; r < NORM_SIDE; ++r) {
+      m[r] = vf_set1((float)((double)vf_reduce_add(s[r]) / (double)n));
+      s[r] = vf_zero();
+    }
+  }
+  for (int64_t i = 0; i < n; i += VF) {
+    const vm tail = vf_tail(n - i < VF ? n - i : VF);
+    for (int r = 0; r < NORM_SIDE; ++r) {
+      const vf d = vf_select(tail, vf_sub(vf_load_mask(x + r * n + i, tail), m[r]), vf_zero());
+      s[r] = vf_fma(d, d, s[r]);
+    }
+  }
+  for (int r = 0; r < NORM_SIDE; ++r) {
+    s[r] = vf_set1((float)(1.0 / sqrt((double)vf_reduce_add(s[r]) / (double)n + j->eps)));
+  }
+  for (int64_t i = 0; i < n; i += VF) {
+    const vm tail = vf_tail(n - i < VF ? n - i : VF);
+    const vf g = j->gamma ? vf_load_mask(j->gamma + i, tail) : vf_set1(1.0f);
+    const vf b = j->beta ? vf_load_mask(j->beta + i, tail) : vf_zero();
+    for (int r = 0; r < NORM_SIDE; ++r) {
+      const vf v = vf_mul(vf_sub(vf_load_mask(x + r * n + i, tail), m[r]), s[r]);
+      vf_store_mask(y + r * n + i, tail, vf_fma(v, g, b));
+    }
+  }
+}
+
 static void norm_rows(void *user, int64_t begin, int64_t end, int worker) {
   (void)worker;
   const norm_job *j = user;
-  for (int64_t r = begin; r < end; ++r) {
+  int64_t r = begin;
+  for (; r + NORM_SIDE <= end && j->n <= NORM_BLOCK; r += NORM_SIDE) {
+    if (j->rms) norm_four_rows(j, j->x + r * j->n, j->y + r * j->n, true);
+    else norm_four_rows(j, j->x + r * j->n, j->y + r * j->n, false);
+  }
+  for (; r < end; ++r) {
     const float *x = j->x + r * j->n;
     const double mean = j->rms ? 0.0 : norm_sum(x, j->n) / (double)j->n;
     const double var = norm_squares(x, j->n, (float)mean) / (double)j->n;

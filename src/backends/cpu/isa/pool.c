@@ -15,6 +15,7 @@ typedef struct pool_plan {
   int64_t in[3], out[3], step[3]; /* depth, height, width; missing ones are 1 */
   pool_span *spans[3];
   int64_t divisor; /* given, or 0 */
+  int64_t parts;   /* channels last: an output row is cut into so many ranges of channels */
   const float *x;
   float *y;
   float *rows; /* workspace: one input row for each thread */
@@ -31,15 +32,15 @@ static float pool_scale(const pool_plan *p, const pool_span *d, const pool_span 
 
 /* ---- Channels last ------------------------------------------------------------------------------------------------------------- */
 
-/* All channels of one output position. */
-VF_INLINE void pool_position(const pool_plan *p, const bool max, const float *x, float *y, const pool_span *d, const pool_span *h,
-                             const pool_span *w) {
+/* Channels [begin, end) of one output position. */
+VF_INLINE void pool_position(const pool_plan *p, const bool max, const float *x, float *y, int64_t begin, int64_t end,
+                             const pool_span *d, const pool_span *h, const pool_span *w) {
   const int64_t c = p->channels, row = p->in[2] * c, plane = p->in[1] * row;
   const bool empty = d->count <= 0 || h->count <= 0 || w->count <= 0;
   const vf none = vf_set1(max ? -INFINITY : 0.0f), scale = vf_set1(empty ? 1.0f : pool_scale(p, d, h, w));
-  for (int64_t i = 0; i < c; i += 4 * VF) {
+  for (int64_t i = begin; i < end; i += 4 * VF) {
     vf m[4] = {none, none, none, none};
-    const int64_t lanes = c - i < 4 * VF ? c - i : 4 * VF;
+    const int64_t lanes = end - i < 4 * VF ? end - i : 4 * VF;
     vm tail[4];
     for (int v = 0; v < 4; ++v) {
       const int64_t left = lanes - v * VF;
@@ -65,13 +66,15 @@ static void pool_last(void *user, int64_t begin, int64_t end, int worker) {
   (void)worker;
   const pool_plan *p = user;
   const int64_t c = p->channels, sample = p->in[0] * p->in[1] * p->in[2] * c;
-  for (int64_t u = begin; u < end; ++u) { /* one output row */
-    const int64_t oh = u % p->out[1], od = u / p->out[1] % p->out[0], n = u / p->out[1] / p->out[0];
+  for (int64_t unit = begin; unit < end; ++unit) { /* one output row, one range of channels */
+    const int64_t u = unit / p->parts, oh = u % p->out[1], od = u / p->out[1] % p->out[0], n = u / p->out[1] / p->out[0];
+    int64_t first, last;
+    range_split(c, p->parts, 4 * VF, unit % p->parts, &first, &last);
     for (int64_t ow = 0; ow < p->out[2]; ++ow) {
       const pool_span *d = &p->spans[0][od], *h = &p->spans[1][oh], *w = &p->spans[2][ow];
       float *y = p->y + (u * p->out[2] + ow) * c;
-      if (p->max) pool_position(p, true, p->x + n * sample, y, d, h, w);
-      else pool_position(p, false, p->x + n * sample, y, d, h, w);
+      if (p->max) pool_position(p, true, p->x + n * sample, y, first, last, d, h, w);
+      else pool_position(p, false, p->x + n * sample, y, first, last, d, h, w);
     }
   }
 }
@@ -190,7 +193,9 @@ static kiln_status pool_run_kernel(const kernel_args *a) {
   p.rows = a->workspace;
   int64_t window = 1;
   for (int d = 0; d < 3; ++d) window *= p.spans[d][p.out[d] / 2].count + 1;
-  if (p.last) cpu_parallel(a->pool, p.batch * p.out[0] * p.out[1], p.out[2] * p.channels * window / 2, pool_last, &p);
+  const int64_t rows = p.batch * p.out[0] * p.out[1], blocks = (p.channels + 4 * VF - 1) / (4 * VF);
+  p.parts = rows >= 4 * pool_threads(a->pool) || blocks < 1 ? 1 : blocks;
+  if (p.last) cpu_parallel(a->pool, rows * p.parts, p.out[2] * p.channels * window / 2 / p.parts, pool_last, &p);
   else cpu_parallel(a->pool, p.batch * p.channels * p.out[0] * p.out[1], p.in[2] * window, pool_first, &p);
   return KILN_OK;
 }
