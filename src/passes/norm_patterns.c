@@ -27,11 +27,16 @@ static bool matmul_transposed(builder *b, node *n) {
   return replace(n, out);
 }
 
-/* matmul(x, w) with a constant 2-d w -> linear(x, w^T) */
+/* matmul(x, w) with a constant w of two dimensions (and perhaps some of size 1 before them) -> linear(x, w^T) */
 static bool matmul_to_linear(builder *b, node *n) {
   value *w = node_in(n, 1);
-  if (!w->constant || w->constant->packing || w->type.rank != 2 || n->epilogue) return false;
-  if (!node_bool(n, "transpose_b")) w = build(b, "permute", IN(w), ATTRS(A_INTS("order", ((dim[]){1, 0}), 2)));
+  const int rank = w->type.rank;
+  if (!w->constant || w->constant->packing || n->epilogue || node_in(n, 0)->type.rank != n->outputs[0]->type.rank) return false;
+  for (int i = 0; i < rank - 2; i++) {
+    if (w->type.dims[i] != 1) return false;
+  }
+  if (rank > 2) w = build(b, "reshape", IN(w), ATTRS(A_INTS("shape", w->type.dims + rank - 2, 2)));
+  if (w && !node_bool(n, "transpose_b")) w = build(b, "permute", IN(w), ATTRS(A_INTS("order", ((dim[]){1, 0}), 2)));
   return w && replace(n, build(b, "linear", IN(node_in(n, 0), w, NULL), NO_ATTRS));
 }
 
@@ -184,15 +189,80 @@ static bool to_rms_norm(builder *b, node *n) {
   return false;
 }
 
-/* norm(x) * gamma -> norm(x, gamma), and for layer_norm: + beta */
+/* x - mean(x) */
+static value *centered(const value *v) {
+  const node *d = producer_of(v, "sub");
+  return d && mean_last(node_in(d, 1)) == node_in(d, 0) ? node_in(d, 0) : NULL;
+}
+
+/* Is v the mean of (x - mean(x))^2 over the last dimension? */
+static bool is_variance(const value *v, const value *x) {
+  const value *squares = mean_last(v), *d = squares ? square_of(squares) : NULL;
+  if (d) return centered(d) == x;
+  const node *var = producer_of(v, "var");
+  const attr *axes = var ? node_attr(var, "axes") : NULL;
+  return var && node_in(var, 0) == x && node_float(var, "correction") == 0 && node_bool(var, "keepdim") && axes->count == 1 &&
+         axes->u.ints[0] == x->type.rank - 1;
+}
+
+static bool is_variance_plus_eps(const value *v, const value *x, double *eps) {
+  const node *sum = producer_of(v, "add");
+  for (int i = 0; sum && i < 2; i++) {
+    if (scalar_constant(node_in(sum, i), eps) && is_variance(node_in(sum, 1 - i), x)) return true;
+  }
+  return false;
+}
+
+static value *layer_norm(builder *b, value *x, value *gamma, value *beta, double eps) {
+  return build(b, "layer_norm", IN(x, gamma, beta), ATTRS(A_INT("dims", 1), A_FLOAT("eps", eps)));
+}
+
+/* (x - mean(x)) / sqrt(var(x) + eps), also with rsqrt -> layer_norm(x) */
+static bool to_layer_norm(builder *b, node *n) {
+  const bool div = strcmp(n->op->name, "div") == 0;
+  for (int i = 0; i < (div ? 1 : 2); i++) {
+    value *x = centered(node_in(n, i));
+    const node *root = producer_of(node_in(n, 1 - i), div ? "sqrt" : "rsqrt");
+    double eps = 0;
+    if (x && root && is_variance_plus_eps(node_in(root, 0), x, &eps) && type_equal(&x->type, &n->outputs[0]->type))
+      return replace(n, layer_norm(b, x, NULL, NULL, eps));
+  }
+  return false;
+}
+
+/* A constant that has one number for each place of the last dimension of `v`: as a vector, else NULL. */
+static value *gain_vector(builder *b, const value *v, value *c) {
+  if (!c || !c->constant || c->constant->packing || c->type.rank < 1 || c->type.rank > v->type.rank || c->type.dtype != v->type.dtype) return NULL;
+  const dim last = c->type.dims[c->type.rank - 1];
+  if (last != v->type.dims[v->type.rank - 1]) return NULL;
+  for (int i = 0; i < c->type.rank - 1; i++) {
+    if (c->type.dims[i] != 1) return NULL;
+  }
+  return c->type.rank == 1 ? c : build(b, "reshape", IN(c), ATTRS(A_INTS("shape", &last, 1)));
+}
+
+/* norm(x) * gamma -> norm(x, gamma), for rms_norm and layer_norm */
 static bool norm_gains(builder *b, node *n) {
   for (int i = 0; i < 2; i++) {
     const value *v = node_in(n, i);
-    value *c = node_in(n, 1 - i);
-    const node *m = producer_of(v, "rms_norm");
-    if (!m || !only_use(v) || node_in(m, 1) || node_int(m, "dims") != 1 || c->type.rank != 1 || !c->constant) continue;
-    if (c->type.dims[0] != v->type.dims[v->type.rank - 1] || c->type.dtype != v->type.dtype) continue;
-    return replace(n, rms_norm(b, node_in(m, 0), c, node_float(m, "eps")));
+    const node *m = v->producer;
+    const bool rms = m && strcmp(m->op->name, "rms_norm") == 0;
+    if (!m || (!rms && strcmp(m->op->name, "layer_norm") != 0) || m->epilogue || !only_use(v) || node_int(m, "dims") != 1) continue;
+    if (node_in(m, 1) || (!rms && node_in(m, 2))) continue;
+    value *gamma = gain_vector(b, v, node_in(n, 1 - i));
+    if (!gamma) continue;
+    return replace(n, rms ? rms_norm(b, node_in(m, 0), gamma, node_float(m, "eps")) : layer_norm(b, node_in(m, 0), gamma, NULL, node_float(m, "eps")));
+  }
+  return false;
+}
+
+/* layer_norm(x, gamma) + beta -> layer_norm(x, gamma, beta) */
+static bool norm_shift(builder *b, node *n) {
+  for (int i = 0; i < 2; i++) {
+    const value *v = node_in(n, i);
+    const node *m = producer_of(v, "layer_norm");
+    value *beta = m && only_use(v) && !node_in(m, 2) && node_int(m, "dims") == 1 ? gain_vector(b, v, node_in(n, 1 - i)) : NULL;
+    if (beta) return replace(n, layer_norm(b, node_in(m, 0), node_in(m, 1), beta, node_float(m, "eps")));
   }
   return false;
 }
@@ -221,5 +291,22 @@ const rule norm_patterns_rules[] = {
     {"rms_norm gain", "mul", norm_gains,
      "kiln.graph 1\nconst %g : f32[3] = {1.0, 2.0, 3.0}\ninput \"x\" %x : f32[2,3]\n%n = rms_norm(%x, none) {dims=1, eps=1e-05} : f32[2,3]\n"
      "%y = mul(%g, %n) : f32[2,3]\noutput \"y\" %y\n"},
+    {"batched matmul to linear", "matmul", matmul_to_linear,
+     "kiln.graph 1\nconst %w : f32[1,3,2] = {1.0, 2.0, 3.0, 4.0, 5.0, 6.0}\ninput \"x\" %x : f32[4,2,3]\n"
+     "%y = matmul(%x, %w) : f32[4,2,2]\noutput \"y\" %y\n"},
+    {"layer_norm", "div", to_layer_norm,
+     "kiln.graph 1\nconst %e : f32[] = {1e-05}\ninput \"x\" %x : f32[2,3]\n%m = mean(%x) {axes=[1], keepdim=true} : f32[2,1]\n"
+     "%d = sub(%x, %m) : f32[2,3]\n%s = mul(%d, %d) : f32[2,3]\n%v = mean(%s) {axes=[1], keepdim=true} : f32[2,1]\n"
+     "%a = add(%e, %v) : f32[2,1]\n%r = sqrt(%a) : f32[2,1]\n%y = div(%d, %r) : f32[2,3]\noutput \"y\" %y\n"},
+    {"layer_norm of var", "mul", to_layer_norm,
+     "kiln.graph 1\nconst %e : f32[] = {1e-05}\ninput \"x\" %x : f32[2,3]\n%m = mean(%x) {axes=[1], keepdim=true} : f32[2,1]\n"
+     "%d = sub(%x, %m) : f32[2,3]\n%v = var(%x) {axes=[1], correction=0, keepdim=true} : f32[2,1]\n"
+     "%a = add(%v, %e) : f32[2,1]\n%r = rsqrt(%a) : f32[2,1]\n%y = mul(%d, %r) : f32[2,3]\noutput \"y\" %y\n"},
+    {"layer_norm gain", "mul", norm_gains,
+     "kiln.graph 1\nconst %g : f32[1,3] = {1.0, 2.0, 3.0}\ninput \"x\" %x : f32[2,3]\n"
+     "%n = layer_norm(%x, none, none) {dims=1, eps=1e-05} : f32[2,3]\n%y = mul(%n, %g) : f32[2,3]\noutput \"y\" %y\n"},
+    {"layer_norm shift", "add", norm_shift,
+     "kiln.graph 1\nconst %g : f32[3] = {1.0, 2.0, 3.0}\ninput \"x\" %x : f32[2,3]\n"
+     "%n = layer_norm(%x, %g, none) {dims=1, eps=1e-05} : f32[2,3]\n%y = add(%n, %g) : f32[2,3]\noutput \"y\" %y\n"},
 };
 const size_t norm_patterns_rule_count = KILN_COUNT(norm_patterns_rules);
