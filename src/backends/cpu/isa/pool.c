@@ -14,7 +14,8 @@ typedef struct pool_plan {
   int64_t batch, channels;
   int64_t in[3], out[3], step[3]; /* depth, height, width; missing ones are 1 */
   pool_span *spans[3];
-  int64_t divisor; /* given, or 0 */
+  int64_t stride, whole, whole_end; /* channels first: of columns; those whose window is whole, with one divisor */
+  int64_t divisor;                  /* given, or 0 */
   int64_t parts;   /* channels last: an output row is cut into so many ranges of channels */
   const float *x;
   float *y;
@@ -96,6 +97,38 @@ VF_INLINE void pool_join_rows(const pool_plan *p, const bool max, const float *x
   }
 }
 
+/* Whole windows [0, n) along a row: places are so far apart, the first starts at row[0]. Loops over places vectorize for a stride known
+ * to the compiler. A NaN in m stays: no comparison with it is true. */
+VF_INLINE void pool_windows(const bool max, const float *restrict row, float *restrict y, int64_t n, const int64_t stride, int64_t step,
+                            int64_t taps, float scale) {
+  for (int64_t i = 0; i < n; ++i) y[i] = row[i * stride];
+  for (int64_t k = 1; k < taps; ++k) {
+    const float *from = row + k * step;
+    if (max) {
+      for (int64_t i = 0; i < n; ++i) {
+        const float v = from[i * stride], m = y[i];
+        y[i] = ((v > m) | (v != v)) ? v : m;
+      }
+    } else {
+      for (int64_t i = 0; i < n; ++i) y[i] += from[i * stride];
+    }
+  }
+  if (!max) {
+    for (int64_t i = 0; i < n; ++i) y[i] *= scale;
+  }
+}
+
+static void pool_whole_windows(const pool_plan *p, const float *row, float *y, int64_t n, int64_t taps, float scale) {
+#define POOL_WINDOWS(stride)                                                                        \
+  do {                                                                                              \
+    if (p->max) pool_windows(true, row, y, n, stride, p->step[2], taps, scale);                     \
+    else pool_windows(false, row, y, n, stride, p->step[2], taps, scale);                           \
+  } while (0)
+  if (p->stride == 1) POOL_WINDOWS(1);
+  else if (p->stride == 2) POOL_WINDOWS(2);
+  else POOL_WINDOWS(p->stride);
+}
+
 static void pool_first(void *user, int64_t begin, int64_t end, int worker) {
   const pool_plan *p = user;
   float *row = p->rows + (int64_t)worker * p->in[2];
@@ -107,7 +140,13 @@ static void pool_first(void *user, int64_t begin, int64_t end, int worker) {
     if (p->max) pool_join_rows(p, true, x, row, d, h);
     else pool_join_rows(p, false, x, row, d, h);
     const bool empty = d->count <= 0 || h->count <= 0;
+    if (p->whole_end > p->whole && !empty) {
+      const pool_span *w = &p->spans[2][p->whole];
+      pool_whole_windows(p, row + w->first, y + p->whole, p->whole_end - p->whole, w->count, pool_scale(p, d, h, w));
+    }
     for (int64_t ow = 0; ow < p->out[2]; ++ow) {
+      if (ow == p->whole && p->whole_end > p->whole && !empty) ow = p->whole_end; /* done above */
+      if (ow >= p->out[2]) break;
       const pool_span *w = &p->spans[2][ow];
       const float *from = row + w->first;
       if (p->max) {
@@ -115,7 +154,6 @@ static void pool_first(void *user, int64_t begin, int64_t end, int worker) {
         for (int64_t k = 0; k < w->count; ++k) {
           const float v = from[k * p->step[2]];
           m = ((v > m) | (v != v)) ? v : m;
-          if (m != m) break;
         }
         y[ow] = m;
       } else {
@@ -179,6 +217,14 @@ static kiln_status pool_prepare(kernel_prep *k) {
     p->spans[d] = ARENA_ARRAY(k->arena, pool_span, p->out[d] + 1);
     if (!p->spans[d]) return KILN_NO_MEMORY("pooling");
     pool_make_spans(a, p, d, index, adaptive, average && arg_bool(a, "count_include_pad"));
+  }
+  p->stride = adaptive ? 1 : pool_int(a, "stride", count - 1, 1);
+  const int64_t taps = adaptive ? 0 : pool_int(a, "kernel", count - 1, 1);
+  while (p->whole < p->out[2] && p->spans[2][p->whole].count != taps) ++p->whole;
+  p->whole_end = p->whole;
+  while (p->whole_end < p->out[2] && p->spans[2][p->whole_end].count == taps &&
+         p->spans[2][p->whole_end].divisor == p->spans[2][p->whole].divisor) {
+    ++p->whole_end;
   }
   k->state = p;
   if (!p->last && !size_mul((size_t)p->in[2] * sizeof(float), (size_t)k->threads, &k->workspace_size)) return KILN_NO_MEMORY("pooling");
