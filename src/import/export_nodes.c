@@ -303,7 +303,9 @@ static kiln_status operator_node(pt2 *p, scope *s, const json_t *entry, const ch
   if (call.schema->n_returns > MAX_RESULTS) return KILN_FAIL(KILN_INTERNAL, "%s has too many results", call.schema->name);
   call.n_results = call.schema->n_returns;
   KILN_TRY(read_arguments(p, s, entry, call.schema, args));
-  KILN_TRY(lower_run(&call));
+  const kiln_status status = lower_run(&call);
+  if (status == KILN_INVALID_ARGUMENT) return KILN_INVALID_FILE; /* shapes that do not fit: no caller's fault here */
+  KILN_TRY(status);
   return define_results(p, s, entry, results, call.n_results);
 }
 

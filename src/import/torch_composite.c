@@ -93,6 +93,39 @@ kiln_status lower_fill_diagonal(lower_call *c) {
   return KILN_OK;
 }
 
+/* Element i of src goes where as_strided would read it from: a scatter at indices that are known now. */
+kiln_status lower_as_strided_scatter(lower_call *c) {
+  value *x, *src;
+  dim sizes[KILN_MAX_RANK], strides[KILN_MAX_RANK];
+  KILN_TRY(need(c, "self", &x));
+  KILN_TRY(need(c, "src", &src));
+  const int rank = call_ints(c, "size", sizes, KILN_MAX_RANK);
+  const dim offset = call_int(c, "storage_offset"), flat = type_numel(c->b.graph, &x->type);
+  if (rank < 0 || call_ints(c, "stride", strides, KILN_MAX_RANK) != rank) return LOWER_FAIL(c, "expected as many strides as sizes");
+  dim count = 1, last = offset;
+  bool fits = dim_is_const(flat) && dim_is_const(offset) && offset >= 0;
+  for (int i = 0; i < rank; i++) {
+    fits = fits && dim_is_const(sizes[i]) && dim_is_const(strides[i]) && sizes[i] > 0 && sizes[i] <= 1 << 24 && strides[i] >= 0 && strides[i] <= 1 << 24;
+    if (!fits || count > 1 << 24) return LOWER_FAIL(c, "only static sizes and strides are supported");
+    count *= sizes[i];
+    last += (sizes[i] - 1) * strides[i];
+  }
+  if (!fits || last >= flat || count > 1 << 24) return LOWER_FAIL(c, "sizes and strides reach beyond the tensor");
+  int64_t *at = mem_alloc_aligned((size_t)count * sizeof *at);
+  if (!at) return KILN_NO_MEMORY("as_strided_scatter");
+  for (ref_iter it = ref_begin(rank, sizes); ref_valid(&it); ref_next(&it)) {
+    at[it.linear] = offset;
+    for (int i = 0; i < rank; i++) at[it.linear] += it.index[i] * strides[i];
+  }
+  const tensor_type type = type_of(KILN_I64, 1, &count);
+  value *index = graph_constant_take(c->b.graph, &type, at);
+  const int64_t axis = 0;
+  value *line = lower_reshape(&c->b, lower_cast(&c->b, src, x->type.dtype), 1, &count);
+  value *put = build(&c->b, "index_put", IN(lower_reshape(&c->b, x, 1, &flat), line, index), ATTRS(A_INTS("axes", &axis, 1)));
+  call_return(c, 0, lower_reshape(&c->b, put, x->type.rank, x->type.dims));
+  return KILN_OK;
+}
+
 /* ---- losses --------------------------------------------------------------------------------------------------------------- */
 
 enum { REDUCE_NONE, REDUCE_MEAN, REDUCE_SUM };

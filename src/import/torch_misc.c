@@ -153,6 +153,8 @@ const torch_row torch_misc[] = {
      lower_is_in},
     {"aten::median(Tensor self) -> Tensor", NULL, lower_median},
     {"aten::median.dim(Tensor self, int dim, bool keepdim=False) -> (Tensor values, Tensor indices)", NULL, lower_median},
+    {"aten::as_strided_scatter(Tensor self, Tensor src, SymInt[] size, SymInt[] stride, SymInt? storage_offset=None) -> Tensor", NULL,
+     lower_as_strided_scatter},
     {"aten::kron(Tensor self, Tensor other) -> Tensor", NULL, lower_kron},
     {"aten::dist(Tensor self, Tensor other, Scalar p=2) -> Tensor", NULL, lower_dist},
     {"aten::ldexp.Tensor(Tensor self, Tensor other) -> Tensor", NULL, lower_ldexp},
