@@ -403,39 +403,61 @@ static void transposed_out_rows(const gemm_job *j, int64_t batch, int64_t m0, in
   }
 }
 
-/* The places of the window that output positions o = first + i * stride see. */
-static kiln_status transposed_phase(const conv_geometry *g, const int64_t phase[3], arena *memory, conv_phase *f) {
-  f->tap = ARENA_ARRAY(memory, int32_t, g->taps);
-  f->place = arena_array(memory, (size_t)g->taps, sizeof *f->place);
-  if (!f->tap || !f->place) return KILN_NO_MEMORY("transposed convolution");
+/* The phase whose output positions o see place k of the window in dimension d: o + pad = i * stride + k * dilation for some i. */
+static int64_t phase_of_place(const conv_geometry *g, int d, int64_t k) {
+  const int64_t rest = (k * g->dilation[d] - g->pad[d]) % g->stride[d];
+  return rest < 0 ? rest + g->stride[d] : rest;
+}
+
+/* Number of the phase that sees place `t` of the window, and the place's coordinates; -1 if no output position does. */
+static int64_t phase_of_tap(const conv_geometry *g, const int64_t count[3], int64_t t, int64_t place[3]) {
+  place[2] = t % g->kernel[2];
+  place[1] = t / g->kernel[2] % g->kernel[1];
+  place[0] = t / g->kernel[2] / g->kernel[1];
+  int64_t index = 0;
   for (int d = 0; d < 3; d++) {
-    f->first[d] = phase[d];
-    f->size[d] = phase[d] < g->out[d] ? (g->out[d] - phase[d] - 1) / g->stride[d] + 1 : 0;
+    const int64_t phase = phase_of_place(g, d, place[d]);
+    if (phase >= count[d]) return -1;
+    index = index * count[d] + phase;
   }
-  for (int64_t t = 0; t < g->taps; t++) {
-    const int64_t place[3] = {t / g->kernel[2] / g->kernel[1], t / g->kernel[2] % g->kernel[1], t % g->kernel[2]};
-    bool counts = true;
-    for (int d = 0; d < 3; d++) counts = counts && (phase[d] + g->pad[d] - place[d] * g->dilation[d]) % g->stride[d] == 0;
-    if (!counts) continue;
-    f->tap[f->taps] = (int32_t)t;
-    memcpy(f->place[f->taps++], place, sizeof place);
-  }
-  return KILN_OK;
+  return index;
 }
 
 static kiln_status transposed_phases(kernel_prep *p, conv_state *s) {
   const conv_geometry *g = &s->g;
-  int64_t count[3];
+  int64_t count[3], place[3];
   s->n_phases = 1;
   for (int d = 0; d < 3; d++) {
     count[d] = g->stride[d] < g->out[d] ? g->stride[d] : g->out[d];
     s->n_phases *= count[d];
   }
   s->phases = ARENA_ARRAY(p->arena, conv_phase, s->n_phases > 0 ? s->n_phases : 1);
-  if (!s->phases) return KILN_NO_MEMORY("transposed convolution");
-  for (int64_t i = 0; i < s->n_phases; i++) {
-    const int64_t phase[3] = {i / count[2] / count[1], i / count[2] % count[1], i % count[2]};
-    KILN_TRY(transposed_phase(g, phase, p->arena, &s->phases[i]));
+  int32_t *tap = ARENA_ARRAY(p->arena, int32_t, g->taps > 0 ? g->taps : 1);
+  int64_t(*places)[3] = arena_array(p->arena, g->taps > 0 ? (size_t)g->taps : 1, sizeof *places);
+  if (!s->phases || !tap || !places) return KILN_NO_MEMORY("transposed convolution");
+  for (int64_t t = 0; t < g->taps; t++) {
+    const int64_t index = phase_of_tap(g, count, t, place);
+    if (index >= 0) s->phases[index].taps++;
+  }
+  for (int64_t i = 0; i < s->n_phases; i++) { /* each phase has its part of the two lists */
+    conv_phase *f = &s->phases[i];
+    f->tap = tap;
+    f->place = places;
+    tap += f->taps;
+    places += f->taps;
+    f->taps = 0;
+    const int64_t first[3] = {i / count[2] / count[1], i / count[2] % count[1], i % count[2]};
+    for (int d = 0; d < 3; d++) {
+      f->first[d] = first[d];
+      f->size[d] = (g->out[d] - first[d] - 1) / g->stride[d] + 1;
+    }
+  }
+  for (int64_t t = 0; t < g->taps; t++) {
+    const int64_t index = phase_of_tap(g, count, t, place);
+    if (index < 0) continue;
+    conv_phase *f = &s->phases[index];
+    f->tap[f->taps] = (int32_t)t;
+    memcpy(f->place[f->taps++], place, sizeof place);
   }
   return KILN_OK;
 }
