@@ -112,9 +112,10 @@ static value *value_new(graph *g, const tensor_type *type) {
 value *graph_add_param(block *b, const char *name, const tensor_type *type) {
   graph *g = b->graph;
   value *v = value_new(g, type);
-  value **params = ARENA_ARRAY(&g->arena, value *, b->n_params + 1);
+  value **params = b->params;
+  if ((b->n_params & (b->n_params - 1)) == 0) params = ARENA_ARRAY(&g->arena, value *, b->n_params ? 2 * b->n_params : 1); /* full */
   if (!v || !params) return graph_no_memory(g);
-  if (b->n_params) memcpy(params, b->params, (size_t)b->n_params * sizeof *params);
+  if (b->n_params && params != b->params) memcpy(params, b->params, (size_t)b->n_params * sizeof *params);
   v->name = name ? arena_strdup(&g->arena, name) : NULL;
   v->index = b->n_params;
   params[b->n_params++] = v;
@@ -495,14 +496,29 @@ value *build(builder *b, const char *op_name, int n_inputs, value *const *inputs
   return n ? n->outputs[0] : NULL;
 }
 
+/* The operator's own rule, and what no rule needs to repeat: memory may have run out in the table of dimensions, and no size of a
+ * result may be one that could not be computed. */
+static kiln_status infer_own(graph *g, node *n) {
+  const kiln_status status = n->op->infer(g, n);
+  if (g->arena.failed) return KILN_NO_MEMORY("shape inference");
+  for (int32_t i = 0; status == KILN_OK && i < n->n_outputs; i++) {
+    const tensor_type *t = &n->outputs[i]->type;
+    for (int32_t d = 0; d < t->rank; d++) {
+      if (t->dims[d] == DIM_ERROR)
+        return KILN_FAIL(KILN_INVALID_ARGUMENT, "%s: size %d of result %d cannot be computed", n->op->name, (int)d, (int)i);
+    }
+  }
+  return status;
+}
+
 kiln_status node_infer(node *n) {
   graph *g = n->parent->graph;
   if (!n->op->infer) return KILN_FAIL(KILN_INTERNAL, "%s has no shape inference", n->op->name);
-  if (!n->epilogue) return n->op->infer(g, n);
+  if (!n->epilogue) return infer_own(g, n);
   /* The anchor's own type belongs to parameter 0 of the epilogue, the block's result has the node's. */
   value *out = n->outputs[0];
   value *own = n->epilogue->params[0];
-  KILN_TRY(n->op->infer(g, n));
+  KILN_TRY(infer_own(g, n));
   own->type = out->type;
   for (node *m = n->epilogue->first; m; m = m->next) KILN_TRY(node_infer(m));
   if (n->epilogue->n_results != 1) return KILN_FAIL(KILN_INTERNAL, "%s: an epilogue must have one result", n->op->name);
