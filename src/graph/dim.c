@@ -986,6 +986,12 @@ typedef struct dim_reader {
   int depth;
 } dim_reader;
 
+/* The record has the reason already. */
+static kiln_status dim_status(const dim_reader *r, dim d) {
+  if (d != DIM_ERROR) return KILN_OK;
+  return r->t->arena->failed ? KILN_OUT_OF_MEMORY : KILN_INVALID_ARGUMENT;
+}
+
 static void skip_space(dim_reader *r) {
   while (*r->at == ' ') r->at++;
 }
@@ -1017,7 +1023,7 @@ static kiln_status read_extreme(dim_reader *r, bool max, dim *out) {
   KILN_TRY(read_sum(r, &b));
   KILN_TRY(expect_char(r, ')'));
   *out = dim_extreme(r->t, a, b, max);
-  return *out == DIM_ERROR ? KILN_INVALID_ARGUMENT : KILN_OK;
+  return dim_status(r, *out);
 }
 
 static kiln_status read_name(dim_reader *r, dim *out) {
@@ -1052,7 +1058,7 @@ static kiln_status read_factor(dim_reader *r, dim *out) {
   }
   r->depth--;
   if (negative) *out = dim_sub(r->t, 0, *out);
-  return *out == DIM_ERROR ? KILN_INVALID_ARGUMENT : KILN_OK;
+  return dim_status(r, *out);
 }
 
 static kiln_status read_product(dim_reader *r, dim *out) {
@@ -1066,7 +1072,7 @@ static kiln_status read_product(dim_reader *r, dim *out) {
     dim b;
     KILN_TRY(read_factor(r, &b));
     *out = c == '*' ? dim_mul(r->t, *out, b) : dim_divide(r->t, *out, b, c == '%');
-    if (*out == DIM_ERROR) return KILN_INVALID_ARGUMENT;
+    KILN_TRY(dim_status(r, *out));
   }
 }
 
@@ -1080,7 +1086,7 @@ static kiln_status read_sum(dim_reader *r, dim *out) {
     dim b;
     KILN_TRY(read_product(r, &b));
     *out = dim_linear(r->t, *out, b, c == '+' ? 1 : -1);
-    if (*out == DIM_ERROR) return KILN_INVALID_ARGUMENT;
+    KILN_TRY(dim_status(r, *out));
   }
 }
 
