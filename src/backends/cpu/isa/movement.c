@@ -96,18 +96,44 @@ static void copy_run(char *restrict to, int64_t to_step, const char *restrict fr
 }
 
 /* A unit is one part of one run along the last dimension. */
-static void copy_runs(void *user, int64_t begin, int64_t end, int worker) {
-  (void)worker;
-  const copy_job *j = user;
+static void copy_run_parts(const copy_job *j, int64_t begin, int64_t end) {
   const int last = j->s.rank - 1;
-  const int64_t n = j->s.shape[last];
   for (int64_t u = begin; u < end; ++u) {
     int64_t to, from, first, stop;
     copy_offsets(j, u / j->parts, &to, &from);
-    range_split(n, j->parts, 64, u % j->parts, &first, &stop);
+    range_split(j->s.shape[last], j->parts, 64, u % j->parts, &first, &stop);
     to += first * j->s.to[last];
     from += first * j->s.from[last];
     copy_run(j->to + to * j->size, j->s.to[last], j->from + from * j->size, j->s.from[last], stop - first, j->size);
+  }
+}
+
+/* Whole runs: offsets are stepped, as a division for each short run would cost more than the run. */
+static void copy_runs(void *user, int64_t begin, int64_t end, int worker) {
+  (void)worker;
+  const copy_job *j = user;
+  if (j->parts > 1) {
+    copy_run_parts(j, begin, end);
+    return;
+  }
+  const int last = j->s.rank - 1;
+  int64_t index[COPY_MAX_RANK], to = 0, from = 0, rest = begin;
+  for (int d = last - 1; d >= 0; --d) {
+    index[d] = rest % j->s.shape[d];
+    rest /= j->s.shape[d];
+    to += index[d] * j->s.to[d];
+    from += index[d] * j->s.from[d];
+  }
+  for (int64_t u = begin; u < end; ++u) {
+    copy_run(j->to + to * j->size, j->s.to[last], j->from + from * j->size, j->s.from[last], j->s.shape[last], j->size);
+    for (int d = last - 1; d >= 0; --d) {
+      to += j->s.to[d];
+      from += j->s.from[d];
+      if (++index[d] < j->s.shape[d]) break;
+      to -= j->s.to[d] * j->s.shape[d];
+      from -= j->s.from[d] * j->s.shape[d];
+      index[d] = 0;
+    }
   }
 }
 
