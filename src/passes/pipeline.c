@@ -41,19 +41,37 @@ typedef struct pass_row {
   kiln_status (*run)(graph *g);
 } pass_row;
 
-static const pass_row passes[] = {
-    {"dead", pass_dead_code}, {"fold", fold},      {"cse", pass_cse},
-    {"rules", run_rules},     {"fold", fold},      {"cse", pass_cse},
-    {"rules", run_rules}, /* patterns that folding and merging made visible */
-    {"fold", fold},           {"dead", pass_dead_code},
-};
+/* Patterns that folding and merging make visible are found in the next round: rounds repeat until one changes nothing. */
+static const pass_row first[] = {{"dead", pass_dead_code}, {"fold", fold}, {"cse", pass_cse}};
+static const pass_row round_passes[] = {{"rules", run_rules}, {"fold", fold}, {"cse", pass_cse}, {"dead", pass_dead_code}};
+enum { MAX_ROUNDS = 6 };
+
+static uint64_t block_hash(const block *b, uint64_t h) {
+  for (const node *n = b->first; n; n = n->next) {
+    h = hash_bytes(&n->id, sizeof n->id, h);
+    for (int32_t i = 0; i < n->n_inputs; i++) h = hash_bytes(&n->inputs[i].v, sizeof n->inputs[i].v, h);
+    for (int32_t i = 0; i < n->n_blocks; i++) h = block_hash(n->blocks[i], h);
+  }
+  for (int32_t i = 0; i < b->n_results; i++) h = hash_bytes(&b->results[i].v, sizeof b->results[i].v, h);
+  return h;
+}
+
+static kiln_status run_passes(graph *g, const pass_row *rows, size_t count, bool verify) {
+  for (size_t i = 0; i < count; i++) {
+    KILN_TRY_NOTE(rows[i].run(g), "in pass `%s`", rows[i].name);
+    pass_dump(g, rows[i].name);
+    if (verify) KILN_TRY_NOTE(graph_verify(g), "after pass `%s`", rows[i].name);
+  }
+  return KILN_OK;
+}
 
 kiln_status passes_portable(graph *g, bool verify) {
   pass_dump(g, "import");
-  for (size_t i = 0; i < KILN_COUNT(passes); i++) {
-    KILN_TRY_NOTE(passes[i].run(g), "in pass `%s`", passes[i].name);
-    pass_dump(g, passes[i].name);
-    if (verify) KILN_TRY_NOTE(graph_verify(g), "after pass `%s`", passes[i].name);
+  KILN_TRY(run_passes(g, first, KILN_COUNT(first), verify));
+  for (int i = 0; i < MAX_ROUNDS; i++) {
+    const uint64_t before = block_hash(&g->body, 0);
+    KILN_TRY(run_passes(g, round_passes, KILN_COUNT(round_passes), verify));
+    if (block_hash(&g->body, 0) == before) break;
   }
   return KILN_OK;
 }
