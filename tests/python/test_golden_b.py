@@ -520,3 +520,63 @@ def test_golden(name, decomposed):
         except (AssertionError, kiln.KilnError) as e:
             failures.append(f"{target}: {e}")
     assert not failures, "\n".join(failures)
+
+
+# ---- sizes that vary ----------------------------------------------------------------------------------------------------
+
+D = torch.export.Dim.DYNAMIC
+# name: module, inputs as a function of a size, which dimensions vary
+VARYING = {
+    "conv2d": (lambda: C2(3, 5, 3, stride=2, padding=1), lambda n: [r(n - 2, 3, n + 4, 2 * n + 1)], [{0: D, 2: D, 3: D}]),
+    "conv1d_same": (lambda: C1(3, 5, 4, padding="same"), lambda n: [r(2, 3, n)], [{2: D}]),
+    "conv_transpose2d": (lambda: T2(3, 4, 3, stride=2, output_padding=1), lambda n: [r(1, 3, n, n + 1)], [{2: D, 3: D}]),
+    "linear": (lambda: nn.Linear(6, 7), lambda n: [r(n, n + 1, 6)], [{0: D, 1: D}]),
+    "matmul": (lambda: Fn(torch.matmul), lambda n: [r(2, n, n + 2), r(2, n + 2, n + 1)], [{1: D, 2: D}, {1: D, 2: D}]),
+    "batch_norm": (lambda: stats(nn.BatchNorm2d(3)), lambda n: [r(n, 3, n + 1, 4)], [{0: D, 2: D}]),
+    "layer_norm": (lambda: stats(nn.LayerNorm(8)), lambda n: [r(n, n + 3, 8)], [{0: D, 1: D}]),
+    "group_norm": (lambda: stats(nn.GroupNorm(2, 4)), lambda n: [r(n, 4, n + 1, 3)], [{0: D, 2: D}]),
+    "instance_norm": (lambda: nn.InstanceNorm1d(4), lambda n: [r(n, 4, n + 1)], [{0: D, 2: D}]),
+    "attention": (lambda: Fn(lambda q, k, v: SDPA(q, k, v, is_causal=True)), lambda n: [r(n, 2, n + 2, 8)] * 3, [{0: D, 2: D}] * 3),
+    "attention_mask": (lambda: Fn(SDPA), lambda n: [r(2, 2, n, 8)] * 3 + [holes(n, n)], [{2: D}] * 3 + [{0: D, 1: D}]),
+    "encoder": (
+        lambda: nn.TransformerEncoderLayer(24, 3, 40, batch_first=True),
+        lambda n: [r(n, n + 3, 24)],
+        [{0: D, 1: D}],
+    ),
+    "max_pool2d": (lambda: nn.MaxPool2d(3, 2, 1), lambda n: [r(n, 3, n + 1, n + 2)], [{0: D, 2: D, 3: D}]),
+    "max_pool2d_ceil": (lambda: nn.MaxPool2d(2, 3, 1, ceil_mode=True), lambda n: [r(1, 3, n, n + 4)], [{2: D, 3: D}]),
+    "avg_pool2d_ceil": (
+        lambda: nn.AvgPool2d(3, 2, 1, ceil_mode=True, count_include_pad=False),
+        lambda n: [r(1, 3, n, n + 4)],
+        [{2: D, 3: D}],
+    ),
+    "adaptive_avg_pool2d": (lambda: nn.AdaptiveAvgPool2d(3), lambda n: [r(n, 3, n + 1, n + 2)], [{0: D, 2: D, 3: D}]),
+    "resize_factor": (resize(scale_factor=2, mode="bilinear"), lambda n: [r(n, 3, n + 1, n + 2)], [{0: D, 2: D, 3: D}]),
+    "resize_half": (resize(scale_factor=0.5, mode="nearest"), lambda n: [r(1, 3, n + 1, n + 2)], [{2: D, 3: D}]),
+    "resize_like": (
+        lambda: Fn(lambda x, y: F.interpolate(x, size=y.shape[2:], mode="bilinear")),
+        lambda n: [r(1, 3, n, n), r(1, 3, 2 * n + 1, n + 2)],
+        [{2: D, 3: D}, {2: D, 3: D}],
+    ),
+    "unfold": (lambda: nn.Unfold(3, padding=1), lambda n: [r(1, 2, n, n + 1)], [{2: D, 3: D}]),
+    "pixel_shuffle": (lambda: nn.PixelShuffle(2), lambda n: [r(n, 8, n, n + 1)], [{0: D, 2: D, 3: D}]),
+    "lstm": (lambda: nn.LSTM(5, 7, bidirectional=True, batch_first=True), lambda n: [r(n, 6, 5)], [{0: D}]),
+    "gru_cell": (lambda: nn.GRUCell(5, 7), lambda n: [r(n, 5), r(n, 7)], [{0: D}, {0: D}]),
+    "embedding_bag": (lambda: nn.EmbeddingBag(10, 4), lambda n: [ints(0, 10, n, 3)], [{0: D}]),
+    "einsum": (lambda: Fn(lambda x, y: torch.einsum("bic,bjc->bij", x, y)), lambda n: [r(n, n + 1, 6), r(n, n + 2, 6)], [{0: D, 1: D}] * 2),
+}
+
+
+@pytest.mark.parametrize("target", ["reference", "cpu"])
+@pytest.mark.parametrize("name", VARYING)
+def test_varying_sizes(name, target):
+    module, inputs, varying = VARYING[name]
+    torch.manual_seed(sum(map(ord, name)))
+    model = module().eval()
+    shapes = varying if not isinstance(model, Fn) else (tuple(varying),)
+    program = torch.export.export(model, tuple(inputs(7)), dynamic_shapes=shapes, strict=False)
+    compiled = kiln.compile(program, target=target, threads=1)
+    for n in (7, 4, 12, 5, 7):
+        args = tuple(inputs(n))
+        with torch.no_grad():
+            check(name, compiled(*args), model(*args))
