@@ -154,6 +154,10 @@ static void test_copies(void **state) {
     for (size_t k = 0; k < KILN_COUNT(orders); ++k) {
       check_op("permute", INS(DT(dtypes[i], 0, 100, 2, 24, 17, 9)), ATTRS(A_INTS("order", orders[k], 4)), 0);
     }
+    for (int64_t c = 1; c <= 5; ++c) { /* pixels of few channels */
+      check_op("permute", INS(DT(dtypes[i], 0, 100, 2, c, 37, 29)), ATTRS(A_INTS("order", orders[0], 4)), 0);
+      check_op("permute", INS(DT(dtypes[i], 0, 100, 2, 37, 29, c)), ATTRS(A_INTS("order", orders[1], 4)), 0);
+    }
     check_op("concat", INS(DT(dtypes[i], 0, 9, 2, 3, 5), DT(dtypes[i], 0, 9, 2, 0, 5), DT(dtypes[i], 0, 9, 2, 40, 5)), ATTRS(A_INT("axis", 1)), 0);
     const int64_t before[] = {0, 1, -1}, after[] = {2, 0, 3};
     check_op("pad", INS(DT(dtypes[i], 0, 9, 2, 3, 5)), ATTRS(A_INTS("before", before, 3), A_INTS("after", after, 3), A_FLOAT("value", 1.0)), 0);

@@ -19,6 +19,7 @@ typedef struct copy_job {
   int32_t other; /* transposes: the dimension whose `from` stride is 1; -1: no transpose */
   int32_t outer; /* dimensions that units run over, first ones */
   int64_t parts; /* of the rest, in each unit */
+  int64_t block; /* transposes: steps along the other dimension in a unit */
 } copy_job;
 
 /* ---- Normalizing ---------------------------------------------------------------------------------------------------------- */
@@ -170,6 +171,13 @@ VF_INLINE void copy_transpose_8x8(float *o, int64_t to_row, const float *x, int6
     }                                                                                              \
   } while (0)
 
+/* Few planes into pixels (an RGB image, say): loops with a known step vectorize. */
+VF_INLINE void copy_interleave(uint32_t *restrict o, const uint32_t *restrict x, int64_t from_row, const int64_t planes, int64_t n) {
+  for (int64_t a = 0; a < n; ++a) {
+    for (int64_t b = 0; b < planes; ++b) o[a * planes + b] = x[b * from_row + a];
+  }
+}
+
 /* `along` elements are contiguous in `to` and from_row apart in `from`; `across` are contiguous in `from` and to_row apart in `to`. */
 static void copy_transpose_block(char *restrict to, int64_t to_row, const char *restrict from, int64_t from_row, int64_t along,
                                  int64_t across, int64_t size) {
@@ -184,6 +192,14 @@ static void copy_transpose_block(char *restrict to, int64_t to_row, const char *
     return;
   }
 #endif
+  if (size == 4 && to_row == along && along >= 2 && along <= 4) {
+    uint32_t *o = (uint32_t *)(void *)to;
+    const uint32_t *x = (const uint32_t *)(const void *)from;
+    if (along == 2) copy_interleave(o, x, from_row, 2, across);
+    else if (along == 3) copy_interleave(o, x, from_row, 3, across);
+    else copy_interleave(o, x, from_row, 4, across);
+    return;
+  }
   switch (size) {
     case 1: COPY_TRANSPOSE(uint8_t); break;
     case 2: COPY_TRANSPOSE(uint16_t); break;
@@ -192,7 +208,7 @@ static void copy_transpose_block(char *restrict to, int64_t to_row, const char *
   }
 }
 
-/* A unit is a strip of COPY_BLOCK steps along the other dimension, all of the last one. */
+/* A unit is a strip of `block` steps along the other dimension, all of the last one. */
 static void copy_planes(void *user, int64_t begin, int64_t end, int worker) {
   (void)worker;
   const copy_job *j = user;
@@ -201,7 +217,7 @@ static void copy_planes(void *user, int64_t begin, int64_t end, int worker) {
   for (int64_t u = begin; u < end; ++u) {
     int64_t to, from;
     copy_offsets(j, u / j->parts, &to, &from);
-    const int64_t a = u % j->parts * COPY_BLOCK, across = m - a < COPY_BLOCK ? m - a : COPY_BLOCK;
+    const int64_t a = u % j->parts * j->block, across = m - a < j->block ? m - a : j->block;
     for (int64_t b = 0; b < n; b += COPY_BLOCK) {
       const int64_t along = n - b < COPY_BLOCK ? n - b : COPY_BLOCK;
       copy_transpose_block(j->to + (to + a * to_row + b) * j->size, to_row, j->from + (from + a + b * from_row) * j->size,
@@ -225,8 +241,9 @@ void KERNEL(copy_strided)(pool *p, void *to, const void *from, int64_t size, con
     if (d != j.other) units *= j.s.shape[d];
   }
   if (j.other >= 0) {
-    j.parts = (j.s.shape[j.other] + COPY_BLOCK - 1) / COPY_BLOCK;
-    cpu_parallel(p, units * j.parts, j.s.shape[last] * COPY_BLOCK / 2, copy_planes, &j);
+    j.block = j.s.shape[last] <= 4 ? 64 * COPY_BLOCK : COPY_BLOCK; /* longer strips where rows are short */
+    j.parts = (j.s.shape[j.other] + j.block - 1) / j.block;
+    cpu_parallel(p, units * j.parts, j.s.shape[last] * j.block / 2, copy_planes, &j);
     return;
   }
   const int64_t bytes = j.s.shape[last] * size;
