@@ -95,7 +95,16 @@ def draw_image() -> torch.Tensor:
     return torch.where(r2 < 1, skin, image).clamp(0, 1)
 
 
-CLASSES = {522: "croquet ball", 722: "ping-pong ball", 950: "orange", 951: "lemon", 949: "strawberry", 948: "Granny Smith", 957: "pomegranate", 953: "pineapple"}
+CLASSES = {
+    522: "croquet ball",
+    722: "ping-pong ball",
+    950: "orange",
+    951: "lemon",
+    949: "strawberry",
+    948: "Granny Smith",
+    957: "pomegranate",
+    953: "pineapple",
+}
 
 
 def classify_image() -> tuple[kiln.CompiledModule, tuple[str, float, float, float]]:
