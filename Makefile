@@ -69,13 +69,15 @@ test-python: build
 
 # Unit tests again with AddressSanitizer and UndefinedBehaviorSanitizer.
 test-sanitize: $(BUILD)/.system
-	cmake -S . -B $(BUILD)-asan -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DKILN_SANITIZE=address,undefined
+	cmake -S . -B $(BUILD)-asan -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_C_FLAGS_RELWITHDEBINFO="-O1 -g1" \
+	  -DKILN_SANITIZE=address,undefined
 	cmake --build $(BUILD)-asan -j $(JOBS)
 	cd $(BUILD)-asan && ctest --output-on-failure -j $(JOBS)
 
 FUZZ_SECONDS ?= 60
 fuzz: $(BUILD)/.system
-	cmake -S . -B $(BUILD)-asan -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DKILN_SANITIZE=address,undefined
+	cmake -S . -B $(BUILD)-asan -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_C_FLAGS_RELWITHDEBINFO="-O1 -g1" \
+	  -DKILN_SANITIZE=address,undefined
 	cmake --build $(BUILD)-asan -j $(JOBS)
 	tools/fuzz.sh $(BUILD)-asan $(FUZZ_SECONDS)
 
