@@ -370,6 +370,22 @@ kiln_status lower_multi_dot(lower_call *c) {
   return KILN_OK;
 }
 
+/* v scaled so that its slices along `dim` have norm g (torch.nn.utils.weight_norm). */
+kiln_status lower_weight_norm(lower_call *c) {
+  value *v, *g;
+  int64_t axes[KILN_MAX_RANK];
+  int count = 0;
+  KILN_TRY(need(c, "v", &v));
+  KILN_TRY(need(c, "g", &g));
+  const dim kept = call_int(c, "dim");
+  for (int i = 0; i < v->type.rank; i++)
+    if (i != kept) axes[count++] = i;
+  value *norm = build(&c->b, "norm", IN(v), ATTRS(A_FLOAT("p", 2), A_INTS("axes", axes, count), A_BOOL("keepdim", 1)));
+  call_return(c, 0, binary(c, "mul", v, binary(c, "div", g, norm)));
+  if (c->n_results > 1) call_return(c, 1, norm);
+  return KILN_OK;
+}
+
 /* ---- windows ------------------------------------------------------------------------------------------------------------------- */
 
 kiln_status lower_window(lower_call *c) {

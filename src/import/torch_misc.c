@@ -155,6 +155,8 @@ const torch_row torch_misc[] = {
     {"aten::median.dim(Tensor self, int dim, bool keepdim=False) -> (Tensor values, Tensor indices)", NULL, lower_median},
     {"aten::as_strided_scatter(Tensor self, Tensor src, SymInt[] size, SymInt[] stride, SymInt? storage_offset=None) -> Tensor", NULL,
      lower_as_strided_scatter},
+    {"aten::_weight_norm(Tensor v, Tensor g, int dim=0) -> Tensor", NULL, lower_weight_norm},
+    {"aten::_weight_norm_interface(Tensor v, Tensor g, int dim=0) -> (Tensor, Tensor)", NULL, lower_weight_norm},
     {"aten::kron(Tensor self, Tensor other) -> Tensor", NULL, lower_kron},
     {"aten::dist(Tensor self, Tensor other, Scalar p=2) -> Tensor", NULL, lower_dist},
     {"aten::ldexp.Tensor(Tensor self, Tensor other) -> Tensor", NULL, lower_ldexp},

@@ -18,6 +18,7 @@ kiln_status lower_search(lower_call *c);
 kiln_status lower_is_in(lower_call *c);
 kiln_status lower_median(lower_call *c);
 kiln_status lower_as_strided_scatter(lower_call *c);
+kiln_status lower_weight_norm(lower_call *c);
 kiln_status lower_kron(lower_call *c);
 kiln_status lower_dist(lower_call *c);
 kiln_status lower_ldexp(lower_call *c);

@@ -446,6 +446,7 @@ MODULES: dict[str, tuple[nn.Module, tuple[Any, ...]]] = {
     "gru_cell": (nn.GRUCell(4, 6), (r(2, 4),)),
     "batch_norm1d": (nn.BatchNorm1d(4), (r(3, 4),)),
     "batch_norm3d": (nn.BatchNorm3d(2), (r(1, 2, 3, 3, 3),)),
+    "weight_norm": (nn.utils.parametrizations.weight_norm(nn.Conv1d(4, 6, 3), dim=2), (r(2, 4, 9),)),
     "embedding_bag": (nn.EmbeddingBag(10, 4, mode="sum"), (ri(2, 3, high=10),)),
 }
 
