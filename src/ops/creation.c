@@ -191,6 +191,13 @@ static kiln_status lower_scalar_tensor(lower_call *c) {
   return filled(c, "s", dtype, 0, NULL);
 }
 
+/* Here the dtype defaults to the number's own. */
+static kiln_status lower_prims_scalar_tensor(lower_call *c) {
+  kiln_dtype dtype;
+  KILN_TRY(lowering_dtype(c, "dtype", dtype_of_number(call_arg(c, "s")), &dtype));
+  return filled(c, "s", dtype, 0, NULL);
+}
+
 static kiln_status lower_eye(lower_call *c) {
   kiln_dtype dtype;
   KILN_TRY(lowering_dtype(c, "dtype", KILN_F32, &dtype));
@@ -299,6 +306,8 @@ static kiln_status lower_triu_indices(lower_call *c) { return triangle_indices(c
  */
 
 static const torch_row torch_full[] = {
+    {"prims::scalar_tensor(Scalar s, *, ScalarType? dtype=None, Device? device=None) -> Tensor", NULL,
+     lower_prims_scalar_tensor},
     {"aten::zeros(SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? "
      "pin_memory=None) -> Tensor",
      NULL, lower_zeros},

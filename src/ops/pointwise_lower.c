@@ -217,6 +217,11 @@ kiln_status lower_rrelu(lower_call *c) {
   if (call_bool(c, "training")) return LOWER_FAIL(c, "training is True; call model.eval() before the export");
   const double slope = (call_float(c, "lower") + call_float(c, "upper")) / 2;
   call_return(c, 0, build(&c->b, "leaky_relu", IN(x), ATTRS(A_FLOAT("slope", slope))));
+  if (c->n_results > 1) { /* rrelu_with_noise_functional hands the noise back */
+    value *noise;
+    KILN_TRY(lowering_tensor(c, "noise", &noise));
+    call_return(c, 1, noise);
+  }
   return KILN_OK;
 }
 

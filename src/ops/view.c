@@ -21,6 +21,7 @@ static bool reshape_view(const kernel_args *a, const tensor *in, tensor *out) {
   t.rank = shape->count;
   for (int i = 0; i < t.rank; i++) t.shape[i] = shape->u.ints[i];
   tensor_make_contiguous_strides(&t);
+  if (tensor_numel(&t) != tensor_numel(in)) return false;
   if (tensor_numel(in) > 0 && in->rank > 0) {
     int to = t.rank - 1;
     int64_t run_stride = in->strides[in->rank - 1], run = 1, taken = 1;
@@ -59,6 +60,7 @@ static bool expand_view(const kernel_args *a, const tensor *in, tensor *out) {
   for (int i = 0; i < t.rank; i++) {
     const int from = i - (t.rank - in->rank);
     t.shape[i] = shape->u.ints[i];
+    if (from >= 0 && in->shape[from] != 1 && in->shape[from] != t.shape[i]) return false;
     t.strides[i] = from < 0 || (in->shape[from] == 1 && t.shape[i] != 1) ? 0 : in->strides[from];
   }
   *out = t;
@@ -73,6 +75,7 @@ static bool slice_view(const kernel_args *a, const tensor *in, tensor *out) {
   const int64_t axis = arg_int(a, "axis"), start = arg_int(a, "start"), end = arg_int(a, "end"),
                 step = arg_int(a, "step");
   tensor t = *in;
+  if (start < 0 || start > end || end > in->shape[axis]) return false;
   t.shape[axis] = slice_length(start, end, step);
   t.strides[axis] *= step;
   if (t.shape[axis] > 0) t.data = moved(in, start * in->strides[axis]);
@@ -108,6 +111,9 @@ static kiln_status view_ref(const kernel_args *a) {
       ref_copy_element(&view, tensor_offset(&view, it.index), out, tensor_offset(out, it.index));
     }
     return KILN_OK;
+  }
+  if (tensor_numel(in) != tensor_numel(out) || a->node->op->view != reshape_view) {
+    return KILN_FAIL(KILN_INVALID_ARGUMENT, "%s: the sizes of this run do not fit", a->node->op->name);
   }
   ref_iter from = ref_begin(in->rank, in->shape);
   for (ref_iter to = ref_begin(out->rank, out->shape); ref_valid(&to); ref_next(&to), ref_next(&from)) {
