@@ -4,7 +4,8 @@
  *   arg     := '*' | type name [ '=' default ]
  *   type    := word [ '(' alias ')' ] { '[' [ number ] ']' | '?' }
  *
- * Defaults are numbers, quoted strings, lists, None, True, False, and the bare words of enums (contiguous_format, Mean, long). */
+ * Defaults are numbers, quoted strings, lists, None, True, False, and the bare words of enums (contiguous_format, Mean,
+ * long). */
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,7 +29,7 @@ static struct {
 } index_;
 static pthread_mutex_t index_lock = PTHREAD_MUTEX_INITIALIZER;
 
-/* ---- one schema ------------------------------------------------------------------------------------------------------ */
+/* ---- one schema --------------------------------------------------------------------------------- */
 
 typedef struct parser {
   const char *s; /* where we are */
@@ -36,7 +37,7 @@ typedef struct parser {
   arena *arena;
 } parser;
 
-#define SCHEMA_FAIL(p, what)                                                                                           \
+#define SCHEMA_FAIL(p, what) \
   KILN_FAIL(KILN_INTERNAL, "operator table: schema \"%s\": %s at \"%.30s\"", (p)->whole, (what), (p)->s)
 
 static void skip_space(parser *p) {
@@ -103,9 +104,15 @@ static bool parse_word(const char *s, size_t n, ivalue *out) {
     ivalue_kind kind;
     int64_t i;
   } words[] = {
-      {"None", IV_NONE, 0},         {"True", IV_BOOL, 1},         {"False", IV_BOOL, 0},
-      {"Mean", IV_INT, 1},          {"contiguous_format", IV_NONE, 0}, {"preserve_format", IV_NONE, 0},
-      {"strided", IV_NONE, 0},      {"long", IV_DTYPE, KILN_I64}, {"float", IV_DTYPE, KILN_F32},
+      {"None", IV_NONE, 0},
+      {"True", IV_BOOL, 1},
+      {"False", IV_BOOL, 0},
+      {"Mean", IV_INT, 1},
+      {"contiguous_format", IV_NONE, 0},
+      {"preserve_format", IV_NONE, 0},
+      {"strided", IV_NONE, 0},
+      {"long", IV_DTYPE, KILN_I64},
+      {"float", IV_DTYPE, KILN_F32},
   };
   for (size_t i = 0; i < KILN_COUNT(words); i++) {
     if (!word_is(s, n, words[i].word)) continue;
@@ -152,8 +159,10 @@ static kiln_status parse_default(parser *p, ivalue *out) {
       if (n == MAX_ITEMS) return SCHEMA_FAIL(p, "list too long");
       skip_space(p);
       const size_t w = word_length(p->s);
-      if (parse_word(p->s, w, &items[n])) p->s += w;
-      else KILN_TRY(parse_number(p, &items[n]));
+      if (parse_word(p->s, w, &items[n]))
+        p->s += w;
+      else
+        KILN_TRY(parse_number(p, &items[n]));
       n++;
       if (!take(p, ',') && *p->s != ']') return SCHEMA_FAIL(p, "expected , or ]");
     }
@@ -257,7 +266,7 @@ static kiln_status parse_schema(arena *a, const torch_row *row, const op *o, ate
   return KILN_OK;
 }
 
-/* ---- the index ------------------------------------------------------------------------------------------------------- */
+/* ---- the index ---------------------------------------------------------------------------------- */
 
 static int compare_names(const void *a, const void *b) {
   const aten_schema *x = *(aten_schema *const *)a, *y = *(aten_schema *const *)b;
@@ -347,10 +356,11 @@ static const aten_schema *resolve_python(const char *name, const char *overload)
   return NULL;
 }
 
-/* Methods that give the tensor itself another shape. Programs refer to the result of such a call from then on, never to the
- * argument, so they are the view that their functional form makes. */
+/* Methods that give the tensor itself another shape. Programs refer to the result of such a call from then on, never to
+ * the argument, so they are the view that their functional form makes. */
 static bool only_reshapes(const char *functional) {
-  static const char *const names[] = {"aten::squeeze", "aten::unsqueeze", "aten::transpose", "aten::t", "aten::swapaxes", "aten::swapdims"};
+  static const char *const names[] = {"aten::squeeze", "aten::unsqueeze", "aten::transpose",
+                                      "aten::t",       "aten::swapaxes",  "aten::swapdims"};
   for (size_t i = 0; i < KILN_COUNT(names); i++)
     if (str_eq(functional, names[i])) return true;
   return false;
@@ -374,12 +384,13 @@ const aten_schema *aten_resolve(const char *name, const char *overload, bool *ou
   memcpy(functional, name, n - 1);
   functional[n - 1] = 0;
   s = aten_find_overload(functional, overload);
-  if (!s && str_eq(functional, "aten::transpose")) s = aten_find_overload(functional, "int"); /* transpose_ has no overload name */
+  if (!s && str_eq(functional, "aten::transpose"))
+    s = aten_find_overload(functional, "int"); /* transpose_ has no overload name */
   *out_in_place = s != NULL && !only_reshapes(functional);
   return s;
 }
 
-/* ---- kinds ------------------------------------------------------------------------------------------------------------ */
+/* ---- kinds -------------------------------------------------------------------------------------- */
 
 static bool element_accepts(const char *type, size_t n, const ivalue *v) {
   if (n > 0 && type[n - 1] == '?') {

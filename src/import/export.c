@@ -1,8 +1,8 @@
-/* Reads a .pt2 archive: opens it, checks its version, turns the signature into the graph's inputs, constants, states and outputs,
- * and lets export_nodes.c do the nodes between.
+/* Reads a .pt2 archive: opens it, checks its version, turns the signature into the graph's inputs, constants, states
+ * and outputs, and lets export_nodes.c do the nodes between.
  *
- * A buffer starts as a constant. Only when all nodes are read is it known whether one was written (in place, or by a mutation in
- * the signature): then the constant becomes a state, a parameter whose first value it is. */
+ * A buffer starts as a constant. Only when all nodes are read is it known whether one was written (in place, or by a
+ * mutation in the signature): then the constant becomes a state, a parameter whose first value it is. */
 #include "import/export.h"
 
 #include <string.h>
@@ -14,7 +14,7 @@ enum { SCHEMA_MAJOR = 8, SCHEMA_MINOR_OLDEST = 17, SCHEMA_MINOR_NEWEST = 20 };
 
 typedef struct user_input {
   const char *name;
-  int32_t tensor;       /* index among the graph's inputs, or -1: a constant */
+  int32_t tensor;        /* index among the graph's inputs, or -1: a constant */
   const json_t *literal; /* its Argument or ConstantValue */
   itensor *handle;
   value *param;
@@ -29,7 +29,7 @@ typedef struct io {
   text outputs, mutated; /* JSON */
 } io;
 
-/* ---- archive ----------------------------------------------------------------------------------------------------------- */
+/* ---- archive ------------------------------------------------------------------------------------ */
 
 static const zip_entry *find_model(const zip *z) {
   const zip_entry *first = zip_find(z, "models/model.json");
@@ -54,7 +54,8 @@ static kiln_status parse_document(pt2 *p, const zip_entry *e, jdoc *doc, const j
   KILN_TRY(zip_read(e, &p->arena, &bytes, &size));
   KILN_TRY(jdoc_parse(bytes, size, zip_short_name(&p->zip, e), doc));
   *out_root = doc->root;
-  return json_is_object(*out_root) ? KILN_OK : KILN_FAIL(KILN_INVALID_FILE, "%s is no JSON object", zip_short_name(&p->zip, e));
+  return json_is_object(*out_root) ? KILN_OK
+                                   : KILN_FAIL(KILN_INVALID_FILE, "%s is no JSON object", zip_short_name(&p->zip, e));
 }
 
 /* data/weights/model_weights_config.json; absent when there is nothing to store. */
@@ -70,13 +71,16 @@ static kiln_status check_version(pt2 *p) {
   KILN_TRY(pt2_object(p->model, "schema_version", "the program", &version));
   const json_t *major = json_object_get(version, "major"), *minor = json_object_get(version, "minor");
   const char *torch = json_string_value(json_object_get(p->model, "torch_version"));
-  if (!json_is_integer(major) || !json_is_integer(minor)) return KILN_FAIL(KILN_INVALID_FILE, "model.json: schema_version needs major and minor");
+  if (!json_is_integer(major) || !json_is_integer(minor))
+    return KILN_FAIL(KILN_INVALID_FILE, "model.json: schema_version needs major and minor");
   /* A newer minor version only adds what old readers may skip. */
   if (json_integer_value(major) == SCHEMA_MAJOR && json_integer_value(minor) >= SCHEMA_MINOR_OLDEST) return KILN_OK;
-  return KILN_FAIL(KILN_UNSUPPORTED, "the file has export schema %lld.%lld (torch %.40s); Kiln reads %d.%d to %d.%d (torch 2.11 to 2.14): export "
-                                     "the model with one of these",
-                   (long long)json_integer_value(major), (long long)json_integer_value(minor), torch ? torch : "of unknown version",
-                   SCHEMA_MAJOR, SCHEMA_MINOR_OLDEST, SCHEMA_MAJOR, SCHEMA_MINOR_NEWEST);
+  return KILN_FAIL(
+      KILN_UNSUPPORTED,
+      "the file has export schema %lld.%lld (torch %.40s); Kiln reads %d.%d to %d.%d (torch 2.11 to 2.14): export "
+      "the model with one of these",
+      (long long)json_integer_value(major), (long long)json_integer_value(minor), torch ? torch : "of unknown version",
+      SCHEMA_MAJOR, SCHEMA_MINOR_OLDEST, SCHEMA_MAJOR, SCHEMA_MINOR_NEWEST);
 }
 
 static kiln_status check_byteorder(pt2 *p) {
@@ -92,7 +96,8 @@ static kiln_status check_byteorder(pt2 *p) {
 static kiln_status open_archive(pt2 *p, const void *bytes, size_t size) {
   KILN_TRY(zip_open(bytes, size, &p->zip));
   const zip_entry *e = find_model(&p->zip);
-  if (!e) return KILN_FAIL(KILN_INVALID_FILE, "a zip archive without models/model.json: not written by torch.export.save");
+  if (!e)
+    return KILN_FAIL(KILN_INVALID_FILE, "a zip archive without models/model.json: not written by torch.export.save");
   KILN_TRY(check_byteorder(p));
   KILN_TRY(parse_document(p, e, &p->documents[0], &p->model));
   KILN_TRY(check_version(p));
@@ -103,18 +108,21 @@ static kiln_status open_archive(pt2 *p, const void *bytes, size_t size) {
   return parse_config(p, model, "constants", &p->documents[2], &p->constants);
 }
 
-/* ---- symbols ------------------------------------------------------------------------------------------------------------ */
+/* ---- symbols ------------------------------------------------------------------------------------ */
 
 static kiln_status read_ranges(pt2 *p) {
   const json_t *ranges;
   KILN_TRY(pt2_object(p->model, "range_constraints", "the program", &ranges));
-  for (void *it = json_object_iter((json_t *)(uintptr_t)ranges); it; it = json_object_iter_next((json_t *)(uintptr_t)ranges, it)) {
+  for (void *it = json_object_iter((json_t *)(uintptr_t)ranges); it;
+       it = json_object_iter_next((json_t *)(uintptr_t)ranges, it)) {
     const char *name = json_object_iter_key(it);
-    const json_t *min = json_object_get(json_object_iter_value(it), "min_val"), *max = json_object_get(json_object_iter_value(it), "max_val");
+    const json_t *min = json_object_get(json_object_iter_value(it), "min_val"),
+                 *max = json_object_get(json_object_iter_value(it), "max_val");
     const int64_t low = json_is_integer(min) && json_integer_value(min) > 0 ? json_integer_value(min) : 0;
     int64_t high = json_is_integer(max) ? json_integer_value(max) : DIM_UNBOUNDED;
     if (high > INT64_MAX / 4) high = DIM_UNBOUNDED; /* sys.maxsize means the same */
-    if (high < low) return KILN_FAIL(KILN_INVALID_FILE, "model.json: range_constraints: symbol `%.60s` has an empty range", name);
+    if (high < low)
+      return KILN_FAIL(KILN_INVALID_FILE, "model.json: range_constraints: symbol `%.60s` has an empty range", name);
     const char *copy = arena_strdup(&p->graph->arena, name);
     if (!copy) return KILN_NO_MEMORY("import");
     if (*name != 's') continue; /* u0: known when a node has run; bound by that node */
@@ -124,11 +132,12 @@ static kiln_status read_ranges(pt2 *p) {
   return KILN_OK;
 }
 
-/* ---- inputs --------------------------------------------------------------------------------------------------------------- */
+/* ---- inputs ------------------------------------------------------------------------------------- */
 
 static const char *copy_name(pt2 *p, const char *name) { return arena_strdup(&p->graph->arena, name); }
 
-static kiln_status define_weight(pt2 *p, scope *s, const json_t *spec, const char *key, bool from_constants, bool state) {
+static kiln_status define_weight(pt2 *p, scope *s, const json_t *spec, const char *key, bool from_constants,
+                                 bool state) {
   const json_t *arg;
   const char *name, *arg_name;
   KILN_TRY(pt2_string(spec, key, "input spec", &name));
@@ -167,8 +176,11 @@ static kiln_status user_input_spec(pt2 *p, scope *s, const json_t *spec, io *x) 
   if (str_eq(kind, "as_tensor")) return tensor_input(p, s, v, in, x->n_tensors++);
   in->literal = arg;
   if (str_starts(kind, "as_sym_"))
-    return KILN_FAIL(KILN_UNSUPPORTED, "input %d is a Python number that the export left open (`%.60s`); export it as a constant, or pass a tensor",
-                     x->n_inputs - 1, json_string_value(json_object_get(v, "as_name")) ? json_string_value(json_object_get(v, "as_name")) : "?");
+    return KILN_FAIL(
+        KILN_UNSUPPORTED,
+        "input %d is a Python number that the export left open (`%.60s`); export it as a constant, or pass a tensor",
+        x->n_inputs - 1,
+        json_string_value(json_object_get(v, "as_name")) ? json_string_value(json_object_get(v, "as_name")) : "?");
   return KILN_OK;
 }
 
@@ -178,7 +190,8 @@ static kiln_status input_spec(pt2 *p, scope *s, const json_t *spec, io *x) {
   KILN_TRY(pt2_union(spec, "input spec", &kind, &v));
   if (str_eq(kind, "user_input")) return user_input_spec(p, s, v, x);
   if (str_eq(kind, "parameter")) return define_weight(p, s, v, "parameter_name", false, true);
-  if (str_eq(kind, "buffer")) return define_weight(p, s, v, "buffer_name", json_is_false(json_object_get(v, "persistent")), true);
+  if (str_eq(kind, "buffer"))
+    return define_weight(p, s, v, "buffer_name", json_is_false(json_object_get(v, "persistent")), true);
   if (str_eq(kind, "tensor_constant")) return define_weight(p, s, v, "tensor_constant_name", true, false);
   if (str_eq(kind, "constant_input")) {
     user_input *in = &x->inputs[x->n_inputs++];
@@ -189,13 +202,15 @@ static kiln_status input_spec(pt2 *p, scope *s, const json_t *spec, io *x) {
   return KILN_FAIL(KILN_UNSUPPORTED, "inputs of kind `%.40s` (custom objects, effect tokens) are not supported", kind);
 }
 
-/* ---- metadata as JSON --------------------------------------------------------------------------------------------------------- */
+/* ---- metadata as JSON --------------------------------------------------------------------------- */
 
 static void write_string(text *t, const char *s) {
   json_t *v = json_string(s);
   char *quoted = v ? json_dumps(v, JSON_ENCODE_ANY) : NULL;
-  if (quoted) text_puts(t, quoted);
-  else t->failed = true;
+  if (quoted)
+    text_puts(t, quoted);
+  else
+    t->failed = true;
   free(quoted);
   json_decref(v);
 }
@@ -210,14 +225,18 @@ static void write_literal(text *t, const json_t *argument) {
   }
   char *dumped = json_dumps(v, JSON_ENCODE_ANY | JSON_COMPACT);
   const char *word = json_string_value(v);
-  if (!dumped) t->failed = true;
-  else if (str_eq(kind, "as_float") && word) text_puts(t, word); /* Infinity, NaN: as Python's json reads them */
-  else text_puts(t, dumped);
+  if (!dumped)
+    t->failed = true;
+  else if (str_eq(kind, "as_float") && word)
+    text_puts(t, word); /* Infinity, NaN: as Python's json reads them */
+  else
+    text_puts(t, dumped);
   free(dumped);
 }
 
 static kiln_status set_text(pt2 *p, const char *key, text *t) {
-  const kiln_status status = t->failed ? KILN_NO_MEMORY("import") : graph_set_metadata(p->graph, key, t->data ? t->data : "");
+  const kiln_status status =
+      t->failed ? KILN_NO_MEMORY("import") : graph_set_metadata(p->graph, key, t->data ? t->data : "");
   text_free(t);
   return status;
 }
@@ -247,7 +266,8 @@ static kiln_status treespecs(pt2 *p) {
   for (size_t i = 0; i < json_array_size(calls); i++) {
     const json_t *call = json_array_get(calls, i), *signature = json_object_get(call, "signature");
     if (!str_eq(json_string_value(json_object_get(call, "fqn")), "") || !json_is_object(signature)) continue;
-    const char *in = json_string_value(json_object_get(signature, "in_spec")), *out = json_string_value(json_object_get(signature, "out_spec"));
+    const char *in = json_string_value(json_object_get(signature, "in_spec")),
+               *out = json_string_value(json_object_get(signature, "out_spec"));
     if (in) KILN_TRY(graph_set_metadata(p->graph, "torch.in_spec", in));
     if (out) KILN_TRY(graph_set_metadata(p->graph, "torch.out_spec", out));
     const json_t *names = json_object_get(signature, "forward_arg_names");
@@ -260,10 +280,12 @@ static kiln_status treespecs(pt2 *p) {
   return version ? graph_set_metadata(p->graph, "torch.version", version) : KILN_OK;
 }
 
-/* ---- outputs ------------------------------------------------------------------------------------------------------------------- */
+/* ---- outputs ------------------------------------------------------------------------------------ */
 
 static kiln_status add_result(pt2 *p, io *x, value *v, const char *name, int32_t *out_index) {
-  if (!v) return graph_check(p->graph) != KILN_OK ? graph_check(p->graph) : KILN_FAIL(KILN_INVALID_FILE, "model.json: an output has no value");
+  if (!v)
+    return graph_check(p->graph) != KILN_OK ? graph_check(p->graph)
+                                            : KILN_FAIL(KILN_INVALID_FILE, "model.json: an output has no value");
   if (x->n_results == x->capacity) return KILN_FAIL(KILN_INTERNAL, "more outputs than counted");
   *out_index = x->n_results;
   x->names[x->n_results] = name;
@@ -285,7 +307,10 @@ static kiln_status user_output(pt2 *p, scope *s, const json_t *spec, io *x, cons
     return KILN_OK;
   }
   KILN_TRY(pt2_argument(p, s, arg, &r));
-  const char *label = r.kind == IV_INT ? "int" : r.kind == IV_BOOL ? "bool" : str_eq(kind, "as_tensor") ? "tensor" : "float";
+  const char *label = r.kind == IV_INT            ? "int"
+                      : r.kind == IV_BOOL         ? "bool"
+                      : str_eq(kind, "as_tensor") ? "tensor"
+                                                  : "float";
   KILN_TRY(add_result(p, x, pt2_number_tensor(p, &r), name, &index));
   text_printf(&x->outputs, "{\"%s\": %d}", label, index);
   return KILN_OK;
@@ -294,7 +319,8 @@ static kiln_status user_output(pt2 *p, scope *s, const json_t *spec, io *x, cons
 static kiln_status mutated_input(pt2 *p, io *x, int32_t i, value *v) {
   int32_t index;
   KILN_TRY(add_result(p, x, v, arena_printf(&p->graph->arena, "new_%s", x->inputs[i].name), &index));
-  text_printf(&x->mutated, "%s{\"input\": %d, \"output\": %d}", x->mutated.length ? ", " : "", x->inputs[i].tensor, index);
+  text_printf(&x->mutated, "%s{\"input\": %d, \"output\": %d}", x->mutated.length ? ", " : "", x->inputs[i].tensor,
+              index);
   return KILN_OK;
 }
 
@@ -314,7 +340,8 @@ static kiln_status mutation_output(pt2 *p, scope *s, const json_t *spec, const c
   KILN_TRY(pt2_object(spec, "arg", kind, &arg));
   KILN_TRY(pt2_string(arg, "name", kind, &name));
   const ivalue *v = pt2_lookup(s, name);
-  if (!v || v->kind != IV_TENSOR) return KILN_FAIL(KILN_INVALID_FILE, "model.json: output `%.100s` is not defined", name);
+  if (!v || v->kind != IV_TENSOR)
+    return KILN_FAIL(KILN_INVALID_FILE, "model.json: output `%.100s` is not defined", name);
   if (str_eq(kind, "user_input_mutation")) {
     int32_t i = 0;
     KILN_TRY(pt2_string(spec, "user_input_name", kind, &target));
@@ -327,7 +354,8 @@ static kiln_status mutation_output(pt2 *p, scope *s, const json_t *spec, const c
   return lower_write(&p->b, w->tensor, lower_value(&p->b, v->u.t));
 }
 
-/* Names of outputs: keys of dicts and indices of sequences, from the root of the treespec; "output" for a lone tensor. */
+/* Names of outputs: keys of dicts and indices of sequences, from the root of the treespec; "output" for a lone tensor.
+ */
 typedef struct namer {
   pt2 *p;
   const char **names;
@@ -348,7 +376,8 @@ static void name_leaves(namer *m, const json_t *spec, const char *prefix, int de
     char number[24];
     snprintf(number, sizeof number, "%zu", i);
     const char *separator = *prefix ? "." : key ? "" : "output";
-    const char *name = arena_printf(&m->p->graph->arena, "%s%s%s", prefix, separator, key && strlen(key) < 100 ? key : number);
+    const char *name =
+        arena_printf(&m->p->graph->arena, "%s%s%s", prefix, separator, key && strlen(key) < 100 ? key : number);
     if (name) name_leaves(m, json_array_get(children, i), name, depth + 1);
   }
   json_decref(keys);
@@ -376,7 +405,8 @@ static kiln_status output_names(pt2 *p, size_t count, const char ***out) {
 static kiln_status read_outputs(pt2 *p, scope *s, const json_t *specs, io *x) {
   const char **names = NULL;
   size_t users = 0, user = 0;
-  for (size_t i = 0; i < json_array_size(specs); i++) users += json_object_get(json_array_get(specs, i), "user_output") != NULL;
+  for (size_t i = 0; i < json_array_size(specs); i++)
+    users += json_object_get(json_array_get(specs, i), "user_output") != NULL;
   x->capacity = (int32_t)users + x->n_inputs;
   x->results = ARENA_ARRAY(&p->arena, value *, x->capacity + 1);
   x->names = ARENA_ARRAY(&p->graph->arena, const char *, x->capacity + 1);
@@ -394,7 +424,8 @@ static kiln_status read_outputs(pt2 *p, scope *s, const json_t *specs, io *x) {
     } else if (str_ends(kind, "_mutation")) {
       KILN_TRY(mutation_output(p, s, v, kind, x));
     } else {
-      return KILN_FAIL(KILN_UNSUPPORTED, "outputs of kind `%.40s` (of training graphs, or effect tokens) are not supported", kind);
+      return KILN_FAIL(KILN_UNSUPPORTED,
+                       "outputs of kind `%.40s` (of training graphs, or effect tokens) are not supported", kind);
     }
   }
   text_putc(&x->outputs, ']');
@@ -404,7 +435,7 @@ static kiln_status read_outputs(pt2 *p, scope *s, const json_t *specs, io *x) {
   return KILN_OK;
 }
 
-/* ---- states ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- states ------------------------------------------------------------------------------------- */
 
 typedef struct written {
   const char *name;
@@ -450,7 +481,8 @@ static kiln_status finish_states(pt2 *p, const json_t *specs, io *x, value ***ou
     value_replace_uses(initial, param);
     for (int32_t k = 0; k < x->n_results + i; k++)
       if (results[k] == initial) results[k] = param;
-    g->states[i] = (graph_state){.name = name, .param = x->n_tensors + i, .result = x->n_results + i, .initial = initial};
+    g->states[i] =
+        (graph_state){.name = name, .param = x->n_tensors + i, .result = x->n_results + i, .initial = initial};
     results[x->n_results + i] = last == initial ? param : last;
   }
   g->n_states = n;
@@ -459,7 +491,7 @@ static kiln_status finish_states(pt2 *p, const json_t *specs, io *x, value ***ou
   return KILN_OK;
 }
 
-/* ---- the whole ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- the whole ---------------------------------------------------------------------------------- */
 
 static kiln_status import_signature(pt2 *p, scope *s, io *x) {
   const json_t *gm, *signature, *inputs, *outputs;

@@ -16,7 +16,8 @@ typedef struct scope { /* values by name in one graph of the file */
   struct scope *parent;
 } scope;
 
-/* Kinds in a scope beyond IV_*: a comparison of symbolic sizes that no range decides is IV_BOOL with u.i = BOOL_UNKNOWN. */
+/* Kinds in a scope beyond IV_*: a comparison of symbolic sizes that no range decides is IV_BOOL with u.i =
+ * BOOL_UNKNOWN. */
 enum { BOOL_UNKNOWN = -1 };
 
 typedef struct weight { /* one entry of a weights or constants config */

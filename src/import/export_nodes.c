@@ -6,7 +6,7 @@
 enum { MAX_TARGET = 200, MAX_RESULTS = 16, MAX_OPERANDS = 64, MAX_SUBGRAPHS = 32, MAX_LISTED = 100 };
 #define COND "torch.ops.higher_order.cond"
 
-/* ---- where a node comes from --------------------------------------------------------------------------------------------- */
+/* ---- where a node comes from -------------------------------------------------------------------- */
 
 static const char *intern(pt2 *p, const char *s, size_t length) {
   if (length == 0) return "";
@@ -36,7 +36,8 @@ static bool contains(const char *s, size_t length, const char *part) {
   return false;
 }
 
-/* Of a Python traceback, the innermost line outside PyTorch: `File "/a/model.py", line 17, in forward` gives "model.py:17". */
+/* Of a Python traceback, the innermost line outside PyTorch: `File "/a/model.py", line 17, in forward` gives
+ * "model.py:17". */
 static const char *source_line(pt2 *p, const char *trace) {
   char best[160] = "";
   for (const char *s = trace; (s = strstr(s, "File \"")) != NULL;) {
@@ -47,7 +48,8 @@ static const char *source_line(pt2 *p, const char *trace) {
     const char *name = s;
     for (const char *c = s; c < end; c++)
       if (*c == '/' || *c == '\\') name = c + 1;
-    if (strncmp(end, "\", line ", 8) == 0 && !contains(s, length, "/torch/") && strncmp(s, "torch/", 6) != 0 && *s != '<') {
+    if (strncmp(end, "\", line ", 8) == 0 && !contains(s, length, "/torch/") && strncmp(s, "torch/", 6) != 0 &&
+        *s != '<') {
       const char *digits = end + 8;
       size_t n = 0;
       while (digits[n] >= '0' && digits[n] <= '9') n++;
@@ -71,7 +73,7 @@ void pt2_place(pt2 *p, const json_t *entry, const char **out_path, const char **
   *out_source = trace ? source_line(p, trace) : "";
 }
 
-/* ---- targets --------------------------------------------------------------------------------------------------------------- */
+/* ---- targets ------------------------------------------------------------------------------------ */
 
 /* "torch.ops.aten.conv2d.default" to "aten::conv2d" and "default". */
 static bool split_target(const char *target, char *name, const char **out_overload) {
@@ -113,7 +115,7 @@ static int wrapper_argument(const char *target) {
   return -1;
 }
 
-/* ---- what is not supported, all at once ---------------------------------------------------------------------------------------- */
+/* ---- what is not supported, all at once --------------------------------------------------------- */
 
 typedef struct lacking {
   const char *target;
@@ -146,14 +148,16 @@ static kiln_status survey_add(survey *u, const json_t *entry, const char *target
 
 static kiln_status survey_graph(survey *u, const json_t *g, int depth) {
   const json_t *nodes;
-  if (depth > MAX_SUBGRAPHS) return KILN_FAIL(KILN_INVALID_FILE, "model.json: subgraphs are nested more than %d deep", MAX_SUBGRAPHS);
+  if (depth > MAX_SUBGRAPHS)
+    return KILN_FAIL(KILN_INVALID_FILE, "model.json: subgraphs are nested more than %d deep", MAX_SUBGRAPHS);
   KILN_TRY(pt2_array(g, "nodes", "graph", &nodes));
   for (size_t i = 0; i < json_array_size(nodes); i++) {
     const json_t *entry = json_array_get(nodes, i), *inputs;
     const char *target;
     bool in_place;
     KILN_TRY(pt2_string(entry, "target", "node", &target));
-    if (!pt2_is_symbol_target(target) && wrapper_argument(target) < 0 && !str_eq(target, COND) && !resolve(target, &in_place)) {
+    if (!pt2_is_symbol_target(target) && wrapper_argument(target) < 0 && !str_eq(target, COND) &&
+        !resolve(target, &in_place)) {
       KILN_TRY(aten_init()); /* no row, or no table? */
       KILN_TRY(survey_add(u, entry, target));
     }
@@ -176,10 +180,10 @@ static kiln_status survey_report(survey *u) {
       text_printf(&t, ", first in %s%s%s", *l->path ? l->path : "the model", *l->source ? " at " : "", l->source);
   }
   if (u->more) text_printf(&t, "\n  and %d more", u->more);
-  const kiln_status status =
-      t.failed ? KILN_NO_MEMORY("import")
-               : KILN_FAIL(KILN_UNSUPPORTED, "%d operator%s of this model %s not supported:%s", u->n + u->more, u->n == 1 ? "" : "s",
-                           u->n == 1 ? "is" : "are", t.data);
+  const kiln_status status = t.failed
+                                 ? KILN_NO_MEMORY("import")
+                                 : KILN_FAIL(KILN_UNSUPPORTED, "%d operator%s of this model %s not supported:%s",
+                                             u->n + u->more, u->n == 1 ? "" : "s", u->n == 1 ? "is" : "are", t.data);
   text_free(&t);
   return status;
 }
@@ -194,7 +198,7 @@ kiln_status pt2_check_operators(pt2 *p, const json_t *g) {
   return status;
 }
 
-/* ---- calls --------------------------------------------------------------------------------------------------------------------- */
+/* ---- calls -------------------------------------------------------------------------------------- */
 
 static int argument_index(const aten_schema *schema, const char *name) {
   for (int32_t i = 0; i < schema->n_args; i++)
@@ -211,13 +215,16 @@ static kiln_status read_arguments(pt2 *p, scope *s, const json_t *entry, const a
     const char *name = json_string_value(json_object_get(input, "name"));
     const int at = name && *name ? argument_index(schema, name) : i < (size_t)schema->n_args ? (int)i : -1;
     if (at < 0 || given[at])
-      return KILN_FAIL(KILN_INVALID_FILE, "model.json: %s argument `%.60s`", at < 0 ? "the operator has no" : "twice", name ? name : "?");
+      return KILN_FAIL(KILN_INVALID_FILE, "model.json: %s argument `%.60s`", at < 0 ? "the operator has no" : "twice",
+                       name ? name : "?");
     given[at] = true;
-    KILN_TRY_NOTE(pt2_argument(p, s, json_object_get(input, "arg"), &args[at]), "in argument %s", schema->args[at].name);
+    KILN_TRY_NOTE(pt2_argument(p, s, json_object_get(input, "arg"), &args[at]), "in argument %s",
+                  schema->args[at].name);
   }
   for (int32_t i = 0; i < schema->n_args; i++) {
     if (given[i]) continue;
-    if (!schema->args[i].has_default) return KILN_FAIL(KILN_INVALID_FILE, "model.json: argument %s is missing", schema->args[i].name);
+    if (!schema->args[i].has_default)
+      return KILN_FAIL(KILN_INVALID_FILE, "model.json: argument %s is missing", schema->args[i].name);
     args[i] = schema->args[i].fallback;
   }
   return KILN_OK;
@@ -241,8 +248,9 @@ static kiln_status check_type(pt2 *p, const scope *s, const char *name, itensor 
   char *theirs = json_dumps(sizes, JSON_COMPACT);
   type_print(p->graph, &v->type, &ours);
   const kiln_status status =
-      KILN_FAIL(KILN_INVALID_FILE, "result `%s` would be %s, but the file says that it is %s %.300s", name, ours.data ? ours.data : "?",
-                pt2_dtype_name(json_integer_value(json_object_get(meta, "dtype"))), theirs ? theirs : "?");
+      KILN_FAIL(KILN_INVALID_FILE, "result `%s` would be %s, but the file says that it is %s %.300s", name,
+                ours.data ? ours.data : "?", pt2_dtype_name(json_integer_value(json_object_get(meta, "dtype"))),
+                theirs ? theirs : "?");
   free(theirs);
   text_free(&ours);
   return status;
@@ -251,7 +259,8 @@ static kiln_status check_type(pt2 *p, const scope *s, const char *name, itensor 
 static kiln_status define_tensor(pt2 *p, scope *s, const json_t *named, const ivalue *v) {
   const char *name;
   KILN_TRY(pt2_string(named, "name", "output", &name));
-  if (v->kind == IV_NONE) return KILN_OK; /* an optional result that the operator does not compute; any use of it fails */
+  if (v->kind == IV_NONE)
+    return KILN_OK; /* an optional result that the operator does not compute; any use of it fails */
   if (v->kind != IV_TENSOR) return KILN_FAIL(KILN_INVALID_FILE, "model.json: output `%s` is no tensor", name);
   KILN_TRY(check_type(p, s, name, v->u.t));
   return pt2_define(p, s, name, *v);
@@ -261,7 +270,8 @@ static kiln_status define_tensors(pt2 *p, scope *s, const json_t *names, const i
   const size_t n = json_array_size(names);
   if (v->kind == IV_NONE) return KILN_OK;
   if (v->kind != IV_LIST || (size_t)v->count != n)
-    return KILN_FAIL(KILN_INVALID_FILE, "model.json: a list of %zu outputs where the operator gives %d", n, v->kind == IV_LIST ? v->count : 1);
+    return KILN_FAIL(KILN_INVALID_FILE, "model.json: a list of %zu outputs where the operator gives %d", n,
+                     v->kind == IV_LIST ? v->count : 1);
   for (size_t i = 0; i < n; i++) KILN_TRY(define_tensor(p, s, json_array_get(names, i), &v->u.items[i]));
   return KILN_OK;
 }
@@ -271,7 +281,8 @@ static kiln_status define_results(pt2 *p, scope *s, const json_t *entry, const i
   const json_t *outputs;
   KILN_TRY(pt2_array(entry, "outputs", "node", &outputs));
   if (json_array_size(outputs) > (size_t)n)
-    return KILN_FAIL(KILN_INVALID_FILE, "model.json: %zu outputs where the operator has %d", json_array_size(outputs), n);
+    return KILN_FAIL(KILN_INVALID_FILE, "model.json: %zu outputs where the operator has %d", json_array_size(outputs),
+                     n);
   for (size_t i = 0; i < json_array_size(outputs); i++) {
     const char *kind;
     const json_t *v;
@@ -300,7 +311,8 @@ static kiln_status operator_node(pt2 *p, scope *s, const json_t *entry, const ch
   lower_call call = {.im = &p->im, .b = p->b, .args = args, .results = results};
   call.schema = resolve(target, &call.in_place);
   if (!call.schema) return KILN_FAIL(KILN_UNSUPPORTED, "%.*s is not supported", MAX_TARGET, target);
-  if (call.schema->n_returns > MAX_RESULTS) return KILN_FAIL(KILN_INTERNAL, "%s has too many results", call.schema->name);
+  if (call.schema->n_returns > MAX_RESULTS)
+    return KILN_FAIL(KILN_INTERNAL, "%s has too many results", call.schema->name);
   call.n_results = call.schema->n_returns;
   KILN_TRY(read_arguments(p, s, entry, call.schema, args));
   const kiln_status status = lower_run(&call);
@@ -309,7 +321,7 @@ static kiln_status operator_node(pt2 *p, scope *s, const json_t *entry, const ch
   return define_results(p, s, entry, results, call.n_results);
 }
 
-/* ---- subgraphs ------------------------------------------------------------------------------------------------------------------ */
+/* ---- subgraphs ---------------------------------------------------------------------------------- */
 
 typedef struct values {
   ivalue *items;
@@ -320,7 +332,8 @@ static kiln_status bind_inputs(pt2 *p, scope *inner, const values *given) {
   const json_t *names;
   KILN_TRY(pt2_array(inner->graph, "inputs", "subgraph", &names));
   if (json_array_size(names) != (size_t)given->count)
-    return KILN_FAIL(KILN_INVALID_FILE, "model.json: a subgraph with %zu inputs is given %d", json_array_size(names), given->count);
+    return KILN_FAIL(KILN_INVALID_FILE, "model.json: a subgraph with %zu inputs is given %d", json_array_size(names),
+                     given->count);
   for (int32_t i = 0; i < given->count; i++) {
     const char *kind;
     const json_t *name;
@@ -344,10 +357,12 @@ static kiln_status run_subgraph(pt2 *p, scope *inner, const values *given, value
   return KILN_OK;
 }
 
-static kiln_status inline_subgraph(pt2 *p, scope *outer, const json_t *graph_argument, const values *given, values *results) {
+static kiln_status inline_subgraph(pt2 *p, scope *outer, const json_t *graph_argument, const values *given,
+                                   values *results) {
   const json_t *g;
   KILN_TRY(pt2_object(json_object_get(graph_argument, "as_graph"), "graph", "subgraph", &g));
-  if (p->depth == MAX_SUBGRAPHS) return KILN_FAIL(KILN_INVALID_FILE, "model.json: subgraphs are nested more than %d deep", MAX_SUBGRAPHS);
+  if (p->depth == MAX_SUBGRAPHS)
+    return KILN_FAIL(KILN_INVALID_FILE, "model.json: subgraphs are nested more than %d deep", MAX_SUBGRAPHS);
   scope inner = {.graph = g, .parent = outer};
   const builder saved = p->b;
   p->depth++;
@@ -370,13 +385,17 @@ static kiln_status define_all(pt2 *p, scope *s, const json_t *entry, const value
   return define_results(p, s, entry, &list, 1);
 }
 
-static const json_t *argument_of(const json_t *inputs, size_t at) { return json_object_get(json_array_get(inputs, at), "arg"); }
+static const json_t *argument_of(const json_t *inputs, size_t at) {
+  return json_object_get(json_array_get(inputs, at), "arg");
+}
 
 static kiln_status check_autocast(const json_t *inputs) { /* arguments: device, dtype, enabled, cache */
   const char *device = json_string_value(json_object_get(argument_of(inputs, 0), "as_string"));
   if (json_is_false(json_object_get(argument_of(inputs, 2), "as_bool")) || str_eq(device, "cuda")) return KILN_OK;
-  return KILN_FAIL(KILN_UNSUPPORTED, "torch.autocast(enabled=True) inside the model is not supported; export it in fp32, or decomposed with "
-                                     "run_decompositions()");
+  return KILN_FAIL(
+      KILN_UNSUPPORTED,
+      "torch.autocast(enabled=True) inside the model is not supported; export it in fp32, or decomposed with "
+      "run_decompositions()");
 }
 
 static kiln_status wrapper_node(pt2 *p, scope *s, const json_t *entry, const char *target, size_t at) {
@@ -393,10 +412,11 @@ static kiln_status wrapper_node(pt2 *p, scope *s, const json_t *entry, const cha
   return define_all(p, s, entry, &results);
 }
 
-/* ---- torch.cond -------------------------------------------------------------------------------------------------------------------- */
+/* ---- torch.cond --------------------------------------------------------------------------------- */
 
 /* One branch: a block whose parameters stand for the operands. */
-static kiln_status build_branch(pt2 *p, scope *s, const json_t *graph_argument, node *owner, const values *operands, block **out) {
+static kiln_status build_branch(pt2 *p, scope *s, const json_t *graph_argument, node *owner, const values *operands,
+                                block **out) {
   block *made = graph_new_block(p->graph, owner);
   ivalue room[MAX_RESULTS];
   value *results[MAX_RESULTS];
@@ -413,7 +433,10 @@ static kiln_status build_branch(pt2 *p, scope *s, const json_t *graph_argument, 
   KILN_TRY(inline_subgraph(p, s, graph_argument, &given, &got));
   for (int32_t i = 0; i < got.count; i++) {
     results[i] = pt2_number_tensor(p, &got.items[i]);
-    if (!results[i]) return graph_check(p->graph) != KILN_OK ? graph_check(p->graph) : KILN_FAIL(KILN_UNSUPPORTED, "a branch gives something that is no tensor");
+    if (!results[i])
+      return graph_check(p->graph) != KILN_OK
+                 ? graph_check(p->graph)
+                 : KILN_FAIL(KILN_UNSUPPORTED, "a branch gives something that is no tensor");
   }
   block_set_results(made, got.count, results);
   p->b = saved;
@@ -438,10 +461,12 @@ static kiln_status cond_node(pt2 *p, scope *s, const json_t *entry) {
   value *operands[MAX_OPERANDS + 1];
   values results = {room, 0};
   KILN_TRY(pt2_array(entry, "inputs", "node", &inputs));
-  if (json_array_size(inputs) != 4) return KILN_FAIL(KILN_INVALID_FILE, "model.json: cond needs a condition, two graphs and a list of operands");
+  if (json_array_size(inputs) != 4)
+    return KILN_FAIL(KILN_INVALID_FILE, "model.json: cond needs a condition, two graphs and a list of operands");
   KILN_TRY(pt2_argument(p, s, argument_of(inputs, 0), &condition));
   KILN_TRY(pt2_argument(p, s, argument_of(inputs, 3), &list));
-  if (list.kind != IV_LIST || list.count > MAX_OPERANDS) return KILN_FAIL(KILN_UNSUPPORTED, "cond with operands that are no list of at most %d", MAX_OPERANDS);
+  if (list.kind != IV_LIST || list.count > MAX_OPERANDS)
+    return KILN_FAIL(KILN_UNSUPPORTED, "cond with operands that are no list of at most %d", MAX_OPERANDS);
   const values given = {list.u.items, list.count};
   if (condition.kind == IV_BOOL) { /* decided by sizes */
     KILN_TRY(inline_subgraph(p, s, argument_of(inputs, condition.u.i ? 1 : 2), &given, &results));
@@ -450,20 +475,26 @@ static kiln_status cond_node(pt2 *p, scope *s, const json_t *entry) {
   operands[0] = pt2_number_tensor(p, &condition);
   for (int32_t i = 0; i < list.count; i++) operands[i + 1] = pt2_number_tensor(p, &list.u.items[i]);
   for (int32_t i = 0; i <= list.count; i++)
-    if (!operands[i]) return graph_check(p->graph) != KILN_OK ? graph_check(p->graph) : KILN_FAIL(KILN_UNSUPPORTED, "cond with an operand that is no tensor");
-  KILN_TRY(pt2_array(json_object_get(json_object_get(argument_of(inputs, 1), "as_graph"), "graph"), "outputs", "branch of cond", &outputs));
-  if (json_array_size(outputs) > MAX_RESULTS) return KILN_FAIL(KILN_UNSUPPORTED, "cond with more than %d outputs", MAX_RESULTS);
+    if (!operands[i])
+      return graph_check(p->graph) != KILN_OK ? graph_check(p->graph)
+                                              : KILN_FAIL(KILN_UNSUPPORTED, "cond with an operand that is no tensor");
+  KILN_TRY(pt2_array(json_object_get(json_object_get(argument_of(inputs, 1), "as_graph"), "graph"), "outputs",
+                     "branch of cond", &outputs));
+  if (json_array_size(outputs) > MAX_RESULTS)
+    return KILN_FAIL(KILN_UNSUPPORTED, "cond with more than %d outputs", MAX_RESULTS);
   node *n = node_create(&p->b, op_find("if"), list.count + 1, operands, NO_ATTRS, (int)json_array_size(outputs));
   block **blocks = ARENA_ARRAY(&p->graph->arena, block *, 2);
   if (!n || !blocks) return graph_check(p->graph) != KILN_OK ? graph_check(p->graph) : KILN_NO_MEMORY("import");
-  for (int i = 0; i < 2; i++) KILN_TRY_NOTE(build_branch(p, s, argument_of(inputs, (size_t)i + 1), n, &given, &blocks[i]), "in branch %d of cond", i);
+  for (int i = 0; i < 2; i++)
+    KILN_TRY_NOTE(build_branch(p, s, argument_of(inputs, (size_t)i + 1), n, &given, &blocks[i]), "in branch %d of cond",
+                  i);
   n->blocks = blocks;
   n->n_blocks = 2;
   KILN_TRY(node_infer(n));
   return define_outputs(p, s, entry, n);
 }
 
-/* ---- all of them ------------------------------------------------------------------------------------------------------------------ */
+/* ---- all of them -------------------------------------------------------------------------------- */
 
 static kiln_status run_node(pt2 *p, scope *s, const json_t *entry, const char *target) {
   const int graph_argument = wrapper_argument(target);
@@ -489,7 +520,8 @@ kiln_status pt2_nodes(pt2 *p, scope *s) {
     char room[40];
     KILN_TRY(pt2_string(entry, "target", "node", &target));
     pt2_place(p, entry, &p->b.path, &p->b.source);
-    KILN_TRY_NOTE(run_node(p, s, entry, target), "importing node %.100s (%.*s)%s%s%s%s", node_name(entry, i, room, sizeof room), MAX_TARGET,
+    KILN_TRY_NOTE(run_node(p, s, entry, target), "importing node %.100s (%.*s)%s%s%s%s",
+                  node_name(entry, i, room, sizeof room), MAX_TARGET,
                   str_starts(target, "torch.ops.") ? target + 10 : target, *p->b.path ? " of module " : "", p->b.path,
                   *p->b.source ? " at " : "", p->b.source);
   }

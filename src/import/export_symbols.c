@@ -1,7 +1,8 @@
-/* Nodes of .pt2 graphs that compute with sizes (_operator.add, aten.sym_size, torch.sym_max...), and nodes that only check
- * something at run time, which Kiln drops: the ranges of the symbols are checked when a context binds its shapes.
+/* Nodes of .pt2 graphs that compute with sizes (_operator.add, aten.sym_size, torch.sym_max...), and nodes that only
+ * check something at run time, which Kiln drops: the ranges of the symbols are checked when a context binds its shapes.
  *
- * Ints are dims. Comparisons are folded with the symbols' ranges. Floats that depend on a symbol become rank-0 f64 tensors. */
+ * Ints are dims. Comparisons are folded with the symbols' ranges. Floats that depend on a symbol become rank-0 f64
+ * tensors. */
 #include <math.h>
 #include <string.h>
 
@@ -44,9 +45,12 @@ static bool ints(const operands *a) {
 }
 /* A number that is known now. */
 static bool number(const ivalue *v, double *out) {
-  if (v->kind == IV_FLOAT) *out = v->u.f;
-  else if (is_int(v) && dim_is_const(v->u.i)) *out = (double)v->u.i;
-  else return false;
+  if (v->kind == IV_FLOAT)
+    *out = v->u.f;
+  else if (is_int(v) && dim_is_const(v->u.i))
+    *out = (double)v->u.i;
+  else
+    return false;
   return true;
 }
 
@@ -63,7 +67,8 @@ static kiln_status dim_result(dim d, ivalue *out) {
 /* The file says which expression each symbolic int is: the way out for operators that are not computed here. */
 static kiln_status from_file(operands *a, ivalue *out) {
   const json_t *e = a->output ? json_object_get(json_object_get(a->graph, "sym_int_values"), a->output) : NULL;
-  if (!e) return KILN_FAIL(KILN_UNSUPPORTED, "arithmetic on sizes that is not supported, with a result that is no integer");
+  if (!e)
+    return KILN_FAIL(KILN_UNSUPPORTED, "arithmetic on sizes that is not supported, with a result that is no integer");
   *out = (ivalue){.kind = IV_INT};
   return pt2_size(a->p, e, false, &out->u.i);
 }
@@ -87,13 +92,20 @@ static kiln_status arithmetic(operands *a, dim (*exact)(dim_table *, dim, dim), 
   double x, y;
   if (number(&a->v[0], &x) && number(&a->v[1], &y)) {
     switch (op_name[0]) {
-      case 'a': *out = float_value(x + y); return KILN_OK;
-      case 's': *out = float_value(x - y); return KILN_OK;
-      case 'm':
-        if (op_name[1] == 'u') *out = float_value(x * y);
-        else *out = float_value(op_name[1] == 'a' ? (x > y ? x : y) : (x < y ? x : y));
+      case 'a':
+        *out = float_value(x + y);
         return KILN_OK;
-      default: break;
+      case 's':
+        *out = float_value(x - y);
+        return KILN_OK;
+      case 'm':
+        if (op_name[1] == 'u')
+          *out = float_value(x * y);
+        else
+          *out = float_value(op_name[1] == 'a' ? (x > y ? x : y) : (x < y ? x : y));
+        return KILN_OK;
+      default:
+        break;
     }
   }
   return float_binary(a, op_name, out);
@@ -186,7 +198,7 @@ static kiln_status do_sqrt(operands *a, ivalue *out) {
   return float_binary(a, "pow", out);
 }
 
-/* ---- comparisons: 1, 0, -1 unknown --------------------------------------------------------------------------------------- */
+/* ---- comparisons: 1, 0, -1 unknown -------------------------------------------------------------- */
 
 static int negate(int known) { return known < 0 ? -1 : !known; }
 
@@ -195,8 +207,10 @@ static kiln_status compare(operands *a, bool equal, bool swap, bool not, ivalue 
   const ivalue *x = &a->v[swap], *y = &a->v[!swap];
   double f, g;
   int known = -1;
-  if (is_int(x) && is_int(y)) known = equal ? dim_compare_equal(table(a), x->u.i, y->u.i) : dim_compare_le(table(a), x->u.i, y->u.i);
-  else if (number(x, &f) && number(y, &g)) known = equal ? f == g : f <= g;
+  if (is_int(x) && is_int(y))
+    known = equal ? dim_compare_equal(table(a), x->u.i, y->u.i) : dim_compare_le(table(a), x->u.i, y->u.i);
+  else if (number(x, &f) && number(y, &g))
+    known = equal ? f == g : f <= g;
   *out = bool_value(not ? negate(known) : known);
   return KILN_OK;
 }
@@ -236,7 +250,7 @@ static kiln_status do_ite(operands *a, ivalue *out) {
   return KILN_OK;
 }
 
-/* ---- sizes of tensors ------------------------------------------------------------------------------------------------------ */
+/* ---- sizes of tensors --------------------------------------------------------------------------- */
 
 static kiln_status size_operand(operands *a, value **out) {
   *out = a->n > 0 && a->v[0].kind == IV_TENSOR ? lower_value(&a->p->b, a->v[0].u.t) : NULL;
@@ -248,7 +262,8 @@ static kiln_status do_size(operands *a, ivalue *out) {
   KILN_TRY(need(a, 2));
   int64_t axis = a->v[1].kind == IV_INT ? a->v[1].u.i : INT64_MAX;
   if (axis < 0) axis += v->type.rank;
-  if (axis < 0 || axis >= v->type.rank) return KILN_FAIL(KILN_INVALID_FILE, "model.json: dim is outside a tensor of rank %d", v->type.rank);
+  if (axis < 0 || axis >= v->type.rank)
+    return KILN_FAIL(KILN_INVALID_FILE, "model.json: dim is outside a tensor of rank %d", v->type.rank);
   *out = int_value(v->type.dims[axis]);
   return KILN_OK;
 }
@@ -265,12 +280,17 @@ static kiln_status do_item(operands *a, ivalue *out) {
   while (v->producer && v->producer->op->flags & OP_VIEW) v = node_in(v->producer, 0);
   size_t size;
   if (!v->constant || !type_bytes(&v->type, &size) || size != kiln_dtype_size(v->type.dtype))
-    return KILN_FAIL(KILN_UNSUPPORTED, "the model reads a number out of a tensor (.item(), int(x), or a branch on values): results may not decide "
-                                       "Python control flow or sizes");
+    return KILN_FAIL(
+        KILN_UNSUPPORTED,
+        "the model reads a number out of a tensor (.item(), int(x), or a branch on values): results may not decide "
+        "Python control flow or sizes");
   const tensor t = {.data = (void *)(uintptr_t)v->constant->data, .dtype = v->type.dtype};
-  if (dtype_is_float(v->type.dtype)) *out = float_value(ref_load(&t, 0));
-  else if (v->type.dtype == KILN_BOOL) *out = bool_value(ref_load_int(&t, 0) != 0);
-  else *out = int_value(ref_load_int(&t, 0));
+  if (dtype_is_float(v->type.dtype))
+    *out = float_value(ref_load(&t, 0));
+  else if (v->type.dtype == KILN_BOOL)
+    *out = bool_value(ref_load_int(&t, 0) != 0);
+  else
+    *out = int_value(ref_load_int(&t, 0));
   return KILN_OK;
 }
 
@@ -280,7 +300,7 @@ static kiln_status do_nothing(operands *a, ivalue *out) {
   return KILN_OK;
 }
 
-/* ---- the table --------------------------------------------------------------------------------------------------------------- */
+/* ---- the table ---------------------------------------------------------------------------------- */
 
 static const struct {
   const char *target;
@@ -346,8 +366,10 @@ static kiln_status read_operands(pt2 *p, scope *s, const json_t *entry, operands
     const json_t *named = json_object_get(arg, "as_sym_bool");
     const char *name = json_string_value(json_object_get(named, "as_name"));
     const ivalue *known = name ? pt2_lookup(s, name) : NULL;
-    if (known) a->v[i] = *known;
-    else KILN_TRY(pt2_argument(p, s, arg, &a->v[i]));
+    if (known)
+      a->v[i] = *known;
+    else
+      KILN_TRY(pt2_argument(p, s, arg, &a->v[i]));
     a->n++;
   }
   return KILN_OK;

@@ -5,7 +5,7 @@
 #include "import/export_internal.h"
 #include "import/sympy.h"
 
-/* ---- JSON ---------------------------------------------------------------------------------------------------------------- */
+/* ---- JSON --------------------------------------------------------------------------------------- */
 
 static kiln_status missing(const char *key, const char *what, const char *expected) {
   return KILN_FAIL(KILN_INVALID_FILE, "model.json: %s: `%s` is missing or no %s", what, key, expected);
@@ -28,26 +28,42 @@ kiln_status pt2_string(const json_t *parent, const char *key, const char *what, 
 
 kiln_status pt2_union(const json_t *object, const char *what, const char **out_kind, const json_t **out_value) {
   if (!json_is_object(object) || json_object_size(object) != 1)
-    return KILN_FAIL(KILN_INVALID_FILE, "model.json: %s: expected an object with one key, such as {\"as_int\": 1}", what);
+    return KILN_FAIL(KILN_INVALID_FILE, "model.json: %s: expected an object with one key, such as {\"as_int\": 1}",
+                     what);
   void *iterator = json_object_iter((json_t *)(uintptr_t)object);
   *out_kind = json_object_iter_key(iterator);
   *out_value = json_object_iter_value(iterator);
   return KILN_OK;
 }
 
-/* ---- dtypes -------------------------------------------------------------------------------------------------------------- */
+/* ---- dtypes ------------------------------------------------------------------------------------- */
 
 static const struct {
   const char *name;
   kiln_dtype dtype;
-} dtypes[] = { /* by the code of torch._export.serde.schema.ScalarType */
-    [1] = {"uint8", KILN_U8},   [2] = {"int8", KILN_I8},     [3] = {"int16", KILN_I16},  [4] = {"int32", KILN_I32},
-    [5] = {"int64", KILN_I64},  [6] = {"float16", KILN_F16}, [7] = {"float32", KILN_F32}, [8] = {"float64", KILN_F64},
-    [9] = {"complex32", KILN_DTYPE_COUNT},      [10] = {"complex64", KILN_DTYPE_COUNT},     [11] = {"complex128", KILN_DTYPE_COUNT},
-    [12] = {"bool", KILN_BOOL}, [13] = {"bfloat16", KILN_BF16},
-    [28] = {"uint16", KILN_DTYPE_COUNT},        [29] = {"float8_e4m3fn", KILN_DTYPE_COUNT}, [30] = {"float8_e5m2", KILN_DTYPE_COUNT},
-    [31] = {"float8_e4m3fnuz", KILN_DTYPE_COUNT}, [32] = {"float8_e5m2fnuz", KILN_DTYPE_COUNT}, [33] = {"float8_e8m0fnu", KILN_DTYPE_COUNT},
-    [34] = {"uint32", KILN_DTYPE_COUNT},        [35] = {"uint64", KILN_DTYPE_COUNT},
+} dtypes[] = {
+    /* by the code of torch._export.serde.schema.ScalarType */
+    [1] = {"uint8", KILN_U8},
+    [2] = {"int8", KILN_I8},
+    [3] = {"int16", KILN_I16},
+    [4] = {"int32", KILN_I32},
+    [5] = {"int64", KILN_I64},
+    [6] = {"float16", KILN_F16},
+    [7] = {"float32", KILN_F32},
+    [8] = {"float64", KILN_F64},
+    [9] = {"complex32", KILN_DTYPE_COUNT},
+    [10] = {"complex64", KILN_DTYPE_COUNT},
+    [11] = {"complex128", KILN_DTYPE_COUNT},
+    [12] = {"bool", KILN_BOOL},
+    [13] = {"bfloat16", KILN_BF16},
+    [28] = {"uint16", KILN_DTYPE_COUNT},
+    [29] = {"float8_e4m3fn", KILN_DTYPE_COUNT},
+    [30] = {"float8_e5m2", KILN_DTYPE_COUNT},
+    [31] = {"float8_e4m3fnuz", KILN_DTYPE_COUNT},
+    [32] = {"float8_e5m2fnuz", KILN_DTYPE_COUNT},
+    [33] = {"float8_e8m0fnu", KILN_DTYPE_COUNT},
+    [34] = {"uint32", KILN_DTYPE_COUNT},
+    [35] = {"uint64", KILN_DTYPE_COUNT},
 };
 
 kiln_dtype pt2_dtype(int64_t code) {
@@ -57,7 +73,7 @@ const char *pt2_dtype_name(int64_t code) {
   return code > 0 && code < (int64_t)KILN_COUNT(dtypes) && dtypes[code].name ? dtypes[code].name : "unknown";
 }
 
-/* ---- names --------------------------------------------------------------------------------------------------------------- */
+/* ---- names -------------------------------------------------------------------------------------- */
 
 kiln_status pt2_define(pt2 *p, scope *s, const char *name, ivalue v) {
   if (map_has(&s->values, name)) return KILN_FAIL(KILN_INVALID_FILE, "model.json: `%s` is defined twice", name);
@@ -80,7 +96,7 @@ static kiln_status find_named(const scope *s, const json_t *object, const char *
   return find(s, name, out);
 }
 
-/* ---- sizes and types ------------------------------------------------------------------------------------------------------- */
+/* ---- sizes and types ---------------------------------------------------------------------------- */
 
 /* schema.SymInt: {"as_int": 3} or {"as_expr": {"expr_str": "...", "hint": ...}}. */
 kiln_status pt2_size(pt2 *p, const json_t *sym_int, bool create, dim *out) {
@@ -89,7 +105,8 @@ kiln_status pt2_size(pt2 *p, const json_t *sym_int, bool create, dim *out) {
   KILN_TRY(pt2_union(sym_int, "size", &kind, &v));
   if (str_eq(kind, "as_int") && json_is_integer(v)) {
     *out = json_integer_value(v);
-    if (*out < 0 || !dim_is_const(*out) || *out > INT64_MAX / 4) return KILN_FAIL(KILN_INVALID_FILE, "model.json: a size of %lld", (long long)*out);
+    if (*out < 0 || !dim_is_const(*out) || *out > INT64_MAX / 4)
+      return KILN_FAIL(KILN_INVALID_FILE, "model.json: a size of %lld", (long long)*out);
     return KILN_OK;
   }
   if (!str_eq(kind, "as_expr")) return KILN_FAIL(KILN_INVALID_FILE, "model.json: a size of unknown kind `%.40s`", kind);
@@ -109,34 +126,45 @@ kiln_status pt2_size(pt2 *p, const json_t *sym_int, bool create, dim *out) {
 
 kiln_status pt2_tensor_type(pt2 *p, const json_t *meta, const char *name, bool create, tensor_type *out) {
   const json_t *dtype = json_object_get(meta, "dtype"), *sizes;
-  if (!json_is_integer(dtype)) return KILN_FAIL(KILN_INVALID_FILE, "model.json: tensor `%s`: `dtype` is missing or no integer", name);
+  if (!json_is_integer(dtype))
+    return KILN_FAIL(KILN_INVALID_FILE, "model.json: tensor `%s`: `dtype` is missing or no integer", name);
   KILN_TRY(pt2_array(meta, "sizes", name, &sizes));
   *out = (tensor_type){.dtype = pt2_dtype(json_integer_value(dtype))};
   if (out->dtype == KILN_DTYPE_COUNT)
-    return KILN_FAIL(KILN_UNSUPPORTED, "tensor `%s`: dtype %s is not supported", name, pt2_dtype_name(json_integer_value(dtype)));
+    return KILN_FAIL(KILN_UNSUPPORTED, "tensor `%s`: dtype %s is not supported", name,
+                     pt2_dtype_name(json_integer_value(dtype)));
   if (json_array_size(sizes) > KILN_MAX_RANK)
-    return KILN_FAIL(KILN_UNSUPPORTED, "tensor `%s`: %zu dimensions, Kiln has at most %d", name, json_array_size(sizes), KILN_MAX_RANK);
+    return KILN_FAIL(KILN_UNSUPPORTED, "tensor `%s`: %zu dimensions, Kiln has at most %d", name, json_array_size(sizes),
+                     KILN_MAX_RANK);
   out->rank = (int32_t)json_array_size(sizes);
   for (int32_t i = 0; i < out->rank; i++)
-    KILN_TRY_NOTE(pt2_size(p, json_array_get(sizes, (size_t)i), create, &out->dims[i]), "in dimension %d of tensor `%s`", i, name);
+    KILN_TRY_NOTE(pt2_size(p, json_array_get(sizes, (size_t)i), create, &out->dims[i]),
+                  "in dimension %d of tensor `%s`", i, name);
   return KILN_OK;
 }
 
 value *pt2_number_tensor(pt2 *p, const ivalue *v) {
   switch (v->kind) {
-    case IV_TENSOR: return lower_value(&p->b, v->u.t);
-    case IV_INT: return lower_size_tensor(&p->b, v->u.i);
-    case IV_BOOL: return v->u.i == BOOL_UNKNOWN ? NULL : graph_scalar_int(p->graph, KILN_BOOL, v->u.i != 0);
-    case IV_FLOAT: return graph_scalar(p->graph, KILN_F64, v->u.f);
-    default: return NULL;
+    case IV_TENSOR:
+      return lower_value(&p->b, v->u.t);
+    case IV_INT:
+      return lower_size_tensor(&p->b, v->u.i);
+    case IV_BOOL:
+      return v->u.i == BOOL_UNKNOWN ? NULL : graph_scalar_int(p->graph, KILN_BOOL, v->u.i != 0);
+    case IV_FLOAT:
+      return graph_scalar(p->graph, KILN_F64, v->u.f);
+    default:
+      return NULL;
   }
 }
 
-/* ---- the Argument union -------------------------------------------------------------------------------------------------------- */
+/* ---- the Argument union ------------------------------------------------------------------------- */
 
 typedef kiln_status (*convert_fn)(pt2 *p, scope *s, const json_t *v, ivalue *out);
 
-static kiln_status wrong(const char *expected) { return KILN_FAIL(KILN_INVALID_FILE, "model.json: argument: expected %s", expected); }
+static kiln_status wrong(const char *expected) {
+  return KILN_FAIL(KILN_INVALID_FILE, "model.json: argument: expected %s", expected);
+}
 
 static kiln_status to_none(pt2 *p, scope *s, const json_t *v, ivalue *out) {
   (void)p, (void)s, (void)v;
@@ -175,11 +203,16 @@ static kiln_status to_float(pt2 *p, scope *s, const json_t *v, ivalue *out) {
   (void)p, (void)s;
   const char *word = json_string_value(v);
   *out = (ivalue){.kind = IV_FLOAT};
-  if (json_is_number(v)) out->u.f = json_number_value(v);
-  else if (str_eq(word, "Infinity")) out->u.f = HUGE_VAL;
-  else if (str_eq(word, "-Infinity")) out->u.f = -HUGE_VAL;
-  else if (str_eq(word, "NaN")) out->u.f = (double)NAN;
-  else return wrong("a number, \"Infinity\", \"-Infinity\" or \"NaN\"");
+  if (json_is_number(v))
+    out->u.f = json_number_value(v);
+  else if (str_eq(word, "Infinity"))
+    out->u.f = HUGE_VAL;
+  else if (str_eq(word, "-Infinity"))
+    out->u.f = -HUGE_VAL;
+  else if (str_eq(word, "NaN"))
+    out->u.f = (double)NAN;
+  else
+    return wrong("a number, \"Infinity\", \"-Infinity\" or \"NaN\"");
   return KILN_OK;
 }
 static kiln_status to_string(pt2 *p, scope *s, const json_t *v, ivalue *out) {
@@ -213,7 +246,8 @@ static kiln_status to_symbol(pt2 *p, scope *s, const json_t *v, ivalue *out) {
   if (!str_eq(kind, "as_name") || !json_is_string(content)) return wrong("as_name, as_int, as_float or as_bool");
   KILN_TRY(find(s, json_string_value(content), out));
   if (out->kind != IV_BOOL || out->u.i != BOOL_UNKNOWN) return KILN_OK;
-  return KILN_FAIL(KILN_UNSUPPORTED, "`%s` compares sizes that the input's ranges leave open, and the model branches on it",
+  return KILN_FAIL(KILN_UNSUPPORTED,
+                   "`%s` compares sizes that the input's ranges leave open, and the model branches on it",
                    json_string_value(content));
 }
 static kiln_status to_optional_tensor(pt2 *p, scope *s, const json_t *v, ivalue *out) {
@@ -237,7 +271,9 @@ static kiln_status to_list(pt2 *p, scope *s, const json_t *v, convert_fn item, i
 }
 static kiln_status to_ints(pt2 *p, scope *s, const json_t *v, ivalue *out) { return to_list(p, s, v, to_int, out); }
 static kiln_status to_floats(pt2 *p, scope *s, const json_t *v, ivalue *out) { return to_list(p, s, v, to_float, out); }
-static kiln_status to_tensors(pt2 *p, scope *s, const json_t *v, ivalue *out) { return to_list(p, s, v, to_tensor, out); }
+static kiln_status to_tensors(pt2 *p, scope *s, const json_t *v, ivalue *out) {
+  return to_list(p, s, v, to_tensor, out);
+}
 
 static const struct {
   const char *kind;
@@ -280,8 +316,10 @@ kiln_status pt2_argument(pt2 *p, scope *s, const json_t *arg, ivalue *out) {
     if (!str_eq(kind, conversions[i].kind)) continue;
     return conversions[i].list ? to_list(p, s, v, conversions[i].convert, out) : conversions[i].convert(p, s, v, out);
   }
-  static const char *const foreign[] = {"as_graph", "as_custom_obj", "as_operator", "as_complex", "as_string_to_argument"};
+  static const char *const foreign[] = {"as_graph", "as_custom_obj", "as_operator", "as_complex",
+                                        "as_string_to_argument"};
   for (size_t i = 0; i < KILN_COUNT(foreign); i++)
-    if (str_eq(kind, foreign[i])) return KILN_FAIL(KILN_UNSUPPORTED, "arguments of kind `%s` are not supported here", kind);
+    if (str_eq(kind, foreign[i]))
+      return KILN_FAIL(KILN_UNSUPPORTED, "arguments of kind `%s` are not supported here", kind);
   return KILN_FAIL(KILN_INVALID_FILE, "model.json: argument of unknown kind `%.40s`", kind);
 }

@@ -1,6 +1,6 @@
-/* Parameters, buffers and constants of a .pt2 file. Entries are raw bytes of whole storages; a tensor is a view of one, given by
- * offset, sizes and strides. Contiguous ones are borrowed from the file's bytes, others copied. Names that describe the same
- * memory (tied weights) give the same handle. */
+/* Parameters, buffers and constants of a .pt2 file. Entries are raw bytes of whole storages; a tensor is a view of one,
+ * given by offset, sizes and strides. Contiguous ones are borrowed from the file's bytes, others copied. Names that
+ * describe the same memory (tied weights) give the same handle. */
 #include <string.h>
 
 #include "base/memory.h"
@@ -32,7 +32,8 @@ static kiln_status read_layout(pt2 *p, const json_t *meta, layout *l) {
   KILN_TRY(pt2_array(meta, "strides", l->name, &strides));
   if (json_array_size(strides) != (size_t)l->type.rank) return bad(l, "has not as many strides as sizes");
   const json_t *kind = json_object_get(meta, "layout");
-  if (kind && json_integer_value(kind) != 7) return KILN_FAIL(KILN_UNSUPPORTED, "weight `%s` is sparse; only strided tensors are supported", l->name);
+  if (kind && json_integer_value(kind) != 7)
+    return KILN_FAIL(KILN_UNSUPPORTED, "weight `%s` is sparse; only strided tensors are supported", l->name);
   KILN_TRY(constant_size(l, json_object_get(meta, "storage_offset"), &l->offset));
   l->numel = 1;
   l->reach = l->offset;
@@ -46,7 +47,8 @@ static kiln_status read_layout(pt2 *p, const json_t *meta, layout *l) {
     overflow |= __builtin_add_overflow(l->reach, span, &l->reach);
   }
   overflow |= __builtin_add_overflow(l->reach, 1, &l->reach);
-  if (overflow || l->numel > INT64_MAX / 16 || l->reach > INT64_MAX / 16) return bad(l, "its sizes and strides overflow");
+  if (overflow || l->numel > INT64_MAX / 16 || l->reach > INT64_MAX / 16)
+    return bad(l, "its sizes and strides overflow");
   if (l->numel == 0) l->reach = 0;
   return KILN_OK;
 }
@@ -86,13 +88,15 @@ static kiln_status make_value(pt2 *p, const layout *l, const char *path, value *
   KILN_TRY_NOTE(zip_read(e, &p->graph->arena, &data, &size), "reading weight `%s`", l->name);
   const char *bytes = data;
   if (!size_mul((size_t)l->reach, item, &needed) || needed > size)
-    return KILN_FAIL(KILN_INVALID_FILE, "weight `%s`: its sizes and strides reach over %zu bytes, but %.200s has %zu", l->name, needed, path, size);
+    return KILN_FAIL(KILN_INVALID_FILE, "weight `%s`: its sizes and strides reach over %zu bytes, but %.200s has %zu",
+                     l->name, needed, path, size);
   const char *start = bytes + (size_t)l->offset * item;
   if (is_contiguous(l) && ((uintptr_t)start % item) == 0) {
     *out = graph_constant(p->graph, &l->type, l->numel ? start : (const char *)"");
   } else {
     /* A stride of 0 lets few bytes stand for many: refuse what would blow up memory. */
-    if (l->numel > (int64_t)(size / item) * 1024 + (1 << 20)) return bad(l, "an expanded tensor that is far larger than its bytes");
+    if (l->numel > (int64_t)(size / item) * 1024 + (1 << 20))
+      return bad(l, "an expanded tensor that is far larger than its bytes");
     void *copy = mem_alloc_aligned((size_t)l->numel * item);
     if (!copy) return KILN_NO_MEMORY("weights");
     copy_strided(l, bytes, copy);
@@ -104,7 +108,8 @@ static kiln_status make_value(pt2 *p, const layout *l, const char *path, value *
 static char *cache_key(pt2 *p, const layout *l, const char *path) {
   text t = {0};
   text_printf(&t, "%s@%d:%lld", path, (int)l->type.dtype, (long long)l->offset);
-  for (int32_t i = 0; i < l->type.rank; i++) text_printf(&t, ":%lld*%lld", (long long)l->type.dims[i], (long long)l->strides[i]);
+  for (int32_t i = 0; i < l->type.rank; i++)
+    text_printf(&t, ":%lld*%lld", (long long)l->type.dims[i], (long long)l->strides[i]);
   char *key = t.failed ? NULL : arena_strdup(&p->arena, t.data);
   text_free(&t);
   return key;
@@ -114,13 +119,17 @@ kiln_status pt2_weight(pt2 *p, const char *name, bool from_constants, weight **o
   const char *kind = from_constants ? "constants" : "weights";
   const json_t *config, *meta;
   const char *file;
-  KILN_TRY(pt2_object(from_constants ? p->constants : p->weights, "config", from_constants ? "model_constants_config.json" : "model_weights_config.json", &config));
+  KILN_TRY(pt2_object(from_constants ? p->constants : p->weights, "config",
+                      from_constants ? "model_constants_config.json" : "model_weights_config.json", &config));
   const json_t *entry = json_object_get(config, name);
   if (!json_is_object(entry)) return KILN_FAIL(KILN_INVALID_FILE, "`%s` is missing from the archive's %s", name, kind);
   KILN_TRY(pt2_string(entry, "path_name", name, &file));
   if (json_is_true(json_object_get(entry, "use_pickle")))
-    return KILN_FAIL(KILN_UNSUPPORTED, "`%s` is stored as a pickled object (a tensor subclass, or a custom object); export the model with plain "
-                                       "tensors", name);
+    return KILN_FAIL(
+        KILN_UNSUPPORTED,
+        "`%s` is stored as a pickled object (a tensor subclass, or a custom object); export the model with plain "
+        "tensors",
+        name);
   KILN_TRY(pt2_object(entry, "tensor_meta", name, &meta));
   layout l = {.name = name};
   KILN_TRY(read_layout(p, meta, &l));

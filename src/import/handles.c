@@ -1,9 +1,10 @@
 /* Tensor handles: PyTorch's views and in-place writes over a graph that has neither.
  *
- * A handle is a base (it owns a value) or a view (its parent's value, seen through a chain of view nodes). A write to any of
- * them gives the base a new value and moves the base's version on; a view whose version is older replays its nodes on the base's
- * newest value when it is next read. Writing through a view runs the chain backwards: the written slice is scattered into the
- * value that it was sliced from, a reshape is undone by a reshape, and so on up to the base. */
+ * A handle is a base (it owns a value) or a view (its parent's value, seen through a chain of view nodes). A write to
+ * any of them gives the base a new value and moves the base's version on; a view whose version is older replays its
+ * nodes on the base's newest value when it is next read. Writing through a view runs the chain backwards: the written
+ * slice is scattered into the value that it was sliced from, a reshape is undone by a reshape, and so on up to the
+ * base. */
 #include "import/handles.h"
 
 #include <string.h>
@@ -78,7 +79,7 @@ static bool refresh(builder *b, itensor *t) {
 
 value *lower_value(builder *b, itensor *t) { return t && refresh(b, t) ? t->v : NULL; }
 
-/* ---- writing ---------------------------------------------------------------------------------------------------------- */
+/* ---- writing ------------------------------------------------------------------------------------ */
 
 static kiln_status failed(const graph *g, const char *what) {
   const kiln_status status = graph_check(g);
@@ -94,8 +95,9 @@ static kiln_status undo_expand(builder *b, const tensor_type *in, value *w, valu
     repeats = from != w->type.dims[i] && dim_compare_equal(g->dims, from, w->type.dims[i]) == 0;
   }
   if (repeats)
-    return KILN_FAIL(KILN_UNSUPPORTED, "unsupported operation: more than one element of the written-to tensor refers to a single memory "
-                                       "location (a write to an expanded tensor); clone() the tensor in the model before writing to it");
+    return KILN_FAIL(KILN_UNSUPPORTED,
+                     "unsupported operation: more than one element of the written-to tensor refers to a single memory "
+                     "location (a write to an expanded tensor); clone() the tensor in the model before writing to it");
   *out = lower_reshape(b, w, in->rank, in->dims);
   return KILN_OK;
 }
@@ -109,8 +111,9 @@ value *lower_diagonal_scatter(builder *b, value *x, value *src, int64_t offset, 
   value *index[2];
   for (int i = 0; i < 2; i++) {
     const int64_t start = i == 0 ? (offset < 0 ? -offset : 0) : (offset > 0 ? offset : 0);
-    index[i] = build(b, "arange", 0, NULL,
-                     ATTRS(A_FLOAT("start", (double)start), A_FLOAT("step", 1), A_INT("count", length), A_DTYPE("dtype", KILN_I64)));
+    index[i] = build(
+        b, "arange", 0, NULL,
+        ATTRS(A_FLOAT("start", (double)start), A_FLOAT("step", 1), A_INT("count", length), A_DTYPE("dtype", KILN_I64)));
   }
   if (axes[0] > axes[1]) {
     const int a = axes[0];
@@ -118,12 +121,14 @@ value *lower_diagonal_scatter(builder *b, value *x, value *src, int64_t offset, 
     value *v = index[0];
     index[0] = index[1], index[1] = v;
   }
-  /* The diagonal is src's last axis; advanced indexing puts it first, or at axes[0] when the two axes are neighbours. */
+  /* The diagonal is src's last axis; advanced indexing puts it first, or at axes[0] when the two axes are neighbours.
+   */
   const int place = axes[1] == axes[0] + 1 ? axes[0] : 0;
   dim order[KILN_MAX_RANK];
   for (int i = 0, next = 0; i < rank - 1; i++) order[i] = i == place ? rank - 2 : next++;
   const int64_t attr_axes[2] = {axes[0], axes[1]};
-  return build(b, "index_put", IN(x, lower_permute(b, src, rank - 1, order), index[0], index[1]), ATTRS(A_INTS("axes", attr_axes, 2)));
+  return build(b, "index_put", IN(x, lower_permute(b, src, rank - 1, order), index[0], index[1]),
+               ATTRS(A_INTS("axes", attr_axes, 2)));
 }
 
 /* `w` is what the output of view node `n` shall be: what must its input be then? */
@@ -139,8 +144,8 @@ static kiln_status undo(builder *b, const node *n, value *w, value **out) {
     *out = lower_permute(b, w, x->type.rank, inverse);
   } else if (str_eq(name, "slice")) {
     *out = build(b, "slice_scatter", IN(x, w),
-                 ATTRS(A_INT("axis", node_int(n, "axis")), A_INT("start", node_int(n, "start")), A_INT("end", node_int(n, "end")),
-                       A_INT("step", node_int(n, "step"))));
+                 ATTRS(A_INT("axis", node_int(n, "axis")), A_INT("start", node_int(n, "start")),
+                       A_INT("end", node_int(n, "end")), A_INT("step", node_int(n, "step"))));
   } else if (str_eq(name, "expand")) {
     return undo_expand(b, &x->type, w, out);
   } else if (str_eq(name, "diagonal")) {
@@ -174,7 +179,7 @@ kiln_status lower_write(builder *b, itensor *t, value *v) {
   return set_contents(b, t, v);
 }
 
-/* ---- small builders --------------------------------------------------------------------------------------------------- */
+/* ---- small builders ----------------------------------------------------------------------------- */
 
 static bool same_dims(graph *g, const tensor_type *t, int rank, const dim *dims) {
   if (t->rank != rank) return false;
@@ -223,10 +228,13 @@ value *lower_expand(builder *b, value *v, int rank, const dim *dims) {
   return build(b, "expand", IN(v), ATTRS(A_INTS("shape", dims, rank)));
 }
 
-value *lower_binary(builder *b, const char *op_name, value *x, value *y) { return build(b, op_name, IN(x, y), NO_ATTRS); }
+value *lower_binary(builder *b, const char *op_name, value *x, value *y) {
+  return build(b, op_name, IN(x, y), NO_ATTRS);
+}
 
-/* PyTorch weighs operands by how much they say about the wanted type: tensors with dimensions, then rank-0 tensors, then Python
- * numbers. A lighter operand decides only if its category (bool < integer < float) is higher. (at::native::result_type) */
+/* PyTorch weighs operands by how much they say about the wanted type: tensors with dimensions, then rank-0 tensors,
+ * then Python numbers. A lighter operand decides only if its category (bool < integer < float) is higher.
+ * (at::native::result_type) */
 static int category(kiln_dtype d) { return d == KILN_BOOL ? 0 : dtype_is_int(d) ? 1 : 2; }
 
 static kiln_dtype combine(int heavy, int light) {
@@ -247,7 +255,7 @@ void lower_promote(builder *b, value **x, bool x_is_scalar, value **y, bool y_is
     kinds[k] = kinds[k] < 0 ? (int)d : (int)dtype_promote((kiln_dtype)kinds[k], d);
   }
   const kiln_dtype light = kinds[1] < 0 && kinds[2] < 0 ? KILN_BOOL : combine(kinds[1], kinds[2]);
-  const kiln_dtype result = kinds[0] < 0 ? light : combine(kinds[0], light);
+  const kiln_dtype result = kinds[0] < 0 ? light : combine(kinds[0], (int)light);
   *x = lower_cast(b, *x, result);
   *y = lower_cast(b, *y, result);
 }

@@ -7,16 +7,16 @@
 enum { HANDLE_MAX_STEPS = 32 };
 
 struct itensor {
-  itensor *base;    /* itself if it owns its value */
-  itensor *parent;  /* views: what `steps` start from */
-  node **steps;     /* view nodes from the parent's value to `v` */
+  itensor *base;   /* itself if it owns its value */
+  itensor *parent; /* views: what `steps` start from */
+  node **steps;    /* view nodes from the parent's value to `v` */
   int32_t n_steps;
   uint32_t version; /* bases: how often written; views: the base's version that `v` was computed from */
   value *v;
 };
 
-/* A handle for `v` as a view of `parent`; a fresh base if more than view nodes lie between parent->v (which must be up to date)
- * and `v`. NULL when out of memory. */
+/* A handle for `v` as a view of `parent`; a fresh base if more than view nodes lie between parent->v (which must be up
+ * to date) and `v`. NULL when out of memory. */
 itensor *handle_view(importer *im, itensor *parent, value *v);
 
 /* x with its diagonal (as the operator of that name gives it) replaced by src. */

@@ -1,12 +1,12 @@
-/* Runs one call of a framework operator: checks the arguments against the schema, then lets the row's `map` text or `lower`
- * function build nodes, then applies in-place semantics. */
+/* Runs one call of a framework operator: checks the arguments against the schema, then lets the row's `map` text or
+ * `lower` function build nodes, then applies in-place semantics. */
 #include <stdio.h>
 #include <string.h>
 
 #include "import/aten.h"
 #include "import/handles.h"
 
-/* ---- arguments --------------------------------------------------------------------------------------------------------- */
+/* ---- arguments ---------------------------------------------------------------------------------- */
 
 static const ivalue none;
 
@@ -25,17 +25,23 @@ static void fail_graph(graph *g, kiln_status status) {
 const ivalue *call_arg(const lower_call *c, const char *name) {
   const int i = arg_index(c->schema, name, strlen(name));
   if (i >= 0) return &c->args[i];
-  fail_graph(c->b.graph, KILN_FAIL(KILN_INTERNAL, "%s: the lowering asks for `%s`, which its schema lacks", c->schema->name, name));
+  fail_graph(c->b.graph,
+             KILN_FAIL(KILN_INTERNAL, "%s: the lowering asks for `%s`, which its schema lacks", c->schema->name, name));
   return &none;
 }
 
 static value *ivalue_tensor(lower_call *c, const ivalue *v) {
   switch (v->kind) {
-    case IV_TENSOR: return lower_value(&c->b, v->u.t);
-    case IV_INT: return lower_size_tensor(&c->b, v->u.i);
-    case IV_BOOL: return graph_scalar_int(c->b.graph, KILN_BOOL, v->u.i != 0);
-    case IV_FLOAT: return graph_scalar(c->b.graph, KILN_F64, v->u.f);
-    default: return NULL;
+    case IV_TENSOR:
+      return lower_value(&c->b, v->u.t);
+    case IV_INT:
+      return lower_size_tensor(&c->b, v->u.i);
+    case IV_BOOL:
+      return graph_scalar_int(c->b.graph, KILN_BOOL, v->u.i != 0);
+    case IV_FLOAT:
+      return graph_scalar(c->b.graph, KILN_F64, v->u.f);
+    default:
+      return NULL;
   }
 }
 
@@ -53,7 +59,8 @@ double call_float(const lower_call *c, const char *name) {
   if (v->kind == IV_FLOAT) return v->u.f;
   if (v->kind != IV_INT && v->kind != IV_BOOL) return 0;
   if (dim_is_const(v->u.i)) return (double)v->u.i;
-  fail_graph(c->b.graph, KILN_FAIL(KILN_UNSUPPORTED, "%s: argument %s: a number that depends on the input's shape is not supported here",
+  fail_graph(c->b.graph, KILN_FAIL(KILN_UNSUPPORTED,
+                                   "%s: argument %s: a number that depends on the input's shape is not supported here",
                                    c->schema->name, name));
   return 0;
 }
@@ -82,7 +89,8 @@ kiln_status call_ints_expand(const lower_call *c, const char *name, int n, dim *
   dim given[16];
   const int count = n <= (int)KILN_COUNT(given) ? call_ints(c, name, given, KILN_COUNT(given)) : -1;
   if (count != 1 && count != n)
-    return LOWER_FAIL((lower_call *)(uintptr_t)c, "argument %s: expected 1 or %d values, got %d", name, n, call_list_count(c, name));
+    return LOWER_FAIL((lower_call *)(uintptr_t)c, "argument %s: expected 1 or %d values, got %d", name, n,
+                      call_list_count(c, name));
   for (int i = 0; i < n; i++) out[i] = given[count == 1 ? 0 : i];
   return KILN_OK;
 }
@@ -100,7 +108,7 @@ int call_list_count(const lower_call *c, const char *name) {
   return v->kind == IV_LIST ? v->count : v->kind == IV_NONE ? 0 : 1;
 }
 
-/* ---- results ----------------------------------------------------------------------------------------------------------- */
+/* ---- results ------------------------------------------------------------------------------------ */
 
 static ivalue tensor_result(lower_call *c, itensor *t) {
   ivalue r = {.kind = IV_TENSOR};
@@ -111,8 +119,11 @@ static ivalue tensor_result(lower_call *c, itensor *t) {
 }
 
 void call_return_ivalue(lower_call *c, int i, ivalue v) {
-  if (i >= 0 && i < c->n_results) c->results[i] = v;
-  else fail_graph(c->b.graph, KILN_FAIL(KILN_INTERNAL, "%s: the lowering sets result %d of %d", c->schema->name, i, c->n_results));
+  if (i >= 0 && i < c->n_results)
+    c->results[i] = v;
+  else
+    fail_graph(c->b.graph,
+               KILN_FAIL(KILN_INTERNAL, "%s: the lowering sets result %d of %d", c->schema->name, i, c->n_results));
 }
 
 void call_return(lower_call *c, int i, value *v) {
@@ -158,7 +169,7 @@ kiln_status lower_fail(lower_call *c, const char *file, int line, const char *fm
   return error_raise(KILN_UNSUPPORTED, file, line, "%s: %s", c->schema->name, reason);
 }
 
-/* ---- map --------------------------------------------------------------------------------------------------------------- */
+/* ---- map ---------------------------------------------------------------------------------------- */
 
 /* The pieces of "softmax(self; axis=dim)", one at a time. */
 typedef struct map_cursor {
@@ -193,8 +204,10 @@ static bool map_open(const char *form, map_cursor *out, const char **name, size_
 /* 1: an item, 0: the end, -1: syntax error. */
 static int map_next(map_cursor *m, map_item *out) {
   for (;; m->s++) {
-    if (*m->s == ';') m->attributes = true;
-    else if (*m->s != ',' && *m->s != ' ') break;
+    if (*m->s == ';')
+      m->attributes = true;
+    else if (*m->s != ',' && *m->s != ' ')
+      break;
   }
   if (*m->s == ')') return m->s[1] ? -1 : 0;
   out->left_length = map_take(&m->s, &out->left);
@@ -227,9 +240,12 @@ static bool attr_from_list(lower_call *c, const op_attr *a, const ivalue *v, int
   if (!ints) return false;
   for (int32_t i = 0; i < n; i++) {
     const ivalue *item = v->kind == IV_LIST ? &v->u.items[i] : v;
-    if (v->kind == IV_NONE) ints[i] = i;
-    else if (a->kind == ATTR_INTS) ints[i] = axes ? wrap_axis(item->u.i, rank) : item->u.i;
-    else floats[i] = item->kind == IV_FLOAT ? item->u.f : (double)item->u.i;
+    if (v->kind == IV_NONE)
+      ints[i] = i;
+    else if (a->kind == ATTR_INTS)
+      ints[i] = axes ? wrap_axis(item->u.i, rank) : item->u.i;
+    else
+      floats[i] = item->kind == IV_FLOAT ? item->u.f : (double)item->u.i;
   }
   *out = (attr){a->kind, n, {.ints = ints}};
   if (a->kind == ATTR_FLOATS) out->u.floats = floats;
@@ -245,15 +261,23 @@ static bool attr_from(lower_call *c, const op_attr *a, const ivalue *v, int rank
       if (v->kind != IV_INT && v->kind != IV_BOOL) return false;
       out->u.i = str_eq(a->name, "axis") ? wrap_axis(v->u.i, rank) : v->u.i;
       return true;
-    case ATTR_BOOL: out->u.i = integer && v->u.i != 0; return integer;
+    case ATTR_BOOL:
+      out->u.i = integer && v->u.i != 0;
+      return integer;
     case ATTR_FLOAT:
       out->u.f = v->kind == IV_FLOAT ? v->u.f : integer ? (double)v->u.i : 0;
       return v->kind == IV_FLOAT || (integer && dim_is_const(v->u.i));
-    case ATTR_STR: out->u.s = v->u.s; return v->kind == IV_STR;
-    case ATTR_DTYPE: out->u.i = v->u.i; return v->kind == IV_DTYPE && v->u.i >= 0;
+    case ATTR_STR:
+      out->u.s = v->u.s;
+      return v->kind == IV_STR;
+    case ATTR_DTYPE:
+      out->u.i = v->u.i;
+      return v->kind == IV_DTYPE && v->u.i >= 0;
     case ATTR_INTS:
-    case ATTR_FLOATS: return attr_from_list(c, a, v, rank, out);
-    default: return false;
+    case ATTR_FLOATS:
+      return attr_from_list(c, a, v, rank, out);
+    default:
+      return false;
   }
 }
 
@@ -273,7 +297,8 @@ static kiln_status map_operand(lower_call *c, const map_item *item, value **oper
     return KILN_OK;
   }
   for (int32_t k = 0; k < v->count; k++) { /* a list: the variadic operand, which is last */
-    if (*n == MAP_OPERANDS) return LOWER_FAIL(c, "more than %d tensors in argument %s", MAP_OPERANDS, c->schema->args[i].name);
+    if (*n == MAP_OPERANDS)
+      return LOWER_FAIL(c, "more than %d tensors in argument %s", MAP_OPERANDS, c->schema->args[i].name);
     operands[(*n)++] = ivalue_tensor(c, &v->u.items[k]);
   }
   return KILN_OK;
@@ -284,7 +309,8 @@ static kiln_status map_attr(lower_call *c, const map_item *item, int rank, named
   const int at = attr_index_n(o, item->left, item->left_length);
   const int i = arg_index(c->schema, item->right, item->right_length);
   if (at < 0 || i < 0 || *n == MAP_ATTRS)
-    return KILN_FAIL(KILN_INTERNAL, "%s: its map names no attribute or argument at \"%s\"", c->schema->name, item->left);
+    return KILN_FAIL(KILN_INTERNAL, "%s: its map names no attribute or argument at \"%s\"", c->schema->name,
+                     item->left);
   const op_attr *a = &op_schema_of(o)->attrs[at];
   const ivalue *v = &c->args[i];
   if (v->kind == IV_NONE && !str_eq(a->name, "axes")) { /* absent: the attribute's own default */
@@ -292,7 +318,8 @@ static kiln_status map_attr(lower_call *c, const map_item *item, int rank, named
     return KILN_OK;
   }
   attrs[*n].name = a->name;
-  if (!attr_from(c, a, v, rank, &attrs[*n].value)) return LOWER_FAIL(c, "argument %s: this kind of value is not supported", c->schema->args[i].name);
+  if (!attr_from(c, a, v, rank, &attrs[*n].value))
+    return LOWER_FAIL(c, "argument %s: this kind of value is not supported", c->schema->args[i].name);
   (*n)++;
   return KILN_OK;
 }
@@ -306,7 +333,8 @@ static kiln_status run_map(lower_call *c) {
   int n = 0, n_attrs = 0, more;
   map_item item;
   const char *first = NULL; /* argument of operand 0 */
-  if (!map_open(c->schema->row->map, &m, &name, &length)) return KILN_FAIL(KILN_INTERNAL, "%s: bad map", c->schema->name);
+  if (!map_open(c->schema->row->map, &m, &name, &length))
+    return KILN_FAIL(KILN_INTERNAL, "%s: bad map", c->schema->name);
   while ((more = map_next(&m, &item)) == 1) {
     if (m.attributes) {
       KILN_TRY(map_attr(c, &item, n > 0 && operands[0] ? operands[0]->type.rank : 0, attrs, &n_attrs));
@@ -327,8 +355,10 @@ static kiln_status run_map(lower_call *c) {
   if (!made) return graph_check(c->b.graph);
   const bool view = (o->flags & OP_VIEW) && first && !str_ends(c->schema->name, "_copy");
   for (int i = 0; i < made->n_outputs && i < c->n_results; i++) {
-    if (view) call_return_view(c, i, first, made->outputs[i]);
-    else call_return(c, i, made->outputs[i]);
+    if (view)
+      call_return_view(c, i, first, made->outputs[i]);
+    else
+      call_return(c, i, made->outputs[i]);
   }
   return KILN_OK;
 }
@@ -344,36 +374,46 @@ kiln_status lower_check_row(const aten_schema *s) {
   bool in_place;
   const aten_schema *first = aten_find_overload(s->name, s->overload);
   if (first != s && aten_resolve(s->name, s->overload, &in_place) != s)
-    return KILN_FAIL(KILN_INTERNAL, "operator table: %s.%s stands in two rows: %s and %s", s->name, s->overload, first ? first->op->name : "?",
-                     s->op->name);
+    return KILN_FAIL(KILN_INTERNAL, "operator table: %s.%s stands in two rows: %s and %s", s->name, s->overload,
+                     first ? first->op->name : "?", s->op->name);
   if (!s->row->map) return KILN_OK;
-  if (!map_open(s->row->map, &m, &name, &length)) bad = "is not of the form op(operands; attributes)";
-  else if (strlen(s->op->name) != length || memcmp(s->op->name, name, length) != 0) bad = "names another operator";
-  else if (s->n_returns > schema->n_out) bad = "has fewer results than the schema";
+  if (!map_open(s->row->map, &m, &name, &length))
+    bad = "is not of the form op(operands; attributes)";
+  else if (strlen(s->op->name) != length || memcmp(s->op->name, name, length) != 0)
+    bad = "names another operator";
+  else if (s->n_returns > schema->n_out)
+    bad = "has fewer results than the schema";
   while (!bad && (more = map_next(&m, &item)) != 0) {
     if (more < 0) {
       bad = "has a syntax error";
     } else if (m.attributes) {
-      if (attr_index_n(s->op, item.left, item.left_length) < 0) bad = "names an attribute that the operator lacks";
-      else if (arg_index(s, item.right, item.right_length) < 0) bad = "names an argument that the schema lacks";
+      if (attr_index_n(s->op, item.left, item.left_length) < 0)
+        bad = "names an attribute that the operator lacks";
+      else if (arg_index(s, item.right, item.right_length) < 0)
+        bad = "names an argument that the schema lacks";
     } else {
       const bool variadic = schema->n_in > 0 && schema->in[schema->n_in - 1].variadic;
-      if (n >= schema->n_in && !variadic) bad = "has more operands than the operator";
-      else if (item.left_length == 1 && item.left[0] == '-') bad = schema->in[n].optional ? NULL : "leaves a required operand out";
-      else if (arg_index(s, item.left, item.left_length) < 0) bad = "names an argument that the schema lacks";
+      if (n >= schema->n_in && !variadic)
+        bad = "has more operands than the operator";
+      else if (item.left_length == 1 && item.left[0] == '-')
+        bad = schema->in[n].optional ? NULL : "leaves a required operand out";
+      else if (arg_index(s, item.left, item.left_length) < 0)
+        bad = "names an argument that the schema lacks";
       n++;
     }
   }
   for (int i = n; !bad && i < schema->n_in; i++)
     if (!schema->in[i].optional) bad = "lacks a required operand";
   if (!bad) return KILN_OK;
-  return KILN_FAIL(KILN_INTERNAL, "operator table: %s.%s of row %s: map \"%s\" %s", s->name, s->overload, s->op->name, s->row->map, bad);
+  return KILN_FAIL(KILN_INTERNAL, "operator table: %s.%s of row %s: map \"%s\" %s", s->name, s->overload, s->op->name,
+                   s->row->map, bad);
 }
 
-/* ---- run --------------------------------------------------------------------------------------------------------------- */
+/* ---- run ---------------------------------------------------------------------------------------- */
 
 static const char *kind_name(const ivalue *v) {
-  static const char *const names[] = {"None", "a tensor", "an int", "a float", "a bool", "a string", "a list", "a dtype", "a device", "a layout"};
+  static const char *const names[] = {"None",     "a tensor", "an int",  "a float",  "a bool",
+                                      "a string", "a list",   "a dtype", "a device", "a layout"};
   return names[v->kind];
 }
 
@@ -381,9 +421,11 @@ static kiln_status check_args(lower_call *c) {
   for (int32_t i = 0; i < c->schema->n_args; i++) {
     const aten_arg *a = &c->schema->args[i];
     if (!aten_type_accepts(a->type, &c->args[i]))
-      return KILN_FAIL(KILN_INVALID_FILE, "%s: argument %s: expected %s, got %s", c->schema->name, a->name, a->type, kind_name(&c->args[i]));
+      return KILN_FAIL(KILN_INVALID_FILE, "%s: argument %s: expected %s, got %s", c->schema->name, a->name, a->type,
+                       kind_name(&c->args[i]));
     if (a->written && i > 0)
-      return KILN_FAIL(KILN_UNSUPPORTED, "%s.%s: variants that write to `%s` are not supported", c->schema->name, c->schema->overload, a->name);
+      return KILN_FAIL(KILN_UNSUPPORTED, "%s.%s: variants that write to `%s` are not supported", c->schema->name,
+                       c->schema->overload, a->name);
   }
   return KILN_OK;
 }
@@ -392,7 +434,8 @@ static kiln_status check_args(lower_call *c) {
 static kiln_status finish_in_place(lower_call *c) {
   ivalue *self = &c->args[0];
   if (c->n_results == 0) return KILN_OK;
-  if (self->kind != IV_TENSOR) return KILN_FAIL(KILN_INVALID_FILE, "%s_: its first argument is not a tensor", c->schema->name);
+  if (self->kind != IV_TENSOR)
+    return KILN_FAIL(KILN_INVALID_FILE, "%s_: its first argument is not a tensor", c->schema->name);
   if (c->results[0].kind == IV_TENSOR) {
     value *v = lower_value(&c->b, c->results[0].u.t);
     if (v) KILN_TRY(lower_write(&c->b, self->u.t, v));

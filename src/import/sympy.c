@@ -1,5 +1,6 @@
-/* sympy's srepr texts to dims: a recursive descent over calls, Name(argument, ...). Fractions appear only inside products that
- * are whole ("Mul(Rational(1, 2), s)" of an even s), so every value is a dim over a positive integer denominator. */
+/* sympy's srepr texts to dims: a recursive descent over calls, Name(argument, ...). Fractions appear only inside
+ * products that are whole ("Mul(Rational(1, 2), s)" of an even s), so every value is a dim over a positive integer
+ * denominator. */
 #include "import/sympy.h"
 
 #include <stdlib.h>
@@ -34,7 +35,9 @@ static bool take(reader *r, char c) {
   return true;
 }
 
-kiln_status dim_failure(void) { return str_starts(error_text(), "out of memory") ? KILN_OUT_OF_MEMORY : KILN_INVALID_FILE; }
+kiln_status dim_failure(void) {
+  return str_starts(error_text(), "out of memory") ? KILN_OUT_OF_MEMORY : KILN_INVALID_FILE;
+}
 
 static kiln_status checked(reader *r, dim above, int64_t below, fraction *out) {
   if (above == DIM_ERROR) return error_note(dim_failure(), __FILE__, __LINE__, "in symbolic size \"%.200s\"", r->whole);
@@ -48,7 +51,8 @@ static kiln_status read_int(reader *r, int64_t *out) {
   if (quoted) r->s++;
   char *end;
   const long long v = strtoll(r->s, &end, 10);
-  if (end == r->s || v > INT64_MAX / 4 || v < -(INT64_MAX / 4)) return fail(r, "expected an integer of less than 62 bits");
+  if (end == r->s || v > INT64_MAX / 4 || v < -(INT64_MAX / 4))
+    return fail(r, "expected an integer of less than 62 bits");
   r->s = end;
   if (quoted && !take(r, '\'')) return fail(r, "unclosed quote");
   *out = v;
@@ -72,7 +76,8 @@ static kiln_status read_symbol(reader *r, fraction *out) {
   dim d = dim_find_symbol(r->t, name);
   if (d == DIM_ERROR) {
     if (!r->create)
-      return KILN_FAIL(KILN_UNSUPPORTED, "symbolic size \"%.200s\": symbol %s depends on the values of a tensor", r->whole, name);
+      return KILN_FAIL(KILN_UNSUPPORTED, "symbolic size \"%.200s\": symbol %s depends on the values of a tensor",
+                       r->whole, name);
     d = dim_symbol(r->t, name, positive ? 1 : 0, DIM_UNBOUNDED);
   }
   return checked(r, d, 1, out);
@@ -102,26 +107,49 @@ static kiln_status divide(reader *r, fraction a, fraction b, fraction *out) {
 }
 
 static kiln_status power(reader *r, fraction a, fraction b, fraction *out) {
-  if (!dim_is_const(b.above) || b.below != 1 || b.above < 0 || b.above > 16) return fail(r, "power that is no small constant");
+  if (!dim_is_const(b.above) || b.below != 1 || b.above < 0 || b.above > 16)
+    return fail(r, "power that is no small constant");
   *out = (fraction){1, 1};
   for (int64_t i = 0; i < b.above; i++) KILN_TRY(multiply(r, *out, a, out));
   return KILN_OK;
 }
 
-typedef enum function { F_ADD, F_MUL, F_MAX, F_MIN, F_FLOORDIV, F_MOD, F_TRUEDIV, F_POW, F_MODULAR, F_CEIL, F_FLOOR, F_SAME } function;
+typedef enum function {
+  F_ADD,
+  F_MUL,
+  F_MAX,
+  F_MIN,
+  F_FLOORDIV,
+  F_MOD,
+  F_TRUEDIV,
+  F_POW,
+  F_MODULAR,
+  F_CEIL,
+  F_FLOOR,
+  F_SAME
+} function;
 
 static kiln_status apply(reader *r, function f, fraction a, fraction b, fraction *out) {
   switch (f) {
-    case F_ADD: return add(r, a, b, out);
-    case F_MUL: return multiply(r, a, b, out);
-    case F_MAX: return checked(r, dim_max(r->t, whole(r, a), whole(r, b)), 1, out);
-    case F_MIN: return checked(r, dim_min(r->t, whole(r, a), whole(r, b)), 1, out);
-    case F_FLOORDIV: return checked(r, dim_floordiv(r->t, whole(r, a), whole(r, b)), 1, out);
+    case F_ADD:
+      return add(r, a, b, out);
+    case F_MUL:
+      return multiply(r, a, b, out);
+    case F_MAX:
+      return checked(r, dim_max(r->t, whole(r, a), whole(r, b)), 1, out);
+    case F_MIN:
+      return checked(r, dim_min(r->t, whole(r, a), whole(r, b)), 1, out);
+    case F_FLOORDIV:
+      return checked(r, dim_floordiv(r->t, whole(r, a), whole(r, b)), 1, out);
     case F_MODULAR: /* (a // b) % c: the third argument arrives as another b */
-    case F_MOD: return checked(r, dim_mod(r->t, whole(r, a), whole(r, b)), 1, out);
-    case F_TRUEDIV: return divide(r, a, b, out);
-    case F_POW: return power(r, a, b, out);
-    default: return fail(r, "too many arguments");
+    case F_MOD:
+      return checked(r, dim_mod(r->t, whole(r, a), whole(r, b)), 1, out);
+    case F_TRUEDIV:
+      return divide(r, a, b, out);
+    case F_POW:
+      return power(r, a, b, out);
+    default:
+      return fail(r, "too many arguments");
   }
 }
 
@@ -132,8 +160,10 @@ static kiln_status read_arguments(reader *r, function f, fraction *out) {
   for (; !take(r, ')'); n++) {
     fraction a;
     KILN_TRY(read_expression(r, &a));
-    if (n == 0) *out = a;
-    else KILN_TRY(apply(r, f == F_MODULAR && n == 1 ? F_FLOORDIV : f, *out, a, out));
+    if (n == 0)
+      *out = a;
+    else
+      KILN_TRY(apply(r, f == F_MODULAR && n == 1 ? F_FLOORDIV : f, *out, a, out));
     skip(r);
     if (!take(r, ',') && *r->s != ')') return fail(r, "expected , or )");
   }
@@ -151,11 +181,25 @@ static kiln_status read_call(reader *r, fraction *out) {
     const char *name;
     function f;
   } functions[] = {
-      {"Add", F_ADD},           {"Mul", F_MUL},        {"Max", F_MAX},          {"Min", F_MIN},
-      {"FloorDiv", F_FLOORDIV}, {"Mod", F_MOD},        {"PythonMod", F_MOD},    {"CleanDiv", F_FLOORDIV},
-      {"IntTrueDiv", F_TRUEDIV}, {"FloatTrueDiv", F_TRUEDIV}, {"Pow", F_POW},   {"PowByNatural", F_POW},
-      {"ModularIndexing", F_MODULAR}, {"CeilToInt", F_CEIL}, {"ceiling", F_CEIL},
-      {"FloorToInt", F_FLOOR},  {"floor", F_FLOOR},    {"TruncToInt", F_FLOOR}, {"ToFloat", F_SAME},
+      {"Add", F_ADD},
+      {"Mul", F_MUL},
+      {"Max", F_MAX},
+      {"Min", F_MIN},
+      {"FloorDiv", F_FLOORDIV},
+      {"Mod", F_MOD},
+      {"PythonMod", F_MOD},
+      {"CleanDiv", F_FLOORDIV},
+      {"IntTrueDiv", F_TRUEDIV},
+      {"FloatTrueDiv", F_TRUEDIV},
+      {"Pow", F_POW},
+      {"PowByNatural", F_POW},
+      {"ModularIndexing", F_MODULAR},
+      {"CeilToInt", F_CEIL},
+      {"ceiling", F_CEIL},
+      {"FloorToInt", F_FLOOR},
+      {"floor", F_FLOOR},
+      {"TruncToInt", F_FLOOR},
+      {"ToFloat", F_SAME},
       {"Identity", F_SAME},
   };
   char name[MAX_NAME];

@@ -13,13 +13,19 @@ static kiln_status need(lower_call *c, const char *name, value **out) {
   return *out ? KILN_OK : LOWER_FAIL(c, "argument %s: expected a tensor", name);
 }
 
-static value *unary(lower_call *c, const char *op_name, value *x) { return x ? build(&c->b, op_name, IN(x), NO_ATTRS) : NULL; }
-static value *binary(lower_call *c, const char *op_name, value *x, value *y) { return lower_binary(&c->b, op_name, x, y); }
+static value *unary(lower_call *c, const char *op_name, value *x) {
+  return x ? build(&c->b, op_name, IN(x), NO_ATTRS) : NULL;
+}
+static value *binary(lower_call *c, const char *op_name, value *x, value *y) {
+  return lower_binary(&c->b, op_name, x, y);
+}
 /* x op number, the number in x's dtype. */
 static value *with_number(lower_call *c, const char *op_name, value *x, double number) {
   return x ? binary(c, op_name, x, lowering_scalar_like(&c->b, x, number)) : NULL;
 }
-static value *pick(lower_call *c, value *condition, value *x, value *y) { return build(&c->b, "where", IN(condition, x, y), NO_ATTRS); }
+static value *pick(lower_call *c, value *condition, value *x, value *y) {
+  return build(&c->b, "where", IN(condition, x, y), NO_ATTRS);
+}
 
 static value *reduce(lower_call *c, const char *op_name, value *x, int axis) { /* axis -1: all of them */
   int64_t axes[KILN_MAX_RANK] = {axis};
@@ -34,7 +40,7 @@ static value *operand(lower_call *c, const char *op_name, value *x, value *y) { 
   return binary(c, op_name, x, y);
 }
 
-/* ---- diagonals ----------------------------------------------------------------------------------------------------------- */
+/* ---- diagonals ---------------------------------------------------------------------------------- */
 
 kiln_status lower_diagonal_scatter_call(lower_call *c) {
   value *x, *src;
@@ -43,8 +49,11 @@ kiln_status lower_diagonal_scatter_call(lower_call *c) {
   KILN_TRY(need(c, "src", &src));
   KILN_TRY(lowering_wrap_axis(c, "dim1", call_int(c, "dim1"), x->type.rank, &axis1));
   KILN_TRY(lowering_wrap_axis(c, "dim2", call_int(c, "dim2"), x->type.rank, &axis2));
-  if (axis1 == axis2 || src->type.rank != x->type.rank - 1) return LOWER_FAIL(c, "expected two axes, and a source with one dimension less");
-  call_return(c, 0, lower_diagonal_scatter(&c->b, x, lower_cast(&c->b, src, x->type.dtype), call_int(c, "offset"), axis1, axis2));
+  if (axis1 == axis2 || src->type.rank != x->type.rank - 1)
+    return LOWER_FAIL(c, "expected two axes, and a source with one dimension less");
+  call_return(
+      c, 0,
+      lower_diagonal_scatter(&c->b, x, lower_cast(&c->b, src, x->type.dtype), call_int(c, "offset"), axis1, axis2));
   return KILN_OK;
 }
 
@@ -69,7 +78,8 @@ kiln_status lower_diag_embed(lower_call *c) {
   KILN_TRY(lowering_wrap_axis(c, "dim2", call_int(c, "dim2"), x->type.rank + 1, &axis2));
   if (axis1 == axis2) return LOWER_FAIL(c, "dim1 and dim2 are the same axis");
   const bool swapped = axis1 > axis2; /* a negative offset below is a positive one above */
-  return embed(c, x, swapped ? -call_int(c, "offset") : call_int(c, "offset"), swapped ? axis2 : axis1, swapped ? axis1 : axis2);
+  return embed(c, x, swapped ? -call_int(c, "offset") : call_int(c, "offset"), swapped ? axis2 : axis1,
+               swapped ? axis1 : axis2);
 }
 
 kiln_status lower_diag(lower_call *c) {
@@ -78,7 +88,8 @@ kiln_status lower_diag(lower_call *c) {
   const int64_t offset = call_int(c, "diagonal");
   if (x->type.rank == 1) return embed(c, x, offset, 0, 1);
   if (x->type.rank != 2) return LOWER_FAIL(c, "expected a vector or a matrix");
-  call_return(c, 0, build(&c->b, "diagonal", IN(x), ATTRS(A_INT("offset", offset), A_INT("axis1", 0), A_INT("axis2", 1))));
+  call_return(c, 0,
+              build(&c->b, "diagonal", IN(x), ATTRS(A_INT("offset", offset), A_INT("axis1", 0), A_INT("axis2", 1))));
   return KILN_OK;
 }
 
@@ -101,11 +112,13 @@ kiln_status lower_as_strided_scatter(lower_call *c) {
   KILN_TRY(need(c, "src", &src));
   const int rank = call_ints(c, "size", sizes, KILN_MAX_RANK);
   const dim offset = call_int(c, "storage_offset"), flat = type_numel(c->b.graph, &x->type);
-  if (rank < 0 || call_ints(c, "stride", strides, KILN_MAX_RANK) != rank) return LOWER_FAIL(c, "expected as many strides as sizes");
+  if (rank < 0 || call_ints(c, "stride", strides, KILN_MAX_RANK) != rank)
+    return LOWER_FAIL(c, "expected as many strides as sizes");
   dim count = 1, last = offset;
   bool fits = dim_is_const(flat) && dim_is_const(offset) && offset >= 0;
   for (int i = 0; i < rank; i++) {
-    fits = fits && dim_is_const(sizes[i]) && dim_is_const(strides[i]) && sizes[i] > 0 && sizes[i] <= 1 << 24 && strides[i] >= 0 && strides[i] <= 1 << 24;
+    fits = fits && dim_is_const(sizes[i]) && dim_is_const(strides[i]) && sizes[i] > 0 && sizes[i] <= 1 << 24 &&
+           strides[i] >= 0 && strides[i] <= 1 << 24;
     if (!fits || count > 1 << 24) return LOWER_FAIL(c, "only static sizes and strides are supported");
     count *= sizes[i];
     last += (sizes[i] - 1) * strides[i];
@@ -121,12 +134,13 @@ kiln_status lower_as_strided_scatter(lower_call *c) {
   value *index = graph_constant_take(c->b.graph, &type, at);
   const int64_t axis = 0;
   value *line = lower_reshape(&c->b, lower_cast(&c->b, src, x->type.dtype), 1, &count);
-  value *put = build(&c->b, "index_put", IN(lower_reshape(&c->b, x, 1, &flat), line, index), ATTRS(A_INTS("axes", &axis, 1)));
+  value *put =
+      build(&c->b, "index_put", IN(lower_reshape(&c->b, x, 1, &flat), line, index), ATTRS(A_INTS("axes", &axis, 1)));
   call_return(c, 0, lower_reshape(&c->b, put, x->type.rank, x->type.dims));
   return KILN_OK;
 }
 
-/* ---- losses --------------------------------------------------------------------------------------------------------------- */
+/* ---- losses ------------------------------------------------------------------------------------- */
 
 enum { REDUCE_NONE, REDUCE_MEAN, REDUCE_SUM };
 
@@ -146,7 +160,9 @@ static value *rounded(lower_call *c, value *d, double width, bool huber) {
 
 static value *clamped_log(lower_call *c, value *x) { return with_number(c, "maximum", unary(c, "log", x), -100); }
 
-static value *one_minus(lower_call *c, value *x) { return x ? binary(c, "sub", lowering_scalar_like(&c->b, x, 1), x) : NULL; }
+static value *one_minus(lower_call *c, value *x) {
+  return x ? binary(c, "sub", lowering_scalar_like(&c->b, x, 1), x) : NULL;
+}
 
 /* -(w y log sigmoid(x) + (1 - y) log(1 - sigmoid(x))), by softplus so that nothing overflows. */
 static value *logistic(lower_call *c, value *x, value *y) {
@@ -171,11 +187,14 @@ static value *elementwise_loss(lower_call *c, const char *name, value *x, value 
     return d ? binary(c, "mul", d, d) : NULL;
   }
   if (str_eq(name, "aten::l1_loss")) return unary(c, "abs", binary(c, "sub", x, y));
-  if (str_eq(name, "aten::smooth_l1_loss")) return rounded(c, unary(c, "abs", binary(c, "sub", x, y)), call_float(c, "beta"), false);
-  if (str_eq(name, "aten::huber_loss")) return rounded(c, unary(c, "abs", binary(c, "sub", x, y)), call_float(c, "delta"), true);
+  if (str_eq(name, "aten::smooth_l1_loss"))
+    return rounded(c, unary(c, "abs", binary(c, "sub", x, y)), call_float(c, "beta"), false);
+  if (str_eq(name, "aten::huber_loss"))
+    return rounded(c, unary(c, "abs", binary(c, "sub", x, y)), call_float(c, "delta"), true);
   if (str_eq(name, "aten::kl_div")) return divergence(c, x, y);
   if (str_eq(name, "aten::binary_cross_entropy_with_logits")) return logistic(c, x, y);
-  value *yes = binary(c, "mul", y, clamped_log(c, x)), *no = binary(c, "mul", one_minus(c, y), clamped_log(c, one_minus(c, x)));
+  value *yes = binary(c, "mul", y, clamped_log(c, x)),
+        *no = binary(c, "mul", one_minus(c, y), clamped_log(c, one_minus(c, x)));
   return unary(c, "neg", binary(c, "add", yes, no));
 }
 
@@ -185,12 +204,14 @@ kiln_status lower_elementwise_loss(lower_call *c) {
   KILN_TRY(need(c, "target", &y));
   lower_promote(&c->b, &x, false, &y, false);
   value *loss = elementwise_loss(c, c->schema->name, x, y);
-  if (str_starts(c->schema->name, "aten::binary") && !call_is_none(c, "weight")) loss = operand(c, "mul", loss, call_tensor(c, "weight"));
+  if (str_starts(c->schema->name, "aten::binary") && !call_is_none(c, "weight"))
+    loss = operand(c, "mul", loss, call_tensor(c, "weight"));
   call_return(c, 0, reduced(c, loss));
   return KILN_OK;
 }
 
-/* -w[t] logp[..., t, ...] with classes at axis 1 (or 0 of a vector); ignored targets count for nothing, also in the mean. */
+/* -w[t] logp[..., t, ...] with classes at axis 1 (or 0 of a vector); ignored targets count for nothing, also in the
+ * mean. */
 static kiln_status negative_log_likelihood(lower_call *c, value *logp, value *target) {
   builder *b = &c->b;
   const int axis = logp->type.rank == 1 ? 0 : 1;
@@ -202,12 +223,15 @@ static kiln_status negative_log_likelihood(lower_call *c, value *logp, value *ta
   value *weights = lower_cast(b, keep, logp->type.dtype);
   if (!call_is_none(c, "weight")) {
     const dim flat = type_numel(b->graph, &safe->type);
-    value *w = build(b, "index_select", IN(call_tensor(c, "weight"), lower_reshape(b, safe, 1, &flat)), ATTRS(A_INT("axis", 0)));
+    value *w = build(b, "index_select", IN(call_tensor(c, "weight"), lower_reshape(b, safe, 1, &flat)),
+                     ATTRS(A_INT("axis", 0)));
     weights = binary(c, "mul", weights, lower_reshape(b, w, safe->type.rank, safe->type.dims));
   }
   value *loss = unary(c, "neg", binary(c, "mul", taken ? lowering_squeeze(b, taken, axis) : NULL, weights));
-  if (call_int(c, "reduction") == REDUCE_MEAN) loss = binary(c, "div", reduce(c, "sum", loss, -1), reduce(c, "sum", weights, -1));
-  else loss = reduced(c, loss);
+  if (call_int(c, "reduction") == REDUCE_MEAN)
+    loss = binary(c, "div", reduce(c, "sum", loss, -1), reduce(c, "sum", weights, -1));
+  else
+    loss = reduced(c, loss);
   call_return(c, 0, loss);
   return KILN_OK;
 }
@@ -216,7 +240,8 @@ kiln_status lower_nll_loss(lower_call *c) {
   value *x, *y;
   KILN_TRY(need(c, "self", &x));
   KILN_TRY(need(c, "target", &y));
-  if (x->type.rank == 0 || y->type.rank != x->type.rank - 1) return LOWER_FAIL(c, "expected a target with one dimension less than the input");
+  if (x->type.rank == 0 || y->type.rank != x->type.rank - 1)
+    return LOWER_FAIL(c, "expected a target with one dimension less than the input");
   return negative_log_likelihood(c, x, y);
 }
 
@@ -232,11 +257,14 @@ kiln_status lower_cross_entropy_loss(lower_call *c) {
   if (!call_is_none(c, "weight")) return LOWER_FAIL(c, "class probabilities with weights are not supported");
   value *loss = unary(c, "neg", reduce(c, "sum", operand(c, "mul", logp, y), axis));
   const dim reduction = call_int(c, "reduction"); /* the mean is over samples */
-  call_return(c, 0, reduction == REDUCE_NONE || !loss || loss->type.rank == 0 ? loss : reduce(c, reduction == REDUCE_SUM ? "sum" : "mean", loss, -1));
+  call_return(c, 0,
+              reduction == REDUCE_NONE || !loss || loss->type.rank == 0
+                  ? loss
+                  : reduce(c, reduction == REDUCE_SUM ? "sum" : "mean", loss, -1));
   return KILN_OK;
 }
 
-/* ---- searching -------------------------------------------------------------------------------------------------------------- */
+/* ---- searching ---------------------------------------------------------------------------------- */
 
 /* How many boundaries lie before each value: counted, which suits the few boundaries that models have. */
 kiln_status lower_search(lower_call *c) {
@@ -297,7 +325,7 @@ kiln_status lower_median(lower_call *c) {
   return KILN_OK;
 }
 
-/* ---- products ---------------------------------------------------------------------------------------------------------------- */
+/* ---- products ----------------------------------------------------------------------------------- */
 
 kiln_status lower_kron(lower_call *c) {
   value *v[2];
@@ -327,7 +355,10 @@ kiln_status lower_dist(lower_call *c) {
   KILN_TRY(need(c, "other", &y));
   value *d = operand(c, "sub", x, y);
   for (int i = 0; i < KILN_MAX_RANK; i++) axes[i] = i;
-  call_return(c, 0, d ? build(&c->b, "norm", IN(d), ATTRS(A_FLOAT("p", call_float(c, "p")), A_INTS("axes", axes, d->type.rank))) : NULL);
+  call_return(
+      c, 0,
+      d ? build(&c->b, "norm", IN(d), ATTRS(A_FLOAT("p", call_float(c, "p")), A_INTS("axes", axes, d->type.rank)))
+        : NULL);
   return KILN_OK;
 }
 
@@ -354,7 +385,9 @@ kiln_status lower_cross(lower_call *c) {
     turned[0][k] = build(&c->b, "roll", IN(x), ATTRS(A_INTS("shifts", &shift, 1), A_INTS("axes", &axes, 1)));
     turned[1][k] = build(&c->b, "roll", IN(y), ATTRS(A_INTS("shifts", &shift, 1), A_INTS("axes", &axes, 1)));
   }
-  call_return(c, 0, binary(c, "sub", binary(c, "mul", turned[0][0], turned[1][1]), binary(c, "mul", turned[0][1], turned[1][0])));
+  call_return(
+      c, 0,
+      binary(c, "sub", binary(c, "mul", turned[0][0], turned[1][1]), binary(c, "mul", turned[0][1], turned[1][0])));
   return KILN_OK;
 }
 
@@ -386,7 +419,7 @@ kiln_status lower_weight_norm(lower_call *c) {
   return KILN_OK;
 }
 
-/* ---- windows ------------------------------------------------------------------------------------------------------------------- */
+/* ---- windows ------------------------------------------------------------------------------------ */
 
 kiln_status lower_window(lower_call *c) {
   const double pi = 3.14159265358979323846;

@@ -1,4 +1,5 @@
-/* Lowerings that cut across families: dtype conversions, copies, and calls that say something about a tensor but compute nothing. */
+/* Lowerings that cut across families: dtype conversions, copies, and calls that say something about a tensor but
+ * compute nothing. */
 #include "import/torch_misc.h"
 
 #include "import/lower.h"
@@ -17,8 +18,10 @@ static bool has_arg(const lower_call *c, const char *name) {
 
 /* .to() gives the tensor itself if nothing changes, unless a copy is asked for. */
 static kiln_status convert(lower_call *c, value *x, kiln_dtype dtype, bool copy) {
-  if (dtype == x->type.dtype && !copy) call_return_view(c, 0, c->schema->args[0].name, x);
-  else call_return(c, 0, lower_cast(&c->b, x, dtype));
+  if (dtype == x->type.dtype && !copy)
+    call_return_view(c, 0, c->schema->args[0].name, x);
+  else
+    call_return(c, 0, lower_cast(&c->b, x, dtype));
   return KILN_OK;
 }
 
@@ -27,7 +30,8 @@ static kiln_status lower_to(lower_call *c) {
   KILN_TRY(tensor_arg(c, c->schema->args[0].name, &x));
   const ivalue *dtype = call_arg(c, "dtype");
   if (dtype->kind == IV_DTYPE && dtype->u.i < 0)
-    return LOWER_FAIL(c, "argument dtype: Kiln has no complex, quantized, 8-bit float, or unsigned types other than uint8");
+    return LOWER_FAIL(
+        c, "argument dtype: Kiln has no complex, quantized, 8-bit float, or unsigned types other than uint8");
   const bool copy = !has_arg(c, "copy") || call_bool(c, "copy");
   return convert(c, x, dtype->kind == IV_DTYPE ? (kiln_dtype)dtype->u.i : x->type.dtype, copy);
 }
@@ -59,7 +63,8 @@ static kiln_status lower_itself(lower_call *c) {
 static kiln_status lower_view_dtype(lower_call *c) {
   value *x;
   KILN_TRY(tensor_arg(c, "self", &x));
-  if (call_int(c, "dtype") != (dim)x->type.dtype) return LOWER_FAIL(c, "reinterpreting the bits of a tensor as another dtype is not supported");
+  if (call_int(c, "dtype") != (dim)x->type.dtype)
+    return LOWER_FAIL(c, "reinterpreting the bits of a tensor as another dtype is not supported");
   call_return_view(c, 0, "self", x);
   return KILN_OK;
 }
@@ -68,7 +73,8 @@ static kiln_status lower_shape_tensor(lower_call *c) {
   value *x, *sizes[KILN_MAX_RANK];
   KILN_TRY(tensor_arg(c, "self", &x));
   const dim one = 1;
-  for (int i = 0; i < x->type.rank; i++) sizes[i] = lower_reshape(&c->b, lower_size_tensor(&c->b, x->type.dims[i]), 1, &one);
+  for (int i = 0; i < x->type.rank; i++)
+    sizes[i] = lower_reshape(&c->b, lower_size_tensor(&c->b, x->type.dims[i]), 1, &one);
   if (x->type.rank == 0) return LOWER_FAIL(c, "the shape of a rank-0 tensor");
   call_return(c, 0, build(&c->b, "concat", x->type.rank, sizes, ATTRS(A_INT("axis", 0))));
   return KILN_OK;
@@ -81,7 +87,8 @@ static kiln_status lower_diff(lower_call *c) {
   KILN_TRY(tensor_arg(c, "self", &x));
   KILN_TRY(lowering_axis(c, "dim", x->type.rank, &axis));
   const dim times = call_int(c, "n");
-  if (x->type.rank == 0 || !dim_is_const(times) || times < 0 || times > 64) return LOWER_FAIL(c, "expected a tensor with dimensions, and n in 0..64");
+  if (x->type.rank == 0 || !dim_is_const(times) || times < 0 || times > 64)
+    return LOWER_FAIL(c, "expected a tensor with dimensions, and n in 0..64");
   if (!call_is_none(c, "prepend")) parts[count++] = lower_cast(&c->b, call_tensor(c, "prepend"), x->type.dtype);
   parts[count++] = x;
   if (!call_is_none(c, "append")) parts[count++] = lower_cast(&c->b, call_tensor(c, "append"), x->type.dtype);
@@ -97,19 +104,25 @@ static kiln_status lower_diff(lower_call *c) {
 }
 
 const torch_row torch_misc[] = {
-    {"aten::to.dtype(Tensor(a) self, ScalarType dtype, bool non_blocking=False, bool copy=False, MemoryFormat? memory_format=None) -> Tensor(a)",
-     NULL, lower_to},
-    {"aten::to.dtype_layout(Tensor(a) self, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, bool "
-     "non_blocking=False, bool copy=False, MemoryFormat? memory_format=None) -> Tensor(a)",
-     NULL, lower_to},
-    {"aten::to.device(Tensor(a) self, Device device, ScalarType dtype, bool non_blocking=False, bool copy=False, MemoryFormat? "
+    {"aten::to.dtype(Tensor(a) self, ScalarType dtype, bool non_blocking=False, bool copy=False, MemoryFormat? "
      "memory_format=None) -> Tensor(a)",
      NULL, lower_to},
-    {"aten::to.prim_Device(Tensor(a) self, Device? device, int? dtype=None, bool non_blocking=False, bool copy=False) -> Tensor(a)", NULL,
-     lower_itself},
-    {"aten::to.other(Tensor(a) self, Tensor other, bool non_blocking=False, bool copy=False, MemoryFormat? memory_format=None) -> Tensor(a)", NULL,
-     lower_to_other},
-    {"aten::_to_copy(Tensor self, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, bool "
+    {"aten::to.dtype_layout(Tensor(a) self, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? "
+     "pin_memory=None, bool "
+     "non_blocking=False, bool copy=False, MemoryFormat? memory_format=None) -> Tensor(a)",
+     NULL, lower_to},
+    {"aten::to.device(Tensor(a) self, Device device, ScalarType dtype, bool non_blocking=False, bool copy=False, "
+     "MemoryFormat? "
+     "memory_format=None) -> Tensor(a)",
+     NULL, lower_to},
+    {"aten::to.prim_Device(Tensor(a) self, Device? device, int? dtype=None, bool non_blocking=False, bool copy=False) "
+     "-> Tensor(a)",
+     NULL, lower_itself},
+    {"aten::to.other(Tensor(a) self, Tensor other, bool non_blocking=False, bool copy=False, MemoryFormat? "
+     "memory_format=None) -> Tensor(a)",
+     NULL, lower_to_other},
+    {"aten::_to_copy(Tensor self, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? "
+     "pin_memory=None, bool "
      "non_blocking=False, MemoryFormat? memory_format=None) -> Tensor",
      NULL, lower_to},
     {"prims::convert_element_type(Tensor a, ScalarType dtype) -> Tensor", NULL, lower_to},
@@ -123,38 +136,56 @@ const torch_row torch_misc[] = {
     {"aten::cpu(Tensor self) -> Tensor", NULL, lower_itself},
     {"aten::requires_grad_(Tensor(a!) self, bool requires_grad=True) -> Tensor(a!)", NULL, lower_itself},
     {"aten::_shape_as_tensor(Tensor self) -> Tensor", NULL, lower_shape_tensor},
-    {"aten::diff(Tensor self, int n=1, int dim=-1, Tensor? prepend=None, Tensor? append=None) -> Tensor", NULL, lower_diff},
+    {"aten::diff(Tensor self, int n=1, int dim=-1, Tensor? prepend=None, Tensor? append=None) -> Tensor", NULL,
+     lower_diff},
     {"aten::diag(Tensor self, int diagonal=0) -> Tensor", NULL, lower_diag},
     {"aten::diag_embed(Tensor self, int offset=0, int dim1=-2, int dim2=-1) -> Tensor", NULL, lower_diag_embed},
-    {"aten::diagonal_scatter(Tensor self, Tensor src, int offset=0, int dim1=0, int dim2=1) -> Tensor", NULL, lower_diagonal_scatter_call},
-    {"aten::fill_diagonal_(Tensor(a!) self, Scalar fill_value, bool wrap=False) -> Tensor(a!)", NULL, lower_fill_diagonal},
+    {"aten::diagonal_scatter(Tensor self, Tensor src, int offset=0, int dim1=0, int dim2=1) -> Tensor", NULL,
+     lower_diagonal_scatter_call},
+    {"aten::fill_diagonal_(Tensor(a!) self, Scalar fill_value, bool wrap=False) -> Tensor(a!)", NULL,
+     lower_fill_diagonal},
     {"aten::mse_loss(Tensor self, Tensor target, int reduction=1) -> Tensor", NULL, lower_elementwise_loss},
     {"aten::l1_loss(Tensor self, Tensor target, int reduction=1) -> Tensor", NULL, lower_elementwise_loss},
-    {"aten::smooth_l1_loss(Tensor self, Tensor target, int reduction=1, float beta=1.) -> Tensor", NULL, lower_elementwise_loss},
-    {"aten::huber_loss(Tensor self, Tensor target, int reduction=1, float delta=1.) -> Tensor", NULL, lower_elementwise_loss},
-    {"aten::binary_cross_entropy(Tensor self, Tensor target, Tensor? weight=None, int reduction=1) -> Tensor", NULL, lower_elementwise_loss},
-    {"aten::binary_cross_entropy_with_logits(Tensor self, Tensor target, Tensor? weight=None, Tensor? pos_weight=None, int reduction=1) -> "
+    {"aten::smooth_l1_loss(Tensor self, Tensor target, int reduction=1, float beta=1.) -> Tensor", NULL,
+     lower_elementwise_loss},
+    {"aten::huber_loss(Tensor self, Tensor target, int reduction=1, float delta=1.) -> Tensor", NULL,
+     lower_elementwise_loss},
+    {"aten::binary_cross_entropy(Tensor self, Tensor target, Tensor? weight=None, int reduction=1) -> Tensor", NULL,
+     lower_elementwise_loss},
+    {"aten::binary_cross_entropy_with_logits(Tensor self, Tensor target, Tensor? weight=None, Tensor? pos_weight=None, "
+     "int reduction=1) -> "
      "Tensor",
      NULL, lower_elementwise_loss},
-    {"aten::kl_div(Tensor self, Tensor target, int reduction=1, *, bool log_target=False) -> Tensor", NULL, lower_elementwise_loss},
-    {"aten::nll_loss(Tensor self, Tensor target, Tensor? weight=None, int reduction=1, SymInt ignore_index=-100) -> Tensor", NULL, lower_nll_loss},
-    {"aten::nll_loss_nd(Tensor self, Tensor target, Tensor? weight=None, int reduction=1, SymInt ignore_index=-100) -> Tensor", NULL,
-     lower_nll_loss},
-    {"aten::cross_entropy_loss(Tensor self, Tensor target, Tensor? weight=None, int reduction=1, SymInt ignore_index=-100, float "
+    {"aten::kl_div(Tensor self, Tensor target, int reduction=1, *, bool log_target=False) -> Tensor", NULL,
+     lower_elementwise_loss},
+    {"aten::nll_loss(Tensor self, Tensor target, Tensor? weight=None, int reduction=1, SymInt ignore_index=-100) -> "
+     "Tensor",
+     NULL, lower_nll_loss},
+    {"aten::nll_loss_nd(Tensor self, Tensor target, Tensor? weight=None, int reduction=1, SymInt ignore_index=-100) -> "
+     "Tensor",
+     NULL, lower_nll_loss},
+    {"aten::cross_entropy_loss(Tensor self, Tensor target, Tensor? weight=None, int reduction=1, SymInt "
+     "ignore_index=-100, float "
      "label_smoothing=0.) -> Tensor",
      NULL, lower_cross_entropy_loss},
-    {"aten::bucketize.Tensor(Tensor self, Tensor boundaries, *, bool out_int32=False, bool right=False) -> Tensor", NULL, lower_search},
-    {"aten::searchsorted.Tensor(Tensor sorted_sequence, Tensor self, *, bool out_int32=False, bool right=False, str? side=None, Tensor? "
+    {"aten::bucketize.Tensor(Tensor self, Tensor boundaries, *, bool out_int32=False, bool right=False) -> Tensor",
+     NULL, lower_search},
+    {"aten::searchsorted.Tensor(Tensor sorted_sequence, Tensor self, *, bool out_int32=False, bool right=False, str? "
+     "side=None, Tensor? "
      "sorter=None) -> Tensor",
      NULL, lower_search},
-    {"aten::isin.Tensor_Tensor(Tensor elements, Tensor test_elements, *, bool assume_unique=False, bool invert=False) -> Tensor", NULL,
-     lower_is_in},
-    {"aten::isin.Tensor_Scalar(Tensor elements, Scalar test_element, *, bool assume_unique=False, bool invert=False) -> Tensor", NULL,
-     lower_is_in},
+    {"aten::isin.Tensor_Tensor(Tensor elements, Tensor test_elements, *, bool assume_unique=False, bool invert=False) "
+     "-> Tensor",
+     NULL, lower_is_in},
+    {"aten::isin.Tensor_Scalar(Tensor elements, Scalar test_element, *, bool assume_unique=False, bool invert=False) "
+     "-> Tensor",
+     NULL, lower_is_in},
     {"aten::median(Tensor self) -> Tensor", NULL, lower_median},
-    {"aten::median.dim(Tensor self, int dim, bool keepdim=False) -> (Tensor values, Tensor indices)", NULL, lower_median},
-    {"aten::as_strided_scatter(Tensor self, Tensor src, SymInt[] size, SymInt[] stride, SymInt? storage_offset=None) -> Tensor", NULL,
-     lower_as_strided_scatter},
+    {"aten::median.dim(Tensor self, int dim, bool keepdim=False) -> (Tensor values, Tensor indices)", NULL,
+     lower_median},
+    {"aten::as_strided_scatter(Tensor self, Tensor src, SymInt[] size, SymInt[] stride, SymInt? storage_offset=None) "
+     "-> Tensor",
+     NULL, lower_as_strided_scatter},
     {"aten::_weight_norm(Tensor v, Tensor g, int dim=0) -> Tensor", NULL, lower_weight_norm},
     {"aten::_weight_norm_interface(Tensor v, Tensor g, int dim=0) -> (Tensor, Tensor)", NULL, lower_weight_norm},
     {"aten::kron(Tensor self, Tensor other) -> Tensor", NULL, lower_kron},
@@ -162,14 +193,23 @@ const torch_row torch_misc[] = {
     {"aten::ldexp.Tensor(Tensor self, Tensor other) -> Tensor", NULL, lower_ldexp},
     {"aten::linalg_cross(Tensor self, Tensor other, *, int dim=-1) -> Tensor", NULL, lower_cross},
     {"aten::linalg_multi_dot(Tensor[] tensors) -> Tensor", NULL, lower_multi_dot},
-    {"aten::hann_window(int window_length, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor", NULL, lower_window},
-    {"aten::hann_window.periodic(int window_length, bool periodic, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor", NULL,
-     lower_window},
-    {"aten::blackman_window(int window_length, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor", NULL, lower_window},
-    {"aten::blackman_window.periodic(int window_length, bool periodic, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor", NULL,
-     lower_window},
-    {"aten::hamming_window(int window_length, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor", NULL, lower_window},
-    {"aten::hamming_window.periodic(int window_length, bool periodic, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor", NULL,
-     lower_window},
+    {"aten::hann_window(int window_length, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? "
+     "pin_memory=None) -> Tensor",
+     NULL, lower_window},
+    {"aten::hann_window.periodic(int window_length, bool periodic, *, ScalarType? dtype=None, Layout? layout=None, "
+     "Device? device=None, bool? pin_memory=None) -> Tensor",
+     NULL, lower_window},
+    {"aten::blackman_window(int window_length, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, "
+     "bool? pin_memory=None) -> Tensor",
+     NULL, lower_window},
+    {"aten::blackman_window.periodic(int window_length, bool periodic, *, ScalarType? dtype=None, Layout? layout=None, "
+     "Device? device=None, bool? pin_memory=None) -> Tensor",
+     NULL, lower_window},
+    {"aten::hamming_window(int window_length, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, "
+     "bool? pin_memory=None) -> Tensor",
+     NULL, lower_window},
+    {"aten::hamming_window.periodic(int window_length, bool periodic, *, ScalarType? dtype=None, Layout? layout=None, "
+     "Device? device=None, bool? pin_memory=None) -> Tensor",
+     NULL, lower_window},
     {NULL, NULL, NULL},
 };

@@ -1,4 +1,5 @@
-/* The .pt2 importer on small archives made here: what a good one gives, and that hostile ones give a text and no crash. */
+/* The .pt2 importer on small archives made here: what a good one gives, and that hostile ones give a text and no crash.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -14,7 +15,7 @@
 #include "import/export.h"
 #include "ops/op.h"
 
-/* ---- a zip writer -------------------------------------------------------------------------------------------------------- */
+/* ---- a zip writer ------------------------------------------------------------------------------- */
 
 typedef struct entry {
   const char *name;
@@ -47,14 +48,16 @@ static void make_zip(const entry *entries, int n, text *out) {
   const uint32_t start = (uint32_t)out->length;
   text_append(out, directory.data, directory.length);
   text_append(out, "PK\5\6", 4);
-  put(out, 0, 4), put(out, (uint32_t)n, 2), put(out, (uint32_t)n, 2), put(out, (uint32_t)directory.length, 4), put(out, start, 4), put(out, 0, 2);
+  put(out, 0, 4), put(out, (uint32_t)n, 2), put(out, (uint32_t)n, 2), put(out, (uint32_t)directory.length, 4),
+      put(out, start, 4), put(out, 0, 2);
   text_free(&directory);
 }
 
-/* ---- a model: y = relu(x + w), count += 1 ------------------------------------------------------------------------------------ */
+/* ---- a model: y = relu(x + w), count += 1 ------------------------------------------------------- */
 
-#define META(sizes, strides) \
-  "{\"dtype\": 7, \"sizes\": [" sizes "], \"requires_grad\": false, \"device\": {\"type\": \"cpu\", \"index\": null}, " \
+#define META(sizes, strides)                                                        \
+  "{\"dtype\": 7, \"sizes\": [" sizes                                               \
+  "], \"requires_grad\": false, \"device\": {\"type\": \"cpu\", \"index\": null}, " \
   "\"strides\": [" strides "], \"storage_offset\": {\"as_int\": 0}, \"layout\": 7}"
 #define SYM "{\"as_expr\": {\"expr_str\": \"Symbol('s0', positive=True, integer=True)\", \"hint\": {\"as_int\": 4}}}"
 #define I(n) "{\"as_int\": " #n "}"
@@ -119,7 +122,8 @@ static void make_archive(const char *model, const char *weights, text *out) {
   make_zip(entries, sizeof entries / sizeof *entries, out);
 }
 
-static kiln_status import_with(const char *model_from, const char *model_to, const char *weights_from, const char *weights_to, graph **g, text *zip) {
+static kiln_status import_with(const char *model_from, const char *model_to, const char *weights_from,
+                               const char *weights_to, graph **g, text *zip) {
   char *model = replaced(model_json, model_from, model_to), *weights = replaced(weights_json, weights_from, weights_to);
   make_archive(model, weights, zip);
   kiln_free(model);
@@ -128,7 +132,7 @@ static kiln_status import_with(const char *model_from, const char *model_to, con
   return export_import(zip->data, zip->length, "m.pt2", g);
 }
 
-/* ---- a good file ----------------------------------------------------------------------------------------------------------- */
+/* ---- a good file -------------------------------------------------------------------------------- */
 
 static node *find_node(graph *g, const char *op_name) {
   for (node *n = g->body.first; n; n = n->next)
@@ -168,7 +172,8 @@ static void a_good_file(void **state) {
   assert_non_null(add);
   const value *w = node_in(add, 1);
   const char *data = w->constant->data;
-  if (((uintptr_t)zip.data & 3) == 0 && data >= zip.data && data < zip.data + zip.length) assert_memory_equal(data, weight_w, sizeof weight_w);
+  if (((uintptr_t)zip.data & 3) == 0 && data >= zip.data && data < zip.data + zip.length)
+    assert_memory_equal(data, weight_w, sizeof weight_w);
   assert_string_equal(add->path, "block.0");
   assert_string_equal(add->source, "model.py:7");
   assert_string_equal(graph_metadata(g, "torch.inputs"), "[{\"name\": \"x\", \"tensor\": 0}]");
@@ -183,21 +188,24 @@ static void literals(void **state) {
   (void)state;
   graph *g;
   text zip = {0};
-  if (import_with("{\"user_output\": {\"arg\": " TENSOR("relu") "}}",
-                  "{\"user_output\": {\"arg\": " TENSOR("relu") "}}, {\"user_output\": {\"arg\": {\"as_none\": true}}},"
-                  "{\"user_output\": {\"arg\": {\"as_float\": \"Infinity\"}}}, {\"user_output\": {\"arg\": {\"as_string\": \"a\\\"b\"}}}",
-                  NULL, NULL, &g, &zip) != KILN_OK)
+  if (import_with(
+          "{\"user_output\": {\"arg\": " TENSOR("relu") "}}",
+          "{\"user_output\": {\"arg\": " TENSOR("relu") "}}, {\"user_output\": {\"arg\": {\"as_none\": true}}},"
+                                                        "{\"user_output\": {\"arg\": {\"as_float\": \"Infinity\"}}}, "
+                                                        "{\"user_output\": {\"arg\": {\"as_string\": \"a\\\"b\"}}}",
+          NULL, NULL, &g, &zip) != KILN_OK)
     fail_msg("%s", error_text());
-  assert_string_equal(graph_metadata(g, "torch.outputs"), "[{\"tensor\": 0}, {\"value\": null}, {\"value\": Infinity}, {\"value\": \"a\\\"b\"}]");
+  assert_string_equal(graph_metadata(g, "torch.outputs"),
+                      "[{\"tensor\": 0}, {\"value\": null}, {\"value\": Infinity}, {\"value\": \"a\\\"b\"}]");
   graph_destroy(g);
   text_free(&zip);
 }
 
-/* ---- hostile files ----------------------------------------------------------------------------------------------------------- */
+/* ---- hostile files ------------------------------------------------------------------------------ */
 
 static const struct {
   const char *from, *to;
-  bool weights;      /* replace in the weights' config, not in the model */
+  bool weights; /* replace in the weights' config, not in the model */
   kiln_status code;
   const char *says;
 } hostile[] = {
@@ -210,39 +218,51 @@ static const struct {
     {"\"input_specs\": [", "\"input_spec\": [", false, KILN_INVALID_FILE, "`input_specs` is missing"},
     {"\"range_constraints\": {", "\"range_constraint\": {", false, KILN_INVALID_FILE, "`range_constraints` is missing"},
     {"\"min_val\": 2, \"max_val\": 8", "\"min_val\": 9, \"max_val\": 8", false, KILN_INVALID_FILE, "empty range"},
-    {ARG("self", TENSOR("add")), ARG("self", TENSOR("relu")), false, KILN_INVALID_FILE, "`relu` is used before it is defined"},
-    {"\"outputs\": [" TENSOR("relu") "], \"metadata\"", "\"outputs\": [" TENSOR("add") "], \"metadata\"", false, KILN_INVALID_FILE,
-     "defined twice"},
+    {ARG("self", TENSOR("add")), ARG("self", TENSOR("relu")), false, KILN_INVALID_FILE,
+     "`relu` is used before it is defined"},
+    {"\"outputs\": [" TENSOR("relu") "], \"metadata\"", "\"outputs\": [" TENSOR("add") "], \"metadata\"", false,
+     KILN_INVALID_FILE, "defined twice"},
     {"aten.relu.default", "aten.no_such.default", false, KILN_UNSUPPORTED, "aten.no_such.default, used 1 time"},
     {"aten.add.Tensor", "aten.no_such.Tensor", false, KILN_UNSUPPORTED, "first in block.0 at model.py:7"},
     {"\"torch.ops.aten.relu.default\"", "7", false, KILN_INVALID_FILE, "`target` is missing or no string"},
     {ARG("self", TENSOR("add")), "", false, KILN_INVALID_FILE, "argument self is missing"},
     {ARG("self", TENSOR("add")), ARG("wrong", TENSOR("add")), false, KILN_INVALID_FILE, "no argument `wrong`"},
-    {ARG("self", TENSOR("add")), ARG("self", TENSOR("add")) "," ARG("self", TENSOR("add")), false, KILN_INVALID_FILE, "twice argument `self`"},
-    {ARG("self", TENSOR("add")), ARG("self", "{\"as_string\": \"add\"}"), false, KILN_INVALID_FILE, "expected Tensor, got a string"},
+    {ARG("self", TENSOR("add")), ARG("self", TENSOR("add")) "," ARG("self", TENSOR("add")), false, KILN_INVALID_FILE,
+     "twice argument `self`"},
+    {ARG("self", TENSOR("add")), ARG("self", "{\"as_string\": \"add\"}"), false, KILN_INVALID_FILE,
+     "expected Tensor, got a string"},
     {ARG("self", TENSOR("add")), ARG("self", "{\"as_wrong\": 1}"), false, KILN_INVALID_FILE, "unknown kind `as_wrong`"},
     {ARG("self", TENSOR("add")), ARG("self", "{\"as_tensor\": 1}"), false, KILN_INVALID_FILE, "`name` is missing"},
     {ARG("self", TENSOR("add")), ARG("self", "{}"), false, KILN_INVALID_FILE, "one key"},
-    {ARG("self", TENSOR("add")), ARG("self", "{\"as_complex\": {\"real\": 1, \"imag\": 0}}"), false, KILN_UNSUPPORTED, "as_complex"},
+    {ARG("self", TENSOR("add")), ARG("self", "{\"as_complex\": {\"real\": 1, \"imag\": 0}}"), false, KILN_UNSUPPORTED,
+     "as_complex"},
     {ARG("other", I(1)), ARG("other", "{\"as_int\": \"1\"}"), false, KILN_INVALID_FILE, "expected an integer"},
     {ARG("other", I(1)), ARG("other", "{\"as_int\": 99999999999999999999}"), false, KILN_INVALID_FILE, ""},
-    {"\"relu\": " META(SYM "," I(3), I(3) "," I(1)), "\"relu\": " META(SYM "," I(4), I(3) "," I(1)), false, KILN_INVALID_FILE,
-     "result `relu` would be f32[s0,3]"},
-    {"\"x\": " META(SYM "," I(3), I(3) "," I(1)), "\"x\": " META(I(-4) "," I(3), I(3) "," I(1)), false, KILN_INVALID_FILE, "a size of -4"},
-    {"\"x\": " META(SYM "," I(3), I(3) "," I(1)), "\"x\": " META(I(9223372036854775807) "," I(3), I(3) "," I(1)), false, KILN_INVALID_FILE, "a size of"},
+    {"\"relu\": " META(SYM "," I(3), I(3) "," I(1)), "\"relu\": " META(SYM "," I(4), I(3) "," I(1)), false,
+     KILN_INVALID_FILE, "result `relu` would be f32[s0,3]"},
+    {"\"x\": " META(SYM "," I(3), I(3) "," I(1)), "\"x\": " META(I(-4) "," I(3), I(3) "," I(1)), false,
+     KILN_INVALID_FILE, "a size of -4"},
+    {"\"x\": " META(SYM "," I(3), I(3) "," I(1)), "\"x\": " META(I(9223372036854775807) "," I(3), I(3) "," I(1)), false,
+     KILN_INVALID_FILE, "a size of"},
     {"\"x\": {\"dtype\": 7", "\"x\": {\"dtype\": 10", false, KILN_UNSUPPORTED, "dtype complex64"},
     {"\"x\": {\"dtype\": 7", "\"x\": {\"dtype\": 99", false, KILN_UNSUPPORTED, "dtype unknown"},
     {"\"x\": {\"dtype\": 7", "\"x\": {\"dtype\": null", false, KILN_INVALID_FILE, "`dtype` is missing"},
     {"Symbol('s0', positive=True, integer=True)", "Symbol('s0", false, KILN_INVALID_FILE, "unclosed quote"},
-    {"{\"user_input\": {\"arg\": " TENSOR("x") "}}", "{\"token\": {\"arg\": {\"name\": \"x\"}}}", false, KILN_UNSUPPORTED, "`token`"},
-    {"{\"user_input\": {\"arg\": " TENSOR("x") "}}", "{\"user_input\": {\"arg\": " TENSOR("y") "}}", false, KILN_INVALID_FILE, "no entry in tensor_values"},
-    {"{\"user_input\": {\"arg\": " TENSOR("x") "}}", "{\"user_input\": {\"arg\": {\"as_sym_int\": {\"as_name\": \"n\"}}}}", false, KILN_UNSUPPORTED,
-     "Python number"},
-    {"{\"user_output\": {\"arg\": " TENSOR("relu") "}}", "{\"user_output\": {\"arg\": " TENSOR("nix") "}}", false, KILN_INVALID_FILE, "`nix` is used before"},
-    {"{\"user_output\": {\"arg\": " TENSOR("relu") "}}", "{\"buffer_mutation\": {\"arg\": {\"name\": \"relu\"}, \"buffer_name\": \"q\"}}", false,
-     KILN_INVALID_FILE, "no buffer `q`"},
-    {"{\"user_output\": {\"arg\": " TENSOR("relu") "}}", "{\"loss_output\": {\"arg\": {\"name\": \"relu\"}}}", false, KILN_UNSUPPORTED, "loss_output"},
-    {"\"parameter_name\": \"w\"", "\"parameter_name\": \"v\"", false, KILN_INVALID_FILE, "`v` is missing from the archive's weights"},
+    {"{\"user_input\": {\"arg\": " TENSOR("x") "}}", "{\"token\": {\"arg\": {\"name\": \"x\"}}}", false,
+     KILN_UNSUPPORTED, "`token`"},
+    {"{\"user_input\": {\"arg\": " TENSOR("x") "}}", "{\"user_input\": {\"arg\": " TENSOR("y") "}}", false,
+     KILN_INVALID_FILE, "no entry in tensor_values"},
+    {"{\"user_input\": {\"arg\": " TENSOR("x") "}}",
+     "{\"user_input\": {\"arg\": {\"as_sym_int\": {\"as_name\": \"n\"}}}}", false, KILN_UNSUPPORTED, "Python number"},
+    {"{\"user_output\": {\"arg\": " TENSOR("relu") "}}", "{\"user_output\": {\"arg\": " TENSOR("nix") "}}", false,
+     KILN_INVALID_FILE, "`nix` is used before"},
+    {"{\"user_output\": {\"arg\": " TENSOR("relu") "}}",
+     "{\"buffer_mutation\": {\"arg\": {\"name\": \"relu\"}, \"buffer_name\": \"q\"}}", false, KILN_INVALID_FILE,
+     "no buffer `q`"},
+    {"{\"user_output\": {\"arg\": " TENSOR("relu") "}}", "{\"loss_output\": {\"arg\": {\"name\": \"relu\"}}}", false,
+     KILN_UNSUPPORTED, "loss_output"},
+    {"\"parameter_name\": \"w\"", "\"parameter_name\": \"v\"", false, KILN_INVALID_FILE,
+     "`v` is missing from the archive's weights"},
     {"weight_0", "weight_7", true, KILN_INVALID_FILE, "no entry data/weights/weight_7"},
     {"weight_0", "../../x", true, KILN_INVALID_FILE, "no entry"},
     {META(I(3), I(1)), META(I(4), I(1)), true, KILN_INVALID_FILE, "reach over 16 bytes"},
@@ -252,11 +272,15 @@ static const struct {
     {META(I(3), I(1)), META(I(3), ""), true, KILN_INVALID_FILE, "as many strides as sizes"},
     {META(I(3), I(1)), META(I(2305843009213693951), I(0)), true, KILN_INVALID_FILE, "overflow"},
     {META(I(3), I(1)), META(I(100000000000), I(0)), true, KILN_INVALID_FILE, "far larger than its bytes"},
-    {META(I(3), I(1)), META(I(4000000000) "," I(4000000000), I(4000000000) "," I(4000000000)), true, KILN_INVALID_FILE, "overflow"},
+    {META(I(3), I(1)), META(I(4000000000) "," I(4000000000), I(4000000000) "," I(4000000000)), true, KILN_INVALID_FILE,
+     "overflow"},
     {META(I(3), I(1)), META(SYM, I(1)), true, KILN_INVALID_FILE, ""},
-    {"\"storage_offset\": {\"as_int\": 0}", "\"storage_offset\": {\"as_int\": -1}", true, KILN_INVALID_FILE, "negative"},
-    {"\"storage_offset\": {\"as_int\": 0}", "\"storage_offset\": {\"as_int\": 1}", true, KILN_INVALID_FILE, "reach over 16 bytes"},
-    {"\"storage_offset\": {\"as_int\": 0}", "\"storage_offset\": {\"as_int\": 4611686018427387904}", true, KILN_INVALID_FILE, "overflow"},
+    {"\"storage_offset\": {\"as_int\": 0}", "\"storage_offset\": {\"as_int\": -1}", true, KILN_INVALID_FILE,
+     "negative"},
+    {"\"storage_offset\": {\"as_int\": 0}", "\"storage_offset\": {\"as_int\": 1}", true, KILN_INVALID_FILE,
+     "reach over 16 bytes"},
+    {"\"storage_offset\": {\"as_int\": 0}", "\"storage_offset\": {\"as_int\": 4611686018427387904}", true,
+     KILN_INVALID_FILE, "overflow"},
     {"\"use_pickle\": false", "\"use_pickle\": true", true, KILN_UNSUPPORTED, "pickled object"},
     {"\"layout\": 7", "\"layout\": 1", true, KILN_UNSUPPORTED, "sparse"},
     {"{\"config\": {", "{\"config\": [", true, KILN_INVALID_FILE, ""},
@@ -270,7 +294,8 @@ static void hostile_files(void **state) {
     graph *g;
     text zip = {0};
     const bool w = hostile[i].weights;
-    const kiln_status status = import_with(w ? NULL : hostile[i].from, hostile[i].to, w ? hostile[i].from : NULL, hostile[i].to, &g, &zip);
+    const kiln_status status =
+        import_with(w ? NULL : hostile[i].from, hostile[i].to, w ? hostile[i].from : NULL, hostile[i].to, &g, &zip);
     if (status != hostile[i].code || !strstr(error_text(), hostile[i].says))
       fail_msg("%s -> %s: %s: \"%s\", expected %s and \"%s\"", hostile[i].from, hostile[i].to, kiln_status_name(status),
                status ? error_text() : "", kiln_status_name(hostile[i].code), hostile[i].says);
@@ -339,8 +364,10 @@ static void out_of_memory(void **state) {
     const kiln_status status = export_import(zip.data, zip.length, "m.pt2", &g);
     mem_test_fail_after(-1);
     done = status == KILN_OK;
-    if (done) graph_destroy(g);
-    else if (status != KILN_OUT_OF_MEMORY) fail_msg("allocation %lld: %s: %s", (long long)n, kiln_status_name(status), error_text());
+    if (done)
+      graph_destroy(g);
+    else if (status != KILN_OUT_OF_MEMORY)
+      fail_msg("allocation %lld: %s: %s", (long long)n, kiln_status_name(status), error_text());
     assert_int_equal(mem_test_live_blocks(), before);
   }
   text_free(&zip);

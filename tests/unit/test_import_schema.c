@@ -1,4 +1,5 @@
-/* The operator table's PyTorch rows: every schema parses, every map fits, and the values come out as PyTorch means them. */
+/* The operator table's PyTorch rows: every schema parses, every map fits, and the values come out as PyTorch means
+ * them. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -24,7 +25,8 @@ static void every_row_is_consistent(void **state) {
     }
     for (int32_t k = 0; k < s->n_args; k++) {
       if (!s->args[k].has_default || aten_type_accepts(s->args[k].type, &s->args[k].fallback)) continue;
-      print_error("%s.%s: the default of %s does not fit its type %s\n", s->name, s->overload, s->args[k].name, s->args[k].type);
+      print_error("%s.%s: the default of %s does not fit its type %s\n", s->name, s->overload, s->args[k].name,
+                  s->args[k].type);
       bad++;
     }
   }
@@ -90,7 +92,8 @@ static void in_place_names(void **state) {
 
 static void kinds(void **state) {
   (void)state;
-  ivalue i = {.kind = IV_INT}, f = {.kind = IV_FLOAT}, n = {.kind = IV_NONE}, t = {.kind = IV_TENSOR}, s = {.kind = IV_STR};
+  ivalue i = {.kind = IV_INT}, f = {.kind = IV_FLOAT}, n = {.kind = IV_NONE}, t = {.kind = IV_TENSOR},
+         s = {.kind = IV_STR};
   ivalue pair[2] = {i, i}, mixed[2] = {t, n};
   ivalue ints = {.kind = IV_LIST, .count = 2}, tensors = {.kind = IV_LIST, .count = 2};
   ints.u.items = pair;
@@ -112,7 +115,7 @@ static void kinds(void **state) {
   assert_false(aten_type_accepts("int", &f));
 }
 
-/* ---- symbolic sizes ------------------------------------------------------------------------------------------------------ */
+/* ---- symbolic sizes ----------------------------------------------------------------------------- */
 
 static int64_t at(dim_table *t, const char *expression, int64_t s0, int64_t s1) {
   dim d = DIM_ERROR;
@@ -154,10 +157,27 @@ static void bad_symbolic_sizes(void **state) {
   dim d;
   assert_int_equal(dim_table_create(&a, &t), KILN_OK);
   static const char *const bad[] = {
-      "", "7", "Integer(", "Integer(1", "Integer(99999999999999999999)", "Symbol('s0", "Symbol(s0)", "Symbol('')", "Add()", "Add(Integer(1)",
-      "Add(Integer(1),,Integer(2))", "Mod(Integer(1))", "Mod(Integer(1), Integer(0))", "FloorDiv(Integer(1), Integer(0))",
-      "Rational(1, 0)", "Rational(1, -2)", "Integer(1) Integer(2)", "Pow(Integer(2), Integer(-1))", "Mul(Integer(1), Integer(2)))",
-      "Mul(Integer(2000000000000000000), Integer(2000000000000000000))", "Function('f')(Integer(1))",
+      "",
+      "7",
+      "Integer(",
+      "Integer(1",
+      "Integer(99999999999999999999)",
+      "Symbol('s0",
+      "Symbol(s0)",
+      "Symbol('')",
+      "Add()",
+      "Add(Integer(1)",
+      "Add(Integer(1),,Integer(2))",
+      "Mod(Integer(1))",
+      "Mod(Integer(1), Integer(0))",
+      "FloorDiv(Integer(1), Integer(0))",
+      "Rational(1, 0)",
+      "Rational(1, -2)",
+      "Integer(1) Integer(2)",
+      "Pow(Integer(2), Integer(-1))",
+      "Mul(Integer(1), Integer(2)))",
+      "Mul(Integer(2000000000000000000), Integer(2000000000000000000))",
+      "Function('f')(Integer(1))",
   };
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
     const kiln_status s = sympy_parse(t, bad[i], true, &d);
@@ -174,8 +194,9 @@ static void bad_symbolic_sizes(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(every_row_is_consistent), cmocka_unit_test(defaults_and_flags), cmocka_unit_test(in_place_names),
-      cmocka_unit_test(kinds),                   cmocka_unit_test(symbolic_sizes),     cmocka_unit_test(bad_symbolic_sizes),
+      cmocka_unit_test(every_row_is_consistent), cmocka_unit_test(defaults_and_flags),
+      cmocka_unit_test(in_place_names),          cmocka_unit_test(kinds),
+      cmocka_unit_test(symbolic_sizes),          cmocka_unit_test(bad_symbolic_sizes),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
