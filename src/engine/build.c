@@ -71,7 +71,7 @@ kiln_status model_import(const void *bytes, size_t size, const char *origin, con
   KILN_TRY(ops_init());
   if (!is_zip(bytes, size))
     return KILN_FAIL(KILN_INVALID_FILE, "%s: not a model file that Kiln knows; expected a .pt2 archive made by torch.export.save", origin);
-  KILN_TRY_NOTE(export_import(bytes, size, origin, &g), "importing %s", origin);
+  KILN_TRY(export_import(bytes, size, origin, &g));
   kiln_status status = apply_inputs(g, options);
   if (status == KILN_OK) status = passes_portable(g, false);
   if (status != KILN_OK) {
