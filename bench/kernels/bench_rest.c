@@ -136,6 +136,16 @@ static void finish(bench *c, const char *label, node *n, double flops) {
   graph_destroy(c->g);
 }
 
+static void masked_attention(const char *label, int64_t h, int64_t l, int64_t e, kiln_dtype mask) {
+  bench c = begin();
+  IN_F32(&c, 1, h, l, e);
+  IN_F32(&c, 1, h, l, e);
+  IN_F32(&c, 1, h, l, e);
+  add_in(&c, mask, 4, (const int64_t[]){1, 1, l, l});
+  node *n = build_node(&c.b, "attention", 4, c.inputs, ATTRS(A_FLOAT("scale", 0.125)));
+  finish(&c, label, n, 4.0 * (double)(h * l) * (double)(l * e));
+}
+
 static void attention(const char *label, int64_t b, int64_t h, int64_t l, int64_t s, int64_t e, bool causal) {
   bench c = begin();
   IN_F32(&c, b, h, l, e);
@@ -156,6 +166,8 @@ static void unary(const char *name, int64_t size) {
 static void attentions(void) {
   attention("attention ViT-B 12x197x64", 1, 12, 197, 197, 64, false);
   attention("attention BERT 12x128x64", 1, 12, 128, 128, 64, false);
+  masked_attention("attention bool mask 12x128x64", 12, 128, 64, KILN_BOOL);
+  masked_attention("attention float mask 12x128x64", 12, 128, 64, KILN_F32);
   attention("attention GPT-2 causal 12x512x64", 1, 12, 512, 512, 64, true);
   attention("attention Swin 192x49x32", 64, 3, 49, 49, 32, false);
   attention("attention long 8x2048x64", 1, 8, 2048, 2048, 64, false);

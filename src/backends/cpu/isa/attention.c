@@ -247,15 +247,19 @@ static void att_values(const float *s, const float *v, int64_t row, int64_t keys
 
 /* ---- Softmax of a block of scores ---------------------------------------------------------------------------------------------- */
 
-static void att_mask_row(const att_job *j, const char *mask, int64_t query, int64_t key, int64_t keys, float *s) {
+static void att_mask_row(const att_job *j, const char *mask, int64_t query, int64_t key, int64_t keys, float *restrict s) {
   const tensor *m = &j->a->in[3];
   const int64_t row = m->rank >= 2 && m->shape[m->rank - 2] != 1 ? att_stride(m, 2) : 0;
   const int64_t step = m->rank >= 1 && m->shape[m->rank - 1] != 1 ? att_stride(m, 1) : 0;
   if (m->dtype == KILN_BOOL) {
-    const uint8_t *x = (const uint8_t *)mask + query * row + key * step;
-    for (int64_t i = 0; i < keys; ++i) s[i] = x[i * step] ? s[i] : -INFINITY;
+    const uint8_t *restrict x = (const uint8_t *)mask + query * row + key * step;
+    if (step == 1) { /* apart, so that the loop vectorizes */
+      for (int64_t i = 0; i < keys; ++i) s[i] = x[i] ? s[i] : -INFINITY;
+    } else {
+      for (int64_t i = 0; i < keys; ++i) s[i] = x[i * step] ? s[i] : -INFINITY;
+    }
   } else {
-    const float *x = (const float *)(const void *)mask + query * row + key * step;
+    const float *restrict x = (const float *)(const void *)mask + query * row + key * step;
     if (step == 1) {
       for (int64_t i = 0; i < keys; ++i) s[i] += x[i];
     } else {
