@@ -493,6 +493,13 @@ static kiln_status finish_states(pt2 *p, const json_t *specs, io *x, value ***ou
 
 /* ---- the whole ---------------------------------------------------------------------------------- */
 
+/* Nodes, and the end of it when any was not supported: what follows in the file is then not looked at. */
+static kiln_status import_nodes(pt2 *p, scope *s) {
+  const kiln_status status = pt2_nodes(p, s);
+  if (status == KILN_OK || status == KILN_UNSUPPORTED || status == KILN_INVALID_FILE) KILN_TRY(pt2_survey_report(p));
+  return status;
+}
+
 static kiln_status import_signature(pt2 *p, scope *s, io *x) {
   const json_t *gm, *signature, *inputs, *outputs;
   graph *g = p->graph;
@@ -501,13 +508,18 @@ static kiln_status import_signature(pt2 *p, scope *s, io *x) {
   KILN_TRY(pt2_object(gm, "signature", "graph_module", &signature));
   KILN_TRY(pt2_array(signature, "input_specs", "signature", &inputs));
   KILN_TRY(pt2_array(signature, "output_specs", "signature", &outputs));
-  KILN_TRY(pt2_check_operators(p, s->graph));
+  KILN_TRY(pt2_survey_create(p));
+  KILN_TRY(pt2_survey_operators(p, s->graph));
   KILN_TRY(treespecs(p));
   KILN_TRY(read_ranges(p));
   x->inputs = ARENA_ARRAY(&p->arena, user_input, json_array_size(inputs) + 1);
   if (!x->inputs) return KILN_NO_MEMORY("import");
-  for (size_t i = 0; i < json_array_size(inputs); i++) KILN_TRY(input_spec(p, s, json_array_get(inputs, i), x));
-  KILN_TRY(pt2_nodes(p, s));
+  for (size_t i = 0; i < json_array_size(inputs); i++) {
+    const kiln_status status = input_spec(p, s, json_array_get(inputs, i), x);
+    if (status == KILN_UNSUPPORTED) KILN_TRY(pt2_survey_report(p)); /* what the nodes lack says more */
+    KILN_TRY(status);
+  }
+  KILN_TRY(import_nodes(p, s));
   p->b = builder_at_end(&g->body);
   KILN_TRY(read_outputs(p, s, outputs, x));
   value **results = NULL;
@@ -535,6 +547,7 @@ static void close_pt2(pt2 *p) {
   map_free(&p->weight_cache);
   map_free(&p->texts);
   map_free(&p->states);
+  pt2_survey_free(p);
   arena_free(&p->arena);
   zip_close(&p->zip);
 }

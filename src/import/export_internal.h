@@ -25,6 +25,9 @@ typedef struct weight { /* one entry of a weights or constants config */
   value *initial;
 } weight;
 
+typedef struct survey survey;
+enum { PT2_MAX_SUBGRAPHS = 32 };
+
 typedef struct pt2 {
   const char *origin;
   zip zip;
@@ -37,6 +40,7 @@ typedef struct pt2 {
   map texts;        /* interned module paths and source lines, in the graph's arena */
   map states;       /* buffer name -> weight */
   builder b;
+  survey *survey;
   int depth; /* of subgraphs */
 } pt2;
 
@@ -65,10 +69,18 @@ bool pt2_is_symbol_target(const char *target);
 kiln_status pt2_symbol_node(pt2 *p, scope *s, const json_t *call, const char *target);
 
 /* export_nodes.c */
-/* All operators of the graph and its subgraphs that Kiln lacks, in one KILN_UNSUPPORTED text. */
-kiln_status pt2_check_operators(pt2 *p, const json_t *g);
+bool pt2_is_supported(const char *target); /* is there a row, or anything else that takes it? */
 /* Module path and "file.py:line" of a node's metadata, interned in the graph's arena; "" if unknown. */
 void pt2_place(pt2 *p, const json_t *call, const char **out_path, const char **out_source);
 kiln_status pt2_nodes(pt2 *p, scope *s);
+
+/* export_survey.c: everything that is not supported, in one text. */
+kiln_status pt2_survey_create(pt2 *p);
+void pt2_survey_free(pt2 *p);
+kiln_status pt2_survey_operators(pt2 *p, const json_t *g);
+/* Notes that this node was refused, for the reason in the error record, and defines its results as stand-ins. False:
+ * the import cannot go on. */
+bool pt2_skip_node(pt2 *p, scope *s, const json_t *entry, const char *target);
+kiln_status pt2_survey_report(pt2 *p); /* KILN_OK if nothing was found */
 
 #endif

@@ -3,7 +3,7 @@
 
 #include "import/export_internal.h"
 
-enum { MAX_TARGET = 200, MAX_RESULTS = 16, MAX_OPERANDS = 64, MAX_SUBGRAPHS = 32, MAX_LISTED = 100 };
+enum { MAX_TARGET = 200, MAX_RESULTS = 16, MAX_OPERANDS = 64 };
 #define COND "torch.ops.higher_order.cond"
 
 /* ---- where a node comes from -------------------------------------------------------------------- */
@@ -115,87 +115,10 @@ static int wrapper_argument(const char *target) {
   return -1;
 }
 
-/* ---- what is not supported, all at once --------------------------------------------------------- */
-
-typedef struct lacking {
-  const char *target;
-  int count;
-  const char *path, *source; /* of the first */
-} lacking;
-
-typedef struct survey {
-  pt2 *p;
-  lacking list[MAX_LISTED];
-  int n, more; /* more: distinct ones that found no room */
-  map seen;
-} survey;
-
-static kiln_status survey_add(survey *u, const json_t *entry, const char *target) {
-  lacking *l = map_get(&u->seen, target);
-  if (l) {
-    l->count++;
-    return KILN_OK;
-  }
-  if (u->n == MAX_LISTED) {
-    u->more++;
-    return KILN_OK;
-  }
-  l = &u->list[u->n++];
-  *l = (lacking){.target = target, .count = 1};
-  pt2_place(u->p, entry, &l->path, &l->source);
-  return map_put(&u->seen, target, l) ? KILN_OK : KILN_NO_MEMORY("import");
-}
-
-static kiln_status survey_graph(survey *u, const json_t *g, int depth) {
-  const json_t *nodes;
-  if (depth > MAX_SUBGRAPHS)
-    return KILN_FAIL(KILN_INVALID_FILE, "model.json: subgraphs are nested more than %d deep", MAX_SUBGRAPHS);
-  KILN_TRY(pt2_array(g, "nodes", "graph", &nodes));
-  for (size_t i = 0; i < json_array_size(nodes); i++) {
-    const json_t *entry = json_array_get(nodes, i), *inputs;
-    const char *target;
-    bool in_place;
-    KILN_TRY(pt2_string(entry, "target", "node", &target));
-    if (!pt2_is_symbol_target(target) && wrapper_argument(target) < 0 && !str_eq(target, COND) &&
-        !resolve(target, &in_place)) {
-      KILN_TRY(aten_init()); /* no row, or no table? */
-      KILN_TRY(survey_add(u, entry, target));
-    }
-    KILN_TRY(pt2_array(entry, "inputs", "node", &inputs));
-    for (size_t k = 0; k < json_array_size(inputs); k++) {
-      const json_t *sub = json_object_get(json_object_get(json_array_get(inputs, k), "arg"), "as_graph");
-      if (sub) KILN_TRY(survey_graph(u, json_object_get(sub, "graph"), depth + 1));
-    }
-  }
-  return KILN_OK;
-}
-
-static kiln_status survey_report(survey *u) {
-  text t = {0};
-  for (int i = 0; i < u->n; i++) {
-    const lacking *l = &u->list[i];
-    const char *name = str_starts(l->target, "torch.ops.") ? l->target + 10 : l->target;
-    text_printf(&t, "\n  %.*s, used %d time%s", MAX_TARGET, name, l->count, l->count == 1 ? "" : "s");
-    if (*l->path || *l->source)
-      text_printf(&t, ", first in %s%s%s", *l->path ? l->path : "the model", *l->source ? " at " : "", l->source);
-  }
-  if (u->more) text_printf(&t, "\n  and %d more", u->more);
-  const kiln_status status = t.failed
-                                 ? KILN_NO_MEMORY("import")
-                                 : KILN_FAIL(KILN_UNSUPPORTED, "%d operator%s of this model %s not supported:%s",
-                                             u->n + u->more, u->n == 1 ? "" : "s", u->n == 1 ? "is" : "are", t.data);
-  text_free(&t);
-  return status;
-}
-
-kiln_status pt2_check_operators(pt2 *p, const json_t *g) {
-  survey *u = ARENA_NEW(&p->arena, survey);
-  if (!u) return KILN_NO_MEMORY("import");
-  u->p = p;
-  kiln_status status = survey_graph(u, g, 0);
-  if (status == KILN_OK && u->n) status = survey_report(u);
-  map_free(&u->seen);
-  return status;
+bool pt2_is_supported(const char *target) {
+  bool in_place;
+  return pt2_is_symbol_target(target) || wrapper_argument(target) >= 0 || str_eq(target, COND) ||
+         resolve(target, &in_place) != NULL;
 }
 
 /* ---- calls -------------------------------------------------------------------------------------- */
@@ -361,8 +284,8 @@ static kiln_status inline_subgraph(pt2 *p, scope *outer, const json_t *graph_arg
                                    values *results) {
   const json_t *g;
   KILN_TRY(pt2_object(json_object_get(graph_argument, "as_graph"), "graph", "subgraph", &g));
-  if (p->depth == MAX_SUBGRAPHS)
-    return KILN_FAIL(KILN_INVALID_FILE, "model.json: subgraphs are nested more than %d deep", MAX_SUBGRAPHS);
+  if (p->depth == PT2_MAX_SUBGRAPHS)
+    return KILN_FAIL(KILN_INVALID_FILE, "model.json: subgraphs are nested more than %d deep", PT2_MAX_SUBGRAPHS);
   scope inner = {.graph = g, .parent = outer};
   const builder saved = p->b;
   p->depth++;
@@ -511,19 +434,23 @@ static const char *node_name(const json_t *entry, size_t index, char *room, size
   return room;
 }
 
+static kiln_status one_node(pt2 *p, scope *s, const json_t *entry, size_t index) {
+  const char *target;
+  char room[40];
+  KILN_TRY(pt2_string(entry, "target", "node", &target));
+  pt2_place(p, entry, &p->b.path, &p->b.source);
+  const kiln_status status = run_node(p, s, entry, target);
+  if (status == KILN_OK) return KILN_OK;
+  if (status == KILN_UNSUPPORTED && pt2_skip_node(p, s, entry, target)) return KILN_OK;
+  return error_note(status, __FILE__, __LINE__, "importing node %.100s (%.*s)%s%s%s%s",
+                    node_name(entry, index, room, sizeof room), MAX_TARGET,
+                    str_starts(target, "torch.ops.") ? target + 10 : target, *p->b.path ? " of module " : "", p->b.path,
+                    *p->b.source ? " at " : "", p->b.source);
+}
+
 kiln_status pt2_nodes(pt2 *p, scope *s) {
   const json_t *nodes;
   KILN_TRY(pt2_array(s->graph, "nodes", "graph", &nodes));
-  for (size_t i = 0; i < json_array_size(nodes); i++) {
-    const json_t *entry = json_array_get(nodes, i);
-    const char *target;
-    char room[40];
-    KILN_TRY(pt2_string(entry, "target", "node", &target));
-    pt2_place(p, entry, &p->b.path, &p->b.source);
-    KILN_TRY_NOTE(run_node(p, s, entry, target), "importing node %.100s (%.*s)%s%s%s%s",
-                  node_name(entry, i, room, sizeof room), MAX_TARGET,
-                  str_starts(target, "torch.ops.") ? target + 10 : target, *p->b.path ? " of module " : "", p->b.path,
-                  *p->b.source ? " at " : "", p->b.source);
-  }
+  for (size_t i = 0; i < json_array_size(nodes); i++) KILN_TRY(one_node(p, s, json_array_get(nodes, i), i));
   return KILN_OK;
 }
