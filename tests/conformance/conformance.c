@@ -23,7 +23,6 @@ typedef struct session {
   tally tallies[2 * MAX_KERNELS];
   int n_tallies;
   int cases, bad_cases;
-  bool verbose;
 } session;
 
 static tally *tally_of(session *s, const char *name) {

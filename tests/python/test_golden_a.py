@@ -418,3 +418,49 @@ def test_decomposed(names):
                 except AssertionError as error:
                     failures.append(f"{target}, {name}: {error}")
     assert not failures, "\n".join(failures)
+
+
+# ---- symbolic sizes ------------------------------------------------------------------------------------------------------
+
+DYNAMIC = (
+    "relu add where chain clamp_tensor prelu glu view reshape_copy flatten unflatten squeeze unsqueeze transpose permute "
+    "movedim expand select slice narrow split split_with_sizes tensor_split unbind diagonal unfold view_chain view_write cat "
+    "cat_axis stack hstack column_stack meshgrid pad pad_reflect repeat repeat_interleave flip roll tril likes embedding index_select gather "
+    "take_along_dim index unsafe_index index_put_axis setitem scatter_add select_scatter one_hot masked_scatter sum mean var_forms "
+    "max_dim norm_forms logsumexp count_nonzero cumsum softmax einsum_bhqd,bhkd->bhqk einsum_...ij,...jk->...ik"
+).split()
+
+
+def symbol_value(size, grow):
+    """A size of the exported program with every symbol at its example's value plus `grow`."""
+    if isinstance(size, int):
+        return size
+    env = size.node.shape_env
+    values = getattr(env, "backed_var_to_val", None) or env.var_to_val
+    return int(size.node.expr.subs({s: int(values[s]) + grow for s in size.node.expr.free_symbols}))
+
+
+@pytest.mark.parametrize("name", DYNAMIC)
+def test_dynamic(name):
+    """All sizes that torch.export can leave open are; one engine then runs at the example's sizes and at larger ones."""
+    torch.set_num_threads(1)
+    args = seeded_inputs(name)
+    model = Fn(CASES[name][0]).eval()
+    failures = []
+    with torch.no_grad():
+        shapes = tuple({i: torch.export.Dim.AUTO for i in range(x.dim())} for x in args)
+        program = torch.export.export(model, args, dynamic_shapes=(shapes,), strict=False)
+        nodes = [n for n in program.graph.nodes if n.op == "placeholder" and n.name in program.graph_signature.user_inputs]
+        larger = []
+        for x, n in zip(args, nodes):
+            shape = [symbol_value(size, 2) for size in n.meta["val"].shape]
+            order = torch.arange(math.prod(shape)) * 7 % x.numel()  # elements of x again, so that indices stay in range
+            larger.append(x.flatten()[order].reshape(shape))
+        for target in ("reference", "cpu"):
+            fast = kiln.compile(program, target=target, threads=1)
+            for some in (args, larger):
+                try:
+                    check(name, fast(*some), model(*some))
+                except (AssertionError, kiln.KilnError) as error:
+                    failures.append(f"{target}, {[tuple(x.shape) for x in some]}: {error}")
+    assert not failures, "\n".join(failures)
