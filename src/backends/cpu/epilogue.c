@@ -172,10 +172,12 @@ static void *epilogue_operand(const epilogue *e, const kernel_args *a, int opera
   }
   const int64_t *strides = e->strides[operand];
   int64_t offset = epilogue_row_offset(e, strides, c->row) + c->col * step;
-  if (direct) return (void *)(uintptr_t)(data + offset * (int64_t)size);
+  const bool one_run = step == 1 && e->rank == 1 && strides[0] == c->cols; /* whole rows of an operand laid out as the output */
+  if (direct || (one_run && pw_is_native(o->kind, o->type->dtype) && c->count == c->padded)) return (void *)(uintptr_t)(data + offset * (int64_t)size);
   for (int64_t r = 0; r < c->rows; ++r) {
     load(reg + (size_t)r * row_bytes, data + offset * (int64_t)size, step, c->cols);
-    if (r + 1 < c->rows) offset = epilogue_row_offset(e, strides, c->row + r + 1) + c->col * step;
+    if (e->rank <= 1) offset += e->rank == 1 ? strides[0] : 0;
+    else if (r + 1 < c->rows) offset = epilogue_row_offset(e, strides, c->row + r + 1) + c->col * step;
   }
   return reg;
 }
