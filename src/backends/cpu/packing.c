@@ -55,7 +55,9 @@ static bool weight_dims_of(const tensor_type *t, weight_dims *d) {
     if (!size_mul(taps, (size_t)t->dims[r], &taps)) return false;
   }
   *d = (weight_dims){t->dims[0], t->dims[1], (int64_t)taps};
-  return size_mul(taps, (size_t)d->i, &all) && size_mul(all, (size_t)d->o, &all) && size_mul(all, sizeof(float), &all);
+  /* No product of them may overflow, also where one of the others is 0. */
+  return size_mul(taps ? taps : 1, d->i ? (size_t)d->i : 1, &all) && size_mul(all, d->o ? (size_t)d->o : 1, &all) &&
+         size_mul(all, sizeof(float), &all) && all <= PTRDIFF_MAX;
 }
 
 static bool pack_b_size(const tensor_type *type, int nr, size_t *out) {
