@@ -8,10 +8,12 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+import kiln
 import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = Path(kiln.__file__).absolute().parents[1]  # where processes that tests start find the same kiln
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import PACKAGES, ROOT
 
 BLOCK = re.compile(r"(<!-- not run -->\n)?^```(python|c|sh)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # c-api.md runs the file that getting-started.md writes.
@@ -36,7 +36,7 @@ def run(command: list[str], folder: Path, environment: dict[str, str]) -> None:
 
 
 def run_block(language: str, text: str, folder: Path, build: Path, number: int) -> None:
-    environment = {**os.environ, "PATH": f"{build}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT / "python")}
+    environment = {**os.environ, "PATH": f"{build}:{os.environ['PATH']}", "PYTHONPATH": str(PACKAGES)}
     if language == "c":
         source, program = folder / f"block{number}.c", folder / f"block{number}"
         source.write_text(text)

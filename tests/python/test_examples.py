@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import PACKAGES, ROOT
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "python")},
+        env={**os.environ, "PYTHONPATH": str(PACKAGES)},
     )
     assert result.returncode == 0, result.stderr
     assert "same after loading: True" in result.stdout
@@ -37,8 +37,8 @@ def test_native_example(engine: Path, build_folder: Path, program: str) -> None:
     assert "output" in result.stdout
     libraries = subprocess.run(["ldd", path], capture_output=True, text=True, check=True).stdout
     assert "libkiln.so" in libraries
-    assert "python" not in libraries
-    assert "torch" not in libraries
+    assert "libpython" not in libraries
+    assert "libtorch" not in libraries
 
 
 def test_native_example_reports_errors(tmp_path: Path, build_folder: Path) -> None:

@@ -33,13 +33,12 @@ def test_engine_runs_without_torch(tmp_path: Path) -> None:
 
     module = torch.nn.Linear(4, 3).eval()
     kiln.save(kiln.compile(module, inputs=[torch.zeros(2, 4)]), tmp_path / "m.kiln")
-    package = Path(kiln.__file__).absolute().parents[1]
     result = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(tmp_path / "m.kiln"), str(tmp_path / "y.npy")],
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "PYTHONPATH": str(package)},
+        env={**os.environ, "PYTHONPATH": str(PACKAGES)},
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith("done")
