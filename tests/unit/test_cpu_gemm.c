@@ -447,6 +447,60 @@ static void test_recurrent(void **state) {
   }
 }
 
+/* Every allocation of every prepare may fail: an error, and nothing lost. */
+static void prepare_without_memory(const node *n, const kernel *k, tensor *in, tensor *out) {
+  for (int64_t after = 0; after < 100; after++) {
+    arena a = {0};
+    kernel_prep p = {.args = {.node = n, .attrs = n->attrs, .in = in, .n_in = n->n_inputs, .out = out, .n_out = n->n_outputs},
+                     .arena = &a,
+                     .threads = 2};
+    const int64_t live = mem_test_live_blocks();
+    mem_test_fail_after(after);
+    const kiln_status status = k->prepare(&p);
+    mem_test_fail_after(-1);
+    arena_free(&a);
+    assert_int_equal(mem_test_live_blocks(), live);
+    if (status == KILN_OK) return;
+    assert_int_equal(status, KILN_OUT_OF_MEMORY);
+  }
+  fail_msg("%s still fails after 100 allocations", k->name);
+}
+
+static void test_out_of_memory(void **state) {
+  (void)state;
+  const conv_case cases[] = {
+      {.count = 2, .batch = 1, .in = {20, 20}, .channels = 64, .out_channels = 64, .kernel = {3, 3}, .stride = {1, 1}, .pad = {1, 1},
+       .pad_end = {1, 1}, .dilation = {1, 1}, .groups = 1, .chain = 2},
+      {.count = 2, .batch = 1, .in = {9, 9}, .channels = 8, .out_channels = 8, .kernel = {4, 4}, .stride = {2, 2}, .dilation = {1, 1},
+       .groups = 2, .transposed = true, .chain = 2},
+      {.count = 1, .batch = 1, .in = {30}, .channels = 24, .out_channels = 24, .kernel = {3}, .stride = {1}, .dilation = {1},
+       .groups = 24, .chain = 2},
+  };
+  int checked = 0;
+  for (size_t c = 0; c < KILN_COUNT(cases); c++) {
+    graph *g = new_graph();
+    const node *n = build_conv(g, &cases[c]);
+    assert_int_equal(graph_check(g), KILN_OK);
+    tensor in[8] = {{0}}, out;
+    memory made[9] = {{0}};
+    for (int i = 0; i < n->n_inputs; i++) {
+      if (n->inputs[i].v) in[i] = make_tensor(&n->inputs[i].v->type, 0, 1, &made[i]);
+    }
+    out = make_tensor(&n->outputs[0]->type, 0, 1, &made[8]);
+    for (size_t q = 0; q < KILN_COUNT(groups); q++) {
+      for (const kernel *k = groups[q]; k->op; k++) {
+        const char *why = "";
+        if (strcmp(k->op, "conv") != 0 || k->isa > (int)cpu_best_isa() || !k->fits(n, &why)) continue;
+        prepare_without_memory(n, k, in, &out);
+        checked++;
+      }
+    }
+    for (size_t i = 0; i < KILN_COUNT(made); i++) free(made[i].base);
+    graph_destroy(g);
+  }
+  assert_true(checked >= 3);
+}
+
 static int setup(void **state) {
   (void)state;
   return pool_create(2, &workers) == KILN_OK ? 0 : -1;
@@ -463,6 +517,7 @@ int main(void) {
       cmocka_unit_test(test_linear),           cmocka_unit_test(test_matmul),         cmocka_unit_test(test_conv),
       cmocka_unit_test(test_conv_pointwise),   cmocka_unit_test(test_conv_first_layer), cmocka_unit_test(test_depthwise),
       cmocka_unit_test(test_conv_3x3),         cmocka_unit_test(test_nan_and_infinity_pass), cmocka_unit_test(test_recurrent),
+      cmocka_unit_test(test_out_of_memory),
   };
   return cmocka_run_group_tests(tests, setup, teardown);
 }
