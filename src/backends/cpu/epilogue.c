@@ -106,6 +106,9 @@ kiln_status epilogue_compile(kernel_prep *p, const block *chain, epilogue **out)
   e->access = ARENA_ARRAY(p->arena, ep_access, g->n_operands + 1);
   if (!e->strides || !e->column_stride || !e->access) return KILN_NO_MEMORY("epilogue");
   const tensor *to = &p->args.out[0];
+  for (int i = 0; i < g->n_operands; ++i) {
+    if (g->operands[i].arg != PW_TILE_ARG) KILN_TRY(pw_check_broadcast(p->args.node, i, g->operands[i].type, to));
+  }
   epilogue_collapse(e, to);
   e->tile_operand = -1;
   for (int i = 0; i < g->n_operands; ++i) {
@@ -116,7 +119,6 @@ kiln_status epilogue_compile(kernel_prep *p, const block *chain, epilogue **out)
       continue;
     }
     const tensor *t = o->type;
-    if (t->rank > to->rank) return KILN_FAIL(KILN_INTERNAL, "epilogue: operand %d has a higher rank than the output", i);
     e->column_stride[i] = t->rank < 1 || t->shape[t->rank - 1] == 1 ? 0 : t->strides[t->rank - 1];
     bool same_rows = true;
     for (int d = 0; d < e->rank; ++d) same_rows &= e->strides[i][d] == 0;
@@ -173,7 +175,9 @@ static void *epilogue_operand(const epilogue *e, const kernel_args *a, int opera
   const int64_t *strides = e->strides[operand];
   int64_t offset = epilogue_row_offset(e, strides, c->row) + c->col * step;
   const bool one_run = step == 1 && e->rank == 1 && strides[0] == c->cols; /* whole rows of an operand laid out as the output */
-  if (direct || (one_run && pw_is_native(o->kind, o->type->dtype) && c->count == c->padded)) return (void *)(uintptr_t)(data + offset * (int64_t)size);
+  if (direct || (one_run && pw_is_native(o->kind, o->type->dtype) && c->count == c->padded)) {
+    return (void *)(uintptr_t)(data + offset * (int64_t)size);
+  }
   for (int64_t r = 0; r < c->rows; ++r) {
     load(reg + (size_t)r * row_bytes, data + offset * (int64_t)size, step, c->cols);
     if (e->rank <= 1) offset += e->rank == 1 ? strides[0] : 0;

@@ -276,6 +276,10 @@ static kiln_status index_put_run(const kernel_args *a) {
                                                                               : p->after[d - p->n_before - p->at_rank];
     const int from = d - (rank - v->rank);
     strides[d] = from < 0 || v->shape[from] == 1 ? 0 : v->strides[from];
+    if (from >= 0 && v->shape[from] != 1 && v->shape[from] != shape[d]) {
+      return KILN_FAIL(KILN_INVALID_ARGUMENT, "index_put: the values have %lld places along axis %d, the indexed part has %lld",
+                       (long long)v->shape[from], from, (long long)shape[d]);
+    }
   }
   for (int64_t u = 0; u < p->before_count * p->at_count; ++u) {
     const int64_t to = adv_before(p, u / p->at_count) + offsets[u % p->at_count];

@@ -126,7 +126,7 @@ static kiln_status pw_make_plan(kernel_prep *p, pw_program *g) {
   if (!plan->strides || !plan->access) return KILN_NO_MEMORY("pointwise plan");
   for (int i = 0; i < g->n_operands; ++i) {
     const tensor *t = g->operands[i].type;
-    if (t->rank > out->rank) return KILN_FAIL(KILN_INTERNAL, "pointwise: operand %d has a higher rank than the result", i);
+    KILN_TRY(pw_check_broadcast(p->args.node, i, t, out));
     pw_broadcast_strides(t, out, plan->strides[i]);
   }
   pw_collapse(plan, out);

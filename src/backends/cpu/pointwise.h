@@ -65,6 +65,9 @@ kiln_status pw_compile_block(kernel_prep *p, const pw_table *table, const block 
                              pw_program **out);
 kiln_status pw_compile_node(kernel_prep *p, const pw_table *table, const node *n, pw_program **out);
 
+/* Inference may have had to assume that symbolic sizes agree; memory is read by these, so they are checked again. */
+kiln_status pw_check_broadcast(const node *n, int operand, const tensor *t, const tensor *out);
+
 /* Runs the instructions over n elements (padded to PW_LANES by the caller); regs[i] are register pointers, all set. */
 void pw_execute(const pw_program *g, void *const *regs, int64_t n);
 

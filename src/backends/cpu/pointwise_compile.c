@@ -377,6 +377,15 @@ kiln_status pw_compile_node(kernel_prep *p, const pw_table *table, const node *n
   return KILN_OK;
 }
 
+kiln_status pw_check_broadcast(const node *n, int operand, const tensor *t, const tensor *out) {
+  bool fits = t->rank <= out->rank;
+  for (int d = 0; fits && d < t->rank; ++d) {
+    fits = t->shape[d] == 1 || t->shape[d] == out->shape[d + out->rank - t->rank];
+  }
+  if (fits) return KILN_OK;
+  return KILN_FAIL(KILN_INVALID_ARGUMENT, "%s: the sizes of operand %d do not broadcast to those of the result", n->op->name, operand);
+}
+
 void pw_execute(const pw_program *g, void *const *regs, int64_t n) {
   for (int32_t i = 0; i < g->n_instrs; ++i) {
     const pw_instr *ins = &g->instrs[i];

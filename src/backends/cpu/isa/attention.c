@@ -491,6 +491,26 @@ static bool att_place(att_plan *p, int threads, size_t *out_bytes) {
   return ok && size_mul(at, (size_t)threads, &all) && size_add(all, p->shared_bytes, out_bytes);
 }
 
+/* Sizes that inference may have had to assume equal. */
+static kiln_status att_check_sizes(const kernel_args *a) {
+  const tensor *q = &a->in[0], *k = &a->in[1], *v = &a->in[2], *y = &a->out[0];
+  const tensor *m = a->n_in > 3 && a->node->inputs[3].v ? &a->in[3] : NULL;
+  const int64_t heads = q->shape[q->rank - 3], s = k->shape[k->rank - 2];
+  bool fit = q->shape[q->rank - 1] == k->shape[k->rank - 1] && s == v->shape[v->rank - 2] && heads == y->shape[y->rank - 3] &&
+             q->shape[q->rank - 2] == y->shape[y->rank - 2] && v->shape[v->rank - 1] == y->shape[y->rank - 1];
+  for (int i = 0; i < 3; ++i) {
+    const tensor *t = &a->in[i];
+    fit = fit && t->shape[t->rank - 3] > 0 && heads % t->shape[t->rank - 3] == 0;
+    for (int d = 0; fit && d < t->rank - 3; ++d) fit = t->shape[d] == 1 || t->shape[d] == y->shape[d + y->rank - t->rank];
+  }
+  for (int d = 0; fit && m && d < m->rank; ++d) {
+    const int to = d + y->rank - m->rank;
+    fit = m->shape[d] == 1 || m->shape[d] == (to == y->rank - 1 ? s : y->shape[to]);
+  }
+  if (fit) return KILN_OK;
+  return KILN_FAIL(KILN_INVALID_ARGUMENT, "attention: the sizes of q, k, v and the mask do not fit together");
+}
+
 static kiln_status att_prepare(kernel_prep *k) {
   att_plan *p = ARENA_NEW(k->arena, att_plan);
   if (!p) return KILN_NO_MEMORY("attention");
@@ -507,6 +527,7 @@ static kiln_status att_prepare(kernel_prep *k) {
   for (int d = 0; d < y->rank - 3; ++d) p->batch *= y->shape[d];
   k->state = p;
   if (tensor_numel(y) == 0) return KILN_OK;
+  KILN_TRY(att_check_sizes(&k->args));
   if (p->kv_heads < 1 || p->heads % p->kv_heads != 0 || v->shape[v->rank - 3] != p->kv_heads) {
     return KILN_FAIL(KILN_INVALID_ARGUMENT, "attention: %lld query heads are not a multiple of %lld key heads", (long long)p->heads,
                      (long long)p->kv_heads);

@@ -271,7 +271,12 @@ static kiln_status contiguous_run(const kernel_args *a) {
  * takes an intermediate shape that both sides can be cut into. */
 static kiln_status view_copy_run(const kernel_args *a) {
   tensor view = a->out[0];
-  if (a->node->op->view(a, &a->in[0], &view)) {
+  const bool is_view = a->node->op->view(a, &a->in[0], &view);
+  if (tensor_numel(is_view ? &view : &a->in[0]) != tensor_numel(&a->out[0])) {
+    return KILN_FAIL(KILN_INVALID_ARGUMENT, "%s: %lld elements do not fill a result of %lld", a->node->op->name,
+                     (long long)tensor_numel(is_view ? &view : &a->in[0]), (long long)tensor_numel(&a->out[0]));
+  }
+  if (is_view) {
     copy_tensor(a, &a->out[0], &view);
     return KILN_OK;
   }
@@ -290,6 +295,9 @@ static kiln_status concat_run(const kernel_args *a) {
   int64_t start = 0;
   for (int32_t i = 0; i < a->n_in; ++i) {
     tensor to = a->out[0];
+    bool fits = start + a->in[i].shape[axis] <= to.shape[axis];
+    for (int d = 0; d < to.rank; ++d) fits &= d == axis || a->in[i].shape[d] == to.shape[d];
+    if (!fits) return KILN_FAIL(KILN_INVALID_ARGUMENT, "concat: operand %d has other sizes than the result beside axis %d", i, (int)axis);
     if (tensor_numel(&a->in[i]) > 0) {
       to.data = offset_data(&to, start * to.strides[axis]);
       to.shape[axis] = a->in[i].shape[axis];

@@ -136,6 +136,16 @@ static const float *norm_optional(const kernel_args *a, int operand) {
   return operand < a->node->own_inputs ? a->in[operand].data : NULL;
 }
 
+/* Operands from `first` on must have n elements each: inference may have had to assume it of symbolic sizes. */
+static kiln_status norm_check_sizes(const kernel_args *a, int first, int64_t n) {
+  for (int i = first; i < a->node->own_inputs; ++i) {
+    if (!a->node->inputs[i].v || tensor_numel(&a->in[i]) == n) continue;
+    return KILN_FAIL(KILN_INVALID_ARGUMENT, "%s: operand %d has %lld elements, expected %lld", a->node->op->name, i,
+                     (long long)tensor_numel(&a->in[i]), (long long)n);
+  }
+  return KILN_OK;
+}
+
 static kiln_status layer_norm_prepare(kernel_prep *p) {
   norm_job *j = ARENA_NEW(p->arena, norm_job);
   if (!j) return KILN_NO_MEMORY("norm");
@@ -146,7 +156,7 @@ static kiln_status layer_norm_prepare(kernel_prep *p) {
   j->eps = arg_float(&p->args, "eps");
   j->rms = strcmp(p->args.node->op->name, "rms_norm") == 0;
   p->state = j;
-  return KILN_OK;
+  return norm_check_sizes(&p->args, 1, j->n);
 }
 
 static kiln_status layer_norm_run(const kernel_args *a) {
@@ -233,6 +243,7 @@ static void norm_place(const kernel_args *a, norm_job *j) {
 static kiln_status batch_norm_prepare(kernel_prep *p) {
   norm_job *j = norm_channel_job(p);
   if (!j) return KILN_NO_MEMORY("norm");
+  KILN_TRY(norm_check_sizes(&p->args, 1, j->channels));
   return norm_workspace(p, j);
 }
 
@@ -345,6 +356,11 @@ static kiln_status group_norm_prepare(kernel_prep *p) {
   norm_job *j = norm_channel_job(p);
   if (!j) return KILN_NO_MEMORY("norm");
   j->groups = arg_int(&p->args, "groups");
+  KILN_TRY(norm_check_sizes(&p->args, 1, j->channels));
+  if (j->groups < 1 || j->channels % j->groups != 0) {
+    return KILN_FAIL(KILN_INVALID_ARGUMENT, "group_norm: %lld groups do not divide %lld channels", (long long)j->groups,
+                     (long long)j->channels);
+  }
   if (!j->last) return KILN_OK;
   j->chunks = (j->area + 255) / 256;
   if (j->chunks > NORM_CHUNKS) j->chunks = NORM_CHUNKS;
