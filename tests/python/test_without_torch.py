@@ -10,6 +10,7 @@ from pathlib import Path
 import kiln
 import pytest
 import torch
+from conftest import PACKAGES
 
 SCRIPT = """
 import sys
