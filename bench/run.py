@@ -107,6 +107,7 @@ def measure(calls: dict[str, Callable[[], Any]], seconds: float) -> dict[str, li
 
 def run_one(name: str, contenders: list[str], threads: int, seconds: float) -> dict[str, Any]:
     import torch
+
     from compare import relative_errors
     from models import MODELS
 
@@ -160,8 +161,9 @@ def best_of(call: Callable[[], Any], repeat: int = 5) -> float:
 
 
 def figure_call_overhead(build: Path, folder: Path) -> list[tuple[str, float, str, str]]:
-    import kiln
     import torch
+
+    import kiln
 
     module = torch.nn.Linear(16, 16).eval()
     x = torch.randn(1, 16)
@@ -180,8 +182,9 @@ def figure_call_overhead(build: Path, folder: Path) -> list[tuple[str, float, st
 
 
 def figure_build_and_memory(build: Path, folder: Path) -> list[tuple[str, float, str, str]]:
-    import kiln
     import torch
+
+    import kiln
     from models import MODELS
 
     rows: list[tuple[str, float, str, str]] = []

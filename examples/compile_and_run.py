@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import sys
 
-import kiln
 import torch
 from torch import nn
+
+import kiln
 
 
 def main() -> None:

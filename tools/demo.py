@@ -23,8 +23,9 @@ warnings.filterwarnings("ignore")
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "python"), str(ROOT / "tests" / "python")]
 
-import kiln  # noqa: E402
 import torch  # noqa: E402
+
+import kiln  # noqa: E402
 import trained  # noqa: E402
 
 SENTENCES = [

@@ -156,7 +156,10 @@ static int torch_find(void) {
   if (torch.exchange) return 1;
   PyObject *name = PyUnicode_FromString("torch"), *module = name ? PyImport_GetModule(name) : NULL;
   Py_XDECREF(name);
-  if (!module) return PyErr_Occurred() ? -1 : 0;
+  if (!module || module == Py_None) { /* None: a program that forbids the import */
+    Py_XDECREF(module);
+    return PyErr_Occurred() ? -1 : 0;
+  }
   PyObject *tensor = PyObject_GetAttrString(module, "Tensor");
   PyObject *nn = tensor ? PyObject_GetAttrString(module, "nn") : NULL;
   PyObject *parameter = nn ? PyObject_GetAttrString(nn, "Parameter") : NULL;

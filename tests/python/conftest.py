@@ -8,9 +8,10 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-import kiln
 import pytest
 import torch
+
+import kiln
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = Path(kiln.__file__).absolute().parents[1]  # where processes that tests start find the same kiln

@@ -11,11 +11,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+from torch import nn
+
 import convnets
 import kiln
-import torch
 import trained
-from torch import nn
 
 LONGEST = 128
 

@@ -9,12 +9,13 @@ import threading
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import kiln
 import numpy as np
 import pytest
 import torch
-from compare import relative_errors
 from torch import nn
+
+import kiln
+from compare import relative_errors
 
 
 class Mlp(nn.Module):

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from conftest import PACKAGES, ROOT
 
 BLOCK = re.compile(r"(<!-- not run -->\n)?^```(python|c|sh)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -7,13 +7,14 @@ import json
 import zipfile
 from typing import Any, Callable
 
-import kiln
 import pytest
 import torch
 import torch.nn.functional as F
-from compare import relative_errors
 from torch import nn
 from torch.export import Dim
+
+import kiln
+from compare import relative_errors
 
 
 class Function(nn.Module):

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from typing import Any, Callable
 
-import kiln
 import pytest
 import torch
 import torch.nn.functional as F
-from compare import relative_errors
 from torch import nn
+
+import kiln
+from compare import relative_errors
 
 CASES: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {}
 
@@ -51,7 +52,9 @@ UNARY = (
 UNARY_FUNCTIONS = [getattr(torch, name) for name in UNARY.split()]
 case("unary", lambda *xs: tuple(f(x) for f, x in zip(UNARY_FUNCTIONS, xs)), *(DOMAINS.get(name, X) for name in UNARY.split()))
 
-BINARY = [getattr(torch, n) for n in "add sub mul maximum minimum atan2 eq ne lt le gt ge hypot copysign heaviside logaddexp".split()]
+BINARY = [
+    getattr(torch, n) for n in "add sub mul maximum minimum atan2 eq ne lt le gt ge hypot copysign heaviside logaddexp".split()
+]
 POSITIVE = [getattr(torch, n) for n in "pow xlogy fmod remainder div".split()]
 case("binary", lambda x, y: tuple(f(x, v) for f in BINARY for v in (y, y[:, :1])), X, Y)
 case("binary_positive", lambda x, y: tuple(f(x, v) for f in POSITIVE for v in (y, y[:, :1])), P, P + 0.5)
@@ -68,7 +71,11 @@ ACTIVATIONS = [
 ]
 case("activations", lambda x: tuple(f(x) for f in ACTIVATIONS), X)
 
-case("activation_options", lambda x: (F.gelu(x, approximate="tanh"), F.glu(x[..., :4], -1), F.threshold(x, 0.1, 20), F.softplus(x, 2, 1)), X)
+case(
+    "activation_options",
+    lambda x: (F.gelu(x, approximate="tanh"), F.glu(x[..., :4], -1), F.threshold(x, 0.1, 20), F.softplus(x, 2, 1)),
+    X,
+)
 case("prelu", F.prelu, r(2, 3, 4), r(3))
 case("reverse_operands", lambda x: (1 - x, 2**x, 3 / x), P)
 case("integer_division", lambda i, x: (i // 2, i % 3, i / 2, x // 0.3, x % 0.3), ri(9, high=9) - 4, P)
@@ -89,7 +96,17 @@ case("ldexp", lambda x: torch.ldexp(x, torch.tensor([1, 2, 0, 1, 3])), X)
 
 case(
     "promotion",
-    lambda x, i, b: (x + i, x * b, i + b, i / 2, b + 1.5, x.half() + 1.0, x.double() + x, i + 1.5, i.to(torch.uint8) + i.to(torch.int8)),
+    lambda x, i, b: (
+        x + i,
+        x * b,
+        i + b,
+        i / 2,
+        b + 1.5,
+        x.half() + 1.0,
+        x.double() + x,
+        i + 1.5,
+        i.to(torch.uint8) + i.to(torch.int8),
+    ),
     X[0],
     ri(4, 5),
     X[0] > 0,
@@ -103,10 +120,18 @@ REDUCTIONS = [getattr(torch, name) for name in "sum mean prod amax amin logsumex
 case("reductions", lambda x: tuple(y for f in REDUCTIONS for y in (f(x, 1), f(x, -1, keepdim=True))), X)
 case("reduce_all", lambda x: (x.sum(), x.mean(), x.prod(), x.amax(), x.amin(), x.max(), x.min(), x.logsumexp((0, 2))), X)
 case("reduce_axes", lambda x: (x.sum((0, 2)), x.mean((-1, -2), keepdim=True), x.sum(dtype=torch.float64), x.amax((0, 1))), X)
-case("reduce_integers", lambda i: (i.sum(), i.sum(0), (i > 2).sum(), (i > 2).sum(1), i.float().mean(), i.prod(1), i.amax(0)), ri(3, 4))
+case(
+    "reduce_integers",
+    lambda i: (i.sum(), i.sum(0), (i > 2).sum(), (i > 2).sum(1), i.float().mean(), i.prod(1), i.amax(0)),
+    ri(3, 4),
+)
 case("extremes", lambda x: (*x.max(1), *x.min(-1, keepdim=True), x.argmax(), x.argmin(1), x.argmax(1, keepdim=True)), X)
 case("any_all", lambda x: ((x > 0).any(), (x > 0).all(), (x > 0).any(1), (x > 5).all(-1, keepdim=True)), X)
-case("variance", lambda x: (x.var(), x.std(), x.var(1), x.std(-1, keepdim=True), x.var((0, 1), unbiased=False), *torch.var_mean(x, 1)), X)
+case(
+    "variance",
+    lambda x: (x.var(), x.std(), x.var(1), x.std(-1, keepdim=True), x.var((0, 1), unbiased=False), *torch.var_mean(x, 1)),
+    X,
+)
 case(
     "norms_of_vectors",
     lambda x: (x.norm(), x.norm(dim=1), x.norm(p=1, dim=-1), torch.linalg.vector_norm(x, 2, (0, 1)), F.normalize(x, dim=-1)),
@@ -117,9 +142,18 @@ case("sorting", lambda x: (*x.sort(), *x.sort(1, descending=True), x.argsort(-1)
 case("middle", lambda x: (x.median(), *x.median(1), *torch.aminmax(x, dim=1), *x.kthvalue(2), *torch.std_mean(x)), X)
 case("softmax", lambda x: (x.softmax(-1), x.log_softmax(1), F.softmin(x, 1), x.softmax(0, dtype=torch.float64)), X)
 case("counts", lambda x: (torch.count_nonzero(x > 0, 1), torch.nansum(x)), X)
-case("distances", lambda x, y: (torch.cdist(x, y), F.cosine_similarity(x, x * 2 + 1, dim=-1), F.pairwise_distance(x, x + 1)), X, r(3, 6, 5))
+case(
+    "distances",
+    lambda x, y: (torch.cdist(x, y), F.cosine_similarity(x, x * 2 + 1, dim=-1), F.pairwise_distance(x, x + 1)),
+    X,
+    r(3, 6, 5),
+)
 case("dist", lambda x, y: (torch.dist(x, y), torch.dist(x, y, 1)), X, Y)
-case("search", lambda x: (torch.bucketize(x, torch.tensor([-0.5, 0, 0.5])), torch.searchsorted(torch.tensor([-0.5, 0.5]), x, right=True)), X)
+case(
+    "search",
+    lambda x: (torch.bucketize(x, torch.tensor([-0.5, 0, 0.5])), torch.searchsorted(torch.tensor([-0.5, 0.5]), x, right=True)),
+    X,
+)
 case("isin", lambda i: (torch.isin(i, torch.tensor([1, 3])), torch.isin(i, 2, invert=True)), INDEX)
 
 # ---- Shapes ----------------------------------------------------------------------------------------------------------------
@@ -149,9 +183,15 @@ case(
     ),
     X,
 )
-case("joins", lambda x, y: (torch.cat([x, y], 1), torch.stack([x, y], -1), torch.hstack([x, y]), torch.cat([x, y.half()], -1)), X, Y)
+case(
+    "joins", lambda x, y: (torch.cat([x, y], 1), torch.stack([x, y], -1), torch.hstack([x, y]), torch.cat([x, y.half()], -1)), X, Y
+)
 case("splits", lambda x: (*x.split(2, 1), *x.chunk(3, -1), *x.unbind(0), *torch.tensor_split(x, 2, 1), *x.split([1, 3], 1)), X)
-case("repeats", lambda x: (x.repeat(1, 2, 1), x.repeat(2, 1, 1, 1), x.tile(2), x.repeat_interleave(2, 1), x[:1].broadcast_to(3, 4, 5)), X)
+case(
+    "repeats",
+    lambda x: (x.repeat(1, 2, 1), x.repeat(2, 1, 1, 1), x.tile(2), x.repeat_interleave(2, 1), x[:1].broadcast_to(3, 4, 5)),
+    X,
+)
 case("turns", lambda x: (x.flip(0), x.flip((1, 2)), x.roll(1, 1), x.roll((1, 2), (0, 2)), x.rot90(1, (1, 2)), x.roll(3)), X)
 case("triangles", lambda x: (x.tril(), x.triu(1), torch.tril(torch.ones(3, 3)), torch.trace(x[0, :4, :4])), X)
 case(
@@ -188,7 +228,11 @@ case(
     ),
     X,
 )
-case("windows", lambda x: (torch.hann_window(6), torch.hann_window(6, periodic=False), torch.hamming_window(5), torch.blackman_window(7)), X)
+case(
+    "windows",
+    lambda x: (torch.hann_window(6), torch.hann_window(6, periodic=False), torch.hamming_window(5), torch.blackman_window(7)),
+    X,
+)
 case(
     "padding",
     lambda x, y: (
@@ -205,8 +249,16 @@ case(
     X,
     IMAGE,
 )
-case("meshgrid", lambda x: (*torch.meshgrid(x[0, 0], x[0, :, 0], indexing="ij"), *torch.meshgrid(x[0, 0], x[0, :, 0], indexing="xy")), X)
-case("patches", lambda x: (F.unfold(x, 3, padding=1, stride=2), F.pixel_unshuffle(x, 2), F.channel_shuffle(x.repeat(1, 2, 1, 1), 2)), IMAGE)
+case(
+    "meshgrid",
+    lambda x: (*torch.meshgrid(x[0, 0], x[0, :, 0], indexing="ij"), *torch.meshgrid(x[0, 0], x[0, :, 0], indexing="xy")),
+    X,
+)
+case(
+    "patches",
+    lambda x: (F.unfold(x, 3, padding=1, stride=2), F.pixel_unshuffle(x, 2), F.channel_shuffle(x.repeat(1, 2, 1, 1), 2)),
+    IMAGE,
+)
 case("fold", lambda x: (F.fold(x, (4, 4), 2, stride=2), F.pixel_shuffle(x[:, :, None], 2)), r(2, 12, 4))
 
 # ---- Indexing --------------------------------------------------------------------------------------------------------------
@@ -225,7 +277,12 @@ case(
     X,
     INDEX,
 )
-case("gather", lambda x, i: (x[0].gather(1, i % 5), x[0].gather(0, i % 4), x.index_select(1, i[0] % 4), torch.take(x, i)), X, ri(4, 4))
+case(
+    "gather",
+    lambda x, i: (x[0].gather(1, i % 5), x[0].gather(0, i % 4), x.index_select(1, i[0] % 4), torch.take(x, i)),
+    X,
+    ri(4, 4),
+)
 case(
     "scatter",
     lambda x, i: (
@@ -243,7 +300,12 @@ case(
     X,
     torch.stack([torch.randperm(5, generator=G)[:4] for _ in range(4)]),
 )
-case("embedding", lambda w, i: (F.embedding(i, w), F.embedding(i, w, padding_idx=0), F.one_hot(i, 6), F.embedding_bag(i, w)), r(5, 3), INDEX)
+case(
+    "embedding",
+    lambda w, i: (F.embedding(i, w), F.embedding(i, w, padding_idx=0), F.one_hot(i, 6), F.embedding_bag(i, w)),
+    r(5, 3),
+    INDEX,
+)
 
 # ---- Products --------------------------------------------------------------------------------------------------------------
 
@@ -303,7 +365,9 @@ case(
     r(2, 3, 9),
     r(4, 3, 3),
 )
-case("conv3d", lambda x, w: (F.conv3d(x, w, padding=1), F.conv_transpose3d(x, w.transpose(0, 1))), r(1, 2, 4, 4, 4), r(3, 2, 2, 2, 2))
+case(
+    "conv3d", lambda x, w: (F.conv3d(x, w, padding=1), F.conv_transpose3d(x, w.transpose(0, 1))), r(1, 2, 4, 4, 4), r(3, 2, 2, 2, 2)
+)
 case(
     "conv_transpose2d",
     lambda x, w: (F.conv_transpose2d(x, w, stride=2, padding=1, output_padding=1), F.conv_transpose2d(x, w, dilation=2)),

@@ -13,9 +13,10 @@ import os
 import time
 from typing import Any
 
-import kiln
 import pytest
 import torch
+
+import kiln
 from compare import relative_errors
 from models import LONGEST, MODELS, Model
 

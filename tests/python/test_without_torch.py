@@ -7,9 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import kiln
 import pytest
 import torch
+
+import kiln
 from conftest import PACKAGES
 
 SCRIPT = """
