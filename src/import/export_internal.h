@@ -42,6 +42,7 @@ typedef struct pt2 {
   builder b;
   survey *survey;
   int depth; /* of subgraphs */
+  bool doubt_types; /* tensor_values of this file are not compared with inference */
 } pt2;
 
 /* JSON access with texts: `what` names the object that lacks the key. */

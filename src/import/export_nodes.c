@@ -166,7 +166,7 @@ static kiln_status check_type(pt2 *p, const scope *s, const char *name, itensor 
     const json_t *size = json_object_get(json_array_get(sizes, (size_t)i), "as_int");
     if (json_is_integer(size)) same = dim_compare_equal(p->graph->dims, json_integer_value(size), v->type.dims[i]) != 0;
   }
-  if (same) return KILN_OK;
+  if (same || p->doubt_types) return KILN_OK;
   text ours = {0};
   char *theirs = json_dumps(sizes, JSON_COMPACT);
   type_print(p->graph, &v->type, &ours);
@@ -423,6 +423,9 @@ static kiln_status run_node(pt2 *p, scope *s, const json_t *entry, const char *t
   const int graph_argument = wrapper_argument(target);
   if (graph_argument >= 0) return wrapper_node(p, s, entry, target, (size_t)graph_argument);
   if (str_eq(target, COND)) return cond_node(p, s, entry);
+  /* torch 2.11's fake kernel of lstm gives h and c a dimension too many, and what follows inherits it: types in such files are no
+   * check on ours. */
+  if (str_eq(target, "torch.ops.aten.lstm.input")) p->doubt_types = true;
   if (pt2_is_symbol_target(target)) return pt2_symbol_node(p, s, entry, target);
   return operator_node(p, s, entry, target);
 }
