@@ -162,12 +162,13 @@ VF_INLINE void copy_transpose_8x8(float *o, int64_t to_row, const float *x, int6
 }
 #endif
 
-#define COPY_TRANSPOSE(type)                                                                       \
+/* Elements [a0, a1) across and [b0, b1) along. */
+#define COPY_TRANSPOSE(type, a0, a1, b0, b1)                                                       \
   do {                                                                                             \
     type *o = (type *)(void *)to;                                                                  \
     const type *x = (const type *)(const void *)from;                                              \
-    for (int64_t a = 0; a < across; ++a) {                                                         \
-      for (int64_t b = 0; b < along; ++b) o[a * to_row + b] = x[b * from_row + a];                 \
+    for (int64_t a = (a0); a < (a1); ++a) {                                                        \
+      for (int64_t b = (b0); b < (b1); ++b) o[a * to_row + b] = x[b * from_row + a];               \
     }                                                                                              \
   } while (0)
 
@@ -182,13 +183,16 @@ VF_INLINE void copy_interleave(uint32_t *restrict o, const uint32_t *restrict x,
 static void copy_transpose_block(char *restrict to, int64_t to_row, const char *restrict from, int64_t from_row, int64_t along,
                                  int64_t across, int64_t size) {
 #if !defined(KILN_ISA_scalar)
-  if (size == 4 && along % 8 == 0 && across % 8 == 0) {
-    for (int64_t a = 0; a < across; a += 8) {
-      for (int64_t b = 0; b < along; b += 8) {
+  if (size == 4 && along >= 8 && across >= 8) {
+    const int64_t whole_a = across & ~(int64_t)7, whole_b = along & ~(int64_t)7;
+    for (int64_t a = 0; a < whole_a; a += 8) {
+      for (int64_t b = 0; b < whole_b; b += 8) {
         copy_transpose_8x8((float *)(void *)to + a * to_row + b, to_row, (const float *)(const void *)from + b * from_row + a,
                            from_row);
       }
     }
+    COPY_TRANSPOSE(uint32_t, 0, whole_a, whole_b, along);
+    COPY_TRANSPOSE(uint32_t, whole_a, across, 0, along);
     return;
   }
 #endif
@@ -201,10 +205,10 @@ static void copy_transpose_block(char *restrict to, int64_t to_row, const char *
     return;
   }
   switch (size) {
-    case 1: COPY_TRANSPOSE(uint8_t); break;
-    case 2: COPY_TRANSPOSE(uint16_t); break;
-    case 4: COPY_TRANSPOSE(uint32_t); break;
-    default: COPY_TRANSPOSE(uint64_t); break;
+    case 1: COPY_TRANSPOSE(uint8_t, 0, across, 0, along); break;
+    case 2: COPY_TRANSPOSE(uint16_t, 0, across, 0, along); break;
+    case 4: COPY_TRANSPOSE(uint32_t, 0, across, 0, along); break;
+    default: COPY_TRANSPOSE(uint64_t, 0, across, 0, along); break;
   }
 }
 
