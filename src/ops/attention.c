@@ -2,6 +2,7 @@
 #include <math.h>
 
 #include "base/memory.h"
+#include "ops/attention_lower.h"
 #include "ops/lowering.h"
 #include "ops/spatial.h"
 
@@ -263,6 +264,19 @@ static const torch_row attention_torch[] = {
      "dropout_p=0., bool "
      "is_causal=False, Tensor? dropout_mask=None, *, float? scale=None, bool enable_gqa=False) -> (Tensor, Tensor)",
      NULL, lower_attention_math},
+    {"aten::_native_multi_head_attention(Tensor query, Tensor key, Tensor value, int embed_dim, int num_head, Tensor "
+     "qkv_weight, Tensor qkv_bias, Tensor proj_weight, Tensor proj_bias, Tensor? mask=None, bool need_weights=True, "
+     "bool "
+     "average_attn_weights=True, int? mask_type=None) -> (Tensor, Tensor)",
+     NULL, lower_native_multi_head_attention},
+    {"aten::_transformer_encoder_layer_fwd(Tensor src, int embed_dim, int num_heads, Tensor qkv_weight, Tensor "
+     "qkv_bias, "
+     "Tensor proj_weight, Tensor proj_bias, bool use_gelu, bool norm_first, float eps, Tensor norm_weight_1, Tensor "
+     "norm_bias_1, Tensor norm_weight_2, Tensor norm_bias_2, Tensor ffn_weight_1, Tensor ffn_bias_1, Tensor "
+     "ffn_weight_2, "
+     "Tensor ffn_bias_2, Tensor? mask=None, int? mask_type=None) -> Tensor",
+     NULL, lower_transformer_encoder_layer},
+    {"aten::_safe_softmax(Tensor self, int dim, ScalarType? dtype=None) -> Tensor", NULL, lower_safe_softmax},
     {"aten::dropout(Tensor input, float p, bool train) -> Tensor", NULL, lower_dropout},
     {"aten::feature_dropout(Tensor input, float p, bool train) -> Tensor", NULL, lower_dropout},
     {"aten::alpha_dropout(Tensor input, float p, bool train) -> Tensor", NULL, lower_dropout},

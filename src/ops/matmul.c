@@ -254,6 +254,15 @@ static kiln_status lower_mm(lower_call *c) {
   return KILN_OK;
 }
 
+static kiln_status lower_chain_matmul(lower_call *c) {
+  value *list[16];
+  const int n = call_tensors(c, "matrices", list, 16);
+  if (n < 1) return LOWER_FAIL(c, "argument matrices: expected 1 to 16");
+  for (int i = 1; i < n; i++) list[0] = matmul_product(&c->b, list[0], list[i]);
+  call_return(c, 0, list[0]);
+  return KILN_OK;
+}
+
 static kiln_status lower_baddbmm(lower_call *c) {
   value *x, *y;
   KILN_TRY(two(c, "batch1", "batch2", &x, &y));
@@ -397,6 +406,7 @@ static const torch_row matmul_torch[] = {
      lower_addbmm},
     {"aten::matmul(Tensor self, Tensor other) -> Tensor", NULL, lower_matmul},
     {"aten::linalg_matmul(Tensor self, Tensor other) -> Tensor", NULL, lower_matmul},
+    {"aten::chain_matmul(Tensor[] matrices) -> Tensor", NULL, lower_chain_matmul},
     {"aten::mv(Tensor self, Tensor vec) -> Tensor", NULL, lower_mv},
     {"aten::addmv(Tensor self, Tensor mat, Tensor vec, *, Scalar beta=1, Scalar alpha=1) -> Tensor", NULL, lower_addmv},
     {"aten::inner(Tensor self, Tensor other) -> Tensor", NULL, lower_inner},

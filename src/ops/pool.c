@@ -3,6 +3,7 @@
 
 #include "ops/lowering.h"
 #include "ops/spatial.h"
+#include "ops/spatial_lower.h"
 
 /* ---- inference
  * -------------------------------------------------------------------------------------------------------------- */
@@ -405,6 +406,9 @@ static const torch_row adaptive_max_torch[] = {
     {"aten::adaptive_max_pool1d(Tensor self, int[1] output_size) -> (Tensor, Tensor)", NULL, lower_adaptive_max},
     {"aten::adaptive_max_pool2d(Tensor self, int[2] output_size) -> (Tensor, Tensor)", NULL, lower_adaptive_max},
     {"aten::adaptive_max_pool3d(Tensor self, int[3] output_size) -> (Tensor, Tensor)", NULL, lower_adaptive_max},
+    {"aten::max_unpool2d(Tensor self, Tensor indices, SymInt[2] output_size) -> Tensor", NULL, lower_max_unpool},
+    {"aten::max_unpool3d(Tensor self, Tensor indices, SymInt[3] output_size, int[3] stride, int[3] padding) -> Tensor",
+     NULL, lower_max_unpool},
     {NULL, NULL, NULL}};
 
 #define MAX_POOL_CASES                                                                                            \

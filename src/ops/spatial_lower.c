@@ -254,3 +254,33 @@ kiln_status lower_affine_grid(lower_call *c) {
   call_return(c, 0, y ? lower_reshape(b, y, n, dims) : NULL);
   return KILN_OK;
 }
+
+/* ---- max_unpool
+ * --------------------------------------------------------------------------------------------------------- */
+
+/* Puts each value at the place in its plane that its index names, zeros elsewhere. */
+kiln_status lower_max_unpool(lower_call *c) {
+  builder *b = &c->b;
+  dim_table *t = b->graph->dims;
+  value *x, *indices;
+  dim size[SPATIAL_MAX];
+  KILN_TRY(lowering_tensor(c, "self", &x));
+  KILN_TRY(lowering_tensor(c, "indices", &indices));
+  const int count = strstr(c->schema->name, "3d") ? 3 : 2, lead = x->type.rank - count;
+  if (lead < 1 || lead > 2)
+    return LOWER_FAIL(c, "argument self has %d dimensions, expected %d or %d", x->type.rank, count + 1, count + 2);
+  KILN_TRY(call_ints_expand(c, "output_size", count, size));
+  const dim from = dim_product(t, x->type.dims + lead, count), to = dim_product(t, size, count);
+  dim flat[3], out[KILN_MAX_RANK];
+  for (int i = 0; i < lead; i++) flat[i] = out[i] = x->type.dims[i];
+  for (int i = 0; i < count; i++) out[lead + i] = size[i];
+  flat[lead] = from;
+  x = lower_reshape(b, x, lead + 1, flat);
+  indices = lower_reshape(b, indices, lead + 1, flat);
+  LOWER_NEED(c, x);
+  flat[lead] = to;
+  value *zeros = lowering_full(b, x->type.dtype, lead + 1, flat, 0);
+  value *y = build(b, "scatter", IN(zeros, indices, x), ATTRS(A_INT("axis", lead)));
+  call_return(c, 0, y ? lower_reshape(b, y, lead + count, out) : NULL);
+  return KILN_OK;
+}

@@ -10,5 +10,6 @@ kiln_status lower_col2im(lower_call *c);
 kiln_status lower_upsample_antialias(lower_call *c);     /* output_size, scales_h, scales_w */
 kiln_status lower_upsample_antialias_vec(lower_call *c); /* output_size or scale_factors */
 kiln_status lower_affine_grid(lower_call *c);
+kiln_status lower_max_unpool(lower_call *c);
 
 #endif

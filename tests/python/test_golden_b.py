@@ -187,6 +187,7 @@ for _name, _a, _b in [
     case("matmul_" + _name, lambda: Fn(torch.matmul), lambda s=_a: r(*s), lambda s=_b: r(*s))
     case("matmul_weight_" + _name, lambda s=_b: With(torch.matmul, r(*s)), lambda s=_a: r(*s))
 case("matmul_transposed", lambda: Fn(lambda q, k: q @ k.transpose(-1, -2)), lambda: r(2, 3, 5, 8), lambda: r(2, 3, 7, 8))
+case("chain_matmul", lambda: Fn(lambda *m: torch.ops.aten.chain_matmul(m)), lambda: r(2, 3), lambda: r(3, 4), lambda: r(4, 5))
 case("mv", lambda: Fn(torch.mv), lambda: r(5, 6), lambda: r(6))
 case("addmv", lambda: Fn(torch.addmv), lambda: r(5), lambda: r(5, 6), lambda: r(6))
 case("dot", lambda: Fn(torch.dot), lambda: r(6), lambda: r(6))
@@ -324,6 +325,32 @@ case(
 )
 case("encoder_norm_first", lambda: nn.TransformerEncoderLayer(24, 3, 40, activation="gelu", norm_first=True), lambda: r(5, 2, 24))
 case("transformer", lambda: nn.Transformer(16, 2, 1, 1, 32, batch_first=True), lambda: r(2, 5, 16), lambda: r(2, 4, 16))
+E3 = [lambda: r(72, 24), lambda: r(72), lambda: r(24, 24), lambda: r(24)]
+NATIVE = torch.ops.aten._native_multi_head_attention
+case("native_attention", lambda: Fn(lambda x, *w: NATIVE(x, x, x, 24, 3, *w)), lambda: r(2, 5, 24), *E3)
+case("native_attention_weights", lambda: Fn(lambda x, *w: NATIVE(x, x, x, 24, 3, *w, None, True, False)), lambda: r(2, 5, 24), *E3)
+case(
+    "native_attention_padding",
+    lambda: Fn(lambda x, m, *w: NATIVE(x, x, x, 24, 3, *w, m, False, True, 1)[0]),
+    lambda: r(2, 5, 24),
+    lambda: torch.tensor([[False, False, False, True, True], [False, True, False, False, False]]),
+    *E3,
+)
+LAYER = torch.ops.aten._transformer_encoder_layer_fwd
+for _first in (False, True):
+    case(
+        f"native_encoder_{int(_first)}",
+        lambda f=_first: Fn(lambda x, *w: LAYER(x, 24, 3, *w[:4], True, f, 1e-5, *w[4:])),
+        lambda: r(2, 5, 24),
+        *E3,
+        *[lambda: r(24)] * 4,
+        *[lambda: r(40, 24), lambda: r(40), lambda: r(24, 40), lambda: r(24)],
+    )
+case(
+    "safe_softmax",
+    lambda: Fn(lambda x: torch.ops.aten._safe_softmax(x, -1)),
+    lambda: r(3, 4).index_fill(0, torch.tensor([1]), -INF),
+)
 case("dropout", lambda: nn.Sequential(nn.Dropout(0.5), nn.Dropout2d(0.5), nn.AlphaDropout(0.5)), lambda: r(2, 3, 4, 4))
 
 
@@ -370,6 +397,8 @@ case("adaptive_avg_pool3d", lambda: nn.AdaptiveAvgPool3d((2, 3, 4)), lambda: r(1
 case("adaptive_max_pool1d", lambda: nn.AdaptiveMaxPool1d(4), lambda: r(2, 3, 11))
 case("adaptive_max_pool2d", lambda: nn.AdaptiveMaxPool2d((3, 4), return_indices=True), lambda: r(2, 3, 7, 10))
 case("adaptive_max_pool3d", lambda: nn.AdaptiveMaxPool3d(2), lambda: r(1, 2, 4, 5, 6))
+case("max_unpool2d", lambda: Fn(lambda x: F.max_unpool2d(*F.max_pool2d(x, 2, return_indices=True), 2)), lambda: r(2, 3, 6, 8))
+case("max_unpool3d", lambda: Fn(lambda x: F.max_unpool3d(*F.max_pool3d(x, 2, return_indices=True), 2)), lambda: r(1, 2, 4, 4, 6))
 case("lp_pool", lambda: nn.LPPool2d(2, 3), lambda: r(1, 2, 6, 7))
 
 # ---- resizing ---------------------------------------------------------------------------------------------------------------------
@@ -563,7 +592,11 @@ VARYING = {
     "lstm": (lambda: nn.LSTM(5, 7, bidirectional=True, batch_first=True), lambda n: [r(n, 6, 5)], [{0: D}]),
     "gru_cell": (lambda: nn.GRUCell(5, 7), lambda n: [r(n, 5), r(n, 7)], [{0: D}, {0: D}]),
     "embedding_bag": (lambda: nn.EmbeddingBag(10, 4), lambda n: [ints(0, 10, n, 3)], [{0: D}]),
-    "einsum": (lambda: Fn(lambda x, y: torch.einsum("bic,bjc->bij", x, y)), lambda n: [r(n, n + 1, 6), r(n, n + 2, 6)], [{0: D, 1: D}] * 2),
+    "einsum": (
+        lambda: Fn(lambda x, y: torch.einsum("bic,bjc->bij", x, y)),
+        lambda n: [r(n, n + 1, 6), r(n, n + 2, 6)],
+        [{0: D, 1: D}] * 2,
+    ),
 }
 
 
