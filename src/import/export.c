@@ -118,7 +118,10 @@ static kiln_status read_ranges(pt2 *p) {
     const char *name = json_object_iter_key(it);
     const json_t *min = json_object_get(json_object_iter_value(it), "min_val"),
                  *max = json_object_get(json_object_iter_value(it), "max_val");
-    const int64_t low = json_is_integer(min) && json_integer_value(min) > 0 ? json_integer_value(min) : 0;
+    int64_t low = json_is_integer(min) && json_integer_value(min) > 0 ? json_integer_value(min) : 0;
+    /* Exports take 2 as the least size of what may vary, because 0 and 1 mean special cases to them; but PyTorch runs
+     * these programs at 1, and so do we (torch.export checks lower bounds above 2 only). */
+    if (low == 2) low = 1;
     int64_t high = json_is_integer(max) ? json_integer_value(max) : DIM_UNBOUNDED;
     if (high > INT64_MAX / 4) high = DIM_UNBOUNDED; /* sys.maxsize means the same */
     if (high < low)
