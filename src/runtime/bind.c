@@ -301,6 +301,20 @@ static kiln_status bind_if(program *p, const node *n) {
   return KILN_OK;
 }
 
+/* A result that is only read through a permutation which keeps the last dimension (heads back to features after attention, say) is
+ * laid out so that the permuted tensor is contiguous, if the kernel can write that: what follows then needs no copy. */
+static void lay_out_for_permute(const node *n, const kernel *k, tensor *t) {
+  const node *user = n->n_outputs == 1 ? value_single_user(n->outputs[0]) : NULL;
+  if (!user || !takes_strided(k->strided_out, 0) || strcmp(user->op->name, "permute") != 0 || user->epilogue) return;
+  const attr *order = node_attr(user, "order");
+  if (order->count != t->rank || t->rank < 2 || order->u.ints[t->rank - 1] != t->rank - 1) return;
+  int64_t stride = 1;
+  for (int d = t->rank - 1; d >= 0; d--) {
+    t->strides[order->u.ints[d]] = stride;
+    stride *= t->shape[order->u.ints[d]];
+  }
+}
+
 static kiln_status bind_kernel(program *p, const node *n) {
   const kernel *k = kernel_of(n);
   if (k == &reference_kernel && !n->op->ref && !n->n_blocks)
@@ -330,6 +344,7 @@ static kiln_status bind_kernel(program *p, const node *n) {
     if (!out->known) {
       int64_t bytes = 0;
       KILN_TRY(tensor_bind(p, &n->outputs[i]->type, &out->t, &bytes));
+      lay_out_for_permute(n, k, &out->t);
       out->at = (place){buffer_new(p, BUFFER_ARENA, 0, bytes), 0};
       if (out->at.buffer < 0) return KILN_NO_MEMORY("program");
       out->known = true;
