@@ -233,15 +233,15 @@ static void test_pools(void **state) {
       const int64_t c = wide ? 80 : 5;
       check_in x = F32_SPECIAL(2, c, 13, 11);
       if (last) x = (check_in)F32_SPECIAL(2, 13, 11, c);
-      const int64_t kernel[] = {3, 2}, stride[] = {2, 1}, pad[] = {1, 1}, dilation[] = {1, 2}, size[] = {4, 3}, one[] = {1, 1};
+      const int64_t window[] = {3, 2}, stride[] = {2, 1}, pad[] = {1, 1}, dilation[] = {1, 2}, size[] = {4, 3}, one[] = {1, 1};
       for (int ceil_mode = 0; ceil_mode < 2; ++ceil_mode) {
         check_op("max_pool", INS(x),
-                 ATTRS(A_INTS("kernel", kernel, 2), A_INTS("stride", stride, 2), A_INTS("pad", pad, 2), A_INTS("dilation", dilation, 2),
+                 ATTRS(A_INTS("kernel", window, 2), A_INTS("stride", stride, 2), A_INTS("pad", pad, 2), A_INTS("dilation", dilation, 2),
                        A_BOOL("ceil", ceil_mode), A_BOOL("channels_last", last)), 0);
         for (int include = 0; include < 2; ++include) {
           x.fill = FILL_NORMAL;
           check_op("avg_pool", INS(x),
-                   ATTRS(A_INTS("kernel", kernel, 2), A_INTS("stride", stride, 2), A_INTS("pad", pad, 2), A_BOOL("ceil", ceil_mode),
+                   ATTRS(A_INTS("kernel", window, 2), A_INTS("stride", stride, 2), A_INTS("pad", pad, 2), A_BOOL("ceil", ceil_mode),
                          A_BOOL("count_include_pad", include), A_BOOL("channels_last", last)), 2e-6);
         }
       }
