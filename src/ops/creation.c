@@ -230,6 +230,22 @@ static kiln_status arange_int(lower_call *c, dim start, dim end, dim step, kiln_
   return KILN_OK;
 }
 
+/* Floats without a fraction beside a symbolic size (arange(n, -n, -1.0)): the integers' arithmetic serves them. */
+static bool whole_numbers(const ivalue *start, const ivalue *end, const ivalue *step, dim *out) {
+  const ivalue *v[3] = {start, end, step};
+  bool symbolic = false;
+  for (int i = 0; i < 3; i++) {
+    if (v[i]->kind == IV_FLOAT) {
+      if (!(fabs(v[i]->u.f) < 1e9) || v[i]->u.f != floor(v[i]->u.f)) return false;
+      out[i] = (dim)v[i]->u.f;
+    } else {
+      out[i] = v[i]->u.i;
+      symbolic |= !dim_is_const(out[i]);
+    }
+  }
+  return symbolic;
+}
+
 static kiln_status lower_arange(lower_call *c) {
   static const ivalue zero = {.kind = IV_INT}, one = {.kind = IV_INT, .u = {.i = 1}};
   const char *overload = c->schema->overload;
@@ -239,6 +255,8 @@ static kiln_status lower_arange(lower_call *c) {
   kiln_dtype dtype;
   KILN_TRY(lowering_dtype(c, "dtype", integers ? KILN_I64 : KILN_F32, &dtype));
   if (integers) return arange_int(c, start->u.i, end->u.i, step->u.i, dtype);
+  dim whole[3];
+  if (whole_numbers(start, end, step, whole)) return arange_int(c, whole[0], whole[1], whole[2], dtype);
   const double from = *overload ? call_float(c, "start") : 0, by = step == &one ? 1 : call_float(c, "step");
   const double count = ceil((call_float(c, "end") - from) / by);
   if (!(count <= (double)INT32_MAX)) return LOWER_FAIL(c, "the range is too long, infinite or has a step of 0");
