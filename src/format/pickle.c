@@ -587,6 +587,7 @@ static kiln_status run_opcode(machine *m, uint8_t op) {
 }
 
 static kiln_status run(machine *m, pickle_value **out) {
+  KILN_TRY(grow(m, (void **)&m->stack, &m->stack_capacity, 1, sizeof *m->stack)); /* so that the stack is never NULL */
   for (;;) {
     const uint8_t *op;
     m->op_at = m->at;

@@ -191,6 +191,8 @@ static void test_single_opcodes(void **state) {
        PICKLE_OBJECT, 0},
       {P("\x80\x04\x95\x00\x00\x00\x00\x00\x00\x00\x00K\x01."), PICKLE_INT, 1},
       {P("K\x07Q."), PICKLE_PERSID, 0},
+      {P("(t."), PICKLE_TUPLE, 0}, /* nothing was ever on the stack */
+      {P("(l."), PICKLE_LIST, 0},
   };
   for (size_t i = 0; i < KILN_COUNT(cases); i++) {
     arena a = {0};
