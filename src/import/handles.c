@@ -14,6 +14,8 @@
 #include "ops/op.h"
 #include "ops/ref.h"
 
+enum { MAX_VALUES = 8000000 };
+
 itensor *lower_tensor(importer *im, value *v) {
   itensor *t = ARENA_NEW(im->arena, itensor);
   if (!t) return NULL;
@@ -46,6 +48,7 @@ itensor *handle_view(importer *im, itensor *parent, value *v) {
   if (n && !t->steps) return NULL;
   t->n_steps = n;
   t->parent = parent;
+  t->depth = parent->depth + 1;
   t->base = parent->base;
   t->version = t->base->version;
   return t;
@@ -53,6 +56,12 @@ itensor *handle_view(importer *im, itensor *parent, value *v) {
 
 /* The same view operator on another input. */
 static node *replay(builder *b, const node *n, value *x) {
+  graph *g = b->graph;
+  if (g->next_id > MAX_VALUES && !g->failed) { /* a small file can ask for ever more of them */
+    g->failed = true;
+    g->failure = KILN_FAIL(KILN_UNSUPPORTED,
+                           "the model writes to views so often that its graph would have over %d values", MAX_VALUES);
+  }
   const op_schema *schema = op_schema_of(n->op);
   named_attr attrs[16];
   int count = 0;

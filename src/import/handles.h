@@ -4,13 +4,15 @@
 
 #include "import/lower.h"
 
-enum { HANDLE_MAX_STEPS = 32 };
+/* Depth is bounded because reading and writing recurse along the parents. */
+enum { HANDLE_MAX_STEPS = 32, HANDLE_MAX_DEPTH = 256 };
 
 struct itensor {
   itensor *base;   /* itself if it owns its value */
   itensor *parent; /* views: what `steps` start from */
   node **steps;    /* view nodes from the parent's value to `v` */
   int32_t n_steps;
+  int32_t depth;    /* of parents above it */
   uint32_t version; /* bases: how often written; views: the base's version that `v` was computed from */
   value *v;
 };

@@ -133,6 +133,9 @@ void call_return(lower_call *c, int i, value *v) {
 /* A view only of handles: a Python number has no memory. */
 static itensor *view_of(lower_call *c, const char *name, value *v) {
   const ivalue *base = call_arg(c, name);
+  if (base->kind == IV_TENSOR && base->u.t->depth >= HANDLE_MAX_DEPTH)
+    fail_graph(c->b.graph, KILN_FAIL(KILN_UNSUPPORTED, "%s: views of views are nested more than %d deep",
+                                     c->schema->name, HANDLE_MAX_DEPTH));
   return base->kind == IV_TENSOR ? handle_view(c->im, base->u.t, v) : lower_tensor(c->im, v);
 }
 

@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <zlib.h>
@@ -328,6 +329,37 @@ static void damaged_files(void **state) {
   kiln_free(model);
 }
 
+/* Chains of views are followed by recursion: a file must not choose how deep. */
+static void deep_views(void **state) {
+  (void)state;
+  static const int depths[] = {100, 100000};
+  for (int k = 0; k < 2; k++) {
+    text nodes = {0}, zip = {0};
+    graph *g;
+    for (int i = 0; i < depths[k]; i++) {
+      char from[24] = "x";
+      if (i) snprintf(from, sizeof from, "v%d", i - 1);
+      text_printf(
+          &nodes,
+          "{\"target\": \"torch.ops.aten.alias.default\", \"inputs\": [{\"name\": \"self\", \"arg\": {\"as_tensor\": "
+          "{\"name\": \"%s\"}}}], \"outputs\": [{\"as_tensor\": {\"name\": \"v%d\"}}], \"metadata\": {}},",
+          from, i);
+    }
+    text_puts(&nodes, "{\"target\": \"torch.ops.aten.relu.default\"");
+    const kiln_status status =
+        import_with("{\"target\": \"torch.ops.aten.relu.default\"", nodes.data, NULL, NULL, &g, &zip);
+    if (k == 0) {
+      assert_int_equal(status, KILN_OK);
+      graph_destroy(g);
+    } else {
+      assert_int_equal(status, KILN_UNSUPPORTED);
+      assert_non_null(strstr(error_text(), "nested more than"));
+    }
+    text_free(&nodes);
+    text_free(&zip);
+  }
+}
+
 static void not_an_export(void **state) {
   (void)state;
   graph *g = NULL;
@@ -375,8 +407,9 @@ static void out_of_memory(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(a_good_file),   cmocka_unit_test(literals),      cmocka_unit_test(hostile_files),
-      cmocka_unit_test(damaged_files), cmocka_unit_test(not_an_export), cmocka_unit_test(out_of_memory),
+      cmocka_unit_test(a_good_file),   cmocka_unit_test(literals),   cmocka_unit_test(hostile_files),
+      cmocka_unit_test(damaged_files), cmocka_unit_test(deep_views), cmocka_unit_test(not_an_export),
+      cmocka_unit_test(out_of_memory),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
