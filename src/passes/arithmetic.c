@@ -43,6 +43,20 @@ static bool uniform_constant(builder *b, node *n) {
   return changed;
 }
 
+/* The same for `full`, whose shape may be symbolic. */
+static bool full_operand(builder *b, node *n) {
+  if (!is_plain_pointwise(n)) return false;
+  for (int32_t i = 0; i < n->n_inputs; i++) {
+    const node *f = producer_of(node_in(n, i), "full");
+    if (!f || f->outputs[0]->type.rank == 0 || !shaped_by_another(n, i)) continue;
+    value *one = graph_scalar(b->graph, f->outputs[0]->type.dtype, node_float(f, "value"));
+    if (!one) return false;
+    node_set_input(n, i, one);
+    return true;
+  }
+  return false;
+}
+
 /* Pointwise operators broadcast by themselves. */
 static bool expanded_operand(builder *b, node *n) {
   (void)b;
@@ -97,6 +111,9 @@ const rule arithmetic_rules[] = {
      "kiln.graph 1\nconst %c : f32[1,3] = {0.5, 0.5, 0.5}\ninput \"x\" %x : f32[2,3]\n%y = mul(%x, %c) : f32[2,3]\noutput \"y\" %y\n"},
     {"expanded operand", NULL, expanded_operand,
      "kiln.graph 1\ninput \"a\" %a : f32[3]\ninput \"x\" %x : f32[2,3]\n%e = expand(%a) {shape=[2, 3]} : f32[2,3]\n"
+     "%y = sub(%x, %e) : f32[2,3]\noutput \"y\" %y\n"},
+    {"full operand", NULL, full_operand,
+     "kiln.graph 1\ninput \"x\" %x : f32[2,3]\n%e = full() {shape=[2, 3], value=0.5, dtype=f32} : f32[2,3]\n"
      "%y = sub(%x, %e) : f32[2,3]\noutput \"y\" %y\n"},
     {"x*1", "mul", mul_one, WITH("1", "mul(%c, %x)")},
     {"x/1", "div", div_one, WITH("1", "div(%x, %c)")},

@@ -27,6 +27,17 @@ static bool matmul_transposed(builder *b, node *n) {
   return replace(n, out);
 }
 
+/* matmul(x, expand(w)) -> matmul(x, w) where only batch dimensions were expanded, and x has them: matmul broadcasts by itself */
+static bool matmul_expanded(builder *b, node *n) {
+  const node *e = producer_of(node_in(n, 1), "expand");
+  const tensor_type *x = &node_in(n, 0)->type, *out = &n->outputs[0]->type;
+  if (!e || n->epilogue || x->rank != out->rank) return false;
+  const tensor_type *thin = &node_in(e, 0)->type, *wide = &e->outputs[0]->type;
+  if (thin->rank < 2 || memcmp(x->dims, out->dims, (size_t)(out->rank - 2) * sizeof(dim)) != 0) return false;
+  if (memcmp(thin->dims + thin->rank - 2, wide->dims + wide->rank - 2, 2 * sizeof(dim)) != 0) return false;
+  return replace(n, build(b, "matmul", IN(node_in(n, 0), node_in(e, 0)), ATTRS(A_BOOL("transpose_b", node_bool(n, "transpose_b")))));
+}
+
 /* matmul(x, w) with a constant w of two dimensions (and perhaps some of size 1 before them) -> linear(x, w^T) */
 static bool matmul_to_linear(builder *b, node *n) {
   value *w = node_in(n, 1);
@@ -272,6 +283,9 @@ static bool norm_shift(builder *b, node *n) {
 const rule norm_patterns_rules[] = {
     {"matmul(transpose)", "matmul", matmul_transposed,
      X23 "%t = permute(%x) {order=[1, 0]} : f32[3,2]\n%y = matmul(%x, %t) : f32[2,2]\noutput \"y\" %y\n"},
+    {"matmul(expand)", "matmul", matmul_expanded,
+     "kiln.graph 1\ninput \"x\" %x : f32[2,3,4]\ninput \"w\" %w : f32[4,5]\n%e = expand(%w) {shape=[2, 4, 5]} : f32[2,4,5]\n"
+     "%y = matmul(%x, %e) : f32[2,3,5]\noutput \"y\" %y\n"},
     {"matmul to linear", "matmul", matmul_to_linear,
      "kiln.graph 1\nconst %w : f32[3,2] = {1.0, 2.0, 3.0, 4.0, 5.0, 6.0}\ninput \"x\" %x : f32[2,3]\n"
      "%y = matmul(%x, %w) : f32[2,2]\noutput \"y\" %y\n"},
