@@ -452,6 +452,8 @@ static const torch_row torch_index[] = {
     {"aten::index.Tensor_hacked_twin(Tensor self, Tensor[] indices) -> Tensor", NULL, lower_index},
     {"aten::_unsafe_index.Tensor(Tensor self, Tensor?[] indices) -> Tensor", NULL, lower_index},
     {"aten::_unsafe_index.Tensor_hacked_twin(Tensor self, Tensor[] indices) -> Tensor", NULL, lower_index},
+    {"aten::_unsafe_masked_index(Tensor self, Tensor mask, Tensor?[] indices, Scalar fill) -> Tensor", NULL,
+     lower_masked_index},
     {"aten::take(Tensor self, Tensor index) -> Tensor", NULL, lower_take},
     {NULL, NULL, NULL}};
 static const torch_row torch_index_put[] = {

@@ -161,6 +161,27 @@ kiln_status lower_index(lower_call *c) {
   return KILN_OK;
 }
 
+/* x[indices] where the mask is true, `fill` elsewhere; indices under a false mask may be out of range, so they are
+ * taken as 0. */
+kiln_status lower_masked_index(lower_call *c) {
+  value *x, *mask, *fill, *operands[KILN_MAX_RANK + 1];
+  indices s = {0};
+  builder *b = &c->b;
+  KILN_TRY(lowering_tensor(c, "self", &x));
+  KILN_TRY(lowering_tensor(c, "mask", &mask));
+  KILN_TRY(lowering_tensor(c, "fill", &fill));
+  KILN_TRY(read_indices(c, x->type.rank, &s));
+  if (s.mask || s.count == 0) return LOWER_FAIL(c, "expected index tensors");
+  mask = lower_cast(b, mask, KILN_BOOL);
+  operands[0] = x;
+  for (int i = 0; i < s.count; i++) {
+    operands[i + 1] = build(b, "where", IN(mask, s.v[i], lowering_scalar_like(b, s.v[i], 0)), NO_ATTRS);
+  }
+  value *y = build(b, "index", s.count + 1, operands, ATTRS(A_INTS("axes", s.axes, s.count)));
+  call_return(c, 0, build(b, "where", IN(mask, y, lower_cast(b, fill, x->type.dtype)), NO_ATTRS));
+  return KILN_OK;
+}
+
 /* x[mask] = v with one v: where(mask, v, x); added if `accumulate`. */
 static kiln_status put_through_mask(lower_call *c, value *x, const indices *s, value *values, bool accumulate) {
   builder *b = &c->b;

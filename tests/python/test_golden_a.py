@@ -687,6 +687,14 @@ case(
     lambda: ints(0, 4, 3),
 )
 case("index_constant_mask", lambda x: x[:, torch.tensor([True, False, True, True])], lambda: r(3, 4))
+case(
+    "unsafe_masked_index",
+    lambda x, m, i, j: A._unsafe_masked_index(x, m, [i, j], 7),
+    lambda: r(4, 5),
+    lambda: torch.tensor([[True, False], [False, True]]),
+    lambda: torch.tensor([[1], [3]]),
+    lambda: torch.tensor([4, 2]),
+)
 case("take", lambda x, i: x.take(i), lambda: r(4, 5), lambda: ints(-20, 20, 3, 4))
 case(
     "index_put",
