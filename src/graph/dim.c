@@ -155,8 +155,9 @@ kiln_status dim_table_clone(const dim_table *from, arena *a, dim_table **out_tab
 }
 
 static const entry *dim_entry(const dim_table *t, dim d) {
+  if (d == DIM_ERROR || dim_is_const(d)) return NULL;
   const int64_t i = d - (INT64_MIN + 1);
-  return d != DIM_ERROR && !dim_is_const(d) && i < t->entry_index.count ? &t->entries[i] : NULL;
+  return i < t->entry_index.count ? &t->entries[i] : NULL;
 }
 
 /* ---- order ----------------------------------------------------------------------------------------------------------- */
