@@ -142,13 +142,26 @@ def run_one(name: str, contenders: list[str], threads: int, seconds: float) -> d
 # ---- Figures that are no comparison -----------------------------------------------------------------------------------------
 
 
+# Linux counts the memory of the process that forked, too, until the new program starts: a small interpreter stands in between.
+PEAK = "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL); print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+
+
+# A child's peak counts what its parent had in memory when it was started, so a small process starts it.
+PEAK_SCRIPT = """
+import os, subprocess, sys
+process = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL)
+_, status, usage = os.wait4(process.pid, 0)
+process.returncode = status
+print(usage.ru_maxrss * 1024 if status == 0 else -1)
+"""
+
+
 def peak_bytes(command: list[str]) -> int:
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise RuntimeError(f"{command} failed with {process.returncode}")
-    return usage.ru_maxrss * 1024
+    result = subprocess.run([sys.executable, "-S", "-c", PEAK_SCRIPT, *command], check=True, capture_output=True, text=True)
+    peak = int(result.stdout)
+    if peak < 0:
+        raise RuntimeError(f"{command} failed: {result.stderr}")
+    return peak
 
 
 def best_of(call: Callable[[], Any], repeat: int = 5) -> float:

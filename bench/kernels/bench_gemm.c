@@ -1,6 +1,6 @@
-/* GFLOP/s of the CPU's matrix kernels on typical layers, against the measured peak of the FMA units. Links the static library's
- * internals:
- *   gcc -O2 -std=gnu17 -Isrc -Iinclude bench/kernels/bench_gemm.c build/libkiln.a -lz -ljansson -lpthread -lm -o bench_gemm
+/* GFLOP/s of the CPU's matrix kernels on typical layers, against the measured peak of the FMA units. Links the static
+ * library's internals: gcc -O2 -std=gnu17 -Isrc -Iinclude bench/kernels/bench_gemm.c build/libkiln.a -lz -ljansson
+ * -lpthread -lm -o bench_gemm
  *   ./bench_gemm [threads [kernel name part [layer name part]]] */
 #include <immintrin.h>
 #include <stdio.h>
@@ -14,7 +14,8 @@
 #include "graph/graph.h"
 
 #define GROUP(name) name##_avx512, name##_avx2, name##_scalar
-static const kernel *const groups[] = {GROUP(cpu_gemm), GROUP(cpu_depthwise), GROUP(cpu_winograd), GROUP(cpu_conv), GROUP(cpu_rnn)};
+static const kernel *const groups[] = {GROUP(cpu_gemm), GROUP(cpu_depthwise), GROUP(cpu_winograd), GROUP(cpu_conv),
+                                       GROUP(cpu_rnn)};
 
 #define CHAINS 12
 __attribute__((target("avx512f"))) static float fma_avx512(int64_t n) {
@@ -74,44 +75,25 @@ typedef struct layer { /* conv: in x in x channels -> out_channels; linear: rows
 } layer;
 
 static const layer layers[] = {
-    {"resnet50 7x7/2 3-64 @224", 224, 3, 64, 7, 2, 1},
-    {"resnet50 1x1 64-64 @56", 56, 64, 64, 1, 1, 1},
-    {"resnet50 3x3 64-64 @56", 56, 64, 64, 3, 1, 1},
-    {"resnet50 1x1 64-256 @56", 56, 64, 256, 1, 1, 1},
-    {"resnet50 1x1 256-64 @56", 56, 256, 64, 1, 1, 1},
-    {"resnet50 3x3/2 128-128 @56", 56, 128, 128, 3, 2, 1},
-    {"resnet50 3x3 128-128 @28", 28, 128, 128, 3, 1, 1},
-    {"resnet50 1x1 512-128 @28", 28, 512, 128, 1, 1, 1},
-    {"resnet50 1x1/2 256-512 @56", 56, 256, 512, 1, 2, 1},
-    {"resnet50 3x3 256-256 @14", 14, 256, 256, 3, 1, 1},
-    {"resnet50 1x1 1024-256 @14", 14, 1024, 256, 1, 1, 1},
-    {"resnet50 1x1 256-1024 @14", 14, 256, 1024, 1, 1, 1},
-    {"resnet50 3x3 512-512 @7", 7, 512, 512, 3, 1, 1},
-    {"resnet50 1x1 2048-512 @7", 7, 2048, 512, 1, 1, 1},
-    {"resnet50 1x1 512-2048 @7", 7, 512, 2048, 1, 1, 1},
-    {"vgg16 3x3 64-64 @224", 224, 64, 64, 3, 1, 1},
-    {"vgg16 3x3 256-256 @56", 56, 256, 256, 3, 1, 1},
-    {"vgg16 3x3 512-512 @14", 14, 512, 512, 3, 1, 1},
-    {"mobilenet 1x1 32-16 @112", 112, 32, 16, 1, 1, 1},
-    {"mobilenet 1x1 16-96 @112", 112, 16, 96, 1, 1, 1},
-    {"mobilenet 1x1 144-24 @56", 56, 144, 24, 1, 1, 1},
-    {"mobilenet 1x1 64-384 @14", 14, 64, 384, 1, 1, 1},
-    {"mobilenet 1x1 960-160 @7", 7, 960, 160, 1, 1, 1},
-    {"mobilenet 3x3/2 3-32 @224", 224, 3, 32, 3, 2, 1},
-    {"depthwise 3x3 32 @112", 112, 32, 32, 3, 1, 32},
-    {"depthwise 3x3/2 96 @112", 112, 96, 96, 3, 2, 96},
-    {"depthwise 3x3 144 @56", 56, 144, 144, 3, 1, 144},
-    {"depthwise 3x3 384 @14", 14, 384, 384, 3, 1, 384},
-    {"depthwise 5x5 672 @14", 14, 672, 672, 5, 1, 672},
-    {"depthwise 3x3 960 @7", 7, 960, 960, 3, 1, 960},
-    {"depthwise 7x7 96 @56", 56, 96, 96, 7, 1, 96},
-    {"bert linear 128x768-768", 128, 768, 768, 0, 0, 0},
-    {"bert linear 128x768-3072", 128, 768, 3072, 0, 0, 0},
-    {"bert linear 128x3072-768", 128, 3072, 768, 0, 0, 0},
-    {"vit linear 197x768-3072", 197, 768, 3072, 0, 0, 0},
-    {"linear 1024x1024-1024", 1024, 1024, 1024, 0, 0, 0},
-    {"linear 1x2048-1000", 1, 2048, 1000, 0, 0, 0},
-    {"linear 1x4096-4096", 1, 4096, 4096, 0, 0, 0},
+    {"resnet50 7x7/2 3-64 @224", 224, 3, 64, 7, 2, 1},     {"resnet50 1x1 64-64 @56", 56, 64, 64, 1, 1, 1},
+    {"resnet50 3x3 64-64 @56", 56, 64, 64, 3, 1, 1},       {"resnet50 1x1 64-256 @56", 56, 64, 256, 1, 1, 1},
+    {"resnet50 1x1 256-64 @56", 56, 256, 64, 1, 1, 1},     {"resnet50 3x3/2 128-128 @56", 56, 128, 128, 3, 2, 1},
+    {"resnet50 3x3 128-128 @28", 28, 128, 128, 3, 1, 1},   {"resnet50 1x1 512-128 @28", 28, 512, 128, 1, 1, 1},
+    {"resnet50 1x1/2 256-512 @56", 56, 256, 512, 1, 2, 1}, {"resnet50 3x3 256-256 @14", 14, 256, 256, 3, 1, 1},
+    {"resnet50 1x1 1024-256 @14", 14, 1024, 256, 1, 1, 1}, {"resnet50 1x1 256-1024 @14", 14, 256, 1024, 1, 1, 1},
+    {"resnet50 3x3 512-512 @7", 7, 512, 512, 3, 1, 1},     {"resnet50 1x1 2048-512 @7", 7, 2048, 512, 1, 1, 1},
+    {"resnet50 1x1 512-2048 @7", 7, 512, 2048, 1, 1, 1},   {"vgg16 3x3 64-64 @224", 224, 64, 64, 3, 1, 1},
+    {"vgg16 3x3 256-256 @56", 56, 256, 256, 3, 1, 1},      {"vgg16 3x3 512-512 @14", 14, 512, 512, 3, 1, 1},
+    {"mobilenet 1x1 32-16 @112", 112, 32, 16, 1, 1, 1},    {"mobilenet 1x1 16-96 @112", 112, 16, 96, 1, 1, 1},
+    {"mobilenet 1x1 144-24 @56", 56, 144, 24, 1, 1, 1},    {"mobilenet 1x1 64-384 @14", 14, 64, 384, 1, 1, 1},
+    {"mobilenet 1x1 960-160 @7", 7, 960, 160, 1, 1, 1},    {"mobilenet 3x3/2 3-32 @224", 224, 3, 32, 3, 2, 1},
+    {"depthwise 3x3 32 @112", 112, 32, 32, 3, 1, 32},      {"depthwise 3x3/2 96 @112", 112, 96, 96, 3, 2, 96},
+    {"depthwise 3x3 144 @56", 56, 144, 144, 3, 1, 144},    {"depthwise 3x3 384 @14", 14, 384, 384, 3, 1, 384},
+    {"depthwise 5x5 672 @14", 14, 672, 672, 5, 1, 672},    {"depthwise 3x3 960 @7", 7, 960, 960, 3, 1, 960},
+    {"depthwise 7x7 96 @56", 56, 96, 96, 7, 1, 96},        {"bert linear 128x768-768", 128, 768, 768, 0, 0, 0},
+    {"bert linear 128x768-3072", 128, 768, 3072, 0, 0, 0}, {"bert linear 128x3072-768", 128, 3072, 768, 0, 0, 0},
+    {"vit linear 197x768-3072", 197, 768, 3072, 0, 0, 0},  {"linear 1024x1024-1024", 1024, 1024, 1024, 0, 0, 0},
+    {"linear 1x2048-1000", 1, 2048, 1000, 0, 0, 0},        {"linear 1x4096-4096", 1, 4096, 4096, 0, 0, 0},
     {"linear 8x768-3072", 8, 768, 3072, 0, 0, 0},
 };
 
@@ -128,17 +110,19 @@ static node *layer_node(graph *g, const layer *l, double *flops) {
   }
   size_t bytes = 0;
   void *zeros = type_bytes(&w, &bytes) ? calloc(1, bytes) : NULL;
-  value *xv = graph_add_param(&g->body, NULL, &x), *wv = graph_constant_copy(g, &w, zeros), *bv = graph_add_param(&g->body, NULL, &b);
+  value *xv = graph_add_param(&g->body, NULL, &x), *wv = graph_constant_copy(g, &w, zeros),
+        *bv = graph_add_param(&g->body, NULL, &b);
   free(zeros);
   if (!l->kernel) {
     *flops = 2.0 * (double)(l->in * l->channels * l->out_channels);
     return build_node(&at, "linear", IN(xv, wv, bv), NO_ATTRS);
   }
-  const int64_t stride[2] = {l->stride, l->stride}, pad[2] = {l->kernel / 2, l->kernel / 2}, one[2] = {1, 1}, zero[2] = {0, 0};
+  const int64_t stride[2] = {l->stride, l->stride}, pad[2] = {l->kernel / 2, l->kernel / 2}, one[2] = {1, 1},
+                zero[2] = {0, 0};
   node *n = build_node(&at, "conv", IN(xv, wv, bv),
-                       ATTRS(A_INTS("stride", stride, 2), A_INTS("pad", pad, 2), A_INTS("pad_end", pad, 2), A_INTS("dilation", one, 2),
-                             A_INT("groups", l->groups), A_BOOL("transposed", false), A_INTS("output_pad", zero, 2),
-                             A_BOOL("channels_last", true)));
+                       ATTRS(A_INTS("stride", stride, 2), A_INTS("pad", pad, 2), A_INTS("pad_end", pad, 2),
+                             A_INTS("dilation", one, 2), A_INT("groups", l->groups), A_BOOL("transposed", false),
+                             A_INTS("output_pad", zero, 2), A_BOOL("channels_last", true)));
   if (n) {
     const int64_t out = n->outputs[0]->type.dims[1];
     *flops = 2.0 * (double)(out * out * l->out_channels * l->kernel * l->kernel * (l->channels / l->groups));
@@ -225,7 +209,8 @@ int main(int argc, char **argv) {
         if (k->fits && !k->fits(n, &why)) continue;
         const double s = time_kernel(n, k, p);
         const double now = k->isa ? peak(p, k->isa) : 0, top = now > peaks[k->isa] ? now : peaks[k->isa];
-        printf("%-30s %-24s %10.1f %9.1f %5.0f%%\n", layers[i].name, k->name, s * 1e6, flops / s / 1e9, top > 0 ? 100 * flops / s / 1e9 / top : 0);
+        printf("%-30s %-24s %10.1f %9.1f %5.0f%%\n", layers[i].name, k->name, s * 1e6, flops / s / 1e9,
+               top > 0 ? 100 * flops / s / 1e9 / top : 0);
       }
     }
     graph_destroy(g);
