@@ -1,5 +1,5 @@
-/* The CPU backend's matrix kernels (linear, matmul, conv, recurrent) against the reference kernels, each row that fits, on many odd
- * sizes: packed and plain weights, strided operands and results, epilogues, with and without threads. */
+/* The CPU backend's matrix kernels (linear, matmul, conv, recurrent) against the reference kernels, each row that fits,
+ * on many odd sizes: packed and plain weights, strided operands and results, epilogues, with and without threads. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -17,7 +17,8 @@
 #include "runtime/program.h"
 
 #define GROUP(name) name##_avx512, name##_avx2, name##_scalar
-static const kernel *const groups[] = {GROUP(cpu_gemm), GROUP(cpu_depthwise), GROUP(cpu_winograd), GROUP(cpu_conv), GROUP(cpu_rnn)};
+static const kernel *const groups[] = {GROUP(cpu_gemm), GROUP(cpu_depthwise), GROUP(cpu_winograd), GROUP(cpu_conv),
+                                       GROUP(cpu_rnn)};
 
 static pool *workers;
 static int rows_run;
@@ -36,8 +37,8 @@ typedef struct memory {
   size_t count;
 } memory;
 
-/* A tensor of this type in memory of its own, exactly as large as needed. `gap`: the last dimension's rows lie that much further apart;
- * `step`: of the last dimension, -1: see below. */
+/* A tensor of this type in memory of its own, exactly as large as needed. `gap`: the last dimension's rows lie that
+ * much further apart; `step`: of the last dimension, -1: see below. */
 static tensor make_tensor(const tensor_type *type, int64_t gap, int64_t step, memory *m) {
   tensor t = {.dtype = type->dtype, .rank = type->rank};
   int64_t stride = step;
@@ -121,11 +122,14 @@ static void run_row(const node *n, const kernel *k, tensor *in, tensor *want, co
   assert_int_equal(k->run(&args), KILN_OK);
   for (int i = 0; i < n->n_outputs; i++) {
     size_t touched = 0;
-    float most = 0; /* Winograd's transforms spread an error of one output over its tile: measured against the largest */
-    for (int64_t e = 0; strstr(k->name, "winograd") && e < tensor_numel(&want[i]); e++) most = fmaxf(most, fabsf(value_at(&want[i], e)));
+    float most =
+        0; /* Winograd's transforms spread an error of one output over its tile: measured against the largest */
+    for (int64_t e = 0; strstr(k->name, "winograd") && e < tensor_numel(&want[i]); e++)
+      most = fmaxf(most, fabsf(value_at(&want[i], e)));
     for (int64_t e = 0; e < tensor_numel(&want[i]); e++) {
       const float got = value_at(&out[i], e), expected = value_at(&want[i], e);
-      if (!(fabsf(got - expected) <= 1e-5f * (1.0f + fmaxf(most, fabsf(expected)))) && !(isnan(got) && isnan(expected))) {
+      if (!(fabsf(got - expected) <= 1e-5f * (1.0f + fmaxf(most, fabsf(expected)))) &&
+          !(isnan(got) && isnan(expected))) {
         fail_msg("%s result %d element %lld: %.8g, expected %.8g", k->name, i, (long long)e, got, expected);
       }
     }
@@ -211,10 +215,16 @@ static void add_epilogue(graph *g, node *n, int kind) {
 
 static options random_options(void) {
   const int64_t kind = pick(0, 6);
-  return (options){.in_gap = kind == 1 ? 3 : kind == 2 ? 64 : 0,
-                   .in_step = kind == 3 ? 2 : kind == 4 ? -1 : 1,
+  return (options){.in_gap = kind == 1   ? 3
+                             : kind == 2 ? 64
+                                         : 0,
+                   .in_step = kind == 3   ? 2
+                              : kind == 4 ? -1
+                                          : 1,
                    .out_gap = pick(0, 3) == 0 ? 5 : 0,
-                   .out_step = pick(0, 7) == 0 ? 3 : pick(0, 7) == 0 ? -1 : 1,
+                   .out_step = pick(0, 7) == 0   ? 3
+                               : pick(0, 7) == 0 ? -1
+                                                 : 1,
                    .plain_weights = pick(0, 2) == 0,
                    .threads = (int)pick(1, 2)};
 }
@@ -251,11 +261,21 @@ static void test_matmul(void **state) {
     const int64_t b0 = transpose ? n : k, b1 = transpose ? k : n;
     value *a, *b;
     switch (i / 2 % 5) {
-      case 0: a = PARAM(g, m, k), b = PARAM(g, b0, b1); break;
-      case 1: a = PARAM(g, 3, m, k), b = PARAM(g, 3, b0, b1); break;
-      case 2: a = PARAM(g, 3, m, k), b = PARAM(g, b0, b1); break;
-      case 3: a = PARAM(g, 2, 1, m, k), b = PARAM(g, 3, b0, b1); break;
-      default: a = PARAM(g, m, k), b = PARAM(g, 2, 3, b0, b1); break;
+      case 0:
+        a = PARAM(g, m, k), b = PARAM(g, b0, b1);
+        break;
+      case 1:
+        a = PARAM(g, 3, m, k), b = PARAM(g, 3, b0, b1);
+        break;
+      case 2:
+        a = PARAM(g, 3, m, k), b = PARAM(g, b0, b1);
+        break;
+      case 3:
+        a = PARAM(g, 2, 1, m, k), b = PARAM(g, 3, b0, b1);
+        break;
+      default:
+        a = PARAM(g, m, k), b = PARAM(g, 2, 3, b0, b1);
+        break;
     }
     builder at = builder_at_end(&g->body);
     node *node = build_node(&at, "matmul", IN(a, b), ATTRS(A_BOOL("transpose_b", transpose)));
@@ -268,7 +288,8 @@ static void test_matmul(void **state) {
 
 typedef struct conv_case {
   int count;
-  int64_t batch, in[3], channels, out_channels, kernel[3], stride[3], pad[3], pad_end[3], dilation[3], output_pad[3], groups;
+  int64_t batch, in[3], channels, out_channels, kernel[3], stride[3], pad[3], pad_end[3], dilation[3], output_pad[3],
+      groups;
   bool transposed, bias;
   int chain;
 } conv_case;
@@ -282,7 +303,8 @@ static node *build_conv(graph *g, const conv_case *c) {
   x[1 + c->count] = c->channels;
   w[0] = c->transposed ? c->channels : c->out_channels;
   w[1] = (c->transposed ? c->out_channels : c->channels) / c->groups;
-  value *xv = param(g, c->count + 2, x), *wv = constant_zeros(g, c->count + 2, w), *bv = c->bias ? PARAM(g, c->out_channels) : NULL;
+  value *xv = param(g, c->count + 2, x), *wv = constant_zeros(g, c->count + 2, w),
+        *bv = c->bias ? PARAM(g, c->out_channels) : NULL;
   builder at = builder_at_end(&g->body);
   node *n = build_node(&at, "conv", IN(xv, wv, bv),
                        ATTRS(A_INTS("stride", c->stride, c->count), A_INTS("pad", c->pad, c->count),
@@ -304,7 +326,11 @@ static void check_conv(const conv_case *c, const options *o) {
 }
 
 static conv_case random_conv(bool transposed) {
-  conv_case c = {.count = (int)pick(1, 3), .batch = pick(1, 2), .transposed = transposed, .bias = pick(0, 1), .chain = (int)pick(0, 2)};
+  conv_case c = {.count = (int)pick(1, 3),
+                 .batch = pick(1, 2),
+                 .transposed = transposed,
+                 .bias = pick(0, 1),
+                 .chain = (int)pick(0, 2)};
   c.groups = pick(0, 2) ? 1 : pick(2, 4);
   c.channels = c.groups * (c.groups > 1 ? odd(17) : odd(48));
   c.out_channels = c.groups * odd(c.groups > 1 ? 33 : 65);
@@ -332,8 +358,17 @@ static void test_conv(void **state) {
 static void test_conv_pointwise(void **state) {
   (void)state;
   for (int i = 0; i < 40; i++) {
-    conv_case c = {.count = 2, .batch = pick(1, 2), .in = {pick(1, 9), pick(1, 9)}, .channels = odd(64), .out_channels = odd(100),
-                   .kernel = {1, 1}, .stride = {1, 1}, .dilation = {1, 1}, .groups = 1, .bias = true, .chain = i % 3};
+    conv_case c = {.count = 2,
+                   .batch = pick(1, 2),
+                   .in = {pick(1, 9), pick(1, 9)},
+                   .channels = odd(64),
+                   .out_channels = odd(100),
+                   .kernel = {1, 1},
+                   .stride = {1, 1},
+                   .dilation = {1, 1},
+                   .groups = 1,
+                   .bias = true,
+                   .chain = i % 3};
     if (i % 4 == 0) c.stride[0] = c.stride[1] = 2;
     const options o = random_options();
     check_conv(&c, &o);
@@ -344,9 +379,19 @@ static void test_conv_first_layer(void **state) {
   (void)state;
   for (int i = 0; i < 30; i++) {
     const int64_t k = i % 3 == 0 ? 7 : 3;
-    const conv_case c = {.count = 2, .batch = pick(1, 2), .in = {pick(7, 30), pick(7, 30)}, .channels = pick(1, 4),
-                         .out_channels = odd(65), .kernel = {k, k}, .stride = {2, pick(1, 2)}, .pad = {k / 2, k / 2},
-                         .pad_end = {k / 2, k / 2}, .dilation = {1, 1}, .groups = 1, .bias = i % 2, .chain = i % 3};
+    const conv_case c = {.count = 2,
+                         .batch = pick(1, 2),
+                         .in = {pick(7, 30), pick(7, 30)},
+                         .channels = pick(1, 4),
+                         .out_channels = odd(65),
+                         .kernel = {k, k},
+                         .stride = {2, pick(1, 2)},
+                         .pad = {k / 2, k / 2},
+                         .pad_end = {k / 2, k / 2},
+                         .dilation = {1, 1},
+                         .groups = 1,
+                         .bias = i % 2,
+                         .chain = i % 3};
     const options o = random_options();
     check_conv(&c, &o);
   }
@@ -375,9 +420,19 @@ static void test_depthwise(void **state) {
 static void test_conv_3x3(void **state) {
   (void)state;
   for (int i = 0; i < 40; i++) {
-    const conv_case c = {.count = 2, .batch = pick(1, 2), .in = {pick(1, 21), pick(1, 21)}, .channels = odd(131),
-                         .out_channels = odd(131), .kernel = {3, 3}, .stride = {1, 1}, .pad = {1, pick(1, 2)},
-                         .pad_end = {pick(1, 2), 1}, .dilation = {1, 1}, .groups = 1, .bias = i % 2, .chain = i % 3};
+    const conv_case c = {.count = 2,
+                         .batch = pick(1, 2),
+                         .in = {pick(1, 21), pick(1, 21)},
+                         .channels = odd(131),
+                         .out_channels = odd(131),
+                         .kernel = {3, 3},
+                         .stride = {1, 1},
+                         .pad = {1, pick(1, 2)},
+                         .pad_end = {pick(1, 2), 1},
+                         .dilation = {1, 1},
+                         .groups = 1,
+                         .bias = i % 2,
+                         .chain = i % 3};
     const options o = random_options();
     check_conv(&c, &o);
   }
@@ -437,10 +492,12 @@ static void test_recurrent(void **state) {
     value *b_ih = i % 2 ? PARAM(g, gates * hidden) : NULL, *b_hh = i % 4 < 2 ? PARAM(g, gates * hidden) : NULL;
     builder at = builder_at_end(&g->body);
     const bool reverse = i / 3 % 2;
-    node *n = kind == 0   ? build_node(&at, names[0], IN(x, h0, c0, w_ih, w_hh, b_ih, b_hh), ATTRS(A_BOOL("reverse", reverse)))
-              : kind == 1 ? build_node(&at, names[1], IN(x, h0, w_ih, w_hh, b_ih, b_hh), ATTRS(A_BOOL("reverse", reverse)))
-                          : build_node(&at, names[2], IN(x, h0, w_ih, w_hh, b_ih, b_hh),
-                                       ATTRS(A_BOOL("reverse", reverse), A_STR("nonlinearity", i % 6 == 2 ? "relu" : "tanh")));
+    node *n = kind == 0
+                  ? build_node(&at, names[0], IN(x, h0, c0, w_ih, w_hh, b_ih, b_hh), ATTRS(A_BOOL("reverse", reverse)))
+              : kind == 1
+                  ? build_node(&at, names[1], IN(x, h0, w_ih, w_hh, b_ih, b_hh), ATTRS(A_BOOL("reverse", reverse)))
+                  : build_node(&at, names[2], IN(x, h0, w_ih, w_hh, b_ih, b_hh),
+                               ATTRS(A_BOOL("reverse", reverse), A_STR("nonlinearity", i % 6 == 2 ? "relu" : "tanh")));
     const options o = {.in_step = 1, .out_step = 1, .plain_weights = i % 5 == 0, .threads = 1 + i % 2};
     assert_true(check_node(g, n, &o) > 0);
     graph_destroy(g);
@@ -451,9 +508,10 @@ static void test_recurrent(void **state) {
 static void prepare_without_memory(const node *n, const kernel *k, tensor *in, tensor *out) {
   for (int64_t after = 0; after < 100; after++) {
     arena a = {0};
-    kernel_prep p = {.args = {.node = n, .attrs = n->attrs, .in = in, .n_in = n->n_inputs, .out = out, .n_out = n->n_outputs},
-                     .arena = &a,
-                     .threads = 2};
+    kernel_prep p = {
+        .args = {.node = n, .attrs = n->attrs, .in = in, .n_in = n->n_inputs, .out = out, .n_out = n->n_outputs},
+        .arena = &a,
+        .threads = 2};
     const int64_t live = mem_test_live_blocks();
     mem_test_fail_after(after);
     const kiln_status status = k->prepare(&p);
@@ -469,12 +527,39 @@ static void prepare_without_memory(const node *n, const kernel *k, tensor *in, t
 static void test_out_of_memory(void **state) {
   (void)state;
   const conv_case cases[] = {
-      {.count = 2, .batch = 1, .in = {20, 20}, .channels = 64, .out_channels = 64, .kernel = {3, 3}, .stride = {1, 1}, .pad = {1, 1},
-       .pad_end = {1, 1}, .dilation = {1, 1}, .groups = 1, .chain = 2},
-      {.count = 2, .batch = 1, .in = {9, 9}, .channels = 8, .out_channels = 8, .kernel = {4, 4}, .stride = {2, 2}, .dilation = {1, 1},
-       .groups = 2, .transposed = true, .chain = 2},
-      {.count = 1, .batch = 1, .in = {30}, .channels = 24, .out_channels = 24, .kernel = {3}, .stride = {1}, .dilation = {1},
-       .groups = 24, .chain = 2},
+      {.count = 2,
+       .batch = 1,
+       .in = {20, 20},
+       .channels = 64,
+       .out_channels = 64,
+       .kernel = {3, 3},
+       .stride = {1, 1},
+       .pad = {1, 1},
+       .pad_end = {1, 1},
+       .dilation = {1, 1},
+       .groups = 1,
+       .chain = 2},
+      {.count = 2,
+       .batch = 1,
+       .in = {9, 9},
+       .channels = 8,
+       .out_channels = 8,
+       .kernel = {4, 4},
+       .stride = {2, 2},
+       .dilation = {1, 1},
+       .groups = 2,
+       .transposed = true,
+       .chain = 2},
+      {.count = 1,
+       .batch = 1,
+       .in = {30},
+       .channels = 24,
+       .out_channels = 24,
+       .kernel = {3},
+       .stride = {1},
+       .dilation = {1},
+       .groups = 24,
+       .chain = 2},
   };
   int checked = 0;
   for (size_t c = 0; c < KILN_COUNT(cases); c++) {
@@ -514,9 +599,15 @@ static int teardown(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_linear),           cmocka_unit_test(test_matmul),         cmocka_unit_test(test_conv),
-      cmocka_unit_test(test_conv_pointwise),   cmocka_unit_test(test_conv_first_layer), cmocka_unit_test(test_depthwise),
-      cmocka_unit_test(test_conv_3x3),         cmocka_unit_test(test_nan_and_infinity_pass), cmocka_unit_test(test_recurrent),
+      cmocka_unit_test(test_linear),
+      cmocka_unit_test(test_matmul),
+      cmocka_unit_test(test_conv),
+      cmocka_unit_test(test_conv_pointwise),
+      cmocka_unit_test(test_conv_first_layer),
+      cmocka_unit_test(test_depthwise),
+      cmocka_unit_test(test_conv_3x3),
+      cmocka_unit_test(test_nan_and_infinity_pass),
+      cmocka_unit_test(test_recurrent),
       cmocka_unit_test(test_out_of_memory),
   };
   return cmocka_run_group_tests(tests, setup, teardown);

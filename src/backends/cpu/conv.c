@@ -1,16 +1,19 @@
-/* Convolution as an indirect matrix product: rows are output pixels, K is (window place, input channel), and each strip of rows gets
- * pointers to the pixels under its window, or to zeros where the window hangs over the edge. Pointers are made per strip, so
- * nothing depends on the batch size. Three forms:
+/* Convolution as an indirect matrix product: rows are output pixels, K is (window place, input channel), and each strip
+ * of rows gets pointers to the pixels under its window, or to zeros where the window hangs over the edge. Pointers are
+ * made per strip, so nothing depends on the batch size. Three forms:
  *   - 1x1, stride 1: the plain matrix product;
- *   - few input channels: the window's rows are contiguous in memory (width x channels), so one pointer covers a row of places;
- *   - transposed: output pixels of one phase (position modulo stride) see the same subset of places, so each phase is a product. */
+ *   - few input channels: the window's rows are contiguous in memory (width x channels), so one pointer covers a row of
+ * places;
+ *   - transposed: output pixels of one phase (position modulo stride) see the same subset of places, so each phase is a
+ * product. */
 #include "backends/cpu/conv.h"
 
 #include <string.h>
 
 #include "base/memory.h"
 
-/* ---- Geometry ---------------------------------------------------------------------------------------------------------------- */
+/* ---- Geometry
+ * ---------------------------------------------------------------------------------------------------------------- */
 
 static void conv_ints(const kernel_args *a, const char *name, int count, int64_t fill, int64_t out[3]) {
   const attr *v = arg_attr(a, name);
@@ -68,7 +71,8 @@ bool conv_fits_common(const node *n, bool transposed, const char **why) {
   return gemm_fits_f32(n, why);
 }
 
-/* ---- The igemm kernel ---------------------------------------------------------------------------------------------------------- */
+/* ---- The igemm kernel
+ * ---------------------------------------------------------------------------------------------------------- */
 
 typedef struct conv_phase { /* of a transposed convolution */
   int32_t *tap;             /* places of the window that count, as numbers and coordinates */
@@ -81,10 +85,10 @@ typedef struct conv_state {
   gemm_job job;
   conv_geometry g;
   const float *zeros;
-  bool plain;      /* 1x1 */
-  bool merged;     /* a pointer covers kernel[2] pixels */
+  bool plain;  /* 1x1 */
+  bool merged; /* a pointer covers kernel[2] pixels */
   bool copy_x, copy_y;
-  bool pack_w;     /* the weights come unpacked */
+  bool pack_w; /* the weights come unpacked */
   size_t scratch_at, x_at, y_at, w_at;
   conv_phase *phases; /* transposed only */
   int64_t n_phases;
@@ -151,7 +155,8 @@ static void conv_line(const conv_state *s, const line_part *l, const float **a) 
   }
 }
 
-/* One pointer for each row of the window; rows that hang over the edge are copied with zeros around. Returns the rest of `copy`. */
+/* One pointer for each row of the window; rows that hang over the edge are copied with zeros around. Returns the rest
+ * of `copy`. */
 static float *conv_line_merged(const conv_state *s, const line_part *l, const float **a, float *copy) {
   const conv_geometry *g = &s->g;
   const int64_t channels = g->in_channels, width = g->kernel[2], step = g->stride[2];
@@ -177,7 +182,8 @@ static float *conv_line_merged(const conv_state *s, const line_part *l, const fl
           to[i] = row + i * step * channels;
         } else {
           for (int64_t c = 0; c < from * channels; c++) copy[c] = 0.0f;
-          memcpy(copy + from * channels, row + (i * step + from) * channels, (size_t)((until - from) * channels) * sizeof(float));
+          memcpy(copy + from * channels, row + (i * step + from) * channels,
+                 (size_t)((until - from) * channels) * sizeof(float));
           for (int64_t c = until * channels; c < width * channels; c++) copy[c] = 0.0f;
           to[i] = copy;
           copy += width * channels;
@@ -212,7 +218,8 @@ static void conv_rows(const gemm_job *j, int64_t batch, int64_t m0, int mr, cons
 }
 
 /* The row pitch of pixels if all of them have one. */
-static bool pixel_pitch(const conv_geometry *g, const int64_t size[3], const int64_t step[3], int64_t batch_step, int64_t *pitch) {
+static bool pixel_pitch(const conv_geometry *g, const int64_t size[3], const int64_t step[3], int64_t batch_step,
+                        int64_t *pitch) {
   *pitch = size[2] > 1 ? step[2] : size[1] > 1 ? step[1] : size[0] > 1 ? step[0] : batch_step;
   int64_t expect = *pitch;
   for (int i = 2; i >= 0; i--) {
@@ -224,7 +231,8 @@ static bool pixel_pitch(const conv_geometry *g, const int64_t size[3], const int
 
 static kiln_status workspace_add(size_t *size, size_t bytes, size_t *out_at) {
   *out_at = *size;
-  if (!size_add(*size, size_align(bytes, 64), size)) return KILN_FAIL(KILN_OUT_OF_MEMORY, "convolution: workspace is too large");
+  if (!size_add(*size, size_align(bytes, 64), size))
+    return KILN_FAIL(KILN_OUT_OF_MEMORY, "convolution: workspace is too large");
   return KILN_OK;
 }
 
@@ -235,8 +243,8 @@ static kiln_status conv_prepare_common(kernel_prep *p, conv_state *s, int isa, s
   gemm_job *j = &s->job;
   conv_geometry_of(&p->args, g);
   if (g->groups < 1 || g->in_channels % g->groups || g->out_channels % g->groups) {
-    return KILN_FAIL(KILN_INVALID_ARGUMENT, "conv: %lld and %lld channels do not divide into %lld groups", (long long)g->in_channels,
-                     (long long)g->out_channels, (long long)g->groups);
+    return KILN_FAIL(KILN_INVALID_ARGUMENT, "conv: %lld and %lld channels do not divide into %lld groups",
+                     (long long)g->in_channels, (long long)g->out_channels, (long long)g->groups);
   }
   j->isa = gemm_isa_of(isa);
   j->batches = 1;
@@ -280,8 +288,8 @@ static kiln_status conv_prepare(kernel_prep *p, int isa) {
   for (int i = 0; i < 3; i++) s->plain = s->plain && g->stride[i] == 1 && g->pad[i] == 0 && g->out[i] == g->in[i];
   if (!s->plain) {
     const int64_t row = g->kernel[2] * g->in_channels;
-    s->merged = g->groups == 1 && g->dilation[2] == 1 && g->kernel[2] > 1 && g->in_channels <= 16 && g->x_step[2] == g->in_channels &&
-                (row <= 96 || g->in_channels == 1);
+    s->merged = g->groups == 1 && g->dilation[2] == 1 && g->kernel[2] > 1 && g->in_channels <= 16 &&
+                g->x_step[2] == g->in_channels && (row <= 96 || g->in_channels == 1);
     j->rows = conv_rows;
     if (s->merged) {
       j->taps = g->kernel[0] * g->kernel[1];
@@ -318,7 +326,8 @@ typedef struct pack_weights {
 static void pack_weights_task(void *user, int64_t panel, int worker) {
   (void)worker;
   const pack_weights *w = user;
-  gemm_pack_panel(w->plain, w->s_tap, w->s_k, w->s_n, w->taps, w->kc, w->n, w->nr, panel, w->packed + panel * w->taps * w->kc * w->nr);
+  gemm_pack_panel(w->plain, w->s_tap, w->s_k, w->s_n, w->taps, w->kc, w->n, w->nr, panel,
+                  w->packed + panel * w->taps * w->kc * w->nr);
 }
 
 static void pack_weights_run(const pack_weights *w, pool *workers) {
@@ -363,7 +372,8 @@ static kiln_status conv_run(const kernel_args *a) {
 
 static bool conv_fits(const node *n, const char **why) { return conv_fits_common(n, false, why); }
 
-/* ---- Transposed ---------------------------------------------------------------------------------------------------------------- */
+/* ---- Transposed
+ * ---------------------------------------------------------------------------------------------------------------- */
 
 static void transposed_rows(const gemm_job *j, int64_t batch, int64_t m0, int mr, const float **a, void *scratch) {
   (void)batch;
@@ -378,7 +388,8 @@ static void transposed_rows(const gemm_job *j, int64_t batch, int64_t m0, int mr
     for (int64_t t = 0; t < f->taps; t++) {
       const float *x = j->a + n * g->x_batch;
       bool in = true;
-      for (int d = 0; d < 3; d++) { /* o + pad = i * stride + k * dilation; the division has no remainder in this phase */
+      for (int d = 0; d < 3;
+           d++) { /* o + pad = i * stride + k * dilation; the division has no remainder in this phase */
         const int64_t o = f->first[d] + at[d] * g->stride[d];
         const int64_t scaled = o + g->pad[d] - f->place[t][d] * g->dilation[d];
         const int64_t position = scaled / g->stride[d];
@@ -403,7 +414,8 @@ static void transposed_out_rows(const gemm_job *j, int64_t batch, int64_t m0, in
   }
 }
 
-/* The phase whose output positions o see place k of the window in dimension d: o + pad = i * stride + k * dilation for some i. */
+/* The phase whose output positions o see place k of the window in dimension d: o + pad = i * stride + k * dilation for
+ * some i. */
 static int64_t phase_of_place(const conv_geometry *g, int d, int64_t k) {
   const int64_t rest = (k * g->dilation[d] - g->pad[d]) % g->stride[d];
   return rest < 0 ? rest + g->stride[d] : rest;
@@ -481,7 +493,8 @@ static kiln_status transposed_prepare(kernel_prep *p, int isa) {
   int64_t most = 0;
   for (int64_t i = 0; i < s->n_phases; i++) most = s->phases[i].taps > most ? s->phases[i].taps : most;
   j->taps = most;
-  j->m = g->batch * ((g->out[0] - 1) / g->stride[0] + 1) * ((g->out[1] - 1) / g->stride[1] + 1) * ((g->out[2] - 1) / g->stride[2] + 1);
+  j->m = g->batch * ((g->out[0] - 1) / g->stride[0] + 1) * ((g->out[1] - 1) / g->stride[1] + 1) *
+         ((g->out[2] - 1) / g->stride[2] + 1);
   KILN_TRY(gemm_job_plan(j, p)); /* for the largest phase: the others have fewer blocks of rows */
   KILN_TRY(workspace_add(&size, gemm_job_scratch(j, p->threads), &s->scratch_at));
   if (j->chain) {
@@ -491,7 +504,8 @@ static kiln_status transposed_prepare(kernel_prep *p, int isa) {
   }
   if (s->pack_w) {
     size_t floats;
-    if (!gemm_packed_floats(g->taps * g->in_channels, group_out, (int)nr, &floats) || !size_mul(floats, sizeof(float), &floats)) {
+    if (!gemm_packed_floats(g->taps * g->in_channels, group_out, (int)nr, &floats) ||
+        !size_mul(floats, sizeof(float), &floats)) {
       return KILN_FAIL(KILN_OUT_OF_MEMORY, "conv: the weights are too large");
     }
     KILN_TRY(workspace_add(&size, floats, &s->w_at));
@@ -518,7 +532,8 @@ static kiln_status transposed_run(const kernel_args *a) {
   if (s->pack_w) {
     const int64_t group_out = g->out_channels / g->groups;
     float *packed = (float *)(void *)((char *)a->workspace + s->w_at);
-    const pack_weights w = {j.b, packed, 1, group_out * g->taps, g->taps, g->taps, g->in_channels, group_out, j.isa->nr};
+    const pack_weights w = {j.b,       packed,   1, group_out * g->taps, g->taps, g->taps, g->in_channels,
+                            group_out, j.isa->nr};
     pack_weights_run(&w, a->pool);
     j.b = packed;
   }
@@ -544,35 +559,37 @@ static kiln_status transposed_run(const kernel_args *a) {
 
 static bool transposed_fits(const node *n, const char **why) { return conv_fits_common(n, true, why); }
 
-/* ---- Rows ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- Rows
+ * ------------------------------------------------------------------------------------------------------------------------
+ */
 
-#define CONV_ROWS(set, level, nr)                                                                                             \
-  static kiln_status conv_prepare_##set(kernel_prep *p) { return conv_prepare(p, level); }                                    \
-  static kiln_status transposed_prepare_##set(kernel_prep *p) { return transposed_prepare(p, level); }                        \
-  const kernel cpu_conv_##set[] = {                                                                                           \
-      {.op = "conv",                                                                                                          \
-       .name = "conv.igemm." #set,                                                                                            \
-       .isa = level,                                                                                                          \
-       .fits = conv_fits,                                                                                                     \
-       .prepare = conv_prepare_##set,                                                                                         \
-       .run = conv_run,                                                                                                       \
-       .strided_in = 1,                                                                                                       \
-       .strided_out = 1,                                                                                                      \
-       .epilogue = true,                                                                                                      \
-       .pack_operand = 1,                                                                                                     \
-       .packing = "gemm_b:" #nr},                                                                                             \
-      {.op = "conv",                                                                                                          \
-       .name = "conv.transposed." #set,                                                                                       \
-       .isa = level,                                                                                                          \
-       .fits = transposed_fits,                                                                                               \
-       .prepare = transposed_prepare_##set,                                                                                   \
-       .run = transposed_run,                                                                                                 \
-       .strided_in = 1,                                                                                                       \
-       .strided_out = 1,                                                                                                      \
-       .epilogue = true,                                                                                                      \
-       .pack_operand = 1,                                                                                                     \
-       .packing = "gemm_bt:" #nr},                                                                                            \
-      {.op = NULL},                                                                                                           \
+#define CONV_ROWS(set, level, nr)                                                                      \
+  static kiln_status conv_prepare_##set(kernel_prep *p) { return conv_prepare(p, level); }             \
+  static kiln_status transposed_prepare_##set(kernel_prep *p) { return transposed_prepare(p, level); } \
+  const kernel cpu_conv_##set[] = {                                                                    \
+      {.op = "conv",                                                                                   \
+       .name = "conv.igemm." #set,                                                                     \
+       .isa = level,                                                                                   \
+       .fits = conv_fits,                                                                              \
+       .prepare = conv_prepare_##set,                                                                  \
+       .run = conv_run,                                                                                \
+       .strided_in = 1,                                                                                \
+       .strided_out = 1,                                                                               \
+       .epilogue = true,                                                                               \
+       .pack_operand = 1,                                                                              \
+       .packing = "gemm_b:" #nr},                                                                      \
+      {.op = "conv",                                                                                   \
+       .name = "conv.transposed." #set,                                                                \
+       .isa = level,                                                                                   \
+       .fits = transposed_fits,                                                                        \
+       .prepare = transposed_prepare_##set,                                                            \
+       .run = transposed_run,                                                                          \
+       .strided_in = 1,                                                                                \
+       .strided_out = 1,                                                                               \
+       .epilogue = true,                                                                               \
+       .pack_operand = 1,                                                                              \
+       .packing = "gemm_bt:" #nr},                                                                     \
+      {.op = NULL},                                                                                    \
   };
 CONV_ROWS(avx512, ISA_AVX512, 32)
 CONV_ROWS(avx2, ISA_AVX2, 16)

@@ -8,8 +8,8 @@
 typedef struct conv_geometry {
   int64_t batch, in_channels, out_channels, groups;
   int64_t in[3], out[3], kernel[3], stride[3], pad[3], dilation[3];
-  int64_t taps;                /* of the whole window */
-  int64_t x_batch, x_step[3];  /* strides of x in floats */
+  int64_t taps;               /* of the whole window */
+  int64_t x_batch, x_step[3]; /* strides of x in floats */
   int64_t y_batch, y_step[3];
 } conv_geometry;
 

@@ -1,6 +1,7 @@
-/* Driver of depthwise convolutions. A unit of work is a block of output lines (or parts of lines); it goes through few channels at a
- * time, so that the input lines that the window covers stay in L1 from one output line to the next. Pixels whose window hangs
- * over the line's ends go one by one, those between in tiles. Window rows outside the image are left out. */
+/* Driver of depthwise convolutions. A unit of work is a block of output lines (or parts of lines); it goes through few
+ * channels at a time, so that the input lines that the window covers stay in L1 from one output line to the next.
+ * Pixels whose window hangs over the line's ends go one by one, those between in tiles. Window rows outside the image
+ * are left out. */
 #include "backends/cpu/depthwise.h"
 
 #include <math.h>
@@ -17,9 +18,9 @@ typedef struct depthwise_state {
   size_t scratch_at, scratch_each, epilogue_at, x_at, y_at, w_at;
   epilogue *chain;
   float lo, hi;
-  int64_t width, widths;     /* output pixels of a line that are done at once, and how many such parts a line has */
-  int64_t height, heights;   /* the same of lines of an image plane */
-  int64_t channels;          /* done at once */
+  int64_t width, widths;   /* output pixels of a line that are done at once, and how many such parts a line has */
+  int64_t height, heights; /* the same of lines of an image plane */
+  int64_t channels;        /* done at once */
   int64_t units;
 } depthwise_state;
 
@@ -32,7 +33,8 @@ typedef struct depthwise_run_args {
 
 static kiln_status workspace_add(size_t *size, size_t bytes, size_t *out_at) {
   *out_at = *size;
-  if (!size_add(*size, size_align(bytes, 64), size)) return KILN_FAIL(KILN_OUT_OF_MEMORY, "convolution: workspace is too large");
+  if (!size_add(*size, size_align(bytes, 64), size))
+    return KILN_FAIL(KILN_OUT_OF_MEMORY, "convolution: workspace is too large");
   return KILN_OK;
 }
 
@@ -57,7 +59,8 @@ static kiln_status depthwise_prepare(kernel_prep *p, int isa) {
   if (s->copy_x) conv_geometry_dense_x(g);
   if (s->copy_y) conv_geometry_dense_y(g);
   s->width = g->out[2] < 128 ? g->out[2] : 128;
-  const int64_t line_bytes = (g->kernel[1] + 1) * (s->width * g->stride[2] + g->kernel[2]) * 4, l1 = (int64_t)cpu_l1_bytes();
+  const int64_t line_bytes = (g->kernel[1] + 1) * (s->width * g->stride[2] + g->kernel[2]) * 4,
+                l1 = (int64_t)cpu_l1_bytes();
   s->channels = l1 * 5 / 8 / line_bytes / 16 * 16;
   if (s->channels < 96) s->channels = 96; /* a few vectors at once also hide latency at the ends of lines */
   if (s->channels > channels) s->channels = channels;
@@ -72,7 +75,8 @@ static kiln_status depthwise_prepare(kernel_prep *p, int isa) {
   s->heights = (g->out[1] + s->height - 1) / s->height;
   s->units = g->batch * g->out[0] * s->heights * s->widths;
   size_t size = 0, pairs;
-  if (!size_mul((size_t)g->taps, 2 * sizeof(float *), &pairs)) return KILN_FAIL(KILN_OUT_OF_MEMORY, "conv: the window is too large");
+  if (!size_mul((size_t)g->taps, 2 * sizeof(float *), &pairs))
+    return KILN_FAIL(KILN_OUT_OF_MEMORY, "conv: the window is too large");
   s->epilogue_at = size_align(pairs, 64);
   s->scratch_each = s->epilogue_at + epilogue_scratch(s->chain);
   KILN_TRY(workspace_add(&size, s->scratch_each * (size_t)threads, &s->scratch_at));
@@ -85,7 +89,8 @@ static kiln_status depthwise_prepare(kernel_prep *p, int isa) {
 }
 
 /* The window's rows that are inside the image, above output line (d, h). Returns how many. */
-static int64_t window_rows(const depthwise_run_args *r, int64_t n, int64_t d, int64_t h, const float **x, const float **w) {
+static int64_t window_rows(const depthwise_run_args *r, int64_t n, int64_t d, int64_t h, const float **x,
+                           const float **w) {
   const conv_geometry *g = &r->state->g;
   int64_t rows = 0;
   for (int64_t kd = 0; kd < g->kernel[0]; kd++) {
@@ -107,8 +112,8 @@ typedef struct depthwise_window { /* above one output line: the window's rows in
   const float **pair_x, **pair_w; /* scratch for all places of a window */
 } depthwise_window;
 
-static void depthwise_pixels(const depthwise_run_args *r, const depthwise_window *v, int64_t first, int64_t end, float *y, int64_t c0,
-                             int64_t channels) {
+static void depthwise_pixels(const depthwise_run_args *r, const depthwise_window *v, int64_t first, int64_t end,
+                             float *y, int64_t c0, int64_t channels) {
   const depthwise_state *s = r->state;
   const conv_geometry *g = &s->g;
   for (int64_t o = first; o < end; o++) {
@@ -121,14 +126,15 @@ static void depthwise_pixels(const depthwise_run_args *r, const depthwise_window
         v->pair_w[taps++] = v->w[i] + k * g->out_channels;
       }
     }
-    const depthwise_pixel p = {v->pair_x, v->pair_w, taps, r->bias, y + (o - first) * g->y_step[2], c0, channels, s->lo, s->hi};
+    const depthwise_pixel p = {v->pair_x, v->pair_w, taps,  r->bias, y + (o - first) * g->y_step[2],
+                               c0,        channels,  s->lo, s->hi};
     s->isa->pixel(&p);
   }
 }
 
 /* Output pixels [first, end) of the line under `v`, channels [c0, c0 + channels). */
-static void depthwise_part(const depthwise_run_args *r, const depthwise_window *v, int64_t first, int64_t end, float *y, int64_t c0,
-                           int64_t channels) {
+static void depthwise_part(const depthwise_run_args *r, const depthwise_window *v, int64_t first, int64_t end, float *y,
+                           int64_t c0, int64_t channels) {
   const depthwise_state *s = r->state;
   const conv_geometry *g = &s->g;
   /* Outputs [inner, outer) have their window inside the line. */
@@ -137,7 +143,8 @@ static void depthwise_part(const depthwise_run_args *r, const depthwise_window *
   int64_t outer = room < 0 ? 0 : room / g->stride[2] + 1;
   if (inner < first) inner = first;
   if (outer > end) outer = end;
-  if (outer - inner < (depthwise_line_is_common(g->kernel[2], g->stride[2], g->dilation[2]) ? 1 : 8)) inner = outer = end;
+  if (outer - inner < (depthwise_line_is_common(g->kernel[2], g->stride[2], g->dilation[2]) ? 1 : 8))
+    inner = outer = end;
   depthwise_pixels(r, v, first, inner, y, c0, channels);
   if (inner < outer) {
     const float *x[DEPTHWISE_MAX_ROWS];
@@ -181,8 +188,8 @@ static void depthwise_task(void *user, int64_t index, int worker) {
       float *y = r->y + n * g->y_batch + d * g->y_step[0] + h * g->y_step[1] + first * g->y_step[2];
       depthwise_part(r, &v, first, end, y, c0, channels);
       if (s->chain) {
-        epilogue_apply(s->chain, r->args, y + c0, (plane * g->out[1] + h) * g->out[2] + first, end - first, c0, channels, g->y_step[2],
-                       scratch + s->epilogue_at);
+        epilogue_apply(s->chain, r->args, y + c0, (plane * g->out[1] + h) * g->out[2] + first, end - first, c0,
+                       channels, g->y_step[2], scratch + s->epilogue_at);
       }
     }
   }
@@ -219,8 +226,10 @@ static bool depthwise_fits(const node *n, const char **why) {
   const int64_t groups = node_int(n, "groups");
   int64_t rows = 1;
   for (int r = 2; r < w->rank; r++) {
-    if (!dim_is_const(w->dims[r])) rows = DEPTHWISE_MAX_ROWS + 1;
-    else if (r < w->rank - 1 && rows <= DEPTHWISE_MAX_ROWS) rows *= w->dims[r] < 1000 ? w->dims[r] : 1000;
+    if (!dim_is_const(w->dims[r]))
+      rows = DEPTHWISE_MAX_ROWS + 1;
+    else if (r < w->rank - 1 && rows <= DEPTHWISE_MAX_ROWS)
+      rows *= w->dims[r] < 1000 ? w->dims[r] : 1000;
   }
   if (w->dims[0] != groups || w->dims[1] != 1 || rows > DEPTHWISE_MAX_ROWS) {
     *why = "not depthwise with one output for each channel, or the window is too tall";
@@ -229,21 +238,21 @@ static bool depthwise_fits(const node *n, const char **why) {
   return true;
 }
 
-#define DEPTHWISE_ROWS(set, level)                                                                                            \
-  static kiln_status depthwise_prepare_##set(kernel_prep *p) { return depthwise_prepare(p, level); }                          \
-  const kernel cpu_depthwise_##set[] = {                                                                                      \
-      {.op = "conv",                                                                                                          \
-       .name = "conv.depthwise." #set,                                                                                        \
-       .isa = level,                                                                                                          \
-       .fits = depthwise_fits,                                                                                                \
-       .prepare = depthwise_prepare_##set,                                                                                    \
-       .run = depthwise_run,                                                                                                  \
-       .strided_in = 1,                                                                                                       \
-       .strided_out = 1,                                                                                                      \
-       .epilogue = true,                                                                                                      \
-       .pack_operand = 1,                                                                                                     \
-       .packing = "taps_first"},                                                                                              \
-      {.op = NULL},                                                                                                           \
+#define DEPTHWISE_ROWS(set, level)                                                                   \
+  static kiln_status depthwise_prepare_##set(kernel_prep *p) { return depthwise_prepare(p, level); } \
+  const kernel cpu_depthwise_##set[] = {                                                             \
+      {.op = "conv",                                                                                 \
+       .name = "conv.depthwise." #set,                                                               \
+       .isa = level,                                                                                 \
+       .fits = depthwise_fits,                                                                       \
+       .prepare = depthwise_prepare_##set,                                                           \
+       .run = depthwise_run,                                                                         \
+       .strided_in = 1,                                                                              \
+       .strided_out = 1,                                                                             \
+       .epilogue = true,                                                                             \
+       .pack_operand = 1,                                                                            \
+       .packing = "taps_first"},                                                                     \
+      {.op = NULL},                                                                                  \
   };
 DEPTHWISE_ROWS(avx512, ISA_AVX512)
 DEPTHWISE_ROWS(avx2, ISA_AVX2)

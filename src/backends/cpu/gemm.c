@@ -1,6 +1,7 @@
-/* The driver around the matrix micro-kernel. C is cut into blocks of rows by blocks of columns, one task each: a block's columns of B
- * stay in L2 while strips of MR rows run over them, and each finished strip gets its epilogue while it is in L1. K is not
- * blocked: with MR rows sharing each line of B, streaming a long panel from L2 is far below what L2 can give. */
+/* The driver around the matrix micro-kernel. C is cut into blocks of rows by blocks of columns, one task each: a
+ * block's columns of B stay in L2 while strips of MR rows run over them, and each finished strip gets its epilogue
+ * while it is in L1. K is not blocked: with MR rows sharing each line of B, streaming a long panel from L2 is far below
+ * what L2 can give. */
 #include "backends/cpu/gemm.h"
 
 #include <math.h>
@@ -16,13 +17,15 @@ static int64_t div_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static int64_t min_i64(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t max_i64(int64_t a, int64_t b) { return a > b ? a : b; }
 
-/* ---- Planning ---------------------------------------------------------------------------------------------------------------- */
+/* ---- Planning
+ * ---------------------------------------------------------------------------------------------------------------- */
 
 enum { GEMM_TASK_FLOPS = 200000 /* about 1.5 us: less is not worth another thread */, GEMM_TASKS_PER_THREAD = 4 };
 
-/* Chooses into how many blocks of rows and columns to cut, so that `threads` threads end together, with few passes over A and B. */
+/* Chooses into how many blocks of rows and columns to cut, so that `threads` threads end together, with few passes over
+ * A and B. */
 static void gemm_job_split(gemm_job *j, int threads) {
-  const int64_t mr = j->isa->mr, nr = j->isa->nr, k = max_i64(1, j->taps * (j->b_by_group ? j->kc : j->kc));
+  const int64_t mr = j->isa->mr, nr = j->isa->nr, k = max_i64(1, j->taps * j->kc);
   const int64_t strips = max_i64(1, div_up(j->m, mr)), panels = max_i64(1, div_up(j->n, nr));
   /* Columns of B that fit in half of L2; an epilogue wants the strip of C in L1. */
   int64_t n_max = max_i64(1, (int64_t)(cpu_l2_bytes() / 2 / sizeof(float)) / k / nr);
@@ -38,7 +41,8 @@ static void gemm_job_split(gemm_job *j, int threads) {
         const int64_t tasks = nt * mt * j->batches;
         if (mt > 1 && tasks > max_i64(limit, n_least * j->batches)) break;
         const double rows = (double)(div_up(strips, mt) * mr), cols = (double)(div_up(panels, nt) * nr);
-        /* Time of the last thread to end, in units of one multiplication each; reading A and packing B cost a share of it. */
+        /* Time of the last thread to end, in units of one multiplication each; reading A and packing B cost a share of
+         * it. */
         const double task = rows * cols + rows * 8.0 + (j->pack ? cols * 24.0 : 0.0) + 256.0;
         const double time = (double)div_up(tasks, threads) * task;
         if (time < best * 0.98) {
@@ -72,7 +76,8 @@ kiln_status gemm_job_plan(gemm_job *j, kernel_prep *p) {
   size_t pointers, packed = 0;
   if (!size_mul((size_t)j->taps * (size_t)j->isa->mr, sizeof(float *), &pointers) ||
       (j->pack && !gemm_job_in_place(j) &&
-       (!gemm_packed_floats(j->taps * j->kc, j->n_block, j->isa->nr, &packed) || !size_mul(packed, sizeof(float), &packed)))) {
+       (!gemm_packed_floats(j->taps * j->kc, j->n_block, j->isa->nr, &packed) ||
+        !size_mul(packed, sizeof(float), &packed)))) {
     return KILN_FAIL(KILN_OUT_OF_MEMORY, "%s: scratch memory is too large", p->args.node->op->name);
   }
   j->row_scratch = size_align(j->row_scratch, 64);
@@ -85,7 +90,8 @@ size_t gemm_job_scratch(const gemm_job *j, int threads) {
   return j->scratch_each * n;
 }
 
-/* ---- Running ----------------------------------------------------------------------------------------------------------------- */
+/* ---- Running
+ * ----------------------------------------------------------------------------------------------------------------- */
 
 static void gemm_rows_plain(const gemm_job *j, int64_t batch, int64_t m0, int mr, const float **a) {
   const float *base = j->a + (j->a_batch ? j->a_batch[batch] : 0) + m0 * j->lda;
@@ -130,7 +136,15 @@ static void gemm_task(void *user, int64_t index, int worker) {
   scratch += epilogue_scratch(j->chain);
 
   const float *b = j->b + (j->b_batch ? j->b_batch[batch] : 0);
-  gemm_strip s = {.a = a, .tap = j->tap, .taps = j->taps, .kc = j->kc, .b_k = nr, .ldc = j->ldc, .n = n1 - n0, .lo = j->lo, .hi = j->hi};
+  gemm_strip s = {.a = a,
+                  .tap = j->tap,
+                  .taps = j->taps,
+                  .kc = j->kc,
+                  .b_k = nr,
+                  .ldc = j->ldc,
+                  .n = n1 - n0,
+                  .lo = j->lo,
+                  .hi = j->hi};
   if (gemm_job_in_place(j)) {
     s.b = b + n0;
     s.b_k = j->s_k;
@@ -142,7 +156,8 @@ static void gemm_task(void *user, int64_t index, int worker) {
     s.b_tap = j->kc * nr;
     s.b_panel = j->taps * j->kc * nr;
     for (int64_t panel = n0 / nr; panel * nr < n1; panel++) {
-      gemm_pack_panel(b, j->s_tap, j->s_k, j->s_n, j->taps, j->kc, j->n, (int)nr, panel, packed + (panel - n0 / nr) * s.b_panel);
+      gemm_pack_panel(b, j->s_tap, j->s_k, j->s_n, j->taps, j->kc, j->n, (int)nr, panel,
+                      packed + (panel - n0 / nr) * s.b_panel);
     }
   } else {
     s.b = j->groups > 1 ? b : b + n0 / nr * j->b_panel;
@@ -182,7 +197,8 @@ void gemm_job_run(const gemm_job *j, pool *workers) {
   pool_run(workers, j->batches * j->m_tasks * j->n_tasks, gemm_task, (void *)(uintptr_t)j);
 }
 
-/* ---- Tensors as matrices ------------------------------------------------------------------------------------------------------ */
+/* ---- Tensors as matrices
+ * ------------------------------------------------------------------------------------------------------ */
 
 bool tensor_as_matrix(const tensor *t, int inner, int64_t *out_pitch) {
   int64_t expect = 1;
@@ -216,9 +232,10 @@ typedef struct copy_job {
   int64_t per_task;
 } copy_job;
 
-/* A block of a mid x cols plane; one side has its columns `step` apart and its rows `mid_step`, the other is contiguous. The inner
- * loop goes along the strided side's shorter step. */
-static void copy_block(const copy_job *j, float *strided, float *plain, int64_t m0, int64_t m1, int64_t c0, int64_t c1) {
+/* A block of a mid x cols plane; one side has its columns `step` apart and its rows `mid_step`, the other is
+ * contiguous. The inner loop goes along the strided side's shorter step. */
+static void copy_block(const copy_job *j, float *strided, float *plain, int64_t m0, int64_t m1, int64_t c0,
+                       int64_t c1) {
   if (j->scatter) {
     for (int64_t m = m0; m < m1; m++) {
       for (int64_t c = c0; c < c1; c++) strided[m * j->mid_step + c * j->step] = plain[m * j->cols + c];
@@ -280,7 +297,8 @@ void tensor_scatter_f32(const float *from, const tensor *to, pool *workers) {
   copy_run(to, (float *)(uintptr_t)from, true, workers);
 }
 
-/* ---- Small things for the kernels' rows ---------------------------------------------------------------------------------------- */
+/* ---- Small things for the kernels' rows
+ * ---------------------------------------------------------------------------------------- */
 
 bool node_operand_f32(const node *n, int index) {
   const value *v = node_in(n, index);

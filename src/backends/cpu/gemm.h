@@ -1,15 +1,14 @@
 /* The one matrix micro-kernel family that linear, matmul, convolution and recurrent layers are made of.
  *
- * C[m, n] = bias[n] + sum over taps t and k of A_t[m][k] * B[t][k][n]. Rows of A are given by pointers (one for each tap and row),
- * so a convolution needs no im2col: its taps are the places of the filter window, as in "The Indirect Convolution Algorithm"
- * (Dukhan, 2019). B is packed in panels of NR columns: [N / NR][taps][k][NR], zero-filled at the right; C has unit column stride
- * and any row pitch, so it may be a slice of a concatenation. */
+ * C[m, n] = bias[n] + sum over taps t and k of A_t[m][k] * B[t][k][n]. Rows of A are given by pointers (one for each
+ * tap and row), so a convolution needs no im2col: its taps are the places of the filter window, as in "The Indirect
+ * Convolution Algorithm" (Dukhan, 2019). B is packed in panels of NR columns: [N / NR][taps][k][NR], zero-filled at the
+ * right; C has unit column stride and any row pitch, so it may be a slice of a concatenation. */
 #ifndef KILN_BACKENDS_CPU_GEMM_H
 #define KILN_BACKENDS_CPU_GEMM_H
 
 #include "backends/backend.h"
 #include "backends/cpu/epilogue.h"
-#include "backends/cpu/kernels.h"
 #include "backends/cpu/kernels.h"
 #include "base/cpu_features.h"
 
@@ -43,22 +42,26 @@ const gemm_isa *gemm_isa_of(int isa); /* a cpu_isa */
 /* Floats of a packed B of N columns and K = taps * kc; false on overflow. */
 bool gemm_packed_floats(int64_t k, int64_t n, int nr, size_t *out);
 /* Packs panel `panel`: element (t, k, n) is at plain[t * s_tap + k * s_k + n * s_n]. */
-void gemm_pack_panel(const float *plain, int64_t s_tap, int64_t s_k, int64_t s_n, int64_t taps, int64_t kc, int64_t n, int nr,
-                     int64_t panel, float *packed);
+void gemm_pack_panel(const float *plain, int64_t s_tap, int64_t s_k, int64_t s_n, int64_t taps, int64_t kc, int64_t n,
+                     int nr, int64_t panel, float *packed);
 
-/* ---- The driver: blocks, threads, epilogues -------------------------------------------------------------------------------- */
+/* ---- The driver: blocks, threads, epilogues
+ * -------------------------------------------------------------------------------- */
 
 typedef struct gemm_job gemm_job;
-/* Fills a[t * mr + i] for rows m0 .. m0 + mr of batch `batch`. `scratch` is the worker's row_scratch bytes, 64-byte aligned. */
+/* Fills a[t * mr + i] for rows m0 .. m0 + mr of batch `batch`. `scratch` is the worker's row_scratch bytes, 64-byte
+ * aligned. */
 typedef void (*gemm_rows_fn)(const gemm_job *j, int64_t batch, int64_t m0, int mr, const float **a, void *scratch);
 
-/* A batch of products. prepare fills what it knows and calls gemm_job_plan; run copies it, sets the pointers and calls gemm_job_run. */
+/* A batch of products. prepare fills what it knows and calls gemm_job_plan; run copies it, sets the pointers and calls
+ * gemm_job_run. */
 struct gemm_job {
   const gemm_isa *isa;
   int64_t batches, m, n; /* n: columns of all groups */
   int64_t taps, kc, groups;
   gemm_rows_fn rows; /* NULL: row m of batch b is at a + a_batch[b] + m * lda */
-  /* NULL: row m of C of batch b is at c + c_batch[b] + m * ldc. Else fills pointers to rows (column 0); no epilogue but clamping then. */
+  /* NULL: row m of C of batch b is at c + c_batch[b] + m * ldc. Else fills pointers to rows (column 0); no epilogue but
+   * clamping then. */
   void (*out_rows)(const gemm_job *j, int64_t batch, int64_t m0, int mr, float **c);
   const void *user;
   size_t row_scratch; /* bytes for `rows` */
@@ -66,8 +69,9 @@ struct gemm_job {
   int64_t lda;
   const int64_t *a_batch, *b_batch, *c_batch; /* offsets in floats; NULL: 0 */
   const int32_t *tap;
-  /* B packed for isa->nr: panels of all groups' columns, b_panel floats each; or plain (pack is true): element (t, k, n) at
-   * b[t * s_tap + k * s_k + n * s_n], which every task packs for itself, or reads in place when m is small and s_n is 1. */
+  /* B packed for isa->nr: panels of all groups' columns, b_panel floats each; or plain (pack is true): element (t, k,
+   * n) at b[t * s_tap + k * s_k + n * s_n], which every task packs for itself, or reads in place when m is small and
+   * s_n is 1. */
   const float *b;
   int64_t b_tap, b_panel;
   bool b_by_group; /* panels hold one group's columns; group g is at k = g * kc within each tap (gemm_bt) */
@@ -91,9 +95,11 @@ kiln_status gemm_job_plan(gemm_job *j, kernel_prep *p);
 size_t gemm_job_scratch(const gemm_job *j, int threads); /* bytes that `scratch` must have */
 void gemm_job_run(const gemm_job *j, pool *workers);
 
-/* ---- Tensors as matrices ---------------------------------------------------------------------------------------------------- */
+/* ---- Tensors as matrices
+ * ---------------------------------------------------------------------------------------------------- */
 
-/* Is `t` a matrix whose columns are its last `inner` dimensions, contiguous, and whose rows (all other dimensions) have one pitch? */
+/* Is `t` a matrix whose columns are its last `inner` dimensions, contiguous, and whose rows (all other dimensions) have
+ * one pitch? */
 bool tensor_as_matrix(const tensor *t, int inner, int64_t *out_pitch);
 /* Between any strides and contiguous memory, f32. */
 void tensor_gather_f32(const tensor *from, float *to, pool *workers);

@@ -1,5 +1,5 @@
-/* linear and matmul on the matrix driver. Constant weights of linear are packed at build; other right-hand sides are packed by each
- * task for itself, or read in place when the product has few rows. */
+/* linear and matmul on the matrix driver. Constant weights of linear are packed at build; other right-hand sides are
+ * packed by each task for itself, or read in place when the product has few rows. */
 #include <math.h>
 #include <string.h>
 
@@ -24,7 +24,9 @@ static int64_t leading(const tensor *t, int trailing) {
   return n;
 }
 
-/* ---- linear -------------------------------------------------------------------------------------------------------------------- */
+/* ---- linear
+ * --------------------------------------------------------------------------------------------------------------------
+ */
 
 static kiln_status linear_prepare(kernel_prep *p, int isa) {
   const tensor *x = &p->args.in[0], *w = &p->args.in[1], *y = &p->args.out[0];
@@ -88,7 +90,9 @@ static kiln_status linear_run(const kernel_args *a) {
 
 static bool linear_fits(const node *n, const char **why) { return gemm_fits_f32(n, why); }
 
-/* ---- matmul -------------------------------------------------------------------------------------------------------------------- */
+/* ---- matmul
+ * --------------------------------------------------------------------------------------------------------------------
+ */
 
 /* Offsets of the batches of `t`, broadcast to the batch dimensions of `y`; NULL in *out if all are 0. */
 static kiln_status batch_offsets(const tensor *t, const tensor *y, arena *memory, const int64_t **out) {
@@ -191,33 +195,35 @@ static kiln_status matmul_run(const kernel_args *a) {
 
 static bool matmul_fits(const node *n, const char **why) { return gemm_fits_f32(n, why); }
 
-/* ---- Rows ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- Rows
+ * -----------------------------------------------------------------------------------------------------------------------
+ */
 
-#define GEMM_ROWS(set, level, nr)                                                                                             \
-  static kiln_status linear_prepare_##set(kernel_prep *p) { return linear_prepare(p, level); }                                \
-  static kiln_status matmul_prepare_##set(kernel_prep *p) { return matmul_prepare(p, level); }                                \
-  const kernel cpu_gemm_##set[] = {                                                                                           \
-      {.op = "linear",                                                                                                        \
-       .name = "linear.gemm." #set,                                                                                           \
-       .isa = level,                                                                                                          \
-       .fits = linear_fits,                                                                                                   \
-       .prepare = linear_prepare_##set,                                                                                       \
-       .run = linear_run,                                                                                                     \
-       .strided_in = 3,                                                                                                       \
-       .strided_out = 1,                                                                                                      \
-       .epilogue = true,                                                                                                      \
-       .pack_operand = 1,                                                                                                     \
-       .packing = "gemm_b:" #nr},                                                                                             \
-      {.op = "matmul",                                                                                                        \
-       .name = "matmul.gemm." #set,                                                                                           \
-       .isa = level,                                                                                                          \
-       .fits = matmul_fits,                                                                                                   \
-       .prepare = matmul_prepare_##set,                                                                                       \
-       .run = matmul_run,                                                                                                     \
-       .strided_in = 3,                                                                                                       \
-       .strided_out = 1,                                                                                                      \
-       .epilogue = true},                                                                                                     \
-      {.op = NULL},                                                                                                           \
+#define GEMM_ROWS(set, level, nr)                                                              \
+  static kiln_status linear_prepare_##set(kernel_prep *p) { return linear_prepare(p, level); } \
+  static kiln_status matmul_prepare_##set(kernel_prep *p) { return matmul_prepare(p, level); } \
+  const kernel cpu_gemm_##set[] = {                                                            \
+      {.op = "linear",                                                                         \
+       .name = "linear.gemm." #set,                                                            \
+       .isa = level,                                                                           \
+       .fits = linear_fits,                                                                    \
+       .prepare = linear_prepare_##set,                                                        \
+       .run = linear_run,                                                                      \
+       .strided_in = 3,                                                                        \
+       .strided_out = 1,                                                                       \
+       .epilogue = true,                                                                       \
+       .pack_operand = 1,                                                                      \
+       .packing = "gemm_b:" #nr},                                                              \
+      {.op = "matmul",                                                                         \
+       .name = "matmul.gemm." #set,                                                            \
+       .isa = level,                                                                           \
+       .fits = matmul_fits,                                                                    \
+       .prepare = matmul_prepare_##set,                                                        \
+       .run = matmul_run,                                                                      \
+       .strided_in = 3,                                                                        \
+       .strided_out = 1,                                                                       \
+       .epilogue = true},                                                                      \
+      {.op = NULL},                                                                            \
   };
 GEMM_ROWS(avx512, ISA_AVX512, 32)
 GEMM_ROWS(avx2, ISA_AVX2, 16)

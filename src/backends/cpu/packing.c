@@ -1,4 +1,5 @@
-/* How weights are stored for the matrix kernels. Each packing only moves floats, so that undoing it gives the same bytes. */
+/* How weights are stored for the matrix kernels. Each packing only moves floats, so that undoing it gives the same
+ * bytes. */
 #include <string.h>
 
 #include "backends/cpu/gemm.h"
@@ -11,8 +12,8 @@ bool gemm_packed_floats(int64_t k, int64_t n, int nr, size_t *out) {
   return k >= 0 && n >= 0 && size_mul(panels, (size_t)nr, &floats) && size_mul(floats, (size_t)k, out);
 }
 
-void gemm_pack_panel(const float *plain, int64_t s_tap, int64_t s_k, int64_t s_n, int64_t taps, int64_t kc, int64_t n, int nr,
-                     int64_t panel, float *packed) {
+void gemm_pack_panel(const float *plain, int64_t s_tap, int64_t s_k, int64_t s_n, int64_t taps, int64_t kc, int64_t n,
+                     int nr, int64_t panel, float *packed) {
   const int64_t n0 = panel * nr;
   const int64_t cols = n - n0 < nr ? n - n0 : nr;
   for (int64_t t = 0; t < taps; t++) {
@@ -37,8 +38,9 @@ void gemm_pack_panel(const float *plain, int64_t s_tap, int64_t s_k, int64_t s_n
   }
 }
 
-/* ---- gemm_b:<NR> ------------------------------------------------------------------------------------------------------------
- * Weights [O, I, k...] (linear: [N, K]) as [O / NR][k...][I][NR]; O is padded with zeros. Groups need no care: group g is the
+/* ---- gemm_b:<NR>
+ * ------------------------------------------------------------------------------------------------------------ Weights
+ * [O, I, k...] (linear: [N, K]) as [O / NR][k...][I][NR]; O is padded with zeros. Groups need no care: group g is the
  * columns [g * O / groups, ...). */
 
 typedef struct weight_dims {
@@ -62,7 +64,8 @@ static bool weight_dims_of(const tensor_type *t, weight_dims *d) {
 
 static bool pack_b_size(const tensor_type *type, int nr, size_t *out) {
   weight_dims d;
-  return weight_dims_of(type, &d) && gemm_packed_floats(d.i * d.taps, d.o, nr, out) && size_mul(*out, sizeof(float), out);
+  return weight_dims_of(type, &d) && gemm_packed_floats(d.i * d.taps, d.o, nr, out) &&
+         size_mul(*out, sizeof(float), out);
 }
 
 static void pack_b(const tensor_type *type, const void *plain, void *packed, int nr) {
@@ -87,12 +90,14 @@ static void unpack_b(const tensor_type *type, const void *packed, void *plain, i
   }
 }
 
-/* ---- gemm_bt:<NR> -----------------------------------------------------------------------------------------------------------
- * Weights of transposed convolutions [I, O / groups, k...] as [O / groups / NR][k...][I][NR]. */
+/* ---- gemm_bt:<NR>
+ * ----------------------------------------------------------------------------------------------------------- Weights
+ * of transposed convolutions [I, O / groups, k...] as [O / groups / NR][k...][I][NR]. */
 
 static bool pack_bt_size(const tensor_type *type, int nr, size_t *out) {
   weight_dims d;
-  return weight_dims_of(type, &d) && gemm_packed_floats(d.o * d.taps, d.i, nr, out) && size_mul(*out, sizeof(float), out);
+  return weight_dims_of(type, &d) && gemm_packed_floats(d.o * d.taps, d.i, nr, out) &&
+         size_mul(*out, sizeof(float), out);
 }
 
 static void pack_bt(const tensor_type *type, const void *plain, void *packed, int nr) {
@@ -116,7 +121,8 @@ static void unpack_bt(const tensor_type *type, const void *packed, void *plain, 
   }
 }
 
-/* ---- taps_first -------------------------------------------------------------------------------------------------------------
+/* ---- taps_first
+ * -------------------------------------------------------------------------------------------------------------
  * Depthwise weights [C, 1, k...] as [k...][C]. */
 
 static bool taps_first_size(const tensor_type *type, size_t *out) {
@@ -145,28 +151,33 @@ static void taps_first_unpack(const tensor_type *type, const void *packed, void 
   }
 }
 
-#define GEMM_PACKING(nr)                                                                                                      \
-  static bool pack_b_size_##nr(const tensor_type *t, size_t *out) { return pack_b_size(t, nr, out); }                         \
-  static void pack_b_##nr(const tensor_type *t, const void *plain, void *packed) { pack_b(t, plain, packed, nr); }            \
-  static void unpack_b_##nr(const tensor_type *t, const void *packed, void *plain) { unpack_b(t, packed, plain, nr); }        \
-  static bool pack_bt_size_##nr(const tensor_type *t, size_t *out) { return pack_bt_size(t, nr, out); }                       \
-  static void pack_bt_##nr(const tensor_type *t, const void *plain, void *packed) { pack_bt(t, plain, packed, nr); }          \
-  static void unpack_bt_##nr(const tensor_type *t, const void *packed, void *plain) { unpack_bt(t, packed, plain, nr); }      \
-  static bool winograd_size_##nr(const tensor_type *t, size_t *out) { return winograd_pack_size(t, nr, out); }                \
-  static void winograd_pack_##nr(const tensor_type *t, const void *plain, void *packed) {                                     \
-    winograd_pack(t, plain, packed, nr);                                                                                      \
-  }                                                                                                                           \
-  static void winograd_unpack_##nr(const tensor_type *t, const void *packed, void *plain) {                                   \
-    winograd_unpack(t, packed, plain, nr);                                                                                    \
+#define GEMM_PACKING(nr)                                                                                               \
+  static bool pack_b_size_##nr(const tensor_type *t, size_t *out) { return pack_b_size(t, nr, out); }                  \
+  static void pack_b_##nr(const tensor_type *t, const void *plain, void *packed) { pack_b(t, plain, packed, nr); }     \
+  static void unpack_b_##nr(const tensor_type *t, const void *packed, void *plain) { unpack_b(t, packed, plain, nr); } \
+  static bool pack_bt_size_##nr(const tensor_type *t, size_t *out) { return pack_bt_size(t, nr, out); }                \
+  static void pack_bt_##nr(const tensor_type *t, const void *plain, void *packed) { pack_bt(t, plain, packed, nr); }   \
+  static void unpack_bt_##nr(const tensor_type *t, const void *packed, void *plain) {                                  \
+    unpack_bt(t, packed, plain, nr);                                                                                   \
+  }                                                                                                                    \
+  static bool winograd_size_##nr(const tensor_type *t, size_t *out) { return winograd_pack_size(t, nr, out); }         \
+  static void winograd_pack_##nr(const tensor_type *t, const void *plain, void *packed) {                              \
+    winograd_pack(t, plain, packed, nr);                                                                               \
+  }                                                                                                                    \
+  static void winograd_unpack_##nr(const tensor_type *t, const void *packed, void *plain) {                            \
+    winograd_unpack(t, packed, plain, nr);                                                                             \
   }
 GEMM_PACKING(32)
 GEMM_PACKING(16)
 GEMM_PACKING(4)
 
 const packing cpu_packings[] = {
-    {"gemm_b:32", pack_b_size_32, pack_b_32, unpack_b_32},     {"gemm_b:16", pack_b_size_16, pack_b_16, unpack_b_16},
-    {"gemm_b:4", pack_b_size_4, pack_b_4, unpack_b_4},         {"gemm_bt:32", pack_bt_size_32, pack_bt_32, unpack_bt_32},
-    {"gemm_bt:16", pack_bt_size_16, pack_bt_16, unpack_bt_16}, {"gemm_bt:4", pack_bt_size_4, pack_bt_4, unpack_bt_4},
+    {"gemm_b:32", pack_b_size_32, pack_b_32, unpack_b_32},
+    {"gemm_b:16", pack_b_size_16, pack_b_16, unpack_b_16},
+    {"gemm_b:4", pack_b_size_4, pack_b_4, unpack_b_4},
+    {"gemm_bt:32", pack_bt_size_32, pack_bt_32, unpack_bt_32},
+    {"gemm_bt:16", pack_bt_size_16, pack_bt_16, unpack_bt_16},
+    {"gemm_bt:4", pack_bt_size_4, pack_bt_4, unpack_bt_4},
     {"winograd:32", winograd_size_32, winograd_pack_32, winograd_unpack_32},
     {"winograd:16", winograd_size_16, winograd_pack_16, winograd_unpack_16},
     {"winograd:4", winograd_size_4, winograd_pack_4, winograd_unpack_4},

@@ -1,6 +1,7 @@
-/* lstm, gru and rnn: the inputs' part of all gates of all steps is one matrix product; then each step adds the product of the previous
- * state and w_hh, packed gate by gate, and applies the cell. A task owns a range of hidden units in all gates, so that the cell needs
- * no second pass; the previous state is read from the step before in y, so tasks of one step do not disturb each other. */
+/* lstm, gru and rnn: the inputs' part of all gates of all steps is one matrix product; then each step adds the product
+ * of the previous state and w_hh, packed gate by gate, and applies the cell. A task owns a range of hidden units in all
+ * gates, so that the cell needs no second pass; the previous state is read from the step before in y, so tasks of one
+ * step do not disturb each other. */
 #include "backends/cpu/rnn.h"
 
 #include <math.h>
@@ -14,8 +15,8 @@ typedef struct rnn_state {
   const rnn_isa *isa;
   int gates, states;
   int64_t steps, batch, in, hidden;
-  int64_t block, tasks;   /* hidden units of a task */
-  const float *w_hh;      /* packed at prepare; NULL: at run */
+  int64_t block, tasks; /* hidden units of a task */
+  const float *w_hh;    /* packed at prepare; NULL: at run */
   bool pack_ih, reverse, relu;
   size_t gates_at, bias_at, cell_at, hidden_n_at, w_hh_at, w_ih_at, scratch_at;
 } rnn_state;
@@ -31,8 +32,9 @@ typedef struct rnn_step {
 static kiln_status workspace_add(size_t *size, int64_t a, int64_t b, int64_t c, size_t *out_at) {
   size_t bytes;
   *out_at = *size;
-  if (!size_mul((size_t)a, (size_t)b, &bytes) || !size_mul(bytes, (size_t)c, &bytes) || !size_mul(bytes, sizeof(float), &bytes) ||
-      !size_add(bytes, 63, &bytes) || !size_add(*size, bytes / 64 * 64, size)) {
+  if (!size_mul((size_t)a, (size_t)b, &bytes) || !size_mul(bytes, (size_t)c, &bytes) ||
+      !size_mul(bytes, sizeof(float), &bytes) || !size_add(bytes, 63, &bytes) ||
+      !size_add(*size, bytes / 64 * 64, size)) {
     return KILN_FAIL(KILN_OUT_OF_MEMORY, "recurrent layer: workspace is too large");
   }
   return KILN_OK;
@@ -89,12 +91,13 @@ static kiln_status rnn_prepare(kernel_prep *p, int isa, int gates, int states) {
   s->pack_ih = !w_ih->packing;
   size_t floats;
   if (s->pack_ih) {
-    if (!gemm_packed_floats(s->in, gates * s->hidden, (int)nr, &floats)) return KILN_FAIL(KILN_OUT_OF_MEMORY, "weights are too large");
+    if (!gemm_packed_floats(s->in, gates * s->hidden, (int)nr, &floats))
+      return KILN_FAIL(KILN_OUT_OF_MEMORY, "weights are too large");
     KILN_TRY(workspace_add(&size, (int64_t)floats, 1, 1, &s->w_ih_at));
   }
   const value *v = node_in(a->node, states + 2);
   if (v->constant && w_hh->data) {
-    float *packed = ARENA_ARRAY(p->arena, float, gates * w_hh_gate_floats(s) + 1);
+    float *packed = ARENA_ARRAY(p->arena, float, gates *w_hh_gate_floats(s) + 1);
     if (!packed) return KILN_NO_MEMORY("packed weights");
     pack_w_hh(s, w_hh->data, packed);
     s->w_hh = packed;
@@ -178,7 +181,8 @@ static kiln_status rnn_run(const kernel_args *a) {
   j.bias = bias;
   if (s->pack_ih) {
     float *packed = (float *)(void *)(workspace + s->w_ih_at);
-    for (int64_t p = 0; p * j.isa->nr < j.n; p++) gemm_pack_panel(j.b, 0, 1, s->in, 1, s->in, j.n, j.isa->nr, p, packed + p * j.b_panel);
+    for (int64_t p = 0; p * j.isa->nr < j.n; p++)
+      gemm_pack_panel(j.b, 0, 1, s->in, 1, s->in, j.n, j.isa->nr, p, packed + p * j.b_panel);
     j.b = packed;
   }
   gemm_job_run(&j, a->pool);
@@ -208,24 +212,20 @@ static kiln_status rnn_run(const kernel_args *a) {
 
 static bool rnn_fits(const node *n, const char **why) { return gemm_fits_f32(n, why); }
 
-#define RNN_ROW(set, level, nr, kind, gates, states)                                                                          \
-  {.op = #kind,                                                                                                               \
-   .name = #kind ".gemm." #set,                                                                                               \
-   .isa = level,                                                                                                              \
-   .fits = rnn_fits,                                                                                                          \
-   .prepare = kind##_prepare_##set,                                                                                           \
-   .run = rnn_run,                                                                                                            \
-   .pack_operand = (states) + 1,                                                                                              \
-   .packing = "gemm_b:" #nr}
-#define RNN_ROWS(set, level, nr)                                                                                              \
-  static kiln_status lstm_prepare_##set(kernel_prep *p) { return rnn_prepare(p, level, 4, 2); }                               \
-  static kiln_status gru_prepare_##set(kernel_prep *p) { return rnn_prepare(p, level, 3, 1); }                                \
-  static kiln_status rnn_prepare_##set(kernel_prep *p) { return rnn_prepare(p, level, 1, 1); }                                \
-  const kernel cpu_rnn_##set[] = {                                                                                            \
-      RNN_ROW(set, level, nr, lstm, 4, 2),                                                                                    \
-      RNN_ROW(set, level, nr, gru, 3, 1),                                                                                     \
-      RNN_ROW(set, level, nr, rnn, 1, 1),                                                                                     \
-      {.op = NULL},                                                                                                           \
+#define RNN_ROW(set, level, nr, kind, gates, states)                                                           \
+  {                                                                                                            \
+    .op = #kind, .name = #kind ".gemm." #set, .isa = level, .fits = rnn_fits, .prepare = kind##_prepare_##set, \
+    .run = rnn_run, .pack_operand = (states) + 1, .packing = "gemm_b:" #nr                                     \
+  }
+#define RNN_ROWS(set, level, nr)                                                                \
+  static kiln_status lstm_prepare_##set(kernel_prep *p) { return rnn_prepare(p, level, 4, 2); } \
+  static kiln_status gru_prepare_##set(kernel_prep *p) { return rnn_prepare(p, level, 3, 1); }  \
+  static kiln_status rnn_prepare_##set(kernel_prep *p) { return rnn_prepare(p, level, 1, 1); }  \
+  const kernel cpu_rnn_##set[] = {                                                              \
+      RNN_ROW(set, level, nr, lstm, 4, 2),                                                      \
+      RNN_ROW(set, level, nr, gru, 3, 1),                                                       \
+      RNN_ROW(set, level, nr, rnn, 1, 1),                                                       \
+      {.op = NULL},                                                                             \
   };
 RNN_ROWS(avx512, ISA_AVX512, 32)
 RNN_ROWS(avx2, ISA_AVX2, 16)

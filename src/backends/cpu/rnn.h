@@ -6,7 +6,7 @@
 #include <stdint.h>
 
 typedef struct rnn_cell {
-  const float *gate[4]; /* lstm i f g o; gru r z n (input part); rnn one; already with biases */
+  const float *gate[4];  /* lstm i f g o; gru r z n (input part); rnn one; already with biases */
   const float *hidden_n; /* gru: hidden part of n, with its bias */
   const float *h;        /* gru: previous state */
   float *c;              /* lstm: cell state, in place */

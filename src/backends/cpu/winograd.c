@@ -1,6 +1,8 @@
-/* 3x3 convolutions with stride 1 by Winograd's algorithm F(4x4, 3x3) (Lavin and Gray, "Fast Algorithms for Convolutional Neural
- * Networks", 2015): 36 matrix products over tiles instead of 9 over pixels, 4 times fewer multiplications. Two schedules:
- *   - apart: a task takes a block of tiles through all three stages in its own scratch memory; when the transformed weights stay in L2;
+/* 3x3 convolutions with stride 1 by Winograd's algorithm F(4x4, 3x3) (Lavin and Gray, "Fast Algorithms for
+ * Convolutional Neural Networks", 2015): 36 matrix products over tiles instead of 9 over pixels, 4 times fewer
+ * multiplications. Two schedules:
+ *   - apart: a task takes a block of tiles through all three stages in its own scratch memory; when the transformed
+ * weights stay in L2;
  *   - shared: each stage is done for all tiles by all threads, so that large weights are read once. */
 #include "backends/cpu/winograd.h"
 
@@ -14,7 +16,8 @@ static int64_t div_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static int64_t min_i64(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t max_i64(int64_t a, int64_t b) { return a > b ? a : b; }
 
-/* ---- Weights ------------------------------------------------------------------------------------------------------------------ */
+/* ---- Weights
+ * ------------------------------------------------------------------------------------------------------------------ */
 
 /* u = G g, in double: rows of G are (1, p, p^2) over the product of p's distances to the other points. */
 static void weights_1d(const double g[3], double u[6]) {
@@ -53,28 +56,33 @@ void winograd_transform_weights(const float *plain, int64_t out, int64_t in, int
 static bool winograd_floats(const tensor_type *t, int nr, size_t *transformed, size_t *plain) {
   if (t->dtype != KILN_F32 || t->rank != 4 || t->dims[2] != 3 || t->dims[3] != 3) return false;
   if (!dim_is_const(t->dims[0]) || !dim_is_const(t->dims[1]) || t->dims[0] < 0 || t->dims[1] < 0) return false;
-  return gemm_packed_floats(t->dims[1], t->dims[0], nr, transformed) && size_mul(*transformed, WINOGRAD_PLANES, transformed) &&
+  return gemm_packed_floats(t->dims[1], t->dims[0], nr, transformed) &&
+         size_mul(*transformed, WINOGRAD_PLANES, transformed) &&
          size_mul((size_t)t->dims[0], (size_t)t->dims[1], plain) && size_mul(*plain, 9, plain);
 }
 
 bool winograd_pack_size(const tensor_type *type, int nr, size_t *out) {
   size_t transformed, plain;
-  return winograd_floats(type, nr, &transformed, &plain) && size_add(transformed, plain, out) && size_mul(*out, sizeof(float), out);
+  return winograd_floats(type, nr, &transformed, &plain) && size_add(transformed, plain, out) &&
+         size_mul(*out, sizeof(float), out);
 }
 
 void winograd_pack(const tensor_type *type, const void *plain, void *packed, int nr) {
   size_t transformed, floats;
   if (!winograd_floats(type, nr, &transformed, &floats)) return;
-  for (int64_t p = 0; p * nr < type->dims[0]; p++) winograd_transform_weights(plain, type->dims[0], type->dims[1], nr, p, packed);
+  for (int64_t p = 0; p * nr < type->dims[0]; p++)
+    winograd_transform_weights(plain, type->dims[0], type->dims[1], nr, p, packed);
   memcpy((float *)packed + transformed, plain, floats * sizeof(float));
 }
 
 void winograd_unpack(const tensor_type *type, const void *packed, void *plain, int nr) {
   size_t transformed, floats;
-  if (winograd_floats(type, nr, &transformed, &floats)) memcpy(plain, (const float *)packed + transformed, floats * sizeof(float));
+  if (winograd_floats(type, nr, &transformed, &floats))
+    memcpy(plain, (const float *)packed + transformed, floats * sizeof(float));
 }
 
-/* ---- Preparing ---------------------------------------------------------------------------------------------------------------- */
+/* ---- Preparing
+ * ---------------------------------------------------------------------------------------------------------------- */
 
 typedef struct winograd_state {
   conv_geometry g;
@@ -85,7 +93,8 @@ typedef struct winograd_state {
   int64_t block;            /* tiles in memory at once: of one task, or all */
   int64_t n_block, n_tasks; /* output channels multiplied at once */
   int64_t group;            /* shared: tiles of a transform task */
-  int64_t v_plane, m_plane; /* floats from plane to plane; an odd number of cache lines, so that they do not collide in L1 */
+  int64_t v_plane,
+      m_plane; /* floats from plane to plane; an odd number of cache lines, so that they do not collide in L1 */
   size_t each, epilogue_at; /* bytes of a thread, and where its epilogue scratch is */
   size_t v_at, m_at, threads_at, x_at, y_at, w_at;
   const float *zeros;
@@ -102,7 +111,8 @@ typedef struct winograd_pass {
 
 static kiln_status workspace_add(size_t *size, size_t bytes, size_t *out_at) {
   *out_at = *size;
-  if (!size_add(*size, size_align(bytes, 64), size)) return KILN_FAIL(KILN_OUT_OF_MEMORY, "convolution: workspace is too large");
+  if (!size_add(*size, size_align(bytes, 64), size))
+    return KILN_FAIL(KILN_OUT_OF_MEMORY, "convolution: workspace is too large");
   return KILN_OK;
 }
 
@@ -113,7 +123,8 @@ static int64_t odd_lines(int64_t floats) {
 
 static void winograd_schedule(winograd_state *s, int64_t threads) {
   const conv_geometry *g = &s->g;
-  const int64_t c = g->in_channels, o = g->out_channels, mr = s->gemm->mr, nr = s->gemm->nr, l2 = (int64_t)cpu_l2_bytes();
+  const int64_t c = g->in_channels, o = g->out_channels, mr = s->gemm->mr, nr = s->gemm->nr,
+                l2 = (int64_t)cpu_l2_bytes();
   const int64_t panels = div_up(o, nr), weights = WINOGRAD_PLANES * c * o * 4;
   int64_t per_task = max_i64(1, l2 / 2 / (WINOGRAD_PLANES * c * 4) / mr) * mr;
   per_task = min_i64(per_task, 4 * mr);
@@ -147,7 +158,8 @@ static kiln_status winograd_workspace(winograd_state *s, kernel_prep *p, size_t 
   s->epilogue_at = s->shared ? 0 : v + m;
   /* After the epilogue's scratch: a pixel for outputs outside the image. */
   s->each = s->epilogue_at + epilogue_scratch(s->chain) + size_align((size_t)s->g.out_channels * sizeof(float), 64);
-  if (!size_mul(s->each, threads, &m) && !s->shared) return KILN_FAIL(KILN_OUT_OF_MEMORY, "convolution: workspace is too large");
+  if (!size_mul(s->each, threads, &m) && !s->shared)
+    return KILN_FAIL(KILN_OUT_OF_MEMORY, "convolution: workspace is too large");
   KILN_TRY(workspace_add(&size, s->each * threads, &s->threads_at));
   if (s->shared) {
     KILN_TRY(workspace_add(&size, v, &s->v_at));
@@ -197,14 +209,16 @@ static kiln_status winograd_prepare(kernel_prep *p, int isa) {
   return winograd_workspace(s, p, p->threads > 0 ? (size_t)p->threads : 1);
 }
 
-/* ---- Running ------------------------------------------------------------------------------------------------------------------ */
+/* ---- Running
+ * ------------------------------------------------------------------------------------------------------------------ */
 
 typedef struct tile_place {
   int64_t n, h, w; /* image, first output row and column */
 } tile_place;
 
 static tile_place place_of(const winograd_state *s, int64_t tile) {
-  return (tile_place){tile / s->tiles_w / s->tiles_h, tile / s->tiles_w % s->tiles_h * WINOGRAD_OUT, tile % s->tiles_w * WINOGRAD_OUT};
+  return (tile_place){tile / s->tiles_w / s->tiles_h, tile / s->tiles_w % s->tiles_h * WINOGRAD_OUT,
+                      tile % s->tiles_w * WINOGRAD_OUT};
 }
 
 /* Tiles [t0, t1) into v, tile t0 first. */
@@ -228,8 +242,8 @@ static void winograd_inputs(const winograd_pass *r, int64_t t0, int64_t t1, floa
 }
 
 /* Plane `plane` of `tiles` tiles, output channels [n0, n1); m has `pitch` channels, of which n0 is at m. */
-static void winograd_multiply(const winograd_pass *r, int64_t plane, int64_t tiles, int64_t n0, int64_t n1, const float *v, float *m,
-                              int64_t pitch) {
+static void winograd_multiply(const winograd_pass *r, int64_t plane, int64_t tiles, int64_t n0, int64_t n1,
+                              const float *v, float *m, int64_t pitch) {
   const winograd_state *s = r->s;
   const int64_t c = s->g.in_channels, nr = s->gemm->nr, mr = s->gemm->mr;
   gemm_strip strip = {.taps = 1,
@@ -254,15 +268,16 @@ static void winograd_multiply(const winograd_pass *r, int64_t plane, int64_t til
 }
 
 /* Tiles [t0, t1) from m (tile t0 first, channel n0 first) to y, and the epilogue over runs of tiles in a line. */
-static void winograd_outputs(const winograd_pass *r, int64_t t0, int64_t t1, int64_t n0, int64_t n1, const float *m, int64_t pitch,
-                             char *scratch) {
+static void winograd_outputs(const winograd_pass *r, int64_t t0, int64_t t1, int64_t n0, int64_t n1, const float *m,
+                             int64_t pitch, char *scratch) {
   const winograd_state *s = r->s;
   const conv_geometry *g = &s->g;
   float *outside = (float *)(void *)(scratch + s->epilogue_at + epilogue_scratch(s->chain));
   for (int64_t t = t0; t < t1;) {
     const tile_place at = place_of(s, t);
     const int64_t run = min_i64(t1 - t, s->tiles_w - t % s->tiles_w);
-    const int64_t lines = min_i64(WINOGRAD_OUT, g->out[1] - at.h), width = min_i64(run * WINOGRAD_OUT, g->out[2] - at.w);
+    const int64_t lines = min_i64(WINOGRAD_OUT, g->out[1] - at.h),
+                  width = min_i64(run * WINOGRAD_OUT, g->out[2] - at.w);
     float *corner = r->y + at.n * g->y_batch + at.h * g->y_step[1] + at.w * g->y_step[2] + n0;
     for (int64_t k = 0; k < run; k++) {
       float *y[WINOGRAD_OUT * WINOGRAD_OUT];
@@ -275,8 +290,8 @@ static void winograd_outputs(const winograd_pass *r, int64_t t0, int64_t t1, int
       s->isa->output(m + (t + k - t0) * pitch, s->m_plane, n1 - n0, r->bias ? r->bias + n0 : NULL, y, s->lo, s->hi);
     }
     for (int64_t i = 0; s->chain && i < lines; i++) {
-      epilogue_apply(s->chain, r->args, corner + i * g->y_step[1], (at.n * g->out[1] + at.h + i) * g->out[2] + at.w, width, n0, n1 - n0,
-                     g->y_step[2], scratch + s->epilogue_at);
+      epilogue_apply(s->chain, r->args, corner + i * g->y_step[1], (at.n * g->out[1] + at.h + i) * g->out[2] + at.w,
+                     width, n0, n1 - n0, g->y_step[2], scratch + s->epilogue_at);
     }
     t += run;
   }
@@ -295,7 +310,8 @@ static void apart_task(void *user, int64_t index, int worker) {
   winograd_inputs(r, t0, t1, v);
   for (int64_t n0 = 0; n0 < o; n0 += s->n_block) {
     const int64_t n1 = min_i64(o, n0 + s->n_block);
-    for (int64_t plane = 0; plane < WINOGRAD_PLANES; plane++) winograd_multiply(r, plane, t1 - t0, n0, n1, v, m, s->n_block);
+    for (int64_t plane = 0; plane < WINOGRAD_PLANES; plane++)
+      winograd_multiply(r, plane, t1 - t0, n0, n1, v, m, s->n_block);
     winograd_outputs(r, t0, t1, n0, n1, m, s->n_block, scratch);
   }
 }
@@ -312,7 +328,8 @@ static void shared_multiply_task(void *user, int64_t index, int worker) {
   const winograd_pass *r = user;
   const winograd_state *s = r->s;
   const int64_t plane = index / s->n_tasks, n0 = index % s->n_tasks * s->n_block;
-  winograd_multiply(r, plane, s->tiles, n0, min_i64(s->g.out_channels, n0 + s->n_block), r->v, r->m + n0, s->g.out_channels);
+  winograd_multiply(r, plane, s->tiles, n0, min_i64(s->g.out_channels, n0 + s->n_block), r->v, r->m + n0,
+                    s->g.out_channels);
 }
 
 static void shared_output_task(void *user, int64_t index, int worker) {
@@ -326,14 +343,16 @@ static void transform_weights_task(void *user, int64_t panel, int worker) {
   (void)worker;
   const winograd_pass *r = user;
   const winograd_state *s = r->s;
-  winograd_transform_weights(r->args->in[1].data, s->g.out_channels, s->g.in_channels, s->gemm->nr, panel, (float *)(uintptr_t)r->w);
+  winograd_transform_weights(r->args->in[1].data, s->g.out_channels, s->g.in_channels, s->gemm->nr, panel,
+                             (float *)(uintptr_t)r->w);
 }
 
 static kiln_status winograd_run(const kernel_args *a) {
   const winograd_state *s = a->state;
   const conv_geometry *g = &s->g;
   char *workspace = a->workspace;
-  winograd_pass r = {.s = s, .args = a, .x = a->in[0].data, .w = a->in[1].data, .bias = gemm_optional(a, 2), .y = a->out[0].data};
+  winograd_pass r = {
+      .s = s, .args = a, .x = a->in[0].data, .w = a->in[1].data, .bias = gemm_optional(a, 2), .y = a->out[0].data};
   if (s->tiles <= 0 || g->out_channels <= 0) return KILN_OK;
   if (s->copy_x) {
     float *copy = (float *)(void *)(workspace + s->x_at);
@@ -358,14 +377,19 @@ static kiln_status winograd_run(const kernel_args *a) {
   return KILN_OK;
 }
 
-/* ---- Rows ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- Rows
+ * ------------------------------------------------------------------------------------------------------------------------
+ */
 
-/* Is it faster than the direct form, at the likely sizes? In cycles: multiplications at `lanes` a cycle and 8 bytes of weights a cycle. */
+/* Is it faster than the direct form, at the likely sizes? In cycles: multiplications at `lanes` a cycle and 8 bytes of
+ * weights a cycle. */
 static bool winograd_wins(const node *n, double lanes) {
   const tensor_type *w = &node_in(n, 1)->type, *y = &n->outputs[0]->type;
   const dim_table *dims = n->parent->graph->dims;
-  const double batch = (double)dim_hint(dims, y->dims[0]), h = (double)dim_hint(dims, y->dims[1]), v = (double)dim_hint(dims, y->dims[2]);
-  const double c = (double)w->dims[1], o = (double)w->dims[0], tiles = batch * ceil(h / WINOGRAD_OUT) * ceil(v / WINOGRAD_OUT);
+  const double batch = (double)dim_hint(dims, y->dims[0]), h = (double)dim_hint(dims, y->dims[1]),
+               v = (double)dim_hint(dims, y->dims[2]);
+  const double c = (double)w->dims[1], o = (double)w->dims[0],
+               tiles = batch * ceil(h / WINOGRAD_OUT) * ceil(v / WINOGRAD_OUT);
   if (c < 16 || o < 16) return false;
   const double direct = fmax(9.0 * c * o * batch * h * v / lanes, 9.0 * c * o * 4.0 / 8.0);
   const double transforms = tiles * (c + o) * 320.0 / lanes;
@@ -395,22 +419,22 @@ static bool winograd_fits(const node *n, const char **why, double lanes) {
   return true;
 }
 
-#define WINOGRAD_ROWS(set, level, nr, lanes)                                                                                  \
-  static bool winograd_fits_##set(const node *n, const char **why) { return winograd_fits(n, why, lanes); }                   \
-  static kiln_status winograd_prepare_##set(kernel_prep *p) { return winograd_prepare(p, level); }                            \
-  const kernel cpu_winograd_##set[] = {                                                                                       \
-      {.op = "conv",                                                                                                          \
-       .name = "conv.winograd4." #set,                                                                                        \
-       .isa = level,                                                                                                          \
-       .fits = winograd_fits_##set,                                                                                           \
-       .prepare = winograd_prepare_##set,                                                                                     \
-       .run = winograd_run,                                                                                                   \
-       .strided_in = 1,                                                                                                       \
-       .strided_out = 1,                                                                                                      \
-       .epilogue = true,                                                                                                      \
-       .pack_operand = 1,                                                                                                     \
-       .packing = "winograd:" #nr},                                                                                           \
-      {.op = NULL},                                                                                                           \
+#define WINOGRAD_ROWS(set, level, nr, lanes)                                                                \
+  static bool winograd_fits_##set(const node *n, const char **why) { return winograd_fits(n, why, lanes); } \
+  static kiln_status winograd_prepare_##set(kernel_prep *p) { return winograd_prepare(p, level); }          \
+  const kernel cpu_winograd_##set[] = {                                                                     \
+      {.op = "conv",                                                                                        \
+       .name = "conv.winograd4." #set,                                                                      \
+       .isa = level,                                                                                        \
+       .fits = winograd_fits_##set,                                                                         \
+       .prepare = winograd_prepare_##set,                                                                   \
+       .run = winograd_run,                                                                                 \
+       .strided_in = 1,                                                                                     \
+       .strided_out = 1,                                                                                    \
+       .epilogue = true,                                                                                    \
+       .pack_operand = 1,                                                                                   \
+       .packing = "winograd:" #nr},                                                                         \
+      {.op = NULL},                                                                                         \
   };
 WINOGRAD_ROWS(avx512, ISA_AVX512, 32, 32.0)
 WINOGRAD_ROWS(avx2, ISA_AVX2, 16, 16.0)

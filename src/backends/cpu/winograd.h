@@ -10,12 +10,13 @@ typedef struct winograd_isa {
   /* The 6x6 pixels (channel 0 of each) -> value (i, j) of all channels at v + (i * 6 + j) * plane. */
   void (*input)(const float *const *x, int64_t channels, float *v, int64_t plane);
   /* The same places of m -> 4x4 pixels at y[16], with bias (or NULL), clamped to [lo, hi]. */
-  void (*output)(const float *m, int64_t plane, int64_t channels, const float *bias, float *const *y, float lo, float hi);
+  void (*output)(const float *m, int64_t plane, int64_t channels, const float *bias, float *const *y, float lo,
+                 float hi);
 } winograd_isa;
 extern const winograd_isa winograd_isa_scalar, winograd_isa_avx2, winograd_isa_avx512;
 
-/* Packing winograd:<NR> of weights [O, I, 3, 3]: [36][O / NR][I][NR] transformed, then the plain weights (the transform rounds, so
- * it cannot be undone; the plain part is not read at run time and, in a mapped file, takes no memory). */
+/* Packing winograd:<NR> of weights [O, I, 3, 3]: [36][O / NR][I][NR] transformed, then the plain weights (the transform
+ * rounds, so it cannot be undone; the plain part is not read at run time and, in a mapped file, takes no memory). */
 bool winograd_pack_size(const tensor_type *type, int nr, size_t *out);
 void winograd_pack(const tensor_type *type, const void *plain, void *packed, int nr);
 void winograd_unpack(const tensor_type *type, const void *packed, void *plain, int nr);

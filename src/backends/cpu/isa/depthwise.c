@@ -1,5 +1,5 @@
-/* Depthwise convolution: vectors run over channels; a tile of neighbouring outputs stays in registers so that each input pixel is
- * loaded once for all the places of the window that it is under. */
+/* Depthwise convolution: vectors run over channels; a tile of neighbouring outputs stays in registers so that each
+ * input pixel is loaded once for all the places of the window that it is under. */
 #include "backends/cpu/depthwise.h"
 #include "backends/cpu/simd/f32.h"
 
@@ -12,8 +12,8 @@ enum { MAX_KERNEL = 7, MAX_PIXELS = (TILE - 1) * 2 + MAX_KERNEL };
 #define UNROLL _Pragma("GCC unroll 24")
 
 /* `tile` outputs of one channel vector; kernel, stride and tile are constants where this is inlined. */
-VF_INLINE void outputs(const depthwise_line *l, int64_t first, int64_t channel, vf bias, vm mask, bool masked, int kernel, int stride,
-                       int tile) {
+VF_INLINE void outputs(const depthwise_line *l, int64_t first, int64_t channel, vf bias, vm mask, bool masked,
+                       int kernel, int stride, int tile) {
   vf acc[TILE];
   UNROLL for (int t = 0; t < tile; t++) acc[t] = bias;
   const int64_t x_step = l->x_step;
@@ -114,7 +114,8 @@ static void line_7_1(const depthwise_line *l) { line(l, 7, 1); }
 static void line_7_2(const depthwise_line *l) { line(l, 7, 2); }
 
 static void line_any(const depthwise_line *l) {
-  static void (*const lines[3][2])(const depthwise_line *) = {{line_3_1, line_3_2}, {line_5_1, line_5_2}, {line_7_1, line_7_2}};
+  static void (*const lines[3][2])(const depthwise_line *) = {
+      {line_3_1, line_3_2}, {line_5_1, line_5_2}, {line_7_1, line_7_2}};
   if (depthwise_line_is_common(l->kernel, l->stride, l->dilation)) {
     lines[(l->kernel - 3) / 2][l->stride - 1](l);
   } else {

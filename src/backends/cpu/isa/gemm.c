@@ -1,6 +1,6 @@
-/* The matrix micro-kernel: an MR x NR block of C stays in registers while one panel of B streams past; each value of A is
- * broadcast from memory. AVX-512 has 14 x 32 (28 accumulators), AVX2 6 x 16, scalar 2 x 4. Every row count has its own code
- * because a run-time count would put the accumulators in memory. */
+/* The matrix micro-kernel: an MR x NR block of C stays in registers while one panel of B streams past; each value of A
+ * is broadcast from memory. AVX-512 has 14 x 32 (28 accumulators), AVX2 6 x 16, scalar 2 x 4. Every row count has its
+ * own code because a run-time count would put the accumulators in memory. */
 #include "backends/cpu/gemm.h"
 #include "backends/cpu/simd/f32.h"
 
@@ -16,7 +16,8 @@ enum { NR = NV * VF };
 #define UNROLL _Pragma("GCC unroll 16")
 
 /* One step of k: acc += a[k] (outer) b. */
-VF_INLINE void step(vf (*acc)[NV], const float *const *rows, int64_t k, const float *b, const vm *mask, int mr, int nv, bool masked) {
+VF_INLINE void step(vf (*acc)[NV], const float *const *rows, int64_t k, const float *b, const vm *mask, int mr, int nv,
+                    bool masked) {
   vf bv[NV];
   UNROLL for (int j = 0; j < nv; j++) bv[j] = masked ? vf_load_mask(b + j * VF, mask[j]) : vf_load(b + j * VF);
   UNROLL for (int i = 0; i < mr; i++) {
@@ -25,10 +26,10 @@ VF_INLINE void step(vf (*acc)[NV], const float *const *rows, int64_t k, const fl
   }
 }
 
-/* mr, nv, masked and split are constants wherever this is inlined. `split` sums even and odd steps (or four ways) apart, to hide
- * the latency of FMA when there are few rows. */
-VF_INLINE void tile(const gemm_strip *s, const float *b, int64_t col, const float *bias, int64_t cols, int mr, int nv, bool masked,
-                    int split) {
+/* mr, nv, masked and split are constants wherever this is inlined. `split` sums even and odd steps (or four ways)
+ * apart, to hide the latency of FMA when there are few rows. */
+VF_INLINE void tile(const gemm_strip *s, const float *b, int64_t col, const float *bias, int64_t cols, int mr, int nv,
+                    bool masked, int split) {
   vm mask[NV];
   UNROLL for (int j = 0; j < nv; j++) {
     const int64_t left = cols - (int64_t)j * VF;

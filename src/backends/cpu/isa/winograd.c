@@ -1,6 +1,7 @@
-/* Tile transforms of F(4x4, 3x3) with the points 0, +-1/sqrt(2), +-sqrt(2), infinity. Of the usual choices these give the smallest
- * error: about twice that of direct summation, where 0, +-1, +-2 give seven times (on why points matter: Barabasz et al., "Error
- * Analysis and Improving the Accuracy of Winograd Convolution for Deep Neural Networks", 2020). Vectors run over channels. */
+/* Tile transforms of F(4x4, 3x3) with the points 0, +-1/sqrt(2), +-sqrt(2), infinity. Of the usual choices these give
+ * the smallest error: about twice that of direct summation, where 0, +-1, +-2 give seven times (on why points matter:
+ * Barabasz et al., "Error Analysis and Improving the Accuracy of Winograd Convolution for Deep Neural Networks", 2020).
+ * Vectors run over channels. */
 #include "backends/cpu/winograd.h"
 
 #include "backends/cpu/simd/f32.h"
@@ -24,8 +25,10 @@ VF_INLINE void input_1d(const vf d[6], vf out[6]) {
 
 /* out = A^T m: row i holds the points' i-th powers. */
 VF_INLINE void output_1d(const vf m[6], vf out[4]) {
-  const vf a = vf_set1(A), b = vf_set1(B), half = vf_set1(0.5f), two = vf_set1(2.0f), a3 = vf_set1(0.5f * A), b3 = vf_set1(2.0f * B);
-  const vf sum_a = vf_add(m[1], m[2]), diff_a = vf_sub(m[1], m[2]), sum_b = vf_add(m[3], m[4]), diff_b = vf_sub(m[3], m[4]);
+  const vf a = vf_set1(A), b = vf_set1(B), half = vf_set1(0.5f), two = vf_set1(2.0f), a3 = vf_set1(0.5f * A),
+           b3 = vf_set1(2.0f * B);
+  const vf sum_a = vf_add(m[1], m[2]), diff_a = vf_sub(m[1], m[2]), sum_b = vf_add(m[3], m[4]),
+           diff_b = vf_sub(m[3], m[4]);
   out[0] = vf_add(m[0], vf_add(sum_a, sum_b));
   out[1] = vf_fma(a, diff_a, vf_mul(b, diff_b));
   out[2] = vf_fma(half, sum_a, vf_mul(two, sum_b));
@@ -60,8 +63,8 @@ static void input(const float *const *x, int64_t channels, float *v, int64_t pla
   if (c < channels) input_vector(x, c, v, plane, vf_tail(channels - c), true);
 }
 
-VF_INLINE void output_vector(const float *m, int64_t plane, int64_t c, const float *bias, float *const *y, vf lo, vf hi, vm mask,
-                             bool masked) {
+VF_INLINE void output_vector(const float *m, int64_t plane, int64_t c, const float *bias, float *const *y, vf lo, vf hi,
+                             vm mask, bool masked) {
   vf t[4][6];
   UNROLL for (int j = 0; j < 6; j++) {
     vf d[6], out[4];
@@ -88,7 +91,8 @@ VF_INLINE void output_vector(const float *m, int64_t plane, int64_t c, const flo
   }
 }
 
-static void output(const float *m, int64_t plane, int64_t channels, const float *bias, float *const *y, float lo, float hi) {
+static void output(const float *m, int64_t plane, int64_t channels, const float *bias, float *const *y, float lo,
+                   float hi) {
   const vf lov = vf_set1(lo), hiv = vf_set1(hi);
   int64_t c = 0;
   for (; c + VF <= channels; c += VF) output_vector(m, plane, c, bias, y, lov, hiv, vf_tail(VF), false);

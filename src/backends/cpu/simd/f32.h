@@ -1,6 +1,6 @@
-/* Vectors of floats for the instruction set that this file is compiled for (KILN_ISA_scalar, _avx2 or _avx512 is defined):
- * type `vf` with VF lanes, masks `vm`, and functions vf_*. Sources under cpu/isa/ are compiled once for each set; name a
- * kernel with KERNEL(name), declare all three with DECLARE_KERNEL.
+/* Vectors of floats for the instruction set that this file is compiled for (KILN_ISA_scalar, _avx2 or _avx512 is
+ * defined): type `vf` with VF lanes, masks `vm`, and functions vf_*. Sources under cpu/isa/ are compiled once for each
+ * set; name a kernel with KERNEL(name), declare all three with DECLARE_KERNEL.
  *
  * NaN: vf_min(a, b) and vf_max(a, b) give `b` if either operand is NaN (as the x86 instructions do), so write
  * vf_max(zero, x) to let a NaN in x through. vf_exp and its family return NaN for NaN. */
@@ -56,7 +56,9 @@ VF_INLINE vf vf_round(vf a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEARE
 VF_INLINE vf vf_floor(vf a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }
 VF_INLINE vf vf_ceil(vf a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_POS_INF | _MM_FROUND_NO_EXC); }
 VF_INLINE vf vf_trunc(vf a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC); }
-VF_INLINE vm vf_lt(vf a, vf b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); } /* false for NaN, as are le, gt, ge, eq */
+VF_INLINE vm vf_lt(vf a, vf b) {
+  return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ);
+} /* false for NaN, as are le, gt, ge, eq */
 VF_INLINE vm vf_le(vf a, vf b) { return _mm512_cmp_ps_mask(a, b, _CMP_LE_OQ); }
 VF_INLINE vm vf_eq(vf a, vf b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
 VF_INLINE vf vf_select(vm m, vf a, vf b) { return _mm512_mask_blend_ps(m, b, a); } /* m ? a : b */
@@ -166,7 +168,8 @@ VF_INLINE float vf_reduce_add(vf a) { return a; }
 VF_INLINE float vf_reduce_max(vf a) { return a; }
 VF_INLINE float vf_reduce_min(vf a) { return a; }
 VF_INLINE vf vf_pow2(vf n) {
-  const uint32_t bits = n == n ? (uint32_t)((int32_t)n + 127) << 23 : 0; /* a NaN has no integer; callers multiply by it anyway */
+  const uint32_t bits =
+      n == n ? (uint32_t)((int32_t)n + 127) << 23 : 0; /* a NaN has no integer; callers multiply by it anyway */
   float out;
   memcpy(&out, &bits, sizeof out);
   return out;
@@ -182,8 +185,8 @@ VF_INLINE void vf_store_n(float *p, int64_t n, vf a) { vf_store_mask(p, vf_tail(
 /* min(max(x, lo), hi), NaN stays. */
 VF_INLINE vf vf_clamp(vf x, vf lo, vf hi) { return vf_min(hi, vf_max(lo, x)); }
 
-/* exp: x = n ln2 + r, |r| <= ln2 / 2, and a minimax polynomial of degree 6 in r. ln2 is split so that n * ln2_high is exact without
- * FMA. 2^n is applied in two steps, so that results in the denormal range and n = 128 are right. */
+/* exp: x = n ln2 + r, |r| <= ln2 / 2, and a minimax polynomial of degree 6 in r. ln2 is split so that n * ln2_high is
+ * exact without FMA. 2^n is applied in two steps, so that results in the denormal range and n = 128 are right. */
 VF_INLINE vf vf_exp_reduced(vf r) {
   vf p = vf_set1(1.395109575e-03f);
   p = vf_fma(p, r, vf_set1(8.369239978e-03f));
@@ -205,8 +208,8 @@ VF_INLINE vf vf_exp(vf x) {
   return vf_mul(vf_mul(e, vf_pow2(half)), vf_pow2(vf_sub(n, half)));
 #endif
 }
-/* exp where the argument is known to be in [-87, 88] or -inf .. -87, which give about 1e-38 (softmax after subtracting the
- * maximum): one step less. NaN stays NaN. */
+/* exp where the argument is known to be in [-87, 88] or -inf .. -87, which give about 1e-38 (softmax after subtracting
+ * the maximum): one step less. NaN stays NaN. */
 VF_INLINE vf vf_exp_nonpositive(vf x) {
   const vf c = vf_max(vf_set1(-87.0f), x);
   const vf n = vf_round(vf_mul(c, vf_set1(1.442695041f)));
