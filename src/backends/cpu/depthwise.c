@@ -45,13 +45,7 @@ static kiln_status depthwise_prepare(kernel_prep *p, int isa) {
   conv_geometry *g = &s->g;
   conv_geometry_of(&p->args, g);
   s->isa = isa >= ISA_AVX512 ? &depthwise_isa_avx512 : isa == ISA_AVX2 ? &depthwise_isa_avx2 : &depthwise_isa_scalar;
-  s->lo = -INFINITY;
-  s->hi = INFINITY;
-  if (p->args.node->epilogue) {
-    epilogue *chain;
-    KILN_TRY(epilogue_compile(p, p->args.node->epilogue, &chain));
-    if (!epilogue_clamp(chain, &s->lo, &s->hi)) s->chain = chain;
-  }
+  KILN_TRY(gemm_epilogue(p, &s->chain, &s->lo, &s->hi));
   const int64_t threads = p->threads > 0 ? p->threads : 1, channels = g->out_channels > 0 ? g->out_channels : 1;
   s->copy_x = !conv_pixels_contiguous(x);
   s->copy_y = !conv_pixels_contiguous(y);

@@ -62,16 +62,22 @@ static void gemm_job_split(gemm_job *j, int threads) {
 /* With so few rows that packing B would cost as much as the product. */
 static bool gemm_job_in_place(const gemm_job *j) { return j->pack && j->s_n == 1 && j->m <= 4; }
 
-kiln_status gemm_job_plan(gemm_job *j, kernel_prep *p) {
-  j->lo = -INFINITY;
-  j->hi = INFINITY;
-  j->chain = NULL;
-  if (p->args.node->epilogue) {
-    epilogue *chain;
-    KILN_TRY(epilogue_compile(p, p->args.node->epilogue, &chain));
-    if (!epilogue_clamp(chain, &j->lo, &j->hi)) j->chain = chain;
+kiln_status gemm_epilogue(kernel_prep *p, epilogue **out_chain, float *out_lo, float *out_hi) {
+  epilogue *chain = NULL;
+  if (p->args.node->epilogue) KILN_TRY(epilogue_compile(p, p->args.node->epilogue, &chain));
+  /* Clamping by minimum and maximum would ignore a bound that is NaN. */
+  if (epilogue_clamp(chain, out_lo, out_hi) && !isnan(*out_lo) && !isnan(*out_hi)) {
+    chain = NULL;
+  } else {
+    *out_lo = -INFINITY;
+    *out_hi = INFINITY;
   }
-  if (!j->chain && (isnan(j->lo) || isnan(j->hi))) return KILN_FAIL(KILN_INTERNAL, "epilogue clamps to NaN");
+  *out_chain = chain;
+  return KILN_OK;
+}
+
+kiln_status gemm_job_plan(gemm_job *j, kernel_prep *p) {
+  KILN_TRY(gemm_epilogue(p, &j->chain, &j->lo, &j->hi));
   gemm_job_split(j, p->threads > 0 ? p->threads : 1);
   size_t pointers, packed = 0;
   if (!size_mul((size_t)j->taps * (size_t)j->isa->mr, sizeof(float *), &pointers) ||

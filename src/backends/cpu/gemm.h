@@ -90,6 +90,8 @@ struct gemm_job {
   char *scratch;
 };
 
+/* Compiles the node's epilogue: bounds to clamp to, or a chain to apply (else NULL) with bounds that change nothing. */
+kiln_status gemm_epilogue(kernel_prep *p, epilogue **out_chain, float *out_lo, float *out_hi);
 /* Compiles the node's epilogue, chooses blocks for p->threads and computes scratch_each. */
 kiln_status gemm_job_plan(gemm_job *j, kernel_prep *p);
 size_t gemm_job_scratch(const gemm_job *j, int threads); /* bytes that `scratch` must have */

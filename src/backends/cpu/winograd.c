@@ -186,13 +186,7 @@ static kiln_status winograd_prepare(kernel_prep *p, int isa) {
   conv_geometry_of(&p->args, g);
   s->gemm = gemm_isa_of(isa);
   s->isa = isa >= ISA_AVX512 ? &winograd_isa_avx512 : isa == ISA_AVX2 ? &winograd_isa_avx2 : &winograd_isa_scalar;
-  s->lo = -INFINITY;
-  s->hi = INFINITY;
-  if (p->args.node->epilogue) {
-    epilogue *chain;
-    KILN_TRY(epilogue_compile(p, p->args.node->epilogue, &chain));
-    if (!epilogue_clamp(chain, &s->lo, &s->hi)) s->chain = chain;
-  }
+  KILN_TRY(gemm_epilogue(p, &s->chain, &s->lo, &s->hi));
   s->copy_x = !conv_pixels_contiguous(&p->args.in[0]);
   s->copy_y = !conv_pixels_contiguous(&p->args.out[0]);
   if (s->copy_x) conv_geometry_dense_x(g);
