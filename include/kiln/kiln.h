@@ -57,7 +57,8 @@ KILN_PUBLIC const char *kiln_version(void);
 
 /* ---- Memory ---------------------------------------------------------------------------------------------------- */
 
-/* Every allocation of the library goes through these, except those of the JSON reader (jansson) while a .pt2 file is imported. `allocate` returns memory aligned to max_align_t or NULL. */
+/* Every allocation of the library goes through these, except those of the JSON reader (jansson) while a .pt2 file is imported.
+ * `allocate` returns memory aligned to max_align_t or NULL. */
 typedef struct kiln_allocator {
   void *(*allocate)(void *user, size_t size);
   void (*release)(void *user, void *block); /* block may be NULL */
