@@ -120,6 +120,8 @@ typedef struct kiln_input_spec {
   kiln_dtype dtype; /* KILN_DTYPE_COUNT: as the model says */
   int32_t rank;
   int64_t min[KILN_MAX_RANK], opt[KILN_MAX_RANK], max[KILN_MAX_RANK];
+  const char *constant; /* NULL: a tensor. Else this argument of a TorchScript method is no tensor and is fixed to this
+                           value: "3", "0.5", "true", "none", or a text in single quotes; the shape is not looked at */
 } kiln_input_spec;
 
 /* Called now and then during long work, from the building thread: what is being done, and how much of it, 0..1.
@@ -138,8 +140,9 @@ typedef struct kiln_build_options {
   int32_t threads; /* that the tuner assumes; 0: one per core */
   kiln_progress_fn progress;
   void *progress_user;
+  const char *method; /* TorchScript: the method to build; NULL is "forward" */
 } kiln_build_options;
-#define KILN_BUILD_OPTIONS_INIT {sizeof(kiln_build_options), NULL, NULL, 0.0, NULL, NULL, 0, 0, NULL, NULL}
+#define KILN_BUILD_OPTIONS_INIT {sizeof(kiln_build_options), NULL, NULL, 0.0, NULL, NULL, 0, 0, NULL, NULL, NULL}
 
 typedef struct kiln_engine kiln_engine;   /* immutable, shareable between contexts and threads [any thread] */
 typedef struct kiln_context kiln_context; /* one execution's buffers and state */
