@@ -1,5 +1,5 @@
-/* The verifier: is a graph well-formed? Runs after each pass in debug builds and on every graph that was read from text, so it is also
- * what stands between an engine file and the kernels: types must be those that inference gives. */
+/* The verifier: is a graph well-formed? Runs after each pass in debug builds and on every graph that was read from
+ * text, so it is also what stands between an engine file and the kernels: types must be those that inference gives. */
 #include <string.h>
 
 #include "base/memory.h"
@@ -26,9 +26,11 @@ static kiln_status bad(const verifier *v, const node *n, const char *what) {
 }
 
 static kiln_status define(verifier *v, value *x) {
-  if (map_get_number(&v->defined, (uint64_t)x->id + 1)) return KILN_FAIL(KILN_INVALID_FILE, "invalid graph: two values have number %u", x->id);
+  if (map_get_number(&v->defined, (uint64_t)x->id + 1))
+    return KILN_FAIL(KILN_INVALID_FILE, "invalid graph: two values have number %u", x->id);
   if (x->name) {
-    if (map_has(&v->names, x->name)) return KILN_FAIL(KILN_INVALID_FILE, "invalid graph: two values are called %.100s", x->name);
+    if (map_has(&v->names, x->name))
+      return KILN_FAIL(KILN_INVALID_FILE, "invalid graph: two values are called %.100s", x->name);
     if (!map_put(&v->names, x->name, x)) return KILN_NO_MEMORY("verifier");
   }
   return map_put_number(&v->defined, (uint64_t)x->id + 1, x) ? KILN_OK : KILN_NO_MEMORY("verifier");
@@ -38,9 +40,11 @@ static bool visible(const verifier *v, const value *x) {
   return x->constant || map_get_number(&v->defined, (uint64_t)x->id + 1) == (const void *)x;
 }
 
-/* Both neighbours in the list of x's uses know this one: constant time, and an unlinked use has a neighbour that does not. */
+/* Both neighbours in the list of x's uses know this one: constant time, and an unlinked use has a neighbour that does
+ * not. */
 static bool linked(const use *u) {
-  return (u->prev ? u->prev->next == u && u->prev->v == u->v : u->v->uses == u) && (!u->next || (u->next->prev == u && u->next->v == u->v));
+  return (u->prev ? u->prev->next == u && u->prev->v == u->v : u->v->uses == u) &&
+         (!u->next || (u->next->prev == u && u->next->v == u->v));
 }
 
 static kiln_status verify_operands(verifier *v, const node *n) {
@@ -51,7 +55,8 @@ static kiln_status verify_operands(verifier *v, const node *n) {
   for (int32_t i = 0; i < n->n_inputs; i++) {
     const use *u = &n->inputs[i];
     if (!u->v) {
-      if (i >= n->own_inputs || !s->in[i < s->n_in ? i : s->n_in - 1].optional) return bad(v, n, "a required operand is missing");
+      if (i >= n->own_inputs || !s->in[i < s->n_in ? i : s->n_in - 1].optional)
+        return bad(v, n, "a required operand is missing");
       continue;
     }
     if (u->user != n || u->index != i) return bad(v, n, "an operand slot does not know its place");
@@ -60,9 +65,11 @@ static kiln_status verify_operands(verifier *v, const node *n) {
   }
   for (int32_t i = 0; i < s->n_attrs; i++) {
     const attr *a = &n->attrs[i];
-    if (a->kind == ATTR_NONE ? !s->attrs[i].optional : a->kind != s->attrs[i].kind) return bad(v, n, "an attribute has the wrong kind");
+    if (a->kind == ATTR_NONE ? !s->attrs[i].optional : a->kind != s->attrs[i].kind)
+      return bad(v, n, "an attribute has the wrong kind");
     if (a->kind == ATTR_STR && !a->u.s) return bad(v, n, "an attribute has no text");
-    if (a->kind == ATTR_DTYPE && (a->u.i < 0 || a->u.i >= KILN_DTYPE_COUNT)) return bad(v, n, "an attribute is no element type");
+    if (a->kind == ATTR_DTYPE && (a->u.i < 0 || a->u.i >= KILN_DTYPE_COUNT))
+      return bad(v, n, "an attribute is no element type");
   }
   return KILN_OK;
 }
@@ -72,9 +79,11 @@ static kiln_status verify_nodes(verifier *v, block *b);
 /* What a block defines is not visible after its end. */
 static kiln_status forget(verifier *v, const block *b) {
   bool fine = true;
-  for (int32_t i = 0; i < b->n_params; i++) fine = fine && map_put_number(&v->defined, (uint64_t)b->params[i]->id + 1, &gone);
+  for (int32_t i = 0; i < b->n_params; i++)
+    fine = fine && map_put_number(&v->defined, (uint64_t)b->params[i]->id + 1, &gone);
   for (const node *n = b->first; n; n = n->next) {
-    for (int32_t i = 0; i < n->n_outputs; i++) fine = fine && map_put_number(&v->defined, (uint64_t)n->outputs[i]->id + 1, &gone);
+    for (int32_t i = 0; i < n->n_outputs; i++)
+      fine = fine && map_put_number(&v->defined, (uint64_t)n->outputs[i]->id + 1, &gone);
   }
   return fine ? KILN_OK : KILN_NO_MEMORY("verifier");
 }
@@ -92,10 +101,12 @@ static kiln_status verify_block(verifier *v, block *b, const node *owner) {
 static kiln_status verify_isolated(verifier *v, block *b, const node *owner) {
   if (b->n_results != 1) return bad(v, owner, "an isolated block must have one result");
   for (const node *n = b->first; n; n = n->next) {
-    if (!(n->op->flags & OP_POINTWISE) || n->n_blocks || n->epilogue) return bad(v, owner, "an isolated block has more than pointwise operators");
+    if (!(n->op->flags & OP_POINTWISE) || n->n_blocks || n->epilogue)
+      return bad(v, owner, "an isolated block has more than pointwise operators");
     for (int32_t i = 0; i < n->n_inputs; i++) {
       const value *x = n->inputs[i].v;
-      if (x && x->producer && x->producer->parent != b) return bad(v, owner, "an isolated block uses a value from outside");
+      if (x && x->producer && x->producer->parent != b)
+        return bad(v, owner, "an isolated block uses a value from outside");
       if (x && !x->producer && !x->constant && (x->index >= b->n_params || b->params[x->index] != x))
         return bad(v, owner, "an isolated block uses a value from outside");
     }
@@ -126,14 +137,16 @@ static bool params_match(const node *n, const block *b, int32_t skip, int32_t fi
 
 static kiln_status verify_types(verifier *v, node *n) {
   tensor_type few[8], *before = few;
-  if (n->n_outputs > 8 && !(before = mem_alloc((size_t)n->n_outputs * sizeof *before))) return KILN_NO_MEMORY("verifier");
+  if (n->n_outputs > 8 && !(before = mem_alloc((size_t)n->n_outputs * sizeof *before)))
+    return KILN_NO_MEMORY("verifier");
   for (int32_t i = 0; i < n->n_outputs; i++) before[i] = n->outputs[i]->type;
   const tensor_type own = n->epilogue ? n->epilogue->params[0]->type : (tensor_type){0};
   kiln_status status = node_infer(n);
   bool same = true;
   if (status == KILN_OK && n->epilogue) same = same_type(v->g, &own, &n->epilogue->params[0]->type, false);
   for (int32_t i = 0; i < n->n_outputs; i++) {
-    if (status == KILN_OK) same = same && same_type(v->g, &before[i], &n->outputs[i]->type, (n->op->flags & OP_DATA_DEPENDENT) != 0);
+    if (status == KILN_OK)
+      same = same && same_type(v->g, &before[i], &n->outputs[i]->type, (n->op->flags & OP_DATA_DEPENDENT) != 0);
     n->outputs[i]->type = before[i];
   }
   if (n->epilogue) n->epilogue->params[0]->type = own;
@@ -144,8 +157,9 @@ static kiln_status verify_types(verifier *v, node *n) {
 
 static kiln_status verify_node_blocks(verifier *v, node *n) {
   if (n->op->flags & OP_CONTROL_FLOW) {
+    const int32_t first = strcmp(n->op->name, "if") == 0 ? 1 : 0; /* behind the condition */
     for (int32_t i = 0; i < n->n_blocks; i++) {
-      if (!params_match(n, n->blocks[i], 0, 1)) return bad(v, n, "a block's parameters are not like its operands");
+      if (!params_match(n, n->blocks[i], 0, first)) return bad(v, n, "a block's parameters are not like its operands");
       KILN_TRY(verify_block(v, n->blocks[i], n));
     }
   } else if (n->n_blocks) {
@@ -153,7 +167,8 @@ static kiln_status verify_node_blocks(verifier *v, node *n) {
     if (!params_match(n, n->blocks[0], 0, 0)) return bad(v, n, "a body's parameters are not like its operands");
     KILN_TRY(verify_isolated(v, n->blocks[0], n));
   }
-  if (!n->epilogue) return n->n_inputs == n->own_inputs ? KILN_OK : bad(v, n, "it has operands for an epilogue, and none");
+  if (!n->epilogue)
+    return n->n_inputs == n->own_inputs ? KILN_OK : bad(v, n, "it has operands for an epilogue, and none");
   if (n->n_outputs != 1 || !(n->op->flags & OP_ANCHOR)) return bad(v, n, "it cannot have an epilogue");
   if (n->epilogue->n_params < 1 || !params_match(n, n->epilogue, 1, n->own_inputs))
     return bad(v, n, "an epilogue's parameters are not like its operands");
@@ -165,7 +180,8 @@ static kiln_status verify_node(verifier *v, node *n) {
   KILN_TRY(verify_node_blocks(v, n));
   KILN_TRY(verify_types(v, n));
   for (int32_t i = 0; i < n->n_outputs; i++) {
-    if (n->outputs[i]->producer != n || n->outputs[i]->index != i) return bad(v, n, "a result does not know its producer");
+    if (n->outputs[i]->producer != n || n->outputs[i]->index != i)
+      return bad(v, n, "a result does not know its producer");
     KILN_TRY(define(v, n->outputs[i]));
   }
   return KILN_OK;
