@@ -1,6 +1,6 @@
-/* Times the CPU kernels that are not matrix work: GB/s next to what memcpy reaches on the same bytes, or GFLOP/s next to the FMA peak
- * of one core times the threads. Prints one line for each case; the best of several runs.
- *   gcc -O2 -std=gnu17 -Isrc -Iinclude bench/kernels/bench_rest.c build/libkiln.a -lz -ljansson -lpthread -lm -o bench_rest
+/* Times the CPU kernels that are not matrix work: GB/s next to what memcpy reaches on the same bytes, or GFLOP/s next
+ * to the FMA peak of one core times the threads. Prints one line for each case; the best of several runs. gcc -O2
+ * -std=gnu17 -Isrc -Iinclude bench/kernels/bench_rest.c build/libkiln.a -lz -ljansson -lpthread -lm -o bench_rest
  *   ./bench_rest [threads [part of a case's or kernel's name]] */
 #include <math.h>
 #include <stdio.h>
@@ -38,7 +38,8 @@ static value *add_in(bench *c, kiln_dtype dtype, int rank, const int64_t *shape)
   const tensor_type type = type_of(dtype, rank, shape);
   return c->inputs[c->n_in++] = graph_add_param(&c->g->body, NULL, &type);
 }
-#define IN_F32(c, ...) add_in(c, KILN_F32, (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), (const int64_t[]){__VA_ARGS__})
+#define IN_F32(c, ...) \
+  add_in(c, KILN_F32, (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), (const int64_t[]){__VA_ARGS__})
 
 static bench begin(void) {
   bench c = {0};
@@ -112,21 +113,26 @@ static void finish(bench *c, const char *label, node *n, double flops) {
   }
   for (const kernel *const *k = backend_cpu.kernels; *k; ++k) {
     const char *why;
-    if (strcmp((*k)->op, n->op->name) != 0 || (*k)->isa > (int)cpu_best_isa() || ((*k)->fits && !(*k)->fits(n, &why))) continue;
+    if (strcmp((*k)->op, n->op->name) != 0 || (*k)->isa > (int)cpu_best_isa() || ((*k)->fits && !(*k)->fits(n, &why)))
+      continue;
     if (*filter && !strstr(label, filter) && !strstr((*k)->name, filter)) continue;
     if (strstr((*k)->name, ".scalar") && !*filter) continue;
     arena memory = {0};
-    kernel_prep p = {.args = {.node = n, .attrs = n->attrs, .in = c->in, .n_in = c->n_in, .out = out, .n_out = n->n_outputs},
-                     .arena = &memory,
-                     .threads = threads};
+    kernel_prep p = {
+        .args = {.node = n, .attrs = n->attrs, .in = c->in, .n_in = c->n_in, .out = out, .n_out = n->n_outputs},
+        .arena = &memory,
+        .threads = threads};
     if ((*k)->prepare && (*k)->prepare(&p) != KILN_OK) exit(1);
     kernel_args a = p.args;
     a.state = p.state;
     a.workspace = mem_alloc_aligned(p.workspace_size + 64);
     a.pool = workers;
     const double s = seconds_of(*k, &a);
-    if (flops > 0.0) printf("%-44s %-24s %9.1f us %8.1f GFLOP/s\n", label, (*k)->name, s * 1e6, flops / s * 1e-9);
-    else printf("%-44s %-24s %9.1f us %8.1f GB/s   memcpy %6.1f us\n", label, (*k)->name, s * 1e6, (double)bytes / s * 1e-9, copy_seconds(bytes) * 1e6);
+    if (flops > 0.0)
+      printf("%-44s %-24s %9.1f us %8.1f GFLOP/s\n", label, (*k)->name, s * 1e6, flops / s * 1e-9);
+    else
+      printf("%-44s %-24s %9.1f us %8.1f GB/s   memcpy %6.1f us\n", label, (*k)->name, s * 1e6,
+             (double)bytes / s * 1e-9, copy_seconds(bytes) * 1e6);
     fflush(stdout);
     mem_free_aligned(a.workspace);
     arena_free(&memory);
@@ -199,16 +205,22 @@ static void norms(void) {
   finish(&c, "softmax [197,768]", build_node(&c.b, "softmax", 1, c.inputs, ATTRS(A_INT("axis", 1))), 0);
   c = begin();
   IN_F32(&c, 197, 768), IN_F32(&c, 768), IN_F32(&c, 768);
-  finish(&c, "layer_norm [197,768]", build_node(&c.b, "layer_norm", 3, c.inputs, ATTRS(A_INT("dims", 1), A_FLOAT("eps", 1e-5))), 0);
+  finish(&c, "layer_norm [197,768]",
+         build_node(&c.b, "layer_norm", 3, c.inputs, ATTRS(A_INT("dims", 1), A_FLOAT("eps", 1e-5))), 0);
   c = begin();
   IN_F32(&c, 3136, 96), IN_F32(&c, 96), IN_F32(&c, 96);
-  finish(&c, "layer_norm [3136,96]", build_node(&c.b, "layer_norm", 3, c.inputs, ATTRS(A_INT("dims", 1), A_FLOAT("eps", 1e-5))), 0);
+  finish(&c, "layer_norm [3136,96]",
+         build_node(&c.b, "layer_norm", 3, c.inputs, ATTRS(A_INT("dims", 1), A_FLOAT("eps", 1e-5))), 0);
   c = begin();
   IN_F32(&c, 197, 768), IN_F32(&c, 768);
-  finish(&c, "rms_norm [197,768]", build_node(&c.b, "rms_norm", 2, c.inputs, ATTRS(A_INT("dims", 1), A_FLOAT("eps", 1e-5))), 0);
+  finish(&c, "rms_norm [197,768]",
+         build_node(&c.b, "rms_norm", 2, c.inputs, ATTRS(A_INT("dims", 1), A_FLOAT("eps", 1e-5))), 0);
   c = begin();
   IN_F32(&c, 1, 64, 64, 128), IN_F32(&c, 128), IN_F32(&c, 128);
-  finish(&c, "group_norm 32 channels_last [1,64,64,128]", build_node(&c.b, "group_norm", 3, c.inputs, ATTRS(A_INT("groups", 32), A_FLOAT("eps", 1e-5), A_BOOL("channels_last", 1))), 0);
+  finish(&c, "group_norm 32 channels_last [1,64,64,128]",
+         build_node(&c.b, "group_norm", 3, c.inputs,
+                    ATTRS(A_INT("groups", 32), A_FLOAT("eps", 1e-5), A_BOOL("channels_last", 1))),
+         0);
 }
 
 static void pools(void) {
@@ -217,22 +229,29 @@ static void pools(void) {
   bench c = begin();
   IN_F32(&c, 1, 112, 112, 64);
   finish(&c, "max_pool 3x3/2 channels_last [1,112,112,64]",
-         build_node(&c.b, "max_pool", 1, c.inputs, ATTRS(A_INTS("kernel", three, 2), A_INTS("stride", two, 2), A_INTS("pad", one, 2),
-                                                         A_INTS("dilation", one, 2), A_BOOL("channels_last", 1))), 0);
+         build_node(&c.b, "max_pool", 1, c.inputs,
+                    ATTRS(A_INTS("kernel", three, 2), A_INTS("stride", two, 2), A_INTS("pad", one, 2),
+                          A_INTS("dilation", one, 2), A_BOOL("channels_last", 1))),
+         0);
   c = begin();
   IN_F32(&c, 1, 64, 112, 112);
   finish(&c, "max_pool 3x3/2 [1,64,112,112]",
-         build_node(&c.b, "max_pool", 1, c.inputs, ATTRS(A_INTS("kernel", three, 2), A_INTS("stride", two, 2), A_INTS("pad", one, 2),
-                                                         A_INTS("dilation", one, 2))), 0);
+         build_node(&c.b, "max_pool", 1, c.inputs,
+                    ATTRS(A_INTS("kernel", three, 2), A_INTS("stride", two, 2), A_INTS("pad", one, 2),
+                          A_INTS("dilation", one, 2))),
+         0);
   c = begin();
   IN_F32(&c, 1, 56, 56, 144);
   finish(&c, "adaptive_avg_pool to 1 [1,56,56,144]",
-         build_node(&c.b, "adaptive_avg_pool", 1, c.inputs, ATTRS(A_INTS("size", one, 2), A_BOOL("channels_last", 1))), 0);
+         build_node(&c.b, "adaptive_avg_pool", 1, c.inputs, ATTRS(A_INTS("size", one, 2), A_BOOL("channels_last", 1))),
+         0);
   c = begin();
   IN_F32(&c, 1, 56, 56, 64);
   finish(&c, "resize linear channels_last to 112",
-         build_node(&c.b, "resize", 1, c.inputs, ATTRS(A_INTS("size", big, 2), A_STR("mode", "linear"), A_FLOATS("scales", scales, 2),
-                                                       A_BOOL("channels_last", 1))), 0);
+         build_node(&c.b, "resize", 1, c.inputs,
+                    ATTRS(A_INTS("size", big, 2), A_STR("mode", "linear"), A_FLOATS("scales", scales, 2),
+                          A_BOOL("channels_last", 1))),
+         0);
   c = begin();
   IN_F32(&c, 64, 3136);
   finish(&c, "mean over last axis [64,3136]", build_node(&c.b, "mean", 1, c.inputs, ATTRS(A_INTS("axes", one, 1))), 0);
@@ -246,16 +265,20 @@ static void moves(void) {
   static const int64_t nhwc[] = {0, 2, 3, 1}, nchw[] = {0, 3, 1, 2}, heads[] = {0, 2, 1, 3}, back[] = {1, 0};
   bench c = begin();
   IN_F32(&c, 1, 64, 56, 56);
-  finish(&c, "permute NCHW to NHWC [1,64,56,56]", build_node(&c.b, "permute", 1, c.inputs, ATTRS(A_INTS("order", nhwc, 4))), 0);
+  finish(&c, "permute NCHW to NHWC [1,64,56,56]",
+         build_node(&c.b, "permute", 1, c.inputs, ATTRS(A_INTS("order", nhwc, 4))), 0);
   c = begin();
   IN_F32(&c, 1, 3, 224, 224);
-  finish(&c, "permute NCHW to NHWC [1,3,224,224]", build_node(&c.b, "permute", 1, c.inputs, ATTRS(A_INTS("order", nhwc, 4))), 0);
+  finish(&c, "permute NCHW to NHWC [1,3,224,224]",
+         build_node(&c.b, "permute", 1, c.inputs, ATTRS(A_INTS("order", nhwc, 4))), 0);
   c = begin();
   IN_F32(&c, 1, 56, 56, 64);
-  finish(&c, "permute NHWC to NCHW [1,56,56,64]", build_node(&c.b, "permute", 1, c.inputs, ATTRS(A_INTS("order", nchw, 4))), 0);
+  finish(&c, "permute NHWC to NCHW [1,56,56,64]",
+         build_node(&c.b, "permute", 1, c.inputs, ATTRS(A_INTS("order", nchw, 4))), 0);
   c = begin();
   IN_F32(&c, 1, 197, 12, 64);
-  finish(&c, "permute heads [1,197,12,64]", build_node(&c.b, "permute", 1, c.inputs, ATTRS(A_INTS("order", heads, 4))), 0);
+  finish(&c, "permute heads [1,197,12,64]", build_node(&c.b, "permute", 1, c.inputs, ATTRS(A_INTS("order", heads, 4))),
+         0);
   c = begin();
   IN_F32(&c, 1000, 777);
   finish(&c, "transpose [1000,777]", build_node(&c.b, "permute", 1, c.inputs, ATTRS(A_INTS("order", back, 2))), 0);

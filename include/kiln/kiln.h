@@ -57,8 +57,8 @@ KILN_PUBLIC const char *kiln_version(void);
 
 /* ---- Memory ---------------------------------------------------------------------------------------------------- */
 
-/* Every allocation of the library goes through these, except those of the JSON reader (jansson) while a .pt2 file is imported.
- * `allocate` returns memory aligned to max_align_t or NULL. */
+/* Every allocation of the library goes through these, except those of the JSON reader (jansson) while a .pt2 file is
+ * imported. `allocate` returns memory aligned to max_align_t or NULL. */
 typedef struct kiln_allocator {
   void *(*allocate)(void *user, size_t size);
   void (*release)(void *user, void *block); /* block may be NULL */
@@ -142,7 +142,8 @@ typedef struct kiln_build_options {
   void *progress_user;
   const char *method; /* TorchScript: the method to build; NULL is "forward" */
 } kiln_build_options;
-#define KILN_BUILD_OPTIONS_INIT {sizeof(kiln_build_options), NULL, NULL, 0.0, NULL, NULL, 0, 0, NULL, NULL, NULL}
+#define KILN_BUILD_OPTIONS_INIT \
+  { sizeof(kiln_build_options), NULL, NULL, 0.0, NULL, NULL, 0, 0, NULL, NULL, NULL }
 
 typedef struct kiln_engine kiln_engine;   /* immutable, shareable between contexts and threads [any thread] */
 typedef struct kiln_context kiln_context; /* one execution's buffers and state */
@@ -178,8 +179,8 @@ typedef struct kiln_io_info {
   int64_t opt[KILN_MAX_RANK];                     /* the shape the plan was tuned for */
 } kiln_io_info;
 
-KILN_PUBLIC size_t kiln_engine_input_count(const kiln_engine *engine);   /* [any thread] */
-KILN_PUBLIC size_t kiln_engine_output_count(const kiln_engine *engine);  /* [any thread] */
+KILN_PUBLIC size_t kiln_engine_input_count(const kiln_engine *engine);  /* [any thread] */
+KILN_PUBLIC size_t kiln_engine_output_count(const kiln_engine *engine); /* [any thread] */
 KILN_API kiln_status kiln_engine_input(const kiln_engine *engine, size_t index, kiln_io_info *out_info);
 KILN_API kiln_status kiln_engine_output(const kiln_engine *engine, size_t index, kiln_io_info *out_info);
 /* Free-form strings that importers leave, such as "torch.in_spec"; NULL if there is no such key. [any thread] */
@@ -210,15 +211,15 @@ KILN_API kiln_status kiln_context_create(const kiln_engine *engine, kiln_context
 /* `options` may be NULL. */
 KILN_API kiln_status kiln_context_create_with(const kiln_engine *engine, const kiln_context_options *options,
                                               kiln_context **out_context);
-/* Fixes the input shapes of the next runs: checks them, plans memory, and writes each output's ndim and dtype and, where
- * its shape pointer is not NULL (room for KILN_MAX_RANK), its shape. Input data pointers are not read. Costs nothing
- * when the shapes are those of the last call. `outputs` may be NULL. */
+/* Fixes the input shapes of the next runs: checks them, plans memory, and writes each output's ndim and dtype and,
+ * where its shape pointer is not NULL (room for KILN_MAX_RANK), its shape. Input data pointers are not read. Costs
+ * nothing when the shapes are those of the last call. `outputs` may be NULL. */
 KILN_API kiln_status kiln_context_prepare(kiln_context *context, const kiln_tensor *inputs, size_t input_count,
                                           kiln_tensor *outputs, size_t output_count);
 /* Runs once, to the end. Inputs may have any strides. An output whose data is NULL is made to point at memory of the
- * context (contiguous, its shape and strides pointers lent too), valid until the next call; otherwise its shape must be right
- * and the result is written there (any strides). Output memory must not overlap input memory. No allocation and no lock
- * once a shape has been seen. */
+ * context (contiguous, its shape and strides pointers lent too), valid until the next call; otherwise its shape must be
+ * right and the result is written there (any strides). Output memory must not overlap input memory. No allocation and
+ * no lock once a shape has been seen. */
 KILN_API kiln_status kiln_context_run(kiln_context *context, const kiln_tensor *inputs, size_t input_count,
                                       kiln_tensor *outputs, size_t output_count);
 /* Puts mutated buffers (an LSTM's state, say) back to their values in the model. */
@@ -244,7 +245,8 @@ KILN_API kiln_status kiln_context_step(const kiln_context *context, size_t index
 
 /* ---- Operator table -------------------------------------------------------------------------------------------- */
 
-/* Coverage as text or JSON: every operator, the names it answers to, and the backends' kernels. Release with kiln_free. */
+/* Coverage as text or JSON: every operator, the names it answers to, and the backends' kernels. Release with
+ * kiln_free. */
 KILN_API kiln_status kiln_ops_report(int json, char **out_text);
 
 #ifdef __cplusplus

@@ -9,18 +9,21 @@
 #define STRING_(x) #x
 
 const char *kiln_last_error(void) { return error_text(); }
-const char *kiln_version(void) { return STRING(KILN_VERSION_MAJOR) "." STRING(KILN_VERSION_MINOR) "." STRING(KILN_VERSION_PATCH); }
+const char *kiln_version(void) {
+  return STRING(KILN_VERSION_MAJOR) "." STRING(KILN_VERSION_MINOR) "." STRING(KILN_VERSION_PATCH);
+}
 
 const char *kiln_status_name(kiln_status status) {
-  static const char *const names[] = {"KILN_OK",           "KILN_INVALID_ARGUMENT", "KILN_INVALID_FILE", "KILN_UNSUPPORTED", "KILN_OUT_OF_MEMORY",
-                                      "KILN_INCOMPATIBLE", "KILN_DEVICE_ERROR",     "KILN_IO_ERROR",     "KILN_INTERNAL"};
+  static const char *const names[] = {"KILN_OK",           "KILN_INVALID_ARGUMENT", "KILN_INVALID_FILE",
+                                      "KILN_UNSUPPORTED",  "KILN_OUT_OF_MEMORY",    "KILN_INCOMPATIBLE",
+                                      "KILN_DEVICE_ERROR", "KILN_IO_ERROR",         "KILN_INTERNAL"};
   return (size_t)status < KILN_COUNT(names) ? names[status] : "unknown status";
 }
 
 void kiln_set_allocator(const kiln_allocator *allocator) { mem_set_allocator(allocator); }
 void kiln_free(void *memory) { mem_free(memory); }
 
-/* ---- engines ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- engines ----------------------------------------------------------------------------------------------------- */
 
 size_t kiln_engine_input_count(const kiln_engine *e) { return e ? (size_t)e->plan->n_inputs : 0; }
 size_t kiln_engine_output_count(const kiln_engine *e) { return e ? (size_t)e->plan->n_outputs : 0; }
@@ -35,22 +38,26 @@ static void fill_info(const graph *g, const char *name, const tensor_type *type,
 
 kiln_status kiln_engine_input(const kiln_engine *e, size_t index, kiln_io_info *out) {
   if (!e || !out) return KILN_FAIL(KILN_INVALID_ARGUMENT, "%s is NULL", e ? "out_info" : "engine");
-  if (index >= kiln_engine_input_count(e)) return KILN_FAIL(KILN_INVALID_ARGUMENT, "input %zu of %zu", index, kiln_engine_input_count(e));
+  if (index >= kiln_engine_input_count(e))
+    return KILN_FAIL(KILN_INVALID_ARGUMENT, "input %zu of %zu", index, kiln_engine_input_count(e));
   fill_info(e->plan, e->plan->input_names[index], &e->plan->body.params[index]->type, out);
   return KILN_OK;
 }
 
 kiln_status kiln_engine_output(const kiln_engine *e, size_t index, kiln_io_info *out) {
   if (!e || !out) return KILN_FAIL(KILN_INVALID_ARGUMENT, "%s is NULL", e ? "out_info" : "engine");
-  if (index >= kiln_engine_output_count(e)) return KILN_FAIL(KILN_INVALID_ARGUMENT, "output %zu of %zu", index, kiln_engine_output_count(e));
+  if (index >= kiln_engine_output_count(e))
+    return KILN_FAIL(KILN_INVALID_ARGUMENT, "output %zu of %zu", index, kiln_engine_output_count(e));
   fill_info(e->plan, e->plan->output_names[index], &e->plan->body.results[index].v->type, out);
   return KILN_OK;
 }
 
-const char *kiln_engine_metadata(const kiln_engine *e, const char *key) { return e && key ? graph_metadata(e->plan, key) : NULL; }
+const char *kiln_engine_metadata(const kiln_engine *e, const char *key) {
+  return e && key ? graph_metadata(e->plan, key) : NULL;
+}
 const char *kiln_engine_target(const kiln_engine *e) { return e ? e->target.name : ""; }
 
-/* ---- operator table ------------------------------------------------------------------------------------------------------------------ */
+/* ---- operator table ---------------------------------------------------------------------------------------------- */
 
 static void print_op(const op *o, const target *cpu, int json, text *t) {
   int kernels = 0, names = 0;
@@ -58,7 +65,8 @@ static void print_op(const op *o, const target *cpu, int json, text *t) {
   if (json) {
     text_puts(t, "{\"name\": ");
     text_quote(t, o->name);
-    text_printf(t, ", \"cpu_kernels\": %d, \"reference\": %s, \"torch\": [", kernels, o->ref || (o->flags & OP_CONTROL_FLOW) ? "true" : "false");
+    text_printf(t, ", \"cpu_kernels\": %d, \"reference\": %s, \"torch\": [", kernels,
+                o->ref || (o->flags & OP_CONTROL_FLOW) ? "true" : "false");
   } else {
     text_printf(t, "%-22s %7d  ", o->name, kernels);
   }

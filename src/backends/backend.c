@@ -19,9 +19,11 @@ kiln_status target_parse(const char *name, target *out) {
   const char *colon = strchr(name, ':');
   const size_t length = colon ? (size_t)(colon - name) : strlen(name);
   for (size_t i = 0; i < KILN_COUNT(backends); i++) {
-    if (strlen(backends[i]->name) == length && memcmp(backends[i]->name, name, length) == 0) return backends[i]->parse_target(name, out);
+    if (strlen(backends[i]->name) == length && memcmp(backends[i]->name, name, length) == 0)
+      return backends[i]->parse_target(name, out);
   }
-  return KILN_FAIL(KILN_INVALID_ARGUMENT, "unknown target `%.40s`: expected cpu, cpu:avx512, cpu:avx2, cpu:scalar or reference", name);
+  return KILN_FAIL(KILN_INVALID_ARGUMENT,
+                   "unknown target `%.40s`: expected cpu, cpu:avx512, cpu:avx2, cpu:scalar or reference", name);
 }
 
 const packing *packing_find(const char *name) {
@@ -33,16 +35,20 @@ const packing *packing_find(const char *name) {
   return NULL;
 }
 
-/* ---- the reference kernel ------------------------------------------------------------------------------------------------- */
+/* ---- the reference kernel ---------------------------------------------------------------------------------------- */
 
 static kiln_status run_reference(const kernel_args *a) {
   return reference_run_node(a->node, a->attrs, a->in, a->n_in, a->out, a->n_out, a->symbols);
 }
 
-const kernel reference_kernel = {.op = "*", .name = "reference", .run = run_reference, .strided_in = KERNEL_STRIDED_ALL,
-                                 .strided_out = KERNEL_STRIDED_ALL, .epilogue = true};
+const kernel reference_kernel = {.op = "*",
+                                 .name = "reference",
+                                 .run = run_reference,
+                                 .strided_in = KERNEL_STRIDED_ALL,
+                                 .strided_out = KERNEL_STRIDED_ALL,
+                                 .epilogue = true};
 
-/* ---- tactics ---------------------------------------------------------------------------------------------------------------- */
+/* ---- tactics ----------------------------------------------------------------------------------------------------- */
 
 static bool kernel_allowed(const target *t, const node *n, const kernel *k, text *why) {
   const char *reason = NULL;

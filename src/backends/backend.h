@@ -1,5 +1,5 @@
-/* What a backend is. Compile side: which nodes it takes, with which kernels (tactics), and how constants are packed for them;
- * needs no device. Run side: the kernels themselves, called by runtime/program.c with concrete tensors. */
+/* What a backend is. Compile side: which nodes it takes, with which kernels (tactics), and how constants are packed for
+ * them; needs no device. Run side: the kernels themselves, called by runtime/program.c with concrete tensors. */
 #ifndef KILN_BACKENDS_BACKEND_H
 #define KILN_BACKENDS_BACKEND_H
 
@@ -14,8 +14,8 @@ typedef struct target { /* "cpu:avx512" */
   int isa; /* cpu: a cpu_isa */
 } target;
 
-/* What prepare may ask for. Called when a context binds shapes: tensors have shapes, strides and (for constants) data; other
- * data pointers are not yet valid. May allocate in `arena`, which lives as long as the bound shapes. */
+/* What prepare may ask for. Called when a context binds shapes: tensors have shapes, strides and (for constants) data;
+ * other data pointers are not yet valid. May allocate in `arena`, which lives as long as the bound shapes. */
 typedef struct kernel_prep {
   kernel_args args;
   arena *arena;
@@ -26,28 +26,31 @@ typedef struct kernel_prep {
 
 #define KERNEL_STRIDED_ALL 0xFFFFFFFFu
 
-/* One kernel. Rows of one operator stand best first: the heuristic takes the first that is allowed, the tuner times them all,
- * conformance runs each. Names go into engine files and tactic caches: never reuse one for different arithmetic. */
+/* One kernel. Rows of one operator stand best first: the heuristic takes the first that is allowed, the tuner times
+ * them all, conformance runs each. Names go into engine files and tactic caches: never reuse one for different
+ * arithmetic. */
 typedef struct kernel {
   const char *op;
   const char *name; /* "conv.igemm.avx512" */
   int isa;          /* smallest cpu_isa it needs */
-  /* NULL or: may this node run here? Static facts only (ranks, dtypes, constant operands, epilogue); any shape within the symbols'
-   * ranges must then work. On false *why is a static text ("weights are not constant"). */
+  /* NULL or: may this node run here? Static facts only (ranks, dtypes, constant operands, epilogue); any shape within
+   * the symbols' ranges must then work. On false *why is a static text ("weights are not constant"). */
   bool (*fits)(const node *n, const char **why);
   kiln_status (*prepare)(kernel_prep *p); /* optional */
   kiln_status (*run)(const kernel_args *a);
-  uint32_t strided_in;  /* bit i: operand i may have any strides (else it is made contiguous first); bit 31: and all after */
+  uint32_t
+      strided_in; /* bit i: operand i may have any strides (else it is made contiguous first); bit 31: and all after */
   uint32_t strided_out; /* same for results */
-  uint32_t inplace;     /* bit i: result 0 may be the memory of operand i, if that has the same size and layout and no later use */
-  bool epilogue;        /* takes nodes with an epilogue */
-  int pack_operand;     /* with `packing`: this constant operand is stored packed so */
-  const char *packing;  /* NULL: none */
+  uint32_t inplace; /* bit i: result 0 may be the memory of operand i, if that has the same size and layout and no later
+                       use */
+  bool epilogue;    /* takes nodes with an epilogue */
+  int pack_operand; /* with `packing`: this constant operand is stored packed so */
+  const char *packing; /* NULL: none */
 } kernel;
 
 /* A way to store a constant. `type` is the plain one. Undoing gives the very same bytes back. */
 typedef struct packing {
-  const char *name; /* "gemm_b:32" */
+  const char *name;                                   /* "gemm_b:32" */
   bool (*size)(const tensor_type *type, size_t *out); /* false: cannot pack this type */
   void (*pack)(const tensor_type *type, const void *plain, void *packed);
   void (*unpack)(const tensor_type *type, const void *packed, void *plain);
@@ -66,10 +69,11 @@ const backend *backend_find(const char *name);
 kiln_status target_parse(const char *name, target *out); /* NULL: "cpu" */
 const packing *packing_find(const char *name);           /* in all backends */
 
-/* Kernels of `t` for this node, best first; up to `max`. Reasons of refused rows are appended to `why` if not NULL. The last
- * one is always the reference kernel (a kernel row whose run calls op->ref), unless the operator has none. */
+/* Kernels of `t` for this node, best first; up to `max`. Reasons of refused rows are appended to `why` if not NULL. The
+ * last one is always the reference kernel (a kernel row whose run calls op->ref), unless the operator has none. */
 int backend_tactics(const target *t, const node *n, const kernel **out, int max, text *why);
-const kernel *kernel_find(const char *op_name, const char *kernel_name); /* "reference" gives the reference kernel row */
+const kernel *kernel_find(const char *op_name,
+                          const char *kernel_name); /* "reference" gives the reference kernel row */
 extern const kernel reference_kernel;
 
 extern const backend backend_reference, backend_cpu;

@@ -17,8 +17,8 @@ typedef struct arena {
   bool failed;
 } arena; /* zero-initialized is empty */
 
-void *arena_alloc(arena *a, size_t size);                /* zeroed, aligned to 16; NULL when out of memory */
-void *arena_array(arena *a, size_t count, size_t size);  /* same; NULL also on overflow */
+void *arena_alloc(arena *a, size_t size);               /* zeroed, aligned to 16; NULL when out of memory */
+void *arena_array(arena *a, size_t count, size_t size); /* same; NULL also on overflow */
 void *arena_copy(arena *a, const void *bytes, size_t size);
 char *arena_strdup(arena *a, const char *text);
 char *arena_strndup(arena *a, const char *text, size_t length);

@@ -14,8 +14,8 @@ typedef struct file_map {
 kiln_status file_map_open(const char *path, file_map *out_map);
 void file_map_close(file_map *m);
 
-/* Writes `count` spans one after another to a temporary file beside `path`, syncs it, and renames it to `path`. On failure
- * the temporary is removed and `path` is as it was. */
+/* Writes `count` spans one after another to a temporary file beside `path`, syncs it, and renames it to `path`. On
+ * failure the temporary is removed and `path` is as it was. */
 typedef struct file_span {
   const void *data;
   size_t size;

@@ -28,7 +28,8 @@ static inline size_t size_align(size_t n, size_t alignment) { return (n + alignm
 
 /* Tests: the allocation after `n` more fails (and only that one if `once`); -1 turns it off. Process-wide. */
 void mem_test_fail_after(int64_t n);
-/* What is left of that n; -1 after the failure. Objects cut from arenas count as allocations here, and fail like them. */
+/* What is left of that n; -1 after the failure. Objects cut from arenas count as allocations here, and fail like
+ * them. */
 int64_t mem_test_fail_left(void);
 /* Counts down by one; true when this allocation must be refused. For allocators that sit on mem_alloc. */
 bool mem_test_refuses(void);

@@ -15,8 +15,8 @@ void pool_destroy(pool *p);
 int pool_threads(const pool *p); /* NULL counts as 1 */
 
 /* Calls fn(user, i, worker) for each i in [0, count), in any order and in parallel, and returns when all are done.
- * `worker` is in [0, pool_threads): use it to pick scratch memory. Tasks are handed out in chunks from one atomic counter.
- * Nested calls and calls while another thread uses the pool run inline with worker 0. No allocation. */
+ * `worker` is in [0, pool_threads): use it to pick scratch memory. Tasks are handed out in chunks from one atomic
+ * counter. Nested calls and calls while another thread uses the pool run inline with worker 0. No allocation. */
 typedef void (*pool_fn)(void *user, int64_t i, int worker);
 void pool_run(pool *p, int64_t count, pool_fn fn, void *user);
 

@@ -6,7 +6,7 @@
 #include "import/export.h"
 #include "passes/pass.h"
 
-/* ---- import ------------------------------------------------------------------------------------------------------------------- */
+/* ---- import ------------------------------------------------------------------------------------------------------ */
 
 static bool is_zip(const void *bytes, size_t size) { return size >= 4 && memcmp(bytes, "PK\3\4", 4) == 0; }
 
@@ -22,27 +22,33 @@ static kiln_status apply_input(graph *g, const kiln_input_spec *spec, int at) {
   const tensor_type *type = &g->body.params[at]->type;
   const char *name = g->input_names[at];
   if (spec->rank != type->rank)
-    return KILN_FAIL(KILN_INVALID_ARGUMENT, "input \"%s\" has %d dimensions in the model, the specification has %d", name, type->rank, spec->rank);
+    return KILN_FAIL(KILN_INVALID_ARGUMENT, "input \"%s\" has %d dimensions in the model, the specification has %d",
+                     name, type->rank, spec->rank);
   if (spec->dtype != KILN_DTYPE_COUNT && spec->dtype != type->dtype)
-    return KILN_FAIL(KILN_INVALID_ARGUMENT, "input \"%s\" is %s in the model, the specification says %s", name, kiln_dtype_name(type->dtype),
-                     kiln_dtype_name(spec->dtype));
+    return KILN_FAIL(KILN_INVALID_ARGUMENT, "input \"%s\" is %s in the model, the specification says %s", name,
+                     kiln_dtype_name(type->dtype), kiln_dtype_name(spec->dtype));
   for (int32_t d = 0; d < type->rank; d++) {
     const int64_t lo = spec->min[d], opt = spec->opt[d], hi = spec->max[d];
     const int s = dim_symbol_index(g->dims, type->dims[d]);
     if (lo > opt || opt > hi || lo < 0)
-      return KILN_FAIL(KILN_INVALID_ARGUMENT, "input \"%s\", dimension %d: min %lld, opt %lld, max %lld are not in order", name, (int)d,
+      return KILN_FAIL(KILN_INVALID_ARGUMENT,
+                       "input \"%s\", dimension %d: min %lld, opt %lld, max %lld are not in order", name, (int)d,
                        (long long)lo, (long long)opt, (long long)hi);
     if (dim_is_const(type->dims[d])) {
       if (lo != type->dims[d] || hi != type->dims[d])
-        return KILN_FAIL(KILN_INVALID_ARGUMENT, "input \"%s\", dimension %d is fixed at %lld in the model, the specification wants %lld to %lld: "
-                         "export the model with a dynamic dimension there", name, (int)d, (long long)type->dims[d], (long long)lo, (long long)hi);
+        return KILN_FAIL(
+            KILN_INVALID_ARGUMENT,
+            "input \"%s\", dimension %d is fixed at %lld in the model, the specification wants %lld to %lld: "
+            "export the model with a dynamic dimension there",
+            name, (int)d, (long long)type->dims[d], (long long)lo, (long long)hi);
       continue;
     }
     if (s < 0) continue; /* an expression of other sizes */
     int64_t min = 0, max = 0, old = 0;
     dim_symbol_range(g->dims, s, &min, &max, &old);
     if (lo < min || hi > max)
-      return KILN_FAIL(KILN_INVALID_ARGUMENT, "input \"%s\", dimension %d: %lld to %lld lies outside the model's own range %lld to %lld", name,
+      return KILN_FAIL(KILN_INVALID_ARGUMENT,
+                       "input \"%s\", dimension %d: %lld to %lld lies outside the model's own range %lld to %lld", name,
                        (int)d, (long long)lo, (long long)hi, (long long)min, (long long)max);
     dim_symbol_set_range(g->dims, s, lo, hi, opt);
   }
@@ -56,8 +62,8 @@ static kiln_status apply_inputs(graph *g, const kiln_build_options *o) {
     if (at < 0) {
       text known = {0};
       for (int32_t k = 0; k < g->n_inputs; k++) text_printf(&known, k ? ", %s" : "%s", g->input_names[k]);
-      const kiln_status status = KILN_FAIL(KILN_INVALID_ARGUMENT, "the model has no input \"%s\"; it has: %s", spec->name ? spec->name : "?",
-                                           known.data ? known.data : "none");
+      const kiln_status status = KILN_FAIL(KILN_INVALID_ARGUMENT, "the model has no input \"%s\"; it has: %s",
+                                           spec->name ? spec->name : "?", known.data ? known.data : "none");
       text_free(&known);
       return status;
     }
@@ -66,11 +72,13 @@ static kiln_status apply_inputs(graph *g, const kiln_build_options *o) {
   return KILN_OK;
 }
 
-kiln_status model_import(const void *bytes, size_t size, const char *origin, const kiln_build_options *options, graph **out) {
+kiln_status model_import(const void *bytes, size_t size, const char *origin, const kiln_build_options *options,
+                         graph **out) {
   graph *g = NULL;
   KILN_TRY(ops_init());
   if (!is_zip(bytes, size))
-    return KILN_FAIL(KILN_INVALID_FILE, "%s: not a model file that Kiln knows; expected a .pt2 archive made by torch.export.save", origin);
+    return KILN_FAIL(KILN_INVALID_FILE,
+                     "%s: not a model file that Kiln knows; expected a .pt2 archive made by torch.export.save", origin);
   KILN_TRY(export_import(bytes, size, origin, &g));
   kiln_status status = apply_inputs(g, options);
   if (status == KILN_OK) status = passes_portable(g, false);
@@ -82,7 +90,7 @@ kiln_status model_import(const void *bytes, size_t size, const char *origin, con
   return KILN_OK;
 }
 
-/* ---- build --------------------------------------------------------------------------------------------------------------------- */
+/* ---- build ------------------------------------------------------------------------------------------------------- */
 
 static void number_constant(void *user, constant *c) {
   int64_t *next = user;
@@ -95,7 +103,8 @@ static void clear_number(void *user, constant *c) {
 
 static kiln_status check_options(const kiln_build_options *o, target *t) {
   if (o && o->struct_size != sizeof *o)
-    return KILN_FAIL(KILN_INVALID_ARGUMENT, "options.struct_size is %zu, expected %zu: use KILN_BUILD_OPTIONS_INIT", o->struct_size, sizeof *o);
+    return KILN_FAIL(KILN_INVALID_ARGUMENT, "options.struct_size is %zu, expected %zu: use KILN_BUILD_OPTIONS_INIT",
+                     o->struct_size, sizeof *o);
   if (o && o->precision && !str_eq(o->precision, "fp32"))
     return KILN_FAIL(KILN_UNSUPPORTED, "precision \"%.20s\": this version computes in fp32 only", o->precision);
   if (o && !(o->tune_seconds >= 0)) return KILN_FAIL(KILN_INVALID_ARGUMENT, "tune_seconds must be 0 or more");
@@ -104,11 +113,13 @@ static kiln_status check_options(const kiln_build_options *o, target *t) {
 }
 
 static kiln_status progress(const kiln_build_options *o, const char *stage, double fraction) {
-  if (o && o->progress && o->progress(o->progress_user, stage, fraction)) return KILN_FAIL(KILN_INVALID_ARGUMENT, "cancelled");
+  if (o && o->progress && o->progress(o->progress_user, stage, fraction))
+    return KILN_FAIL(KILN_INVALID_ARGUMENT, "cancelled");
   return KILN_OK;
 }
 
-static kiln_status build_bytes(graph *portable, const target *t, const kiln_build_options *o, void **out_bytes, size_t *out_size) {
+static kiln_status build_bytes(graph *portable, const target *t, const kiln_build_options *o, void **out_bytes,
+                               size_t *out_size) {
   plan_options options = {0};
   if (o) options = (plan_options){o->tune_seconds, o->tactic_cache, o->threads, o->progress, o->progress_user};
   graph *plan = NULL;
@@ -126,7 +137,8 @@ static kiln_status build_bytes(graph *portable, const target *t, const kiln_buil
   return status;
 }
 
-static kiln_status engine_build(const void *bytes, size_t size, const char *origin, const kiln_build_options *o, kiln_engine **out) {
+static kiln_status engine_build(const void *bytes, size_t size, const char *origin, const kiln_build_options *o,
+                                kiln_engine **out) {
   target t;
   graph *portable = NULL;
   void *made = NULL;
@@ -145,7 +157,8 @@ static kiln_status engine_build(const void *bytes, size_t size, const char *orig
   return status;
 }
 
-kiln_status kiln_engine_build_memory(const void *bytes, size_t size, const kiln_build_options *options, kiln_engine **out_engine) {
+kiln_status kiln_engine_build_memory(const void *bytes, size_t size, const kiln_build_options *options,
+                                     kiln_engine **out_engine) {
   if (!bytes || !out_engine) return KILN_FAIL(KILN_INVALID_ARGUMENT, "%s is NULL", bytes ? "out_engine" : "bytes");
   return engine_build(bytes, size, "the model", options, out_engine);
 }
@@ -159,7 +172,7 @@ kiln_status kiln_engine_build(const char *path, const kiln_build_options *option
   return status;
 }
 
-/* ---- load and save ---------------------------------------------------------------------------------------------------------------- */
+/* ---- load and save ----------------------------------------------------------------------------------------------- */
 
 kiln_status kiln_engine_load(const void *bytes, size_t size, kiln_engine **out_engine) {
   if (!bytes || !out_engine) return KILN_FAIL(KILN_INVALID_ARGUMENT, "%s is NULL", bytes ? "out_engine" : "bytes");

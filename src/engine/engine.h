@@ -1,5 +1,5 @@
-/* Engine: a portable graph, weights and one plan. However it came to be, an engine is the parsed form of the bytes of an engine file:
- * building makes those bytes, loading borrows them. Immutable and shared between threads. */
+/* Engine: a portable graph, weights and one plan. However it came to be, an engine is the parsed form of the bytes of
+ * an engine file: building makes those bytes, loading borrows them. Immutable and shared between threads. */
 #ifndef KILN_ENGINE_ENGINE_H
 #define KILN_ENGINE_ENGINE_H
 
@@ -8,10 +8,11 @@
 #include "graph/graph.h"
 
 /* The portable graph of a model file (told by content), optimized. The graph may borrow weights from `bytes`. */
-kiln_status model_import(const void *bytes, size_t size, const char *origin, const kiln_build_options *options, graph **out);
+kiln_status model_import(const void *bytes, size_t size, const char *origin, const kiln_build_options *options,
+                         graph **out);
 
-/* Makes the plan for `t` out of the portable graph: clone, rewrite, choose tactics, pack constants. Refused kernels and reasons are
- * appended to `why` if not NULL. */
+/* Makes the plan for `t` out of the portable graph: clone, rewrite, choose tactics, pack constants. Refused kernels and
+ * reasons are appended to `why` if not NULL. */
 typedef struct plan_options {
   double tune_seconds;
   const char *cache; /* path or NULL */
@@ -19,13 +20,16 @@ typedef struct plan_options {
   kiln_progress_fn progress; /* may be NULL */
   void *progress_user;
 } plan_options;
-kiln_status plan_create(const graph *portable, const target *t, const plan_options *options, graph **out_plan, text *why);
+kiln_status plan_create(const graph *portable, const target *t, const plan_options *options, graph **out_plan,
+                        text *why);
 
 /* Replaces the constant operand that kernel `k` wants packed by its packed form, shared between readers in one plan. */
 kiln_status plan_pack_node(node *n, const kernel *k);
 
-/* The bytes of an engine file (64-byte aligned, release with mem_free_aligned). Numbers the constants of both graphs. */
-kiln_status engine_write(graph *portable, graph *plan, const target *t, const char *why, void **out_bytes, size_t *out_size);
+/* The bytes of an engine file (64-byte aligned, release with mem_free_aligned). Numbers the constants of both
+ * graphs. */
+kiln_status engine_write(graph *portable, graph *plan, const target *t, const char *why, void **out_bytes,
+                         size_t *out_size);
 
 typedef struct weight_entry { /* as stored */
   uint64_t offset, size;

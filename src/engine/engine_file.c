@@ -2,9 +2,10 @@
  *
  *   0    "KILNENG\0"  version:u32  header_crc:u32  file_size:u64
  *   24   section[5] of {offset:u64 size:u64 crc:u32 pad:u32}: portable, plan, why, weight table, weight data
- * Everything is little endian. Weights start at multiples of 64 in a section that starts at a multiple of 4096, so a mapped file is
- * used as it is. Loading checks every checksum but the weights' (kiln_engine_verify does), so its time does not depend on their size.
- * A weight is stored once, in the layout (packing) that the plan wants; the portable graph's plain form is made from it on demand. */
+ * Everything is little endian. Weights start at multiples of 64 in a section that starts at a multiple of 4096, so a
+ * mapped file is used as it is. Loading checks every checksum but the weights' (kiln_engine_verify does), so its time
+ * does not depend on their size. A weight is stored once, in the layout (packing) that the plan wants; the portable
+ * graph's plain form is made from it on demand. */
 #include <stdio.h>
 #include <string.h>
 #include <zlib.h>
@@ -40,7 +41,7 @@ static uint32_t header_checksum(const file_header *h) {
   return checksum(&copy, sizeof copy);
 }
 
-/* ---- writing ------------------------------------------------------------------------------------------------------------------ */
+/* ---- writing ----------------------------------------------------------------------------------------------------- */
 
 typedef struct stored_weight {
   const constant *source;
@@ -56,7 +57,8 @@ typedef struct writer {
 
 static int64_t writer_find(const writer *w, int64_t original, const char *packing_name, bool any) {
   for (size_t i = 0; original >= 0 && i < w->count; i++) {
-    if (w->weights[i].original == original && (any || str_eq(w->weights[i].source->packing, packing_name))) return (int64_t)i;
+    if (w->weights[i].original == original && (any || str_eq(w->weights[i].source->packing, packing_name)))
+      return (int64_t)i;
   }
   return -1;
 }
@@ -141,7 +143,8 @@ static kiln_status lay_out(layout *l, graph *portable, graph *plan, const target
   graph_visit_constants(portable, finish_number, NULL);
   graph_print(portable, INLINE_BYTES, &l->portable);
   graph_print(plan, INLINE_BYTES, &l->plan);
-  if (w->failed || l->portable.failed || l->plan.failed || !l->portable.data || !l->plan.data) return KILN_NO_MEMORY("engine file");
+  if (w->failed || l->portable.failed || l->plan.failed || !l->portable.data || !l->plan.data)
+    return KILN_NO_MEMORY("engine file");
   for (size_t i = 0; i < w->count; i++) {
     w->weights[i].offset = l->data_size;
     l->data_size += size_align(w->weights[i].source->size, WEIGHT_ALIGN);
@@ -159,7 +162,8 @@ static kiln_status lay_out(layout *l, graph *portable, graph *plan, const target
   return KILN_OK;
 }
 
-kiln_status engine_write(graph *portable, graph *plan, const target *t, const char *why, void **out_bytes, size_t *out_size) {
+kiln_status engine_write(graph *portable, graph *plan, const target *t, const char *why, void **out_bytes,
+                         size_t *out_size) {
   layout l = {0};
   writer w = {0};
   kiln_status status = lay_out(&l, portable, plan, t, why, &w);
@@ -186,7 +190,7 @@ kiln_status engine_write(graph *portable, graph *plan, const target *t, const ch
   return status;
 }
 
-/* ---- reading -------------------------------------------------------------------------------------------------------------------- */
+/* ---- reading ----------------------------------------------------------------------------------------------------- */
 
 static kiln_status check_section(const char *bytes, size_t size, const file_section *s, const char *name, bool crc) {
   if (s->offset > size || s->size > size - s->offset || s->offset % 64 != 0)
@@ -202,12 +206,16 @@ static kiln_status check_header(const void *bytes, size_t size, file_header *h) 
   memset(h, 0, sizeof *h);
   memcpy(h, bytes, size < sizeof *h ? size : sizeof *h);
   if (h->version > ENGINE_VERSION)
-    return KILN_FAIL(KILN_INCOMPATIBLE, "the engine file has format version %u, this library reads up to %d: update Kiln or build the engine again",
-                     h->version, ENGINE_VERSION);
+    return KILN_FAIL(
+        KILN_INCOMPATIBLE,
+        "the engine file has format version %u, this library reads up to %d: update Kiln or build the engine again",
+        h->version, ENGINE_VERSION);
   if (size < sizeof *h || h->version < 1) return KILN_FAIL(KILN_INVALID_FILE, "engine file: the header is cut off");
-  if (header_checksum(h) != h->header_crc) return KILN_FAIL(KILN_INVALID_FILE, "engine file: the header is damaged (its checksum is wrong)");
+  if (header_checksum(h) != h->header_crc)
+    return KILN_FAIL(KILN_INVALID_FILE, "engine file: the header is damaged (its checksum is wrong)");
   if (h->file_size != size)
-    return KILN_FAIL(KILN_INVALID_FILE, "engine file: it has %zu bytes but should have %llu: it was cut off or added to", size,
+    return KILN_FAIL(KILN_INVALID_FILE,
+                     "engine file: it has %zu bytes but should have %llu: it was cut off or added to", size,
                      (unsigned long long)h->file_size);
   return KILN_OK;
 }
@@ -217,7 +225,8 @@ static kiln_status check_weights(const kiln_engine *e, const file_section *data)
     const weight_entry *w = &e->weights[i];
     if (w->offset % WEIGHT_ALIGN != 0 || w->offset > data->size || w->size > data->size - w->offset)
       return KILN_FAIL(KILN_INVALID_FILE, "engine file: weight %zu lies outside the file", i);
-    if (!memchr(w->packing, 0, sizeof w->packing)) return KILN_FAIL(KILN_INVALID_FILE, "engine file: weight %zu has no valid packing", i);
+    if (!memchr(w->packing, 0, sizeof w->packing))
+      return KILN_FAIL(KILN_INVALID_FILE, "engine file: weight %zu has no valid packing", i);
   }
   return KILN_OK;
 }
@@ -229,20 +238,23 @@ static const char *weight_data(const kiln_engine *e, size_t i) {
 }
 
 /* The plan takes weights as they are stored. */
-static kiln_status plan_weight(void *user, int64_t index, const tensor_type *type, const char *packing_name, const void **out_data,
-                               size_t *out_size) {
+static kiln_status plan_weight(void *user, int64_t index, const tensor_type *type, const char *packing_name,
+                               const void **out_data, size_t *out_size) {
   const kiln_engine *e = user;
-  if (index < 0 || (uint64_t)index >= e->n_weights) return KILN_FAIL(KILN_INVALID_FILE, "there is no weight %lld", (long long)index);
+  if (index < 0 || (uint64_t)index >= e->n_weights)
+    return KILN_FAIL(KILN_INVALID_FILE, "there is no weight %lld", (long long)index);
   const weight_entry *w = &e->weights[index];
   if (!str_eq(packing_name ? packing_name : "", w->packing))
-    return KILN_FAIL(KILN_INVALID_FILE, "weight %lld is stored as `%s`, the plan wants `%s`", (long long)index, w->packing,
-                     packing_name ? packing_name : "");
+    return KILN_FAIL(KILN_INVALID_FILE, "weight %lld is stored as `%s`, the plan wants `%s`", (long long)index,
+                     w->packing, packing_name ? packing_name : "");
   if (packing_name) {
     const packing *p = packing_find(packing_name);
     size_t expected = 0;
-    if (!p) return KILN_FAIL(KILN_INCOMPATIBLE, "weight %lld has the unknown packing `%s`", (long long)index, packing_name);
+    if (!p)
+      return KILN_FAIL(KILN_INCOMPATIBLE, "weight %lld has the unknown packing `%s`", (long long)index, packing_name);
     if (!p->size(type, &expected) || expected != w->size)
-      return KILN_FAIL(KILN_INVALID_FILE, "weight %lld has %llu bytes, expected %zu", (long long)index, (unsigned long long)w->size, expected);
+      return KILN_FAIL(KILN_INVALID_FILE, "weight %lld has %llu bytes, expected %zu", (long long)index,
+                       (unsigned long long)w->size, expected);
   }
   *out_data = weight_data(e, (size_t)index);
   *out_size = (size_t)w->size;
@@ -250,8 +262,8 @@ static kiln_status plan_weight(void *user, int64_t index, const tensor_type *typ
 }
 
 /* The portable graph takes them plain. */
-static kiln_status portable_weight(void *user, int64_t index, const tensor_type *type, const char *packing_name, const void **out_data,
-                                   size_t *out_size) {
+static kiln_status portable_weight(void *user, int64_t index, const tensor_type *type, const char *packing_name,
+                                   const void **out_data, size_t *out_size) {
   kiln_engine *e = user;
   if (index < 0 || (uint64_t)index >= e->n_weights || packing_name)
     return KILN_FAIL(KILN_INVALID_FILE, "there is no plain weight %lld", (long long)index);
@@ -273,7 +285,8 @@ static kiln_status portable_weight(void *user, int64_t index, const tensor_type 
 }
 
 kiln_status engine_portable(kiln_engine *e, graph **out) {
-  KILN_TRY_NOTE(graph_parse(e->portable_text, e->portable_size, portable_weight, e, out), "reading the engine's portable graph");
+  KILN_TRY_NOTE(graph_parse(e->portable_text, e->portable_size, portable_weight, e, out),
+                "reading the engine's portable graph");
   return KILN_OK;
 }
 
@@ -299,7 +312,8 @@ static kiln_status engine_read(kiln_engine *e) {
   static const char *const names[] = {"portable graph", "plan", "why", "weight table", "weights"};
   file_header h;
   KILN_TRY(check_header(e->bytes, e->size, &h));
-  for (int i = 0; i < SECTION_COUNT; i++) KILN_TRY(check_section(e->bytes, e->size, &h.sections[i], names[i], i != SECTION_DATA));
+  for (int i = 0; i < SECTION_COUNT; i++)
+    KILN_TRY(check_section(e->bytes, e->size, &h.sections[i], names[i], i != SECTION_DATA));
   e->portable_text = e->bytes + h.sections[SECTION_PORTABLE].offset;
   e->portable_size = (size_t)h.sections[SECTION_PORTABLE].size;
   e->plan_text = e->bytes + h.sections[SECTION_PLAN].offset;
@@ -333,7 +347,7 @@ kiln_status engine_open_bytes(const void *bytes, size_t size, void *owned, const
   return KILN_OK;
 }
 
-/* ---- the rest of an engine's life ------------------------------------------------------------------------------------------------- */
+/* ---- the rest of an engine's life -------------------------------------------------------------------------------- */
 
 kiln_status kiln_engine_verify(const kiln_engine *e) {
   if (!e) return KILN_FAIL(KILN_INVALID_ARGUMENT, "engine is NULL");

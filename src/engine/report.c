@@ -16,8 +16,8 @@ static void print_symbols(const graph *g, text *t) {
   for (int i = 0; i < dim_symbol_count(g->dims); i++) {
     int64_t min = 0, max = 0, opt = 0;
     dim_symbol_range(g->dims, i, &min, &max, &opt);
-    text_printf(t, max == DIM_UNBOUNDED ? "  %s: at least %lld\n" : "  %s: %lld to %lld\n", dim_symbol_name(g->dims, i), (long long)min,
-                (long long)max);
+    text_printf(t, max == DIM_UNBOUNDED ? "  %s: at least %lld\n" : "  %s: %lld to %lld\n", dim_symbol_name(g->dims, i),
+                (long long)min, (long long)max);
   }
 }
 
@@ -44,8 +44,10 @@ static void count_block(const block *b, op_tally *counts, int *n) {
 
 static kiln_status graph_summary(const graph *g, text *t) {
   for (int32_t i = 0; i < g->n_inputs; i++) io_line(g, "input", i, g->input_names[i], &g->body.params[i]->type, t);
-  for (int32_t i = 0; i < g->n_outputs; i++) io_line(g, "output", i, g->output_names[i], &g->body.results[i].v->type, t);
-  for (int32_t i = 0; i < g->n_states; i++) io_line(g, "state", i, g->states[i].name, &g->body.params[g->states[i].param]->type, t);
+  for (int32_t i = 0; i < g->n_outputs; i++)
+    io_line(g, "output", i, g->output_names[i], &g->body.results[i].v->type, t);
+  for (int32_t i = 0; i < g->n_states; i++)
+    io_line(g, "state", i, g->states[i].name, &g->body.params[g->states[i].param]->type, t);
   print_symbols(g, t);
   op_tally *counts = mem_calloc((size_t)op_count() + 1, sizeof *counts);
   if (!counts) return KILN_NO_MEMORY("report");
@@ -77,14 +79,23 @@ static kiln_status memory_report(const kiln_engine *e, text *t) {
 
 static kiln_status fill_report(kiln_engine *e, kiln_report what, text *t) {
   switch (what) {
-    case KILN_REPORT_GRAPH: text_append(t, e->portable_text, e->portable_size); return KILN_OK;
-    case KILN_REPORT_PLAN: graph_print(e->plan, 64, t); return KILN_OK;
-    case KILN_REPORT_WHY: text_puts(t, e->why); return KILN_OK;
-    case KILN_REPORT_MEMORY: return memory_report(e, t);
+    case KILN_REPORT_GRAPH:
+      text_append(t, e->portable_text, e->portable_size);
+      return KILN_OK;
+    case KILN_REPORT_PLAN:
+      graph_print(e->plan, 64, t);
+      return KILN_OK;
+    case KILN_REPORT_WHY:
+      text_puts(t, e->why);
+      return KILN_OK;
+    case KILN_REPORT_MEMORY:
+      return memory_report(e, t);
     case KILN_REPORT_SUMMARY:
-      text_printf(t, "engine for %s, %zu bytes, %zu weights of %zu bytes in all\n", e->target.name, e->size, e->n_weights, engine_weight_bytes(e));
+      text_printf(t, "engine for %s, %zu bytes, %zu weights of %zu bytes in all\n", e->target.name, e->size,
+                  e->n_weights, engine_weight_bytes(e));
       return graph_summary(e->plan, t);
-    default: return KILN_FAIL(KILN_INVALID_ARGUMENT, "there is no report %d", (int)what);
+    default:
+      return KILN_FAIL(KILN_INVALID_ARGUMENT, "there is no report %d", (int)what);
   }
 }
 
@@ -105,7 +116,8 @@ kiln_status kiln_engine_report(const kiln_engine *engine, kiln_report what, char
 kiln_status kiln_model_report(const char *path, kiln_report what, char **out_text) {
   if (!path || !out_text) return KILN_FAIL(KILN_INVALID_ARGUMENT, "%s is NULL", path ? "out_text" : "path");
   if (what != KILN_REPORT_GRAPH && what != KILN_REPORT_SUMMARY)
-    return KILN_FAIL(KILN_INVALID_ARGUMENT, "a model file has no plan yet: build an engine first, or ask for the graph or the summary");
+    return KILN_FAIL(KILN_INVALID_ARGUMENT,
+                     "a model file has no plan yet: build an engine first, or ask for the graph or the summary");
   file_map file;
   graph *g = NULL;
   text t = {0};

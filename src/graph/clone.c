@@ -36,7 +36,8 @@ static kiln_status clone_node(cloner *c, const node *n, block *to) {
   if (!inputs || !attrs) return KILN_NO_MEMORY("copy of a graph");
   for (int32_t i = 0; i < n->n_inputs; i++) {
     inputs[i] = clone_value(c, n->inputs[i].v);
-    if (n->inputs[i].v && !inputs[i]) return graph_check(c->to) != KILN_OK ? graph_check(c->to) : KILN_NO_MEMORY("copy of a graph");
+    if (n->inputs[i].v && !inputs[i])
+      return graph_check(c->to) != KILN_OK ? graph_check(c->to) : KILN_NO_MEMORY("copy of a graph");
   }
   for (int32_t i = 0; i < op_schema_of(n->op)->n_attrs; i++)
     attrs[i] = (named_attr){op_schema_of(n->op)->attrs[i].name, n->attrs[i]};
@@ -100,7 +101,8 @@ static kiln_status clone_frame(cloner *c, const graph *g) {
     to->states[i].initial = clone_value(c, g->states[i].initial);
   }
   to->n_states = g->n_states;
-  for (int32_t i = 0; i < g->n_metadata; i++) KILN_TRY(graph_set_metadata(to, g->metadata[i].name, g->metadata[i].value.u.s));
+  for (int32_t i = 0; i < g->n_metadata; i++)
+    KILN_TRY(graph_set_metadata(to, g->metadata[i].name, g->metadata[i].value.u.s));
   return graph_check(to);
 }
 

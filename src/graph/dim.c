@@ -1,11 +1,12 @@
 /* Symbolic dimensions: interned canonical polynomials.
  *
- * An expression is a sum of terms, a term a coefficient times a product of atoms, an atom a symbol or one of floordiv, mod, max
- * and min of two dims. Atoms and expressions are interned, terms stand in graded lexicographic order, and atoms are ordered by
- * structure (not by age), so equal integers of one table are equal expressions and a printed expression reads back as itself.
- * Two kinds of simplification: identities of integers, which always apply, and those that need the symbols' ranges, which
- * dim_parse leaves out (a text must read back as it was written even if ranges have been narrowed since).
- * Terms, degree, depth and tree size are limited; beyond a limit an operation fails with a text. */
+ * An expression is a sum of terms, a term a coefficient times a product of atoms, an atom a symbol or one of floordiv,
+ * mod, max and min of two dims. Atoms and expressions are interned, terms stand in graded lexicographic order, and
+ * atoms are ordered by structure (not by age), so equal integers of one table are equal expressions and a printed
+ * expression reads back as itself. Two kinds of simplification: identities of integers, which always apply, and those
+ * that need the symbols' ranges, which dim_parse leaves out (a text must read back as it was written even if ranges
+ * have been narrowed since). Terms, degree, depth and tree size are limited; beyond a limit an operation fails with a
+ * text. */
 #include "graph/dim.h"
 
 #include <ctype.h>
@@ -65,18 +66,26 @@ struct dim_table {
   bool raw; /* no simplification that needs ranges */
 };
 
-/* ---- failures, growing arrays, hash index ----------------------------------------------------------------------------- */
+/* ---- failures, growing arrays, hash index ------------------------------------------------------------------------ */
 
 typedef enum trouble { FINE = 0, NO_MEMORY, OVERFLOWS, TOO_LARGE, BY_ZERO } trouble;
 
 static dim dim_trouble(trouble why) {
   switch (why) {
-    case NO_MEMORY: (void)KILN_NO_MEMORY("symbolic dimensions"); break;
-    case OVERFLOWS: (void)KILN_FAIL(KILN_INVALID_ARGUMENT, "a dimension does not fit in 62 bits"); break;
-    case BY_ZERO: (void)KILN_FAIL(KILN_INVALID_ARGUMENT, "a dimension is divided by zero"); break;
+    case NO_MEMORY:
+      (void)KILN_NO_MEMORY("symbolic dimensions");
+      break;
+    case OVERFLOWS:
+      (void)KILN_FAIL(KILN_INVALID_ARGUMENT, "a dimension does not fit in 62 bits");
+      break;
+    case BY_ZERO:
+      (void)KILN_FAIL(KILN_INVALID_ARGUMENT, "a dimension is divided by zero");
+      break;
     default:
-      (void)KILN_FAIL(KILN_UNSUPPORTED, "a symbolic dimension is too complicated (more than %d terms, %d factors, or %d nested divisions)",
-                      MAX_TERMS, MAX_DEGREE, MAX_DEPTH);
+      (void)KILN_FAIL(
+          KILN_UNSUPPORTED,
+          "a symbolic dimension is too complicated (more than %d terms, %d factors, or %d nested divisions)", MAX_TERMS,
+          MAX_DEGREE, MAX_DEPTH);
   }
   return DIM_ERROR;
 }
@@ -140,7 +149,8 @@ kiln_status dim_table_clone(const dim_table *from, arena *a, dim_table **out_tab
   if (!t->atoms || !t->entries || !t->symbols) return KILN_NO_MEMORY("symbolic dimensions");
   for (int32_t i = 0; i < atoms; i++) {
     t->atoms[i] = from->atoms[i];
-    if (from->atoms[i].name && !(t->atoms[i].name = arena_strdup(a, from->atoms[i].name))) return KILN_NO_MEMORY("symbolic dimensions");
+    if (from->atoms[i].name && !(t->atoms[i].name = arena_strdup(a, from->atoms[i].name)))
+      return KILN_NO_MEMORY("symbolic dimensions");
     if (!index_add(a, &t->atom_index, from->atom_index.hash[i])) return KILN_NO_MEMORY("symbolic dimensions");
   }
   for (int32_t i = 0; i < entries; i++) {
@@ -160,7 +170,7 @@ static const entry *dim_entry(const dim_table *t, dim d) {
   return i < t->entry_index.count ? &t->entries[i] : NULL;
 }
 
-/* ---- order ----------------------------------------------------------------------------------------------------------- */
+/* ---- order ------------------------------------------------------------------------------------------------------- */
 
 static int compare_int(int64_t a, int64_t b) { return (a > b) - (a < b); }
 static int atom_compare(const dim_table *t, int32_t a, int32_t b);
@@ -177,7 +187,8 @@ static int monomial_compare(const dim_table *t, const term *a, const term *b) {
 /* Interned, so two different ones differ somewhere; recursion follows the first difference only. */
 static int dim_order(const dim_table *t, dim a, dim b) {
   if (a == b) return 0;
-  if (dim_is_const(a) || dim_is_const(b)) return dim_is_const(a) && dim_is_const(b) ? compare_int(a, b) : dim_is_const(a) ? 1 : -1;
+  if (dim_is_const(a) || dim_is_const(b))
+    return dim_is_const(a) && dim_is_const(b) ? compare_int(a, b) : dim_is_const(a) ? 1 : -1;
   const entry *x = dim_entry(t, a), *y = dim_entry(t, b);
   for (int32_t i = 0; x && y && i < x->n && i < y->n; i++) {
     const int c = monomial_compare(t, &x->terms[i], &y->terms[i]);
@@ -196,7 +207,7 @@ static int atom_compare(const dim_table *t, int32_t a, int32_t b) {
   return c ? c : dim_order(t, x->b, y->b);
 }
 
-/* ---- polynomials ------------------------------------------------------------------------------------------------------- */
+/* ---- polynomials ------------------------------------------------------------------------------------------------- */
 
 static poly *poly_constant(poly *p, int64_t c) {
   p->n = c != 0;
@@ -214,7 +225,9 @@ static bool poly_load(const dim_table *t, dim d, poly *out) {
   return true;
 }
 
-static int64_t poly_constant_term(const poly *p) { return p->n && p->terms[p->n - 1].n == 0 ? p->terms[p->n - 1].c : 0; }
+static int64_t poly_constant_term(const poly *p) {
+  return p->n && p->terms[p->n - 1].n == 0 ? p->terms[p->n - 1].c : 0;
+}
 
 /* p += scale * m. */
 static trouble poly_add_term(const dim_table *t, poly *p, const term *m, int64_t scale) {
@@ -338,7 +351,9 @@ static int64_t poly_content(const poly *p, int64_t g, bool with_constant) {
   return g;
 }
 
-static int64_t floor_div(int64_t a, int64_t b) { /* b > 0 */ return a / b - (a % b < 0); }
+static int64_t floor_div(int64_t a, int64_t b) { /* b > 0 */
+  return a / b - (a % b < 0);
+}
 
 /* p = floor(p / g): exact for all but the constant term. */
 static void poly_shrink(poly *p, int64_t g) {
@@ -346,7 +361,7 @@ static void poly_shrink(poly *p, int64_t g) {
   if (p->n && p->terms[p->n - 1].c == 0) p->n--;
 }
 
-/* ---- ranges ------------------------------------------------------------------------------------------------------------- */
+/* ---- ranges ------------------------------------------------------------------------------------------------------ */
 
 #define INF DIM_UNBOUNDED
 
@@ -403,19 +418,23 @@ static interval atom_range(const dim_table *t, int32_t index) {
   if (x->kind == ATOM_SYMBOL) return (interval){x->min, x->max};
   const interval a = dim_interval(t, x->a), b = dim_interval(t, x->b);
   switch (x->kind) {
-    case ATOM_MAX: return (interval){a.min > b.min ? a.min : b.min, a.max > b.max ? a.max : b.max};
-    case ATOM_MIN: return (interval){a.min < b.min ? a.min : b.min, a.max < b.max ? a.max : b.max};
+    case ATOM_MAX:
+      return (interval){a.min > b.min ? a.min : b.min, a.max > b.max ? a.max : b.max};
+    case ATOM_MIN:
+      return (interval){a.min < b.min ? a.min : b.min, a.max < b.max ? a.max : b.max};
     case ATOM_FLOORDIV:
       if (b.min < 1) break;
-      return (interval){
-          min4(inf_floordiv(a.min, b.min), inf_floordiv(a.min, b.max), inf_floordiv(a.max, b.min), inf_floordiv(a.max, b.max)),
-          max4(inf_floordiv(a.min, b.min), inf_floordiv(a.min, b.max), inf_floordiv(a.max, b.min), inf_floordiv(a.max, b.max))};
+      return (interval){min4(inf_floordiv(a.min, b.min), inf_floordiv(a.min, b.max), inf_floordiv(a.max, b.min),
+                             inf_floordiv(a.max, b.max)),
+                        max4(inf_floordiv(a.min, b.min), inf_floordiv(a.min, b.max), inf_floordiv(a.max, b.min),
+                             inf_floordiv(a.max, b.max))};
     case ATOM_MOD: {
       if (b.min < 1) break;
       const int64_t top = is_inf(b.max) ? INF : b.max - 1;
       return (interval){0, a.min >= 0 && a.max < top ? a.max : top};
     }
-    default: break;
+    default:
+      break;
   }
   return (interval){-INF, INF};
 }
@@ -426,7 +445,8 @@ static interval terms_range(const dim_table *t, const term *terms, int32_t n) {
     interval p = {terms[i].c, terms[i].c};
     for (int32_t k = 0; k < terms[i].n; k++) {
       const interval x = atom_range(t, terms[i].atoms[k]);
-      const int64_t a = inf_mul(p.min, x.min), b = inf_mul(p.min, x.max), c = inf_mul(p.max, x.min), d = inf_mul(p.max, x.max);
+      const int64_t a = inf_mul(p.min, x.min), b = inf_mul(p.min, x.max), c = inf_mul(p.max, x.min),
+                    d = inf_mul(p.max, x.max);
       p = (interval){min4(a, b, c, d), max4(a, b, c, d)};
     }
     sum = (interval){inf_add(sum.min, p.min, true), inf_add(sum.max, p.max, false)};
@@ -440,7 +460,7 @@ void dim_range(const dim_table *t, dim d, int64_t *min, int64_t *max) {
   *max = r.max;
 }
 
-/* ---- interning ------------------------------------------------------------------------------------------------------------ */
+/* ---- interning --------------------------------------------------------------------------------------------------- */
 
 static uint64_t terms_hash(const term *terms, int32_t n) {
   uint64_t h = (uint64_t)n;
@@ -453,7 +473,9 @@ static uint64_t terms_hash(const term *terms, int32_t n) {
 
 static bool terms_equal(const term *a, const term *b, int32_t n) {
   for (int32_t i = 0; i < n; i++) {
-    if (a[i].c != b[i].c || a[i].n != b[i].n || memcmp(a[i].atoms, b[i].atoms, (size_t)a[i].n * sizeof a[i].atoms[0]) != 0) return false;
+    if (a[i].c != b[i].c || a[i].n != b[i].n ||
+        memcmp(a[i].atoms, b[i].atoms, (size_t)a[i].n * sizeof a[i].atoms[0]) != 0)
+      return false;
   }
   return true;
 }
@@ -539,7 +561,7 @@ static trouble poly_atom(dim_table *t, atom_kind kind, dim a, dim b, poly *p) {
   return atom_add(t, &x, h, &p->terms[0].atoms[0]);
 }
 
-/* ---- symbols ----------------------------------------------------------------------------------------------------------------- */
+/* ---- symbols ----------------------------------------------------------------------------------------------------- */
 
 static uint64_t name_hash(const char *name) { return hash_bytes(name, strlen(name), 2); }
 
@@ -570,8 +592,9 @@ dim dim_symbol(dim_table *t, const char *name, int64_t min, int64_t max) {
   bool good = name && name_start(name[0]);
   for (size_t i = 0; good && name[i]; i++) good = name_part(name[i]) && i < 200;
   if (!good || min > max) {
-    (void)KILN_FAIL(KILN_INVALID_ARGUMENT, "symbol `%.200s` with range [%lld, %lld]: expected an identifier and min <= max",
-                    name ? name : "", (long long)min, (long long)max);
+    (void)KILN_FAIL(KILN_INVALID_ARGUMENT,
+                    "symbol `%.200s` with range [%lld, %lld]: expected an identifier and min <= max", name ? name : "",
+                    (long long)min, (long long)max);
     return DIM_ERROR;
   }
   atom x = {.kind = ATOM_SYMBOL, .symbol = t->n_symbols, .tree = 1, .min = min, .max = max};
@@ -634,7 +657,7 @@ dim dim_fresh(dim_table *t, const char *prefix, int64_t min, int64_t max) {
   return dim_symbol(t, name, min, max);
 }
 
-/* ---- arithmetic ------------------------------------------------------------------------------------------------------------------ */
+/* ---- arithmetic -------------------------------------------------------------------------------------------------- */
 
 static dim dim_finish(dim_table *t, const poly *p, trouble why) {
   dim d = DIM_ERROR;
@@ -716,7 +739,8 @@ static bool poly_unnest(const dim_table *t, poly *r, int64_t *c) {
   if (r->n != (k ? 2 : 1) || r->terms[0].n != 1 || r->terms[0].c != 1) return false;
   const atom *x = &t->atoms[r->terms[0].atoms[0]];
   int64_t divisor;
-  if (x->kind != ATOM_FLOORDIV || !dim_is_const(x->b) || x->b <= 0 || __builtin_mul_overflow(x->b, *c, &divisor)) return false;
+  if (x->kind != ATOM_FLOORDIV || !dim_is_const(x->b) || x->b <= 0 || __builtin_mul_overflow(x->b, *c, &divisor))
+    return false;
   poly inner;
   term shift = {k, 0, {0}};
   if (!poly_load(t, x->a, &inner) || poly_add_term(t, &inner, &shift, x->b)) return false;
@@ -816,7 +840,8 @@ static dim dim_divide(dim_table *t, dim a, dim b, bool mod) {
   /* x // -c = -x // c and x mod -c = -(-x mod c) */
   const bool negative = b < 0;
   if (negative && !poly_negate(&x)) return dim_trouble(OVERFLOWS);
-  trouble why = mod ? poly_mod_constant(t, &x, negative ? -b : b, &out) : poly_floordiv_constant(t, &x, negative ? -b : b, &out, 0);
+  trouble why = mod ? poly_mod_constant(t, &x, negative ? -b : b, &out)
+                    : poly_floordiv_constant(t, &x, negative ? -b : b, &out, 0);
   if (!why && mod && negative && !poly_negate(&out)) why = OVERFLOWS;
   return dim_finish(t, &out, why);
 }
@@ -867,7 +892,7 @@ int dim_compare_le(dim_table *t, dim a, dim b) {
   return x.min >= 0 ? 1 : x.max < 0 ? 0 : -1;
 }
 
-/* ---- values ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- values ------------------------------------------------------------------------------------------------------ */
 
 static bool atom_eval(const dim_table *t, int32_t index, const int64_t *symbols, int64_t *out) {
   const atom *x = &t->atoms[index];
@@ -878,9 +903,14 @@ static bool atom_eval(const dim_table *t, int32_t index, const int64_t *symbols,
   int64_t a, b;
   if (!dim_eval(t, x->a, symbols, &a) || !dim_eval(t, x->b, symbols, &b)) return false;
   switch (x->kind) {
-    case ATOM_MAX: *out = a > b ? a : b; return true;
-    case ATOM_MIN: *out = a < b ? a : b; return true;
-    default: break;
+    case ATOM_MAX:
+      *out = a > b ? a : b;
+      return true;
+    case ATOM_MIN:
+      *out = a < b ? a : b;
+      return true;
+    default:
+      break;
   }
   if (b == 0 || (a == INT64_MIN && b == -1)) return false;
   const bool adjust = a % b != 0 && (a % b < 0) != (b < 0);
@@ -902,7 +932,8 @@ bool dim_eval(const dim_table *t, dim d, const int64_t *symbols, int64_t *out) {
     int64_t product = e->terms[i].c;
     for (int32_t k = 0; k < e->terms[i].n; k++) {
       int64_t x;
-      if (!atom_eval(t, e->terms[i].atoms[k], symbols, &x) || __builtin_mul_overflow(product, x, &product)) return false;
+      if (!atom_eval(t, e->terms[i].atoms[k], symbols, &x) || __builtin_mul_overflow(product, x, &product))
+        return false;
     }
     if (__builtin_add_overflow(sum, product, &sum)) return false;
   }
@@ -926,7 +957,7 @@ bool dim_as_affine(const dim_table *t, dim d, int *symbol, int64_t *coefficient,
   return true;
 }
 
-/* ---- text -------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- text -------------------------------------------------------------------------------------------------------- */
 
 static void print_operand(const dim_table *t, dim d, text *out) {
   const bool plain = (dim_is_const(d) && d >= 0) || dim_symbol_index(t, d) >= 0;

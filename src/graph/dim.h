@@ -1,7 +1,7 @@
 /* Dimensions: constants or symbolic expressions, both in one int64_t.
  *
- * A dim below DIM_EXPRESSION is a handle into a dim_table; any other value is the constant itself (negative ones too: they
- * are used for sizes in shape arithmetic). Expressions are kept as canonical polynomials over atoms (symbols, and
+ * A dim below DIM_EXPRESSION is a handle into a dim_table; any other value is the constant itself (negative ones too:
+ * they are used for sizes in shape arithmetic). Expressions are kept as canonical polynomials over atoms (symbols, and
  * floordiv/mod/max/min of other dims) and interned, so two dims of one table are equal exactly if the integers are. */
 #ifndef KILN_GRAPH_DIM_H
 #define KILN_GRAPH_DIM_H
@@ -11,7 +11,7 @@
 
 typedef int64_t dim;
 #define DIM_EXPRESSION ((int64_t)INT64_MIN / 2) /* handles: INT64_MIN + 1 + index */
-#define DIM_ERROR INT64_MIN                     /* out of memory, overflow, division by 0: the error record says which */
+#define DIM_ERROR INT64_MIN /* out of memory, overflow, division by 0: the error record says which */
 #define DIM_UNBOUNDED INT64_MAX
 
 typedef struct dim_table dim_table;
@@ -22,7 +22,8 @@ kiln_status dim_table_clone(const dim_table *from, arena *a, dim_table **out_tab
 
 static inline bool dim_is_const(dim d) { return d >= DIM_EXPRESSION; }
 
-/* The symbol of this name, made with range [min, max] if new. Values outside are refused when a context binds its shapes. */
+/* The symbol of this name, made with range [min, max] if new. Values outside are refused when a context binds its
+ * shapes. */
 dim dim_symbol(dim_table *t, const char *name, int64_t min, int64_t max);
 dim dim_find_symbol(const dim_table *t, const char *name); /* DIM_ERROR if there is none (no error is raised) */
 int dim_symbol_count(const dim_table *t);

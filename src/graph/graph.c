@@ -1,5 +1,5 @@
-/* Graph objects: making, linking and changing them. One idea to know: every operand slot is a `use` in the doubly linked list of
- * its value, so replacing and counting users never searches. */
+/* Graph objects: making, linking and changing them. One idea to know: every operand slot is a `use` in the doubly
+ * linked list of its value, so replacing and counting users never searches. */
 #include "graph/graph.h"
 
 #include <string.h>
@@ -7,7 +7,7 @@
 #include "base/memory.h"
 #include "ops/op.h"
 
-/* ---- graph ---------------------------------------------------------------------------------------------------------- */
+/* ---- graph ------------------------------------------------------------------------------------------------------- */
 
 kiln_status graph_create(graph **out_graph) {
   graph *g = mem_calloc(1, sizeof *g);
@@ -99,7 +99,7 @@ void graph_guard_equal(graph *g, dim a, dim b) {
   g->guards[g->n_guards++][1] = b;
 }
 
-/* ---- values ----------------------------------------------------------------------------------------------------------- */
+/* ---- values ------------------------------------------------------------------------------------------------------ */
 
 static value *value_new(graph *g, const tensor_type *type) {
   value *v = ARENA_NEW(&g->arena, value);
@@ -113,7 +113,8 @@ value *graph_add_param(block *b, const char *name, const tensor_type *type) {
   graph *g = b->graph;
   value *v = value_new(g, type);
   value **params = b->params;
-  if ((b->n_params & (b->n_params - 1)) == 0) params = ARENA_ARRAY(&g->arena, value *, b->n_params ? 2 * b->n_params : 1); /* full */
+  if ((b->n_params & (b->n_params - 1)) == 0)
+    params = ARENA_ARRAY(&g->arena, value *, b->n_params ? 2 * b->n_params : 1); /* full */
   if (!v || !params) return graph_no_memory(g);
   if (b->n_params && params != b->params) memcpy(params, b->params, (size_t)b->n_params * sizeof *params);
   v->name = name ? arena_strdup(&g->arena, name) : NULL;
@@ -126,7 +127,8 @@ value *graph_add_param(block *b, const char *name, const tensor_type *type) {
 static value *constant_new(graph *g, const tensor_type *type, const void *data, bool owned) {
   size_t bytes = 0;
   if (!type_bytes(type, &bytes)) {
-    graph_fail(g, KILN_FAIL(KILN_INVALID_ARGUMENT, "a constant has a symbolic shape or more bytes than memory can hold"));
+    graph_fail(g,
+               KILN_FAIL(KILN_INVALID_ARGUMENT, "a constant has a symbolic shape or more bytes than memory can hold"));
     return NULL;
   }
   value *v = value_new(g, type);
@@ -142,7 +144,9 @@ static value *constant_new(graph *g, const tensor_type *type, const void *data, 
   return v;
 }
 
-value *graph_constant(graph *g, const tensor_type *type, const void *data) { return constant_new(g, type, data, false); }
+value *graph_constant(graph *g, const tensor_type *type, const void *data) {
+  return constant_new(g, type, data, false);
+}
 
 value *graph_constant_take(graph *g, const tensor_type *type, void *data) {
   if (!data) return graph_no_memory(g);
@@ -190,7 +194,7 @@ bool value_is_result(const value *v) {
   return false;
 }
 
-/* ---- uses ---------------------------------------------------------------------------------------------------------------- */
+/* ---- uses -------------------------------------------------------------------------------------------------------- */
 
 static void use_link(use *u, value *v) {
   u->v = v;
@@ -237,7 +241,7 @@ void value_replace_uses(value *old, value *replacement) {
   }
 }
 
-/* ---- blocks ---------------------------------------------------------------------------------------------------------------- */
+/* ---- blocks ------------------------------------------------------------------------------------------------------ */
 
 block *graph_new_block(graph *g, node *owner) {
   block *b = ARENA_NEW(&g->arena, block);
@@ -316,7 +320,7 @@ void node_remove(node *n) {
   block_unlink(n);
 }
 
-/* ---- builder ---------------------------------------------------------------------------------------------------------------- */
+/* ---- builder ----------------------------------------------------------------------------------------------------- */
 
 builder builder_at_end(block *b) { return (builder){b->graph, b, NULL, "", ""}; }
 builder builder_before(node *n) { return (builder){n->parent->graph, n->parent, n, n->path, n->source}; }
@@ -356,14 +360,20 @@ void node_set_epilogue(node *n, block *epilogue, int n_extra, value *const *extr
 bool attr_equal(const attr *a, const attr *b) {
   if (a->kind != b->kind) return false;
   switch (a->kind) {
-    case ATTR_NONE: return true;
-    case ATTR_FLOAT: return memcmp(&a->u.f, &b->u.f, sizeof a->u.f) == 0;
-    case ATTR_STR: return str_eq(a->u.s, b->u.s);
+    case ATTR_NONE:
+      return true;
+    case ATTR_FLOAT:
+      return memcmp(&a->u.f, &b->u.f, sizeof a->u.f) == 0;
+    case ATTR_STR:
+      return str_eq(a->u.s, b->u.s);
     case ATTR_INTS:
-      return a->count == b->count && (a->count == 0 || memcmp(a->u.ints, b->u.ints, (size_t)a->count * sizeof(int64_t)) == 0);
+      return a->count == b->count &&
+             (a->count == 0 || memcmp(a->u.ints, b->u.ints, (size_t)a->count * sizeof(int64_t)) == 0);
     case ATTR_FLOATS:
-      return a->count == b->count && (a->count == 0 || memcmp(a->u.floats, b->u.floats, (size_t)a->count * sizeof(double)) == 0);
-    default: return a->u.i == b->u.i;
+      return a->count == b->count &&
+             (a->count == 0 || memcmp(a->u.floats, b->u.floats, (size_t)a->count * sizeof(double)) == 0);
+    default:
+      return a->u.i == b->u.i;
   }
 }
 
@@ -371,10 +381,17 @@ bool attr_equal(const attr *a, const attr *b) {
 static attr attr_copy(graph *g, attr v) {
   const void *copy = NULL;
   switch (v.kind) {
-    case ATTR_STR: copy = v.u.s = arena_strdup(&g->arena, v.u.s ? v.u.s : ""); break;
-    case ATTR_INTS: copy = v.u.ints = arena_copy(&g->arena, v.u.ints, (size_t)v.count * sizeof(int64_t)); break;
-    case ATTR_FLOATS: copy = v.u.floats = arena_copy(&g->arena, v.u.floats, (size_t)v.count * sizeof(double)); break;
-    default: return v;
+    case ATTR_STR:
+      copy = v.u.s = arena_strdup(&g->arena, v.u.s ? v.u.s : "");
+      break;
+    case ATTR_INTS:
+      copy = v.u.ints = arena_copy(&g->arena, v.u.ints, (size_t)v.count * sizeof(int64_t));
+      break;
+    case ATTR_FLOATS:
+      copy = v.u.floats = arena_copy(&g->arena, v.u.floats, (size_t)v.count * sizeof(double));
+      break;
+    default:
+      return v;
   }
   if (!copy) graph_no_memory(g);
   return v;
@@ -412,7 +429,8 @@ static bool node_fill_attrs(graph *g, node *n, const op_schema *schema, int n_at
   }
   for (int32_t i = 0; i < schema->n_attrs; i++) {
     if (n->attrs[i].kind == ATTR_NONE && !schema->attrs[i].optional) {
-      graph_fail(g, KILN_FAIL(KILN_INVALID_ARGUMENT, "%s: attribute `%s` is missing", schema->op->name, schema->attrs[i].name));
+      graph_fail(g, KILN_FAIL(KILN_INVALID_ARGUMENT, "%s: attribute `%s` is missing", schema->op->name,
+                              schema->attrs[i].name));
       return false;
     }
   }
@@ -424,7 +442,8 @@ static bool node_fill_inputs(graph *g, node *n, const op_schema *schema, int n_i
   const bool variadic = schema->n_in > 0 && schema->in[schema->n_in - 1].variadic;
   const int count = variadic ? (n_inputs > schema->n_in - 1 ? n_inputs : schema->n_in - 1) : schema->n_in;
   if (n_inputs > count) {
-    graph_fail(g, KILN_FAIL(KILN_INVALID_ARGUMENT, "%s: %d operands, expected at most %d", schema->op->name, n_inputs, count));
+    graph_fail(
+        g, KILN_FAIL(KILN_INVALID_ARGUMENT, "%s: %d operands, expected at most %d", schema->op->name, n_inputs, count));
     return false;
   }
   n->inputs = ARENA_ARRAY(&g->arena, use, count ? count : 1);
@@ -435,7 +454,8 @@ static bool node_fill_inputs(graph *g, node *n, const op_schema *schema, int n_i
     const op_operand *o = &schema->in[i < schema->n_in ? i : schema->n_in - 1];
     if (!v && !o->optional) {
       if (!g->failed)
-        graph_fail(g, KILN_FAIL(KILN_INVALID_ARGUMENT, "%s: operand `%s` (number %d) is missing", schema->op->name, o->name, i));
+        graph_fail(g, KILN_FAIL(KILN_INVALID_ARGUMENT, "%s: operand `%s` (number %d) is missing", schema->op->name,
+                                o->name, i));
       for (int k = 0; k < i; k++) use_unlink(&n->inputs[k]);
       return false;
     }
@@ -446,7 +466,8 @@ static bool node_fill_inputs(graph *g, node *n, const op_schema *schema, int n_i
   return true;
 }
 
-node *node_create(builder *b, const op *o, int n_inputs, value *const *inputs, int n_attrs, const named_attr *attrs, int n_outputs) {
+node *node_create(builder *b, const op *o, int n_inputs, value *const *inputs, int n_attrs, const named_attr *attrs,
+                  int n_outputs) {
   graph *g = b->graph;
   if (g->failed) return NULL;
   node *n = ARENA_NEW(&g->arena, node);
@@ -471,7 +492,8 @@ node *node_create(builder *b, const op *o, int n_inputs, value *const *inputs, i
   return n;
 }
 
-node *build_node(builder *b, const char *op_name, int n_inputs, value *const *inputs, int n_attrs, const named_attr *attrs) {
+node *build_node(builder *b, const char *op_name, int n_inputs, value *const *inputs, int n_attrs,
+                 const named_attr *attrs) {
   graph *g = b->graph;
   if (g->failed) return NULL;
   const op *o = op_find(op_name);
@@ -491,13 +513,14 @@ node *build_node(builder *b, const char *op_name, int n_inputs, value *const *in
   return n;
 }
 
-value *build(builder *b, const char *op_name, int n_inputs, value *const *inputs, int n_attrs, const named_attr *attrs) {
+value *build(builder *b, const char *op_name, int n_inputs, value *const *inputs, int n_attrs,
+             const named_attr *attrs) {
   node *n = build_node(b, op_name, n_inputs, inputs, n_attrs, attrs);
   return n ? n->outputs[0] : NULL;
 }
 
-/* The operator's own rule, and what no rule needs to repeat: memory may have run out in the table of dimensions, and no size of a
- * result may be one that could not be computed. */
+/* The operator's own rule, and what no rule needs to repeat: memory may have run out in the table of dimensions, and no
+ * size of a result may be one that could not be computed. */
 static kiln_status infer_own(graph *g, node *n) {
   const kiln_status status = n->op->infer(g, n);
   if (g->arena.failed) return KILN_NO_MEMORY("shape inference");
@@ -505,7 +528,8 @@ static kiln_status infer_own(graph *g, node *n) {
     const tensor_type *t = &n->outputs[i]->type;
     for (int32_t d = 0; d < t->rank; d++) {
       if (t->dims[d] == DIM_ERROR)
-        return KILN_FAIL(KILN_INVALID_ARGUMENT, "%s: size %d of result %d cannot be computed", n->op->name, (int)d, (int)i);
+        return KILN_FAIL(KILN_INVALID_ARGUMENT, "%s: size %d of result %d cannot be computed", n->op->name, (int)d,
+                         (int)i);
     }
   }
   return status;
@@ -526,7 +550,7 @@ kiln_status node_infer(node *n) {
   return KILN_OK;
 }
 
-/* ---- attributes -------------------------------------------------------------------------------------------------------------- */
+/* ---- attributes -------------------------------------------------------------------------------------------------- */
 
 const attr *node_attr(const node *n, const char *name) {
   static const attr absent = {ATTR_NONE, 0, {0}};
@@ -545,7 +569,7 @@ void node_set_attr(node *n, const char *name, attr v) {
   if (i >= 0) n->attrs[i] = attr_copy(n->parent->graph, v);
 }
 
-/* ---- visiting ------------------------------------------------------------------------------------------------------------------ */
+/* ---- visiting ---------------------------------------------------------------------------------------------------- */
 
 static void visit_constant(const value *v, constant_fn fn, void *user) {
   if (v && v->constant) fn(user, v->constant);

@@ -1,10 +1,11 @@
 /* The graph: SSA, functional, typed; one form from import to plan.
  *
- * A graph is a tree of blocks. A block has parameters, a list of nodes and results. A node applies an operator (a row of the
- * operator table, ops/op.h) to values, with attributes. Blocks inside nodes:
+ * A graph is a tree of blocks. A block has parameters, a list of nodes and results. A node applies an operator (a row
+ * of the operator table, ops/op.h) to values, with attributes. Blocks inside nodes:
  *   - the body of a control-flow operator (if, while), which may use values of the blocks around it;
- *   - the `epilogue` of an anchor (a convolution, say): parameter 0 is the anchor's own result, the others are the node's
- *     inputs after its `own_inputs`; its one result is the node's output. Isolated: uses its parameters and constants only;
+ *   - the `epilogue` of an anchor (a convolution, say): parameter 0 is the anchor's own result, the others are the
+ * node's inputs after its `own_inputs`; its one result is the node's output. Isolated: uses its parameters and
+ * constants only;
  *   - the body of the `pointwise` operator, isolated as well.
  * Everything is allocated in the graph's arena and freed with it. Not thread-safe while being changed. */
 #ifndef KILN_GRAPH_GRAPH_H
@@ -59,7 +60,8 @@ typedef struct named_attr {
 
 /* ---- Values ----------------------------------------------------------------------------------------------------- */
 
-/* A tensor known at build time. `data` has `size` bytes, contiguous row-major in the type's shape unless `packing` is set. */
+/* A tensor known at build time. `data` has `size` bytes, contiguous row-major in the type's shape unless `packing` is
+ * set. */
 struct constant {
   const void *data;
   size_t size;
@@ -88,7 +90,7 @@ struct value {
   void *scratch; /* for the pass that runs; no pass may expect a value here */
 };
 
-/* ---- Nodes and blocks --------------------------------------------------------------------------------------------- */
+/* ---- Nodes and blocks -------------------------------------------------------------------------------------------- */
 
 struct node {
   const op *op;
@@ -100,10 +102,10 @@ struct node {
   attr *attrs; /* one for each attribute of the operator's schema, in its order */
   block **blocks;
   int32_t n_blocks;
-  block *epilogue;     /* NULL: none */
-  const char *tactic;  /* kernel chosen by the plan; NULL before */
-  const char *path;    /* module path in the model, "" if unknown */
-  const char *source;  /* "model.py:17", "" if unknown */
+  block *epilogue;    /* NULL: none */
+  const char *tactic; /* kernel chosen by the plan; NULL before */
+  const char *path;   /* module path in the model, "" if unknown */
+  const char *source; /* "model.py:17", "" if unknown */
   block *parent;
   node *prev, *next;
   uint32_t id;
@@ -130,9 +132,9 @@ typedef struct graph_state { /* a mutated buffer: read as a parameter, written b
 struct graph {
   arena arena;
   dim_table *dims;
-  block body;          /* params: the model's inputs, then states; results: outputs, then new states */
-  int32_t n_inputs;    /* params before the states */
-  int32_t n_outputs;   /* results before the states */
+  block body;        /* params: the model's inputs, then states; results: outputs, then new states */
+  int32_t n_inputs;  /* params before the states */
+  int32_t n_outputs; /* results before the states */
   const char **input_names, **output_names;
   graph_state *states;
   int32_t n_states;
@@ -146,7 +148,7 @@ struct graph {
   kiln_status failure;
 };
 
-/* ---- Making and changing -------------------------------------------------------------------------------------------- */
+/* ---- Making and changing ----------------------------------------------------------------------------------------- */
 
 kiln_status graph_create(graph **out_graph);
 void graph_destroy(graph *g);
@@ -174,25 +176,64 @@ typedef struct builder {
 builder builder_at_end(block *b);
 builder builder_before(node *n); /* takes path and source from n */
 
-/* Adds a node: `op_name` must be a row of the operator table; attributes not given take the schema's default. Infers output
- * types. Returns the node, or NULL after any failure (sticky in the graph; NULL operands that are not optional count as
- * one, so calls may be nested and checked once). */
-node *build_node(builder *b, const char *op_name, int n_inputs, value *const *inputs, int n_attrs, const named_attr *attrs);
+/* Adds a node: `op_name` must be a row of the operator table; attributes not given take the schema's default. Infers
+ * output types. Returns the node, or NULL after any failure (sticky in the graph; NULL operands that are not optional
+ * count as one, so calls may be nested and checked once). */
+node *build_node(builder *b, const char *op_name, int n_inputs, value *const *inputs, int n_attrs,
+                 const named_attr *attrs);
 /* Without inference, for parsers and passes that set the output types themselves. */
-node *node_create(builder *b, const op *o, int n_inputs, value *const *inputs, int n_attrs, const named_attr *attrs, int n_outputs);
+node *node_create(builder *b, const op *o, int n_inputs, value *const *inputs, int n_attrs, const named_attr *attrs,
+                  int n_outputs);
 /* The same for operators with one output: that output, or NULL. */
 value *build(builder *b, const char *op_name, int n_inputs, value *const *inputs, int n_attrs, const named_attr *attrs);
 /* build(b, "conv", IN(x, w, bias), ATTRS(A_INTS("stride", stride, 2), A_INT("groups", 1))) */
-#define IN(...) (int)(sizeof((value *[]){__VA_ARGS__}) / sizeof(value *)), (value *[]){__VA_ARGS__}
-#define ATTRS(...) (int)(sizeof((named_attr[]){__VA_ARGS__}) / sizeof(named_attr)), (named_attr[]){__VA_ARGS__}
+#define IN(...) \
+  (int)(sizeof((value *[]){__VA_ARGS__}) / sizeof(value *)), (value *[]) { __VA_ARGS__ }
+#define ATTRS(...) \
+  (int)(sizeof((named_attr[]){__VA_ARGS__}) / sizeof(named_attr)), (named_attr[]) { __VA_ARGS__ }
 #define NO_ATTRS 0, NULL
-#define A_INT(n, v) {(n), {ATTR_INT, 0, {.i = (v)}}}
-#define A_FLOAT(n, v) {(n), {ATTR_FLOAT, 0, {.f = (v)}}}
-#define A_BOOL(n, v) {(n), {ATTR_BOOL, 0, {.i = (v)}}}
-#define A_STR(n, v) {(n), {ATTR_STR, 0, {.s = (v)}}}
-#define A_DTYPE(n, v) {(n), {ATTR_DTYPE, 0, {.i = (v)}}}
-#define A_INTS(n, v, c) {(n), {ATTR_INTS, (c), {.ints = (v)}}}
-#define A_FLOATS(n, v, c) {(n), {ATTR_FLOATS, (c), {.floats = (v)}}}
+#define A_INT(n, v)             \
+  {                             \
+    (n), {                      \
+      ATTR_INT, 0, { .i = (v) } \
+    }                           \
+  }
+#define A_FLOAT(n, v)             \
+  {                               \
+    (n), {                        \
+      ATTR_FLOAT, 0, { .f = (v) } \
+    }                             \
+  }
+#define A_BOOL(n, v)             \
+  {                              \
+    (n), {                       \
+      ATTR_BOOL, 0, { .i = (v) } \
+    }                            \
+  }
+#define A_STR(n, v)             \
+  {                             \
+    (n), {                      \
+      ATTR_STR, 0, { .s = (v) } \
+    }                           \
+  }
+#define A_DTYPE(n, v)             \
+  {                               \
+    (n), {                        \
+      ATTR_DTYPE, 0, { .i = (v) } \
+    }                             \
+  }
+#define A_INTS(n, v, c)               \
+  {                                   \
+    (n), {                            \
+      ATTR_INTS, (c), { .ints = (v) } \
+    }                                 \
+  }
+#define A_FLOATS(n, v, c)                 \
+  {                                       \
+    (n), {                                \
+      ATTR_FLOATS, (c), { .floats = (v) } \
+    }                                     \
+  }
 
 /* Notes that a == b must hold at run time. */
 void graph_guard_equal(graph *g, dim a, dim b);
@@ -211,7 +252,8 @@ node *value_single_user(const value *v); /* NULL if none, several, or a block re
 bool value_is_result(const value *v);
 static inline value *node_in(const node *n, int i) { return i < n->n_inputs ? n->inputs[i].v : NULL; }
 
-/* Calls fn for each use of a constant, in all blocks, and for initial states (so several times for one used in several places). */
+/* Calls fn for each use of a constant, in all blocks, and for initial states (so several times for one used in several
+ * places). */
 typedef void (*constant_fn)(void *user, constant *c);
 void graph_visit_constants(const graph *g, constant_fn fn, void *user);
 
@@ -224,7 +266,7 @@ const char *node_str(const node *n, const char *name);
 void node_set_attr(node *n, const char *name, attr v); /* copies lists and strings into the arena */
 bool attr_equal(const attr *a, const attr *b);
 
-/* ---- Types ------------------------------------------------------------------------------------------------------------ */
+/* ---- Types ------------------------------------------------------------------------------------------------------- */
 
 tensor_type type_of(kiln_dtype dtype, int rank, const dim *dims);
 bool type_equal(const tensor_type *a, const tensor_type *b);
@@ -232,25 +274,26 @@ bool type_is_static(const tensor_type *t);
 bool type_bytes(const tensor_type *t, size_t *out); /* static types; false on overflow */
 dim type_numel(graph *g, const tensor_type *t);
 bool dtype_is_float(kiln_dtype d);
-bool dtype_is_int(kiln_dtype d); /* not bool */
-kiln_dtype dtype_promote(kiln_dtype a, kiln_dtype b); /* PyTorch's table for two dimensioned tensors */
-void scalar_store(kiln_dtype dtype, void *data, double v); /* one element, rounded to dtype */
+bool dtype_is_int(kiln_dtype d);                                  /* not bool */
+kiln_dtype dtype_promote(kiln_dtype a, kiln_dtype b);             /* PyTorch's table for two dimensioned tensors */
+void scalar_store(kiln_dtype dtype, void *data, double v);        /* one element, rounded to dtype */
 void type_print(const graph *g, const tensor_type *t, text *out); /* f32[2,s0,4] */
 
-/* ---- Text, checking, inference --------------------------------------------------------------------------------------- */
+/* ---- Text, checking, inference ----------------------------------------------------------------------------------- */
 
-/* Prints all of `g`. Constants up to `inline_bytes` are written out; others as `= weight N` with N from constant.weight (or a
- * running number if that is -1). graph_parse(graph_print(g)) prints the same text again. */
+/* Prints all of `g`. Constants up to `inline_bytes` are written out; others as `= weight N` with N from constant.weight
+ * (or a running number if that is -1). graph_parse(graph_print(g)) prints the same text again. */
 void graph_print(const graph *g, size_t inline_bytes, text *out);
 void node_print(const graph *g, const node *n, text *out); /* one line, for messages */
 
-/* Gives weight N: its type is in the text; checks `size` against it unless packed. Returns bytes that outlive the graph. */
-typedef kiln_status (*weight_source)(void *user, int64_t index, const tensor_type *type, const char *packing, const void **out_data,
-                                     size_t *out_size);
+/* Gives weight N: its type is in the text; checks `size` against it unless packed. Returns bytes that outlive the
+ * graph. */
+typedef kiln_status (*weight_source)(void *user, int64_t index, const tensor_type *type, const char *packing,
+                                     const void **out_data, size_t *out_size);
 kiln_status graph_parse(const char *bytes, size_t size, weight_source weights, void *user, graph **out_graph);
 
-/* Is the graph well-formed: uses and producers agree, definitions dominate uses, operands and attributes fit the schemas,
- * types are those that inference gives, isolated blocks are isolated, names are unique. */
+/* Is the graph well-formed: uses and producers agree, definitions dominate uses, operands and attributes fit the
+ * schemas, types are those that inference gives, isolated blocks are isolated, names are unique. */
 kiln_status graph_verify(graph *g);
 /* Recomputes the output types of one node (also the anchor type inside its epilogue). */
 kiln_status node_infer(node *n);

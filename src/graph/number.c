@@ -1,5 +1,6 @@
-/* Floating-point numbers as text. Short decimals are converted exactly in double arithmetic (mantissa below 2^53 and a power of
- * ten below 10^23, both exact: W. Clinger, "How to Read Floating Point Numbers Accurately", 1990); others go through strtod. */
+/* Floating-point numbers as text. Short decimals are converted exactly in double arithmetic (mantissa below 2^53 and a
+ * power of ten below 10^23, both exact: W. Clinger, "How to Read Floating Point Numbers Accurately", 1990); others go
+ * through strtod. */
 #include "graph/number.h"
 
 #include <locale.h>

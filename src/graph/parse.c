@@ -1,6 +1,6 @@
-/* The text form of graphs, read (docs/graph-text.md). One pass over a NUL-terminated copy; values are found through hash maps, so
- * reading is linear. Everything is checked here that later stages rely on: names, arities, attribute kinds, types. The text may come
- * from a stranger's engine file. */
+/* The text form of graphs, read (docs/graph-text.md). One pass over a NUL-terminated copy; values are found through
+ * hash maps, so reading is linear. Everything is checked here that later stages rely on: names, arities, attribute
+ * kinds, types. The text may come from a stranger's engine file. */
 #include <ctype.h>
 #include <string.h>
 
@@ -23,7 +23,7 @@ typedef struct reader {
   int depth;
 } reader;
 
-/* ---- words ------------------------------------------------------------------------------------------------------------------- */
+/* ---- words ------------------------------------------------------------------------------------------------------- */
 
 static kiln_status read_fail(const reader *r, const char *expected) {
   int line = 1, column = 1;
@@ -134,7 +134,8 @@ static kiln_status read_int(reader *r, int64_t *out) {
   if (!isdigit((unsigned char)*s)) return read_fail(r, "an integer");
   for (; isdigit((unsigned char)*s); s++) {
     const int digit = negative ? -(*s - '0') : *s - '0'; /* downwards, so that INT64_MIN is read too */
-    if (__builtin_mul_overflow(v, 10, &v) || __builtin_add_overflow(v, digit, &v)) return read_fail(r, "an integer of 64 bits");
+    if (__builtin_mul_overflow(v, 10, &v) || __builtin_add_overflow(v, digit, &v))
+      return read_fail(r, "an integer of 64 bits");
   }
   r->at = s;
   *out = v;
@@ -172,7 +173,7 @@ static kiln_status read_type(reader *r, tensor_type *out) {
   return KILN_OK;
 }
 
-/* ---- values --------------------------------------------------------------------------------------------------------------------- */
+/* ---- values ------------------------------------------------------------------------------------------------------ */
 
 typedef struct value_name {
   const char *name; /* NULL: a number */
@@ -214,7 +215,7 @@ static kiln_status read_operand(reader *r, value **out) {
   return *out ? KILN_OK : read_fail(r, "a value that is defined above");
 }
 
-/* ---- constants --------------------------------------------------------------------------------------------------------------------- */
+/* ---- constants --------------------------------------------------------------------------------------------------- */
 
 static kiln_status read_element(reader *r, const tensor *t, int64_t i) {
   skip_spaces(r);
@@ -290,7 +291,7 @@ static kiln_status read_constant(reader *r) {
   return define(r, &n, v);
 }
 
-/* ---- nodes ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- nodes ------------------------------------------------------------------------------------------------------- */
 
 static kiln_status read_list(reader *r, attr *a) {
   int64_t ints[64], *list = ints;
@@ -324,7 +325,8 @@ static kiln_status read_list(reader *r, attr *a) {
 
 static kiln_status read_attr_value(reader *r, attr *a) {
   switch (a->kind) {
-    case ATTR_INT: return read_dim(r, &a->u.i);
+    case ATTR_INT:
+      return read_dim(r, &a->u.i);
     case ATTR_FLOAT:
       skip_spaces(r);
       return number_read(&r->at, &a->u.f) ? KILN_OK : read_fail(r, "a number");
@@ -335,14 +337,16 @@ static kiln_status read_attr_value(reader *r, attr *a) {
       }
       a->u.i = 0;
       return take(r, "false") ? KILN_OK : read_fail(r, "true or false");
-    case ATTR_STR: return read_string(r, &a->u.s);
+    case ATTR_STR:
+      return read_string(r, &a->u.s);
     case ATTR_DTYPE: {
       kiln_dtype d = KILN_F32;
       KILN_TRY(read_dtype(r, &d));
       a->u.i = d;
       return KILN_OK;
     }
-    default: return read_list(r, a);
+    default:
+      return read_list(r, a);
   }
 }
 
@@ -388,7 +392,8 @@ static kiln_status list_add(reader *r, list *l, value *v) {
 
 static kiln_status read_body(reader *r, block *b, list *results);
 
-/* `epilogue(%a : type, %b : type = %x) { ... }` or `block(...) { ... }`; `extra` collects what the parameters are bound to. */
+/* `epilogue(%a : type, %b : type = %x) { ... }` or `block(...) { ... }`; `extra` collects what the parameters are bound
+ * to. */
 static kiln_status read_block(reader *r, block *b, list *extra) {
   KILN_TRY(expect(r, "("));
   while (!take(r, ")")) {
@@ -424,7 +429,8 @@ static kiln_status read_node_blocks(reader *r, node *n) {
     block *e = graph_new_block(g, n);
     if (!e) return graph_check(g);
     KILN_TRY(read_block(r, e, &extra));
-    if (e->n_params < 1 || e->n_results != 1 || n->n_outputs != 1) return read_fail(r, "an epilogue with a parameter and one result");
+    if (e->n_params < 1 || e->n_results != 1 || n->n_outputs != 1)
+      return read_fail(r, "an epilogue with a parameter and one result");
     node_set_epilogue(n, e, extra.count, extra.items);
     skip_lines(r);
   }
@@ -524,7 +530,7 @@ static kiln_status read_body(reader *r, block *b, list *results) {
   return KILN_OK;
 }
 
-/* ---- the frame ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- the frame --------------------------------------------------------------------------------------------------- */
 
 static kiln_status read_symbol(reader *r) {
   const char *name = NULL;
@@ -546,7 +552,8 @@ static kiln_status read_symbol(reader *r) {
   KILN_TRY(expect(r, "opt"));
   KILN_TRY(read_int(r, &opt));
   if (bounds[0] > bounds[1] || opt < bounds[0] || opt > bounds[1]) return read_fail(r, "min <= opt <= max");
-  if (dim_symbol_count(r->g->dims) >= MAX_LIST || dim_find_symbol(r->g->dims, name) != DIM_ERROR) return read_fail(r, "a new symbol");
+  if (dim_symbol_count(r->g->dims) >= MAX_LIST || dim_find_symbol(r->g->dims, name) != DIM_ERROR)
+    return read_fail(r, "a new symbol");
   const dim d = dim_symbol(r->g->dims, name, bounds[0], bounds[1]);
   if (d == DIM_ERROR) return KILN_NO_MEMORY("graph text");
   dim_symbol_set_range(r->g->dims, dim_symbol_index(r->g->dims, d), bounds[0], bounds[1], opt);
@@ -577,7 +584,8 @@ static kiln_status read_param(reader *r, frame *f, bool state) {
   KILN_TRY(read_value_name(r, &n));
   KILN_TRY(expect(r, ":"));
   KILN_TRY(read_type(r, &type));
-  if (g->body.n_params >= MAX_LIST - 1 || (!state && g->n_states)) return read_fail(r, "inputs before states, and fewer of them");
+  if (g->body.n_params >= MAX_LIST - 1 || (!state && g->n_states))
+    return read_fail(r, "inputs before states, and fewer of them");
   if (state) {
     graph_state *s = &f->states[g->n_states];
     KILN_TRY(expect(r, "="));
@@ -599,7 +607,8 @@ static kiln_status read_result(reader *r, frame *f, bool update) {
   value *v = NULL;
   KILN_TRY(read_string(r, &io_name));
   KILN_TRY(read_operand(r, &v));
-  if (!v || f->results.count >= MAX_LIST - 1 || (!update && f->n_updates)) return read_fail(r, "a value; outputs before updates");
+  if (!v || f->results.count >= MAX_LIST - 1 || (!update && f->n_updates))
+    return read_fail(r, "a value; outputs before updates");
   if (update) {
     if (f->n_updates >= g->n_states || !type_equal(&v->type, &f->states[f->n_updates].initial->type))
       return read_fail(r, "an update of a state, with its type");
@@ -614,7 +623,8 @@ static kiln_status read_lines(reader *r, frame *f) {
   KILN_TRY(expect(r, "kiln.graph"));
   int64_t version = 0;
   KILN_TRY(read_int(r, &version));
-  if (version != 1) return KILN_FAIL(KILN_INCOMPATIBLE, "graph text of version %lld, this library reads 1", (long long)version);
+  if (version != 1)
+    return KILN_FAIL(KILN_INCOMPATIBLE, "graph text of version %lld, this library reads 1", (long long)version);
   for (;;) {
     KILN_TRY(end_of_line(r));
     skip_lines(r);

@@ -1,5 +1,5 @@
-/* The text form of graphs, written (docs/graph-text.md). Constants come first, in the order of their first use, so that a value
- * always stands before its uses and the reader needs one pass. */
+/* The text form of graphs, written (docs/graph-text.md). Constants come first, in the order of their first use, so that
+ * a value always stands before its uses and the reader needs one pass. */
 #include <ctype.h>
 #include <string.h>
 
@@ -39,7 +39,7 @@ static void print_value(const value *v, text *out) {
   }
 }
 
-/* ---- constants ---------------------------------------------------------------------------------------------------------- */
+/* ---- constants --------------------------------------------------------------------------------------------------- */
 
 static void print_float_element(const tensor *t, int64_t i, text *out) {
   const double v = ref_load(t, i);
@@ -98,15 +98,25 @@ static void print_block_constants(printer *p, const block *b) {
   for (int32_t i = 0; i < b->n_results; i++) print_constant(p, b->results[i].v);
 }
 
-/* ---- nodes ------------------------------------------------------------------------------------------------------------------ */
+/* ---- nodes ------------------------------------------------------------------------------------------------------- */
 
 static void print_attr(const graph *g, const attr *a, text *out) {
   switch (a->kind) {
-    case ATTR_INT: dim_print(g->dims, a->u.i, out); break;
-    case ATTR_FLOAT: number_print(out, a->u.f, false); break;
-    case ATTR_BOOL: text_puts(out, a->u.i ? "true" : "false"); break;
-    case ATTR_STR: text_quote(out, a->u.s); break;
-    case ATTR_DTYPE: text_puts(out, kiln_dtype_name((kiln_dtype)a->u.i)); break;
+    case ATTR_INT:
+      dim_print(g->dims, a->u.i, out);
+      break;
+    case ATTR_FLOAT:
+      number_print(out, a->u.f, false);
+      break;
+    case ATTR_BOOL:
+      text_puts(out, a->u.i ? "true" : "false");
+      break;
+    case ATTR_STR:
+      text_quote(out, a->u.s);
+      break;
+    case ATTR_DTYPE:
+      text_puts(out, kiln_dtype_name((kiln_dtype)a->u.i));
+      break;
     case ATTR_INTS:
     case ATTR_FLOATS:
       text_putc(out, '[');
@@ -120,7 +130,9 @@ static void print_attr(const graph *g, const attr *a, text *out) {
       }
       text_putc(out, ']');
       break;
-    default: text_puts(out, "none"); break;
+    default:
+      text_puts(out, "none");
+      break;
   }
 }
 
@@ -210,7 +222,7 @@ static void print_nodes(printer *p, const block *b, int depth) {
   }
 }
 
-/* ---- the graph ----------------------------------------------------------------------------------------------------------------- */
+/* ---- the graph --------------------------------------------------------------------------------------------------- */
 
 static void print_bound(int64_t v, text *out) {
   if (v == DIM_UNBOUNDED || v == -DIM_UNBOUNDED) {

@@ -12,9 +12,10 @@ typedef struct dtype_row {
 } dtype_row;
 
 static const dtype_row dtypes[KILN_DTYPE_COUNT] = {
-    [KILN_F32] = {"f32", 4, 2, 32}, [KILN_F64] = {"f64", 8, 2, 64}, [KILN_F16] = {"f16", 2, 2, 16}, [KILN_BF16] = {"bf16", 2, 4, 16},
-    [KILN_I8] = {"i8", 1, 0, 8},    [KILN_U8] = {"u8", 1, 1, 8},    [KILN_I16] = {"i16", 2, 0, 16}, [KILN_I32] = {"i32", 4, 0, 32},
-    [KILN_I64] = {"i64", 8, 0, 64}, [KILN_BOOL] = {"bool", 1, 6, 8},
+    [KILN_F32] = {"f32", 4, 2, 32},   [KILN_F64] = {"f64", 8, 2, 64}, [KILN_F16] = {"f16", 2, 2, 16},
+    [KILN_BF16] = {"bf16", 2, 4, 16}, [KILN_I8] = {"i8", 1, 0, 8},    [KILN_U8] = {"u8", 1, 1, 8},
+    [KILN_I16] = {"i16", 2, 0, 16},   [KILN_I32] = {"i32", 4, 0, 32}, [KILN_I64] = {"i64", 8, 0, 64},
+    [KILN_BOOL] = {"bool", 1, 6, 8},
 };
 
 static bool dtype_valid(kiln_dtype d) { return (unsigned)d < KILN_DTYPE_COUNT; }
@@ -39,8 +40,8 @@ kiln_dtype kiln_tensor_get_dtype(const kiln_tensor *t) {
 bool dtype_is_float(kiln_dtype d) { return d == KILN_F32 || d == KILN_F64 || d == KILN_F16 || d == KILN_BF16; }
 bool dtype_is_int(kiln_dtype d) { return d >= KILN_I8 && d <= KILN_I64; }
 
-/* PyTorch's lattice: bool < integers < floats; u8 with a signed type gives the next signed type that holds both; f16 with bf16
- * gives f32 (torch/csrc, c10::promoteTypes). */
+/* PyTorch's lattice: bool < integers < floats; u8 with a signed type gives the next signed type that holds both; f16
+ * with bf16 gives f32 (torch/csrc, c10::promoteTypes). */
 kiln_dtype dtype_promote(kiln_dtype a, kiln_dtype b) {
   if (a == b || b == KILN_BOOL) return a;
   if (a == KILN_BOOL) return b;

@@ -41,7 +41,7 @@ typedef struct pt2 {
   map states;       /* buffer name -> weight */
   builder b;
   survey *survey;
-  int depth; /* of subgraphs */
+  int depth;        /* of subgraphs */
   bool doubt_types; /* tensor_values of this file are not compared with inference */
 } pt2;
 

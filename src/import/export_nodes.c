@@ -423,8 +423,8 @@ static kiln_status run_node(pt2 *p, scope *s, const json_t *entry, const char *t
   const int graph_argument = wrapper_argument(target);
   if (graph_argument >= 0) return wrapper_node(p, s, entry, target, (size_t)graph_argument);
   if (str_eq(target, COND)) return cond_node(p, s, entry);
-  /* torch 2.11's fake kernel of lstm gives h and c a dimension too many, and what follows inherits it: types in such files are no
-   * check on ours. */
+  /* torch 2.11's fake kernel of lstm gives h and c a dimension too many, and what follows inherits it: types in such
+   * files are no check on ours. */
   if (str_eq(target, "torch.ops.aten.lstm.input")) p->doubt_types = true;
   if (pt2_is_symbol_target(target)) return pt2_symbol_node(p, s, entry, target);
   return operator_node(p, s, entry, target);

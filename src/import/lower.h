@@ -1,8 +1,8 @@
 /* Lowering: one call of a framework operator becomes nodes of the graph.
  *
- * Importers (export.c now, TorchScript next) turn their files into lower_calls; the operator rows' torch_row tables say what
- * each call means. Tensors in here are handles with PyTorch's aliasing: a view knows its base, and writing to a view writes
- * the base (functionalization). Handles give their current SSA value through lower_value. */
+ * Importers (export.c now, TorchScript next) turn their files into lower_calls; the operator rows' torch_row tables say
+ * what each call means. Tensors in here are handles with PyTorch's aliasing: a view knows its base, and writing to a
+ * view writes the base (functionalization). Handles give their current SSA value through lower_value. */
 #ifndef KILN_IMPORT_LOWER_H
 #define KILN_IMPORT_LOWER_H
 
@@ -15,12 +15,12 @@ typedef struct itensor itensor; /* a tensor handle; see lower_value */
 typedef enum ivalue_kind {
   IV_NONE = 0,
   IV_TENSOR,
-  IV_INT,   /* `i`, maybe symbolic */
-  IV_FLOAT, /* `f` */
-  IV_BOOL,  /* `i` */
-  IV_STR,   /* `s` */
-  IV_LIST,  /* also tuples: `items`, `count` */
-  IV_DTYPE, /* `i`, a kiln_dtype (already translated from the framework's code), or -1: a type that Kiln lacks */
+  IV_INT,    /* `i`, maybe symbolic */
+  IV_FLOAT,  /* `f` */
+  IV_BOOL,   /* `i` */
+  IV_STR,    /* `s` */
+  IV_LIST,   /* also tuples: `items`, `count` */
+  IV_DTYPE,  /* `i`, a kiln_dtype (already translated from the framework's code), or -1: a type that Kiln lacks */
   IV_DEVICE, /* ignored by lowerings */
   IV_LAYOUT
 } ivalue_kind;
@@ -39,7 +39,8 @@ typedef struct ivalue {
 
 typedef struct aten_arg {
   const char *name;
-  const char *type; /* "Tensor", "Tensor?", "Tensor[]", "int", "SymInt[2]", "Scalar", "bool", "float?", "str", "ScalarType?" ... */
+  const char *type; /* "Tensor", "Tensor?", "Tensor[]", "int", "SymInt[2]", "Scalar", "bool", "float?", "str",
+                       "ScalarType?" ... */
   bool has_default, keyword_only, written; /* written: Tensor(a!) */
   ivalue fallback;
 } aten_arg;
@@ -58,7 +59,7 @@ typedef struct lower_call {
   importer *im;
   builder b; /* where nodes go; carries module path and source line */
   const aten_schema *schema;
-  ivalue *args; /* one for each argument of the schema, defaults filled in, kinds checked against the schema */
+  ivalue *args;    /* one for each argument of the schema, defaults filled in, kinds checked against the schema */
   ivalue *results; /* room for n_results; set by the lowering */
   int32_t n_results;
   bool in_place; /* result 0 is written to argument 0 after the lowering, and is that tensor; see aten_resolve */
@@ -72,15 +73,16 @@ dim call_int(const lower_call *c, const char *name);
 double call_float(const lower_call *c, const char *name); /* a symbolic int is refused: the call then fails */
 bool call_bool(const lower_call *c, const char *name);
 const char *call_str(const lower_call *c, const char *name);
-int call_ints(const lower_call *c, const char *name, dim *out, int max);   /* returns the count, -1: more than max; a lone int counts as a list of 1 */
+int call_ints(const lower_call *c, const char *name, dim *out,
+              int max); /* returns the count, -1: more than max; a lone int counts as a list of 1 */
 /* int lists that PyTorch expands: one value stands for all `n`. */
 kiln_status call_ints_expand(const lower_call *c, const char *name, int n, dim *out);
 int call_tensors(lower_call *c, const char *name, value **out, int max); /* Tensor[]; -1: more than max */
 int call_list_count(const lower_call *c, const char *name);
 /* Result i is this value (a new tensor, no alias). */
 void call_return(lower_call *c, int i, value *v);
-/* Result i is a view of argument `name`: `v` was computed from it by view operators only. Writes to either are seen by both;
- * the inverse is found from v's producers (slice -> slice_scatter, and so on), so build `v` from view rows. */
+/* Result i is a view of argument `name`: `v` was computed from it by view operators only. Writes to either are seen by
+ * both; the inverse is found from v's producers (slice -> slice_scatter, and so on), so build `v` from view rows. */
 void call_return_view(lower_call *c, int i, const char *name, value *v);
 void call_return_list(lower_call *c, int i, int count, value *const *items);
 void call_return_view_list(lower_call *c, int i, const char *name, int count, value *const *items);
@@ -100,13 +102,13 @@ void lower_promote(builder *b, value **x, bool x_is_scalar, value **y, bool y_is
 /* A rank-0 tensor of a symbolic size, for SymInt arithmetic that must become tensor data (i64). */
 value *lower_size_tensor(builder *b, dim d);
 
-/* ---- The importers' side ---------------------------------------------------------------------------------------------------- */
+/* ---- The importers' side ----------------------------------------------------------------------------------------- */
 
 /* All schemas with this name ("aten::softmax"); sets *out to an array. 0 if no row answers to it. */
 int aten_find(const char *name, const aten_schema *const **out);
 const aten_schema *aten_find_overload(const char *name, const char *overload);
 
-kiln_status lower_run(lower_call *call); /* checks kinds, runs the row, applies in-place and view semantics */
+kiln_status lower_run(lower_call *call);       /* checks kinds, runs the row, applies in-place and view semantics */
 itensor *lower_tensor(importer *im, value *v); /* a fresh handle */
 value *lower_value(builder *b, itensor *t);    /* brings a view up to date if its base was written */
 kiln_status lower_write(builder *b, itensor *t, value *v); /* copy_ semantics: v is broadcast and cast to t's type */

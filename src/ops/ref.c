@@ -4,7 +4,7 @@
 #include <math.h>
 #include <string.h>
 
-/* ---- half types ---------------------------------------------------------------------------------------------------------- */
+/* ---- half types -------------------------------------------------------------------------------------------------- */
 
 static float float_from_bits(uint32_t u) {
   float f;
@@ -29,7 +29,7 @@ uint16_t float_to_half(float f) {
   const uint32_t u = float_bits(f), sign = (u >> 16) & 0x8000u, magnitude = u & 0x7fffffffu;
   if (magnitude > 0x7f800000u) return (uint16_t)(sign | 0x7e00u);
   if (magnitude >= 0x477ff000u) return (uint16_t)(sign | 0x7c00u); /* rounds to 65520 or more */
-  if (magnitude < 0x38800000u) {                                   /* subnormal half: scale so that rounding is the FPU's */
+  if (magnitude < 0x38800000u) { /* subnormal half: scale so that rounding is the FPU's */
     const float scaled = float_from_bits(magnitude) * 0x1p24f;
     return (uint16_t)(sign | (uint32_t)nearbyintf(scaled));
   }
@@ -44,15 +44,20 @@ uint16_t float_to_bf16(float f) {
   return (uint16_t)((u + 0x7fffu + ((u >> 16) & 1u)) >> 16);
 }
 
-/* ---- elements ------------------------------------------------------------------------------------------------------------- */
+/* ---- elements ---------------------------------------------------------------------------------------------------- */
 
 double ref_load(const tensor *t, int64_t at) {
   switch (t->dtype) {
-    case KILN_F32: return ((const float *)t->data)[at];
-    case KILN_F64: return ((const double *)t->data)[at];
-    case KILN_F16: return half_to_float(((const uint16_t *)t->data)[at]);
-    case KILN_BF16: return bf16_to_float(((const uint16_t *)t->data)[at]);
-    default: return (double)ref_load_int(t, at);
+    case KILN_F32:
+      return ((const float *)t->data)[at];
+    case KILN_F64:
+      return ((const double *)t->data)[at];
+    case KILN_F16:
+      return half_to_float(((const uint16_t *)t->data)[at]);
+    case KILN_BF16:
+      return bf16_to_float(((const uint16_t *)t->data)[at]);
+    default:
+      return (double)ref_load_int(t, at);
   }
 }
 
@@ -61,36 +66,69 @@ static int64_t to_int64(double v) { return v >= -0x1p63 && v < 0x1p63 ? (int64_t
 
 void ref_store(const tensor *t, int64_t at, double v) {
   switch (t->dtype) {
-    case KILN_F32: ((float *)t->data)[at] = (float)v; break;
-    case KILN_F64: ((double *)t->data)[at] = v; break;
-    case KILN_F16: ((uint16_t *)t->data)[at] = float_to_half((float)v); break;
-    case KILN_BF16: ((uint16_t *)t->data)[at] = float_to_bf16((float)v); break;
-    case KILN_BOOL: ((uint8_t *)t->data)[at] = v != 0; break;
-    default: ref_store_int(t, at, to_int64(v)); break;
+    case KILN_F32:
+      ((float *)t->data)[at] = (float)v;
+      break;
+    case KILN_F64:
+      ((double *)t->data)[at] = v;
+      break;
+    case KILN_F16:
+      ((uint16_t *)t->data)[at] = float_to_half((float)v);
+      break;
+    case KILN_BF16:
+      ((uint16_t *)t->data)[at] = float_to_bf16((float)v);
+      break;
+    case KILN_BOOL:
+      ((uint8_t *)t->data)[at] = v != 0;
+      break;
+    default:
+      ref_store_int(t, at, to_int64(v));
+      break;
   }
 }
 
 int64_t ref_load_int(const tensor *t, int64_t at) {
   switch (t->dtype) {
-    case KILN_I8: return ((const int8_t *)t->data)[at];
-    case KILN_U8: return ((const uint8_t *)t->data)[at];
-    case KILN_I16: return ((const int16_t *)t->data)[at];
-    case KILN_I32: return ((const int32_t *)t->data)[at];
-    case KILN_I64: return ((const int64_t *)t->data)[at];
-    case KILN_BOOL: return ((const uint8_t *)t->data)[at] != 0;
-    default: return to_int64(ref_load(t, at));
+    case KILN_I8:
+      return ((const int8_t *)t->data)[at];
+    case KILN_U8:
+      return ((const uint8_t *)t->data)[at];
+    case KILN_I16:
+      return ((const int16_t *)t->data)[at];
+    case KILN_I32:
+      return ((const int32_t *)t->data)[at];
+    case KILN_I64:
+      return ((const int64_t *)t->data)[at];
+    case KILN_BOOL:
+      return ((const uint8_t *)t->data)[at] != 0;
+    default:
+      return to_int64(ref_load(t, at));
   }
 }
 
 void ref_store_int(const tensor *t, int64_t at, int64_t v) {
   switch (t->dtype) {
-    case KILN_I8: ((uint8_t *)t->data)[at] = (uint8_t)v; break;
-    case KILN_U8: ((uint8_t *)t->data)[at] = (uint8_t)v; break;
-    case KILN_I16: ((uint16_t *)t->data)[at] = (uint16_t)v; break;
-    case KILN_I32: ((uint32_t *)t->data)[at] = (uint32_t)v; break;
-    case KILN_I64: ((int64_t *)t->data)[at] = v; break;
-    case KILN_BOOL: ((uint8_t *)t->data)[at] = v != 0; break;
-    default: ref_store(t, at, (double)v); break;
+    case KILN_I8:
+      ((uint8_t *)t->data)[at] = (uint8_t)v;
+      break;
+    case KILN_U8:
+      ((uint8_t *)t->data)[at] = (uint8_t)v;
+      break;
+    case KILN_I16:
+      ((uint16_t *)t->data)[at] = (uint16_t)v;
+      break;
+    case KILN_I32:
+      ((uint32_t *)t->data)[at] = (uint32_t)v;
+      break;
+    case KILN_I64:
+      ((int64_t *)t->data)[at] = v;
+      break;
+    case KILN_BOOL:
+      ((uint8_t *)t->data)[at] = v != 0;
+      break;
+    default:
+      ref_store(t, at, (double)v);
+      break;
   }
 }
 
@@ -102,7 +140,7 @@ void ref_copy_element(const tensor *from, int64_t at, const tensor *to, int64_t 
   }
 }
 
-/* ---- indices ------------------------------------------------------------------------------------------------------------------ */
+/* ---- indices ----------------------------------------------------------------------------------------------------- */
 
 ref_iter ref_begin(int rank, const int64_t *shape) {
   ref_iter it = {.rank = rank, .count = 1};
@@ -160,7 +198,7 @@ void tensor_make_contiguous_strides(tensor *t) {
   }
 }
 
-/* ---- attributes of a running kernel ---------------------------------------------------------------------------------------------- */
+/* ---- attributes of a running kernel ------------------------------------------------------------------------------ */
 
 const attr *arg_attr(const kernel_args *a, const char *name) {
   static const attr absent = {ATTR_NONE, 0, {0}};

@@ -4,8 +4,9 @@
 
 #include "ops/op.h"
 
-/* Element at `offset` (in elements from data). Integers beyond 2^53 need the _int forms. Stores round to nearest even, saturate
- * nothing (as C casts; NaN and out-of-range floats to integers give what PyTorch's CPU gives on x86), bool stores x != 0. */
+/* Element at `offset` (in elements from data). Integers beyond 2^53 need the _int forms. Stores round to nearest even,
+ * saturate nothing (as C casts; NaN and out-of-range floats to integers give what PyTorch's CPU gives on x86), bool
+ * stores x != 0. */
 double ref_load(const tensor *t, int64_t offset);
 void ref_store(const tensor *t, int64_t offset, double v);
 int64_t ref_load_int(const tensor *t, int64_t offset);
@@ -18,7 +19,8 @@ uint16_t float_to_half(float f);
 float bf16_to_float(uint16_t h);
 uint16_t float_to_bf16(float f);
 
-/* Walks all indices of `shape` in row-major order: `for (ref_iter it = ref_begin(rank, shape); ref_valid(&it); ref_next(&it))`. */
+/* Walks all indices of `shape` in row-major order: `for (ref_iter it = ref_begin(rank, shape); ref_valid(&it);
+ * ref_next(&it))`. */
 typedef struct ref_iter {
   int32_t rank;
   int64_t index[KILN_MAX_RANK];

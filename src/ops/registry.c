@@ -22,7 +22,7 @@ static struct {
   kiln_status status;
 } registry;
 
-/* ---- parsing sig and attrs ------------------------------------------------------------------------------------------- */
+/* ---- parsing sig and attrs --------------------------------------------------------------------------------------- */
 
 static bool is_space(char c) { return c == ' ' || c == '\n' || c == '\t'; }
 
@@ -77,9 +77,15 @@ static kiln_status parse_default(op_attr *a, const char *s) {
   a->fallback.kind = a->kind;
   char *end = NULL;
   switch (a->kind) {
-    case ATTR_INT: a->fallback.u.i = strtoll(s, &end, 10); break;
-    case ATTR_BOOL: a->fallback.u.i = strtoll(s, &end, 10) != 0; break;
-    case ATTR_FLOAT: a->fallback.u.f = strtod(s, &end); break; /* also inf and -inf */
+    case ATTR_INT:
+      a->fallback.u.i = strtoll(s, &end, 10);
+      break;
+    case ATTR_BOOL:
+      a->fallback.u.i = strtoll(s, &end, 10) != 0;
+      break;
+    case ATTR_FLOAT:
+      a->fallback.u.f = strtod(s, &end);
+      break; /* also inf and -inf */
     case ATTR_STR: {
       const size_t n = strlen(s);
       if (n < 2 || s[0] != '"' || s[n - 1] != '"') return KILN_FAIL(KILN_INTERNAL, "a string default needs quotes");
@@ -99,7 +105,8 @@ static kiln_status parse_default(op_attr *a, const char *s) {
       if (!str_eq(s, "[]")) return KILN_FAIL(KILN_INTERNAL, "the only list default is []");
       a->fallback.u.ints = arena_alloc(&registry.arena, sizeof(int64_t));
       return a->fallback.u.ints ? KILN_OK : KILN_NO_MEMORY("operator table");
-    default: break;
+    default:
+      break;
   }
   return end && !*end ? KILN_OK : KILN_FAIL(KILN_INTERNAL, "bad default `%s`", s);
 }
@@ -139,7 +146,7 @@ static kiln_status parse_schema(const op *o, op_schema *s) {
   return s->attrs ? KILN_OK : KILN_NO_MEMORY("operator table");
 }
 
-/* ---- start ------------------------------------------------------------------------------------------------------------- */
+/* ---- start ------------------------------------------------------------------------------------------------------- */
 
 static kiln_status registry_fill(void) {
   for (size_t f = 0; f < KILN_COUNT(families); f++) registry.count += (int)families[f]->count;

@@ -1,5 +1,5 @@
-/* Small identities of pointwise operators. Only what holds bit for bit, for NaN, infinity and -0 too: x + 0 is not x (it turns -0 into 0)
- * unless the zero is negative or the numbers are integers. */
+/* Small identities of pointwise operators. Only what holds bit for bit, for NaN, infinity and -0 too: x + 0 is not x
+ * (it turns -0 into 0) unless the zero is negative or the numbers are integers. */
 #include <math.h>
 #include <string.h>
 
@@ -18,7 +18,8 @@ static bool shaped_by_another(const node *n, int except) {
 }
 
 static bool is_plain_pointwise(const node *n) {
-  return (n->op->flags & OP_POINTWISE) && n->n_blocks == 0 && n->n_outputs == 1 && n->n_inputs > 1 && strcmp(n->op->name, "pointwise") != 0;
+  return (n->op->flags & OP_POINTWISE) && n->n_blocks == 0 && n->n_outputs == 1 && n->n_inputs > 1 &&
+         strcmp(n->op->name, "pointwise") != 0;
 }
 
 static bool uniform_bytes(const value *v) {
@@ -74,7 +75,8 @@ static bool expanded_operand(builder *b, node *n) {
 static bool neutral(node *n, double c, bool commutes) {
   for (int i = 1; i >= (commutes ? 0 : 1); i--) {
     double got = 0;
-    if (scalar_constant(node_in(n, i), &got) && got == c && signbit(got) == signbit(c)) return replace(n, node_in(n, 1 - i));
+    if (scalar_constant(node_in(n, i), &got) && got == c && signbit(got) == signbit(c))
+      return replace(n, node_in(n, 1 - i));
   }
   return false;
 }
@@ -100,15 +102,18 @@ static bool simple_power(builder *b, node *n) {
   if (!dtype_is_float(n->outputs[0]->type.dtype) || !scalar_constant(node_in(n, 1), &e)) return false;
   const char *name = e == 2 ? "square" : e == 0.5 ? "sqrt" : e == -0.5 ? "rsqrt" : NULL;
   if (e == 1) return replace(n, node_in(n, 0));
-  return name && type_equal(&node_in(n, 0)->type, &n->outputs[0]->type) && replace(n, build(b, name, IN(node_in(n, 0)), NO_ATTRS));
+  return name && type_equal(&node_in(n, 0)->type, &n->outputs[0]->type) &&
+         replace(n, build(b, name, IN(node_in(n, 0)), NO_ATTRS));
 }
 
 #define X23 "kiln.graph 1\ninput \"x\" %x : f32[2,3]\n"
-#define WITH(c, line) "kiln.graph 1\nconst %c : f32[] = {" c "}\ninput \"x\" %x : f32[2,3]\n%y = " line " : f32[2,3]\noutput \"y\" %y\n"
+#define WITH(c, line) \
+  "kiln.graph 1\nconst %c : f32[] = {" c "}\ninput \"x\" %x : f32[2,3]\n%y = " line " : f32[2,3]\noutput \"y\" %y\n"
 
 const rule arithmetic_rules[] = {
     {"uniform constant", NULL, uniform_constant,
-     "kiln.graph 1\nconst %c : f32[1,3] = {0.5, 0.5, 0.5}\ninput \"x\" %x : f32[2,3]\n%y = mul(%x, %c) : f32[2,3]\noutput \"y\" %y\n"},
+     "kiln.graph 1\nconst %c : f32[1,3] = {0.5, 0.5, 0.5}\ninput \"x\" %x : f32[2,3]\n%y = mul(%x, %c) : "
+     "f32[2,3]\noutput \"y\" %y\n"},
     {"expanded operand", NULL, expanded_operand,
      "kiln.graph 1\ninput \"a\" %a : f32[3]\ninput \"x\" %x : f32[2,3]\n%e = expand(%a) {shape=[2, 3]} : f32[2,3]\n"
      "%y = sub(%x, %e) : f32[2,3]\noutput \"y\" %y\n"},
@@ -121,7 +126,8 @@ const rule arithmetic_rules[] = {
     {"x-0", "sub", sub_zero, WITH("0", "sub(%x, %c)")},
     {"neg of neg", "neg", twice, X23 "%z = neg(%x) : f32[2,3]\n%y = neg(%z) : f32[2,3]\noutput \"y\" %y\n"},
     {"not of not", "logical_not", twice,
-     X23 "%b = gt(%x, %x) : bool[2,3]\n%c = logical_not(%b) : bool[2,3]\n%y = logical_not(%c) : bool[2,3]\noutput \"y\" %y\n"},
+     X23 "%b = gt(%x, %x) : bool[2,3]\n%c = logical_not(%b) : bool[2,3]\n%y = logical_not(%c) : bool[2,3]\noutput "
+         "\"y\" %y\n"},
     {"pow 2", "pow", simple_power, WITH("2", "pow(%x, %c)")},
 };
 const size_t arithmetic_rule_count = KILN_COUNT(arithmetic_rules);

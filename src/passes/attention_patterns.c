@@ -1,6 +1,7 @@
-/* softmax(q k^T * scale + mask) v -> attention(q, k, v, mask), in the forms that models written with matmul leave, and in the longer
- * ones that torch.export's decompositions leave: batched products over flattened heads, and a softmax that is made 0 where all is
- * masked. What attention itself can do is then taken out of its operands: scales, repeated heads, causal masks. */
+/* softmax(q k^T * scale + mask) v -> attention(q, k, v, mask), in the forms that models written with matmul leave, and
+ * in the longer ones that torch.export's decompositions leave: batched products over flattened heads, and a softmax
+ * that is made 0 where all is masked. What attention itself can do is then taken out of its operands: scales, repeated
+ * heads, causal masks. */
 #include <math.h>
 #include <string.h>
 
@@ -8,7 +9,7 @@
 #include "passes/match.h"
 #include "passes/rule_files.h"
 
-/* ---- products over flattened batches -------------------------------------------------------------------------------------- */
+/* ---- products over flattened batches ----------------------------------------------------------------------------- */
 
 static bool same_dims(const dim *a, const dim *b, int count) { return memcmp(a, b, (size_t)count * sizeof *a) == 0; }
 
@@ -36,7 +37,7 @@ static bool unflatten_matmul(builder *b, node *n) {
   return x && y && replace(n, build(b, "matmul", IN(x, y), ATTRS(A_BOOL("transpose_b", node_bool(m, "transpose_b")))));
 }
 
-/* ---- attention ------------------------------------------------------------------------------------------------------------- */
+/* ---- attention --------------------------------------------------------------------------------------------------- */
 
 /* What stands between q k^T and the softmax. */
 typedef struct scores {
@@ -51,7 +52,8 @@ static bool find_scores(const value *v, scores *out) {
   for (int step = 0; step < 6 && v; step++) {
     const node *n = v->producer;
     double c = 0;
-    if (!n || n->epilogue || (step > 0 && !only_use(v))) return false; /* the caller has looked at the first value's uses */
+    if (!n || n->epilogue || (step > 0 && !only_use(v)))
+      return false; /* the caller has looked at the first value's uses */
     if (strcmp(n->op->name, "matmul") == 0) {
       out->product = n;
       return true;
@@ -59,11 +61,13 @@ static bool find_scores(const value *v, scores *out) {
     if (strcmp(n->op->name, "div") == 0 && scalar_constant(node_in(n, 1), &c) && c != 0) {
       out->scale /= c;
       v = node_in(n, 0);
-    } else if (strcmp(n->op->name, "mul") == 0 && (scalar_constant(node_in(n, 1), &c) || scalar_constant(node_in(n, 0), &c))) {
+    } else if (strcmp(n->op->name, "mul") == 0 &&
+               (scalar_constant(node_in(n, 1), &c) || scalar_constant(node_in(n, 0), &c))) {
       out->scale *= c;
       v = node_in(n, scalar_constant(node_in(n, 1), &c) ? 0 : 1);
     } else if (strcmp(n->op->name, "add") == 0 && !out->mask && out->scale == 1) {
-      const int product = node_in(n, 0)->producer && only_use(node_in(n, 0)) ? 0 : 1; /* tried below; the other is the mask */
+      const int product =
+          node_in(n, 0)->producer && only_use(node_in(n, 0)) ? 0 : 1; /* tried below; the other is the mask */
       out->mask = node_in(n, 1 - product);
       v = node_in(n, product);
       if (!type_equal(&v->type, &n->outputs[0]->type)) return false;
@@ -79,8 +83,8 @@ static const node *the_producer(const value *v, const char *op_name) {
   return n && only_use(v) ? n : NULL;
 }
 
-/* The softmax that gives `v`: v itself, or v = where(not any(not (x == -inf)), 0, softmax(x)), which is PyTorch's softmax of masked
- * scores and what attention does anyway. Nobody else may read what stands in between. */
+/* The softmax that gives `v`: v itself, or v = where(not any(not (x == -inf)), 0, softmax(x)), which is PyTorch's
+ * softmax of masked scores and what attention does anyway. Nobody else may read what stands in between. */
 static const node *find_softmax(const value *v) {
   const node *plain = the_producer(v, "softmax");
   if (plain) return only_use(node_in(plain, 0)) ? plain : NULL;
@@ -92,16 +96,19 @@ static const node *find_softmax(const value *v) {
   const node *masked = some ? the_producer(node_in(some, 0), "eq") : NULL;
   double zero = 1, low = 0;
   if (!masked || !scalar_constant(node_in(select, 1), &zero) || zero != 0) return NULL;
-  if (node_in(masked, 0) != node_in(soft, 0) || !scalar_constant(node_in(masked, 1), &low) || !isinf(low) || low > 0) return NULL;
+  if (node_in(masked, 0) != node_in(soft, 0) || !scalar_constant(node_in(masked, 1), &low) || !isinf(low) || low > 0)
+    return NULL;
   const attr *axes = node_attr(any, "axes");
   if (axes->count != 1 || axes->u.ints[0] != node_int(soft, "axis") || !node_bool(any, "keepdim")) return NULL;
   return value_use_count(node_in(soft, 0)) == 2 && !value_is_result(node_in(soft, 0)) ? soft : NULL;
 }
 
-static bool attention_fits(const value *q, const value *k, const value *v, const value *mask, int rank, bool k_transposed) {
+static bool attention_fits(const value *q, const value *k, const value *v, const value *mask, int rank,
+                           bool k_transposed) {
   if (q->type.rank != rank || k->type.rank != rank || v->type.rank != rank || q->type.dtype != KILN_F32) return false;
   /* no broadcasting between heads here */
-  if (!same_dims(q->type.dims, k->type.dims, rank - 2) || !same_dims(k->type.dims, v->type.dims, rank - 2)) return false;
+  if (!same_dims(q->type.dims, k->type.dims, rank - 2) || !same_dims(k->type.dims, v->type.dims, rank - 2))
+    return false;
   if (k->type.dims[k_transposed ? rank - 2 : rank - 1] != v->type.dims[rank - 2]) return false;
   return !mask || (mask->type.rank <= rank && mask->type.dtype == q->type.dtype);
 }
@@ -121,14 +128,18 @@ static bool to_attention(builder *b, node *n) {
     for (int i = 0; i < rank; i++) order[i] = i < rank - 2 ? i : rank - 1 - (i - (rank - 2));
     k = build(b, "permute", IN(k), ATTRS(A_INTS("order", order, rank)));
   }
-  return k && replace(n, build(b, "attention", IN(q, k, v, s.mask), ATTRS(A_FLOAT("scale", s.scale), A_BOOL("causal", 0))));
+  return k &&
+         replace(n, build(b, "attention", IN(q, k, v, s.mask), ATTRS(A_FLOAT("scale", s.scale), A_BOOL("causal", 0))));
 }
 
-static value *with_operands(builder *b, const node *n, value *q, value *k, value *v, value *mask, double scale, bool causal) {
-  return q && k && v ? build(b, n->op->name, IN(q, k, v, mask), ATTRS(A_FLOAT("scale", scale), A_BOOL("causal", causal))) : NULL;
+static value *with_operands(builder *b, const node *n, value *q, value *k, value *v, value *mask, double scale,
+                            bool causal) {
+  return q && k && v
+             ? build(b, n->op->name, IN(q, k, v, mask), ATTRS(A_FLOAT("scale", scale), A_BOOL("causal", causal)))
+             : NULL;
 }
 
-/* ---- what attention takes over from its operands --------------------------------------------------------------------------- */
+/* ---- what attention takes over from its operands ----------------------------------------------------------------- */
 
 /* x and c in v = x * c */
 static value *scaled_value(const value *v, double *c) {
@@ -147,8 +158,8 @@ static bool absorb_scale(builder *b, node *n) {
     value *x = scaled_value(p ? node_in(p, 0) : node_in(n, i), &c);
     if (!x) continue;
     if (p) x = build(b, "permute", IN(x), ATTRS({"order", *node_attr(p, "order")}));
-    return replace(n, with_operands(b, n, i == 0 ? x : node_in(n, 0), i == 1 ? x : node_in(n, 1), node_in(n, 2), node_in(n, 3),
-                                    node_float(n, "scale") * c, node_bool(n, "causal")));
+    return replace(n, with_operands(b, n, i == 0 ? x : node_in(n, 0), i == 1 ? x : node_in(n, 1), node_in(n, 2),
+                                    node_in(n, 3), node_float(n, "scale") * c, node_bool(n, "causal")));
   }
   return false;
 }
@@ -163,8 +174,9 @@ static value *repeated_heads(const value *v) {
   if (!x || x->type.rank != rank) return NULL;
   const tensor_type *thin = &split->outputs[0]->type, *wide = &repeat->outputs[0]->type;
   if (thin->rank != rank + 1 || wide->rank != rank + 1 || thin->dims[rank - 2] != 1) return NULL;
-  const bool same = same_dims(x->type.dims, thin->dims, rank - 2) && same_dims(x->type.dims + rank - 2, thin->dims + rank - 1, 2) &&
-                    same_dims(wide->dims, thin->dims, rank - 2) && same_dims(wide->dims + rank - 1, thin->dims + rank - 1, 2);
+  const bool same =
+      same_dims(x->type.dims, thin->dims, rank - 2) && same_dims(x->type.dims + rank - 2, thin->dims + rank - 1, 2) &&
+      same_dims(wide->dims, thin->dims, rank - 2) && same_dims(wide->dims + rank - 1, thin->dims + rank - 1, 2);
   return same && same_dims(v->type.dims, x->type.dims, rank - 3) ? x : NULL;
 }
 
@@ -174,14 +186,17 @@ static bool shared_heads(builder *b, node *n) {
   if (!k || !v) return false;
   const int rank = k->type.rank;
   const dim heads = node_in(n, 0)->type.dims[node_in(n, 0)->type.rank - 3], shared = k->type.dims[rank - 3];
-  if (v->type.rank != rank || shared != v->type.dims[rank - 3] || !dim_is_const(heads) || !dim_is_const(shared)) return false;
+  if (v->type.rank != rank || shared != v->type.dims[rank - 3] || !dim_is_const(heads) || !dim_is_const(shared))
+    return false;
   if (shared < 1 || heads % shared) return false;
-  return replace(n, with_operands(b, n, node_in(n, 0), k, v, node_in(n, 3), node_float(n, "scale"), node_bool(n, "causal")));
+  return replace(
+      n, with_operands(b, n, node_in(n, 0), k, v, node_in(n, 3), node_float(n, "scale"), node_bool(n, "causal")));
 }
 
 typedef enum mask_kind { MASK_OTHER, MASK_NOTHING, MASK_CAUSAL } mask_kind;
 
-/* Masks that keep all, or exactly what causal attention keeps. Added numbers below -1e30 leave nothing of any finite score. */
+/* Masks that keep all, or exactly what causal attention keeps. Added numbers below -1e30 leave nothing of any finite
+ * score. */
 static mask_kind constant_mask_kind(const value *mask) {
   const int rank = mask->type.rank;
   if (!mask->constant || mask->constant->packing) return MASK_OTHER;
@@ -204,7 +219,8 @@ static bool constant_mask(builder *b, node *n) {
   const mask_kind kind = mask ? constant_mask_kind(mask) : MASK_OTHER;
   if (kind == MASK_OTHER) return false;
   const tensor_type *q = &node_in(n, 0)->type, *k = &node_in(n, 1)->type;
-  if (kind == MASK_CAUSAL && (mask->type.dims[mask->type.rank - 1] != k->dims[k->rank - 2] || q->dims[q->rank - 2] != k->dims[k->rank - 2]))
+  if (kind == MASK_CAUSAL &&
+      (mask->type.dims[mask->type.rank - 1] != k->dims[k->rank - 2] || q->dims[q->rank - 2] != k->dims[k->rank - 2]))
     return false;
   return replace(n, with_operands(b, n, node_in(n, 0), node_in(n, 1), node_in(n, 2), NULL, node_float(n, "scale"),
                                   kind == MASK_CAUSAL || node_bool(n, "causal")));
@@ -214,26 +230,36 @@ static bool constant_mask(builder *b, node *n) {
 
 const rule attention_patterns_rules[] = {
     {"flattened matmul", "reshape", unflatten_matmul,
-     "kiln.graph 1\ninput \"a\" %a : f32[2,3,4,5]\ninput \"b\" %b : f32[2,3,5,2]\n%x = reshape(%a) {shape=[6, 4, 5]} : f32[6,4,5]\n"
+     "kiln.graph 1\ninput \"a\" %a : f32[2,3,4,5]\ninput \"b\" %b : f32[2,3,5,2]\n%x = reshape(%a) {shape=[6, 4, 5]} : "
+     "f32[6,4,5]\n"
      "%y = reshape(%b) {shape=[6, 5, 2]} : f32[6,5,2]\n%m = matmul(%x, %y) : f32[6,4,2]\n"
      "%r = reshape(%m) {shape=[2, 3, 4, 2]} : f32[2,3,4,2]\noutput \"y\" %r\n"},
     {"attention", "matmul", to_attention,
-     "kiln.graph 1\nconst %s : f32[] = {0.5}\ninput \"q\" %q : f32[1,2,3,4]\ninput \"k\" %k : f32[1,2,5,4]\ninput \"v\" %v : f32[1,2,5,4]\n"
-     "input \"m\" %m : f32[1,1,3,5]\n%p = matmul(%q, %k) {transpose_b=true} : f32[1,2,3,5]\n%a = mul(%p, %s) : f32[1,2,3,5]\n"
-     "%b = add(%a, %m) : f32[1,2,3,5]\n%c = softmax(%b) {axis=3} : f32[1,2,3,5]\n%y = matmul(%c, %v) : f32[1,2,3,4]\noutput \"y\" %y\n"},
+     "kiln.graph 1\nconst %s : f32[] = {0.5}\ninput \"q\" %q : f32[1,2,3,4]\ninput \"k\" %k : f32[1,2,5,4]\ninput "
+     "\"v\" %v : f32[1,2,5,4]\n"
+     "input \"m\" %m : f32[1,1,3,5]\n%p = matmul(%q, %k) {transpose_b=true} : f32[1,2,3,5]\n%a = mul(%p, %s) : "
+     "f32[1,2,3,5]\n"
+     "%b = add(%a, %m) : f32[1,2,3,5]\n%c = softmax(%b) {axis=3} : f32[1,2,3,5]\n%y = matmul(%c, %v) : "
+     "f32[1,2,3,4]\noutput \"y\" %y\n"},
     {"attention of decomposed softmax", "matmul", to_attention,
-     "kiln.graph 1\nconst %z : f32[] = {0}\nconst %low : f32[] = {-inf}\nconst %m : f32[3,3] = {0, -inf, 0, -inf, -inf, -inf, 0, 0, 0}\n" QKV
-     "%p = matmul(%q, %k) {transpose_b=true} : f32[1,2,3,3]\n%a = add(%p, %m) : f32[1,2,3,3]\n%c = softmax(%a) {axis=3} : f32[1,2,3,3]\n"
-     "%e = eq(%a, %low) : bool[1,2,3,3]\n%f = logical_not(%e) : bool[1,2,3,3]\n%g = any(%f) {axes=[3], keepdim=true} : bool[1,2,3,1]\n"
-     "%h = logical_not(%g) : bool[1,2,3,1]\n%w = where(%h, %z, %c) : f32[1,2,3,3]\n%y = matmul(%w, %v) : f32[1,2,3,4]\noutput \"y\" %y\n"},
+     "kiln.graph 1\nconst %z : f32[] = {0}\nconst %low : f32[] = {-inf}\nconst %m : f32[3,3] = {0, -inf, 0, -inf, "
+     "-inf, -inf, 0, 0, 0}\n" QKV "%p = matmul(%q, %k) {transpose_b=true} : f32[1,2,3,3]\n%a = add(%p, %m) : "
+     "f32[1,2,3,3]\n%c = softmax(%a) {axis=3} : f32[1,2,3,3]\n"
+     "%e = eq(%a, %low) : bool[1,2,3,3]\n%f = logical_not(%e) : bool[1,2,3,3]\n%g = any(%f) {axes=[3], keepdim=true} : "
+     "bool[1,2,3,1]\n"
+     "%h = logical_not(%g) : bool[1,2,3,1]\n%w = where(%h, %z, %c) : f32[1,2,3,3]\n%y = matmul(%w, %v) : "
+     "f32[1,2,3,4]\noutput \"y\" %y\n"},
     {"attention scale", "attention", absorb_scale,
      "kiln.graph 1\nconst %s : f32[] = {0.5}\ninput \"q\" %q : f32[1,2,3,4]\n%a = mul(%q, %s) : f32[1,2,3,4]\n"
      "%y = attention(%a, %q, %q, none) {scale=0.5} : f32[1,2,3,4]\noutput \"y\" %y\n"},
     {"attention scale of permuted keys", "attention", absorb_scale,
-     "kiln.graph 1\nconst %s : f32[] = {0.5}\ninput \"q\" %q : f32[1,2,3,4]\ninput \"k\" %k : f32[1,3,2,4]\n%m = mul(%s, %k) : f32[1,3,2,4]\n"
-     "%a = permute(%m) {order=[0, 2, 1, 3]} : f32[1,2,3,4]\n%y = attention(%q, %a, %q, none) {scale=0.5} : f32[1,2,3,4]\noutput \"y\" %y\n"},
+     "kiln.graph 1\nconst %s : f32[] = {0.5}\ninput \"q\" %q : f32[1,2,3,4]\ninput \"k\" %k : f32[1,3,2,4]\n%m = "
+     "mul(%s, %k) : f32[1,3,2,4]\n"
+     "%a = permute(%m) {order=[0, 2, 1, 3]} : f32[1,2,3,4]\n%y = attention(%q, %a, %q, none) {scale=0.5} : "
+     "f32[1,2,3,4]\noutput \"y\" %y\n"},
     {"attention shares heads", "attention", shared_heads,
-     "kiln.graph 1\ninput \"q\" %q : f32[1,4,3,2]\ninput \"k\" %k : f32[1,2,3,2]\n%s = reshape(%k) {shape=[1, 2, 1, 3, 2]} : f32[1,2,1,3,2]\n"
+     "kiln.graph 1\ninput \"q\" %q : f32[1,4,3,2]\ninput \"k\" %k : f32[1,2,3,2]\n%s = reshape(%k) {shape=[1, 2, 1, 3, "
+     "2]} : f32[1,2,1,3,2]\n"
      "%e = expand(%s) {shape=[1, 2, 2, 3, 2]} : f32[1,2,2,3,2]\n%j = reshape(%e) {shape=[1, 4, 3, 2]} : f32[1,4,3,2]\n"
      "%y = attention(%q, %j, %j, none) {scale=0.5} : f32[1,4,3,2]\noutput \"y\" %y\n"},
     {"causal attention", "attention", constant_mask,

@@ -45,14 +45,24 @@ static bool permute_of_permute(builder *b, node *n) {
 }
 
 const rule canonicalize_rules[] = {
-    {"identity reshape", "reshape", identity, "kiln.graph 1\ninput \"x\" %x : f32[2,3]\n%y = reshape(%x) {shape=[2, 3]} : f32[2,3]\noutput \"y\" %y\n"},
-    {"identity cast", "cast", identity, "kiln.graph 1\ninput \"x\" %x : f32[2,3]\n%y = cast(%x) {dtype=f32} : f32[2,3]\noutput \"y\" %y\n"},
-    {"identity expand", "expand", identity, "kiln.graph 1\ninput \"x\" %x : f32[2,3]\n%y = expand(%x) {shape=[2, 3]} : f32[2,3]\noutput \"y\" %y\n"},
-    {"identity contiguous", "contiguous", identity, "kiln.graph 1\ninput \"x\" %x : f32[2,3]\n%y = contiguous(%x) : f32[2,3]\noutput \"y\" %y\n"},
-    {"identity slice", "slice", identity, "kiln.graph 1\ninput \"x\" %x : f32[2,3]\n%y = slice(%x) {axis=1, start=0, end=3} : f32[2,3]\noutput \"y\" %y\n"}, /* same type means that nothing is cut */
-    {"identity permute", "permute", identity_permute, "kiln.graph 1\ninput \"x\" %x : f32[2,3]\n%y = permute(%x) {order=[0, 1]} : f32[2,3]\noutput \"y\" %y\n"},
-    {"reshape of reshape", "reshape", reshape_of_reshape, "kiln.graph 1\ninput \"x\" %x : f32[2,3]\n%z = reshape(%x) {shape=[6]} : f32[6]\n%y = reshape(%z) {shape=[3, 2]} : f32[3,2]\noutput \"y\" %y\n"},
-    {"permute of permute", "permute", permute_of_permute, "kiln.graph 1\ninput \"x\" %x : f32[2,3,4]\n%z = permute(%x) {order=[1, 2, 0]} : f32[3,4,2]\n"
+    {"identity reshape", "reshape", identity,
+     "kiln.graph 1\ninput \"x\" %x : f32[2,3]\n%y = reshape(%x) {shape=[2, 3]} : f32[2,3]\noutput \"y\" %y\n"},
+    {"identity cast", "cast", identity,
+     "kiln.graph 1\ninput \"x\" %x : f32[2,3]\n%y = cast(%x) {dtype=f32} : f32[2,3]\noutput \"y\" %y\n"},
+    {"identity expand", "expand", identity,
+     "kiln.graph 1\ninput \"x\" %x : f32[2,3]\n%y = expand(%x) {shape=[2, 3]} : f32[2,3]\noutput \"y\" %y\n"},
+    {"identity contiguous", "contiguous", identity,
+     "kiln.graph 1\ninput \"x\" %x : f32[2,3]\n%y = contiguous(%x) : f32[2,3]\noutput \"y\" %y\n"},
+    {"identity slice", "slice", identity,
+     "kiln.graph 1\ninput \"x\" %x : f32[2,3]\n%y = slice(%x) {axis=1, start=0, end=3} : f32[2,3]\noutput \"y\" "
+     "%y\n"}, /* same type means that nothing is cut */
+    {"identity permute", "permute", identity_permute,
+     "kiln.graph 1\ninput \"x\" %x : f32[2,3]\n%y = permute(%x) {order=[0, 1]} : f32[2,3]\noutput \"y\" %y\n"},
+    {"reshape of reshape", "reshape", reshape_of_reshape,
+     "kiln.graph 1\ninput \"x\" %x : f32[2,3]\n%z = reshape(%x) {shape=[6]} : f32[6]\n%y = reshape(%z) {shape=[3, "
+     "2]} : f32[3,2]\noutput \"y\" %y\n"},
+    {"permute of permute", "permute", permute_of_permute,
+     "kiln.graph 1\ninput \"x\" %x : f32[2,3,4]\n%z = permute(%x) {order=[1, 2, 0]} : f32[3,4,2]\n"
      "%y = permute(%z) {order=[2, 1, 0]} : f32[2,4,3]\noutput \"y\" %y\n"},
 };
 const size_t canonicalize_rule_count = KILN_COUNT(canonicalize_rules);

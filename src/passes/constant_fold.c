@@ -7,7 +7,8 @@
 #include "runtime/program.h"
 
 static bool foldable(const node *n, size_t max_growth) {
-  if ((n->op->flags & (OP_CONTROL_FLOW | OP_RANDOM | OP_DATA_DEPENDENT)) || n->n_blocks || n->epilogue || !n->op->ref) return false;
+  if ((n->op->flags & (OP_CONTROL_FLOW | OP_RANDOM | OP_DATA_DEPENDENT)) || n->n_blocks || n->epilogue || !n->op->ref)
+    return false;
   size_t in = 0, out = 0;
   for (int32_t i = 0; i < n->n_inputs; i++) {
     const value *v = n->inputs[i].v;
@@ -79,7 +80,8 @@ static kiln_status evaluate(graph *g, const node *n, value **out) {
 static kiln_status fold_block(graph *g, block *b, size_t max_growth) {
   for (node *n = b->first; n;) {
     node *next = n->next;
-    for (int32_t i = 0; i < n->n_blocks && (n->op->flags & OP_CONTROL_FLOW); i++) KILN_TRY(fold_block(g, n->blocks[i], max_growth));
+    for (int32_t i = 0; i < n->n_blocks && (n->op->flags & OP_CONTROL_FLOW); i++)
+      KILN_TRY(fold_block(g, n->blocks[i], max_growth));
     if (foldable(n, max_growth)) {
       value *made[8] = {0};
       const kiln_status status = evaluate(g, n, made);

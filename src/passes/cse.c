@@ -1,5 +1,5 @@
-/* Common subexpressions: nodes that apply the same operator to the same values with the same attributes become one, and so do constants
- * with the same bytes. */
+/* Common subexpressions: nodes that apply the same operator to the same values with the same attributes become one, and
+ * so do constants with the same bytes. */
 #include <string.h>
 
 #include "base/map.h"
@@ -9,11 +9,16 @@
 static uint64_t attr_hash(const attr *a, uint64_t seed) {
   seed = hash_bytes(&a->kind, sizeof a->kind, seed);
   switch (a->kind) {
-    case ATTR_NONE: return seed;
-    case ATTR_STR: return hash_bytes(a->u.s, strlen(a->u.s), seed);
-    case ATTR_INTS: return hash_bytes(a->u.ints, (size_t)a->count * sizeof(int64_t), seed);
-    case ATTR_FLOATS: return hash_bytes(a->u.floats, (size_t)a->count * sizeof(double), seed);
-    default: return hash_bytes(&a->u, sizeof a->u, seed);
+    case ATTR_NONE:
+      return seed;
+    case ATTR_STR:
+      return hash_bytes(a->u.s, strlen(a->u.s), seed);
+    case ATTR_INTS:
+      return hash_bytes(a->u.ints, (size_t)a->count * sizeof(int64_t), seed);
+    case ATTR_FLOATS:
+      return hash_bytes(a->u.floats, (size_t)a->count * sizeof(double), seed);
+    default:
+      return hash_bytes(&a->u, sizeof a->u, seed);
   }
 }
 
@@ -44,7 +49,8 @@ static kiln_status cse_nodes(block *b) {
   kiln_status status = KILN_OK;
   for (node *n = b->first; n && status == KILN_OK;) {
     node *next = n->next;
-    for (int32_t i = 0; i < n->n_blocks && (n->op->flags & OP_CONTROL_FLOW) && status == KILN_OK; i++) status = cse_nodes(n->blocks[i]);
+    for (int32_t i = 0; i < n->n_blocks && (n->op->flags & OP_CONTROL_FLOW) && status == KILN_OK; i++)
+      status = cse_nodes(n->blocks[i]);
     if (is_plain(n)) {
       const uint64_t h = node_hash(n);
       const node *earlier = map_get_number(&seen, h);
@@ -61,7 +67,9 @@ static kiln_status cse_nodes(block *b) {
   return status;
 }
 
-enum { SMALL_CONSTANT = 1 << 16 }; /* comparing larger ones costs more than it saves; tied weights share one value already */
+enum {
+  SMALL_CONSTANT = 1 << 16
+}; /* comparing larger ones costs more than it saves; tied weights share one value already */
 
 static kiln_status cse_constants(map *seen, block *b) {
   for (node *n = b->first; n; n = n->next) {
@@ -73,7 +81,8 @@ static kiln_status cse_constants(map *seen, block *b) {
       value *earlier = map_get_number(seen, h);
       if (!earlier) {
         if (!map_put_number(seen, h, v)) return KILN_NO_MEMORY("common subexpressions");
-      } else if (earlier != v && type_equal(&earlier->type, &v->type) && memcmp(earlier->constant->data, v->constant->data, v->constant->size) == 0) {
+      } else if (earlier != v && type_equal(&earlier->type, &v->type) &&
+                 memcmp(earlier->constant->data, v->constant->data, v->constant->size) == 0) {
         node_set_input(n, i, earlier);
       }
     }

@@ -5,7 +5,8 @@
 #include "base/memory.h"
 #include "passes/pass.h"
 
-/* A rule set that keeps rewriting after this many sweeps does not settle: a bug in a rule, reported rather than looped on. */
+/* A rule set that keeps rewriting after this many sweeps does not settle: a bug in a rule, reported rather than looped
+ * on. */
 enum { MAX_SWEEPS = 200 };
 
 typedef struct rule_index {
@@ -28,7 +29,8 @@ static bool apply_rules(graph *g, const rule_index *index, node *n) {
 static bool sweep_block(graph *g, const rule_index *index, block *b) {
   bool changed = false;
   for (node *n = b->first; n;) {
-    for (int32_t i = 0; i < n->n_blocks && (n->op->flags & OP_CONTROL_FLOW); i++) changed |= sweep_block(g, index, n->blocks[i]);
+    for (int32_t i = 0; i < n->n_blocks && (n->op->flags & OP_CONTROL_FLOW); i++)
+      changed |= sweep_block(g, index, n->blocks[i]);
     const bool applied = apply_rules(g, index, n);
     changed |= applied;
     node *next = n->next;
@@ -54,7 +56,7 @@ kiln_status rules_run(graph *g, const rule *rules, size_t count) {
   return KILN_FAIL(KILN_INTERNAL, "rewriting did not settle after %d sweeps", MAX_SWEEPS);
 }
 
-/* ---- dead code ------------------------------------------------------------------------------------------------------------ */
+/* ---- dead code --------------------------------------------------------------------------------------------------- */
 
 static void dead_block(block *b) {
   for (node *n = b->last; n;) {

@@ -1,8 +1,8 @@
 /* Folding of per-channel arithmetic into the weights in front of it.
  *
- * An affine map per output channel behind a convolution or linear layer, y = s * (W x + b) + t, is the same layer with weights s * W
- * and bias s * b + t. Batch norm with constant statistics is such a map: s = gamma / sqrt(var + eps), t = beta - mean * s. The new
- * weights are written as ordinary nodes and evaluated by constant folding. */
+ * An affine map per output channel behind a convolution or linear layer, y = s * (W x + b) + t, is the same layer with
+ * weights s * W and bias s * b + t. Batch norm with constant statistics is such a map: s = gamma / sqrt(var + eps), t =
+ * beta - mean * s. The new weights are written as ordinary nodes and evaluated by constant folding. */
 #include <math.h>
 #include <string.h>
 
@@ -16,7 +16,8 @@ static bool is_constant(const value *v) { return v && v->constant && !v->constan
 /* The conv or linear that makes `v`, if nobody else reads `v` and its weights are constant. */
 static node *layer_behind(const value *v) {
   node *n = v ? v->producer : NULL;
-  if ((!is_op(n, "conv") && !is_op(n, "linear")) || n->epilogue || value_single_user(v) == NULL || value_is_result(v)) return NULL;
+  if ((!is_op(n, "conv") && !is_op(n, "linear")) || n->epilogue || value_single_user(v) == NULL || value_is_result(v))
+    return NULL;
   if (!is_constant(node_in(n, 1)) || (node_in(n, 2) && !is_constant(node_in(n, 2)))) return NULL;
   return dtype_is_float(v->type.dtype) ? n : NULL;
 }
@@ -35,10 +36,12 @@ static int64_t channel_count(const node *layer) {
 static value *reshape(builder *b, value *v, int rank, const dim *dims) {
   return v ? build(b, "reshape", IN(v), ATTRS(A_INTS("shape", dims, rank))) : NULL;
 }
-static value *binary(builder *b, const char *op_name, value *x, value *y) { return x && y ? build(b, op_name, IN(x, y), NO_ATTRS) : NULL; }
+static value *binary(builder *b, const char *op_name, value *x, value *y) {
+  return x && y ? build(b, op_name, IN(x, y), NO_ATTRS) : NULL;
+}
 
-/* Weights with each output channel scaled by s[C]. Transposed convolutions have [I, O/groups, k...]: input channels of group g feed
- * output channels of group g, so the weight is seen as [groups, I/groups, O/groups, k...]. */
+/* Weights with each output channel scaled by s[C]. Transposed convolutions have [I, O/groups, k...]: input channels of
+ * group g feed output channels of group g, so the weight is seen as [groups, I/groups, O/groups, k...]. */
 static value *scale_weight(builder *b, const node *layer, value *s) {
   value *w = node_in(layer, 1);
   dim shape[KILN_MAX_RANK + 1], scale[KILN_MAX_RANK + 1];
@@ -73,8 +76,12 @@ static bool replace_layer(builder *b, node *n, const node *layer, value *w, valu
   return true;
 }
 
-static value *double_of(builder *b, value *v) { return v ? build(b, "cast", IN(v), ATTRS(A_DTYPE("dtype", KILN_F64))) : NULL; }
-static value *cast_to(builder *b, value *v, kiln_dtype d) { return v ? build(b, "cast", IN(v), ATTRS(A_DTYPE("dtype", d))) : NULL; }
+static value *double_of(builder *b, value *v) {
+  return v ? build(b, "cast", IN(v), ATTRS(A_DTYPE("dtype", KILN_F64))) : NULL;
+}
+static value *cast_to(builder *b, value *v, kiln_dtype d) {
+  return v ? build(b, "cast", IN(v), ATTRS(A_DTYPE("dtype", d))) : NULL;
+}
 
 /* s and t of a batch_norm node, in double so that folding rounds once. */
 static bool norm_affine(builder *b, const node *n, value **s, value **t) {
@@ -83,7 +90,8 @@ static bool norm_affine(builder *b, const node *n, value **s, value **t) {
   }
   graph *g = b->graph;
   value *var = double_of(b, node_in(n, 2)), *mean = double_of(b, node_in(n, 1));
-  value *scale = build(b, "rsqrt", IN(binary(b, "add", var, graph_scalar(g, KILN_F64, node_float(n, "eps")))), NO_ATTRS);
+  value *scale =
+      build(b, "rsqrt", IN(binary(b, "add", var, graph_scalar(g, KILN_F64, node_float(n, "eps")))), NO_ATTRS);
   if (node_in(n, 3)) scale = binary(b, "mul", scale, double_of(b, node_in(n, 3)));
   value *shift = scale ? build(b, "neg", IN(binary(b, "mul", mean, scale)), NO_ATTRS) : NULL;
   if (node_in(n, 4)) shift = binary(b, "add", shift, double_of(b, node_in(n, 4)));
@@ -122,13 +130,14 @@ static bool norm_to_affine(builder *b, node *n) {
   return true;
 }
 
-/* ---- constants per channel ------------------------------------------------------------------------------------------------------- */
+/* ---- constants per channel --------------------------------------------------------------------------------------- */
 
 /* `c` broadcast along everything but the channel axis of the layer's output: then as [C], else NULL. */
 static value *per_channel(builder *b, const node *layer, value *c) {
   const tensor_type *out = &layer->outputs[0]->type;
   const int axis = channel_axis(layer);
-  if (!is_constant(c) || c->type.dtype != out->dtype || c->type.rank > out->rank || !dim_is_const(out->dims[axis])) return NULL;
+  if (!is_constant(c) || c->type.dtype != out->dtype || c->type.rank > out->rank || !dim_is_const(out->dims[axis]))
+    return NULL;
   const int64_t channels = channel_count(layer);
   bool all = false;
   for (int i = 0; i < c->type.rank; i++) {
@@ -178,12 +187,15 @@ static bool fold_mul(builder *b, node *n) {
 /* conv(pad0(x)) -> conv(x) with more padding */
 static bool fold_pad(builder *b, node *n) {
   node *p = node_in(n, 0)->producer;
-  if (!is_op(p, "pad") || strcmp(node_str(p, "mode"), "constant") != 0 || node_float(p, "value") != 0 || node_bool(n, "transposed")) return false;
+  if (!is_op(p, "pad") || strcmp(node_str(p, "mode"), "constant") != 0 || node_float(p, "value") != 0 ||
+      node_bool(n, "transposed"))
+    return false;
   const attr *before = node_attr(p, "before"), *after = node_attr(p, "after");
   const attr *pad = node_attr(n, "pad"), *pad_end = node_attr(n, "pad_end");
   const int rank = node_in(n, 0)->type.rank, first = node_bool(n, "channels_last") ? 1 : 2;
   dim starts[KILN_MAX_RANK], ends[KILN_MAX_RANK];
-  if (before->count != rank || after->count != rank || pad->count != rank - 2 || pad_end->count != rank - 2) return false;
+  if (before->count != rank || after->count != rank || pad->count != rank - 2 || pad_end->count != rank - 2)
+    return false;
   for (int i = 0; i < rank; i++) {
     const bool spatial = i >= first && i < first + rank - 2;
     const int64_t lo = before->u.ints[i], hi = after->u.ints[i];
@@ -208,21 +220,27 @@ static bool fold_pad(builder *b, node *n) {
 
 const rule fold_rules[] = {
     {"layer+batch_norm", "batch_norm", fold_norm,
-     "kiln.graph 1\nconst %w : f32[2,1,1,1] = {2.0, -3.0}\nconst %m : f32[2] = {0.5, 1.0}\nconst %v : f32[2] = {1.0, 4.0}\n"
-     "input \"x\" %x : f32[1,1,3,2]\n%c = conv(%x, %w, none) {stride=[1, 1], pad=[0, 0], pad_end=[0, 0], dilation=[1, 1], "
-     "output_pad=[0, 0]} : f32[1,2,3,2]\n%y = batch_norm(%c, %m, %v, none, none) {eps=1e-05} : f32[1,2,3,2]\noutput \"y\" %y\n"},
+     "kiln.graph 1\nconst %w : f32[2,1,1,1] = {2.0, -3.0}\nconst %m : f32[2] = {0.5, 1.0}\nconst %v : f32[2] = {1.0, "
+     "4.0}\n"
+     "input \"x\" %x : f32[1,1,3,2]\n%c = conv(%x, %w, none) {stride=[1, 1], pad=[0, 0], pad_end=[0, 0], dilation=[1, "
+     "1], "
+     "output_pad=[0, 0]} : f32[1,2,3,2]\n%y = batch_norm(%c, %m, %v, none, none) {eps=1e-05} : f32[1,2,3,2]\noutput "
+     "\"y\" %y\n"},
     {"batch_norm alone", "batch_norm", norm_to_affine,
      "kiln.graph 1\nconst %m : f32[2] = {0.5, 1.0}\nconst %v : f32[2] = {1.0, 4.0}\ninput \"x\" %x : f32[2,2,3]\n"
      "%y = batch_norm(%x, %m, %v, %v, %m) {eps=1e-05} : f32[2,2,3]\noutput \"y\" %y\n"},
     {"layer+constant", "add", fold_add,
-     "kiln.graph 1\nconst %w : f32[2,3] = {1.0, 2.0, 3.0, 4.0, 5.0, 6.0}\nconst %c : f32[2] = {0.5, 1.0}\ninput \"x\" %x : f32[4,3]\n"
+     "kiln.graph 1\nconst %w : f32[2,3] = {1.0, 2.0, 3.0, 4.0, 5.0, 6.0}\nconst %c : f32[2] = {0.5, 1.0}\ninput \"x\" "
+     "%x : f32[4,3]\n"
      "%l = linear(%x, %w, none) : f32[4,2]\n%y = add(%c, %l) : f32[4,2]\noutput \"y\" %y\n"},
     {"layer*constant", "mul", fold_mul,
-     "kiln.graph 1\nconst %w : f32[2,3] = {1.0, 2.0, 3.0, 4.0, 5.0, 6.0}\nconst %c : f32[] = {0.5}\ninput \"x\" %x : f32[4,3]\n"
+     "kiln.graph 1\nconst %w : f32[2,3] = {1.0, 2.0, 3.0, 4.0, 5.0, 6.0}\nconst %c : f32[] = {0.5}\ninput \"x\" %x : "
+     "f32[4,3]\n"
      "%l = linear(%x, %w, none) : f32[4,2]\n%y = mul(%l, %c) : f32[4,2]\noutput \"y\" %y\n"},
     {"pad+conv", "conv", fold_pad,
      "kiln.graph 1\nconst %w : f32[1,1,3] = {2.0, -3.0, 1.0}\ninput \"x\" %x : f32[1,1,5]\n"
-     "%p = pad(%x) {before=[0, 0, 1], after=[0, 0, 2]} : f32[1,1,8]\n%y = conv(%p, %w, none) {stride=[1], pad=[1], pad_end=[0], "
+     "%p = pad(%x) {before=[0, 0, 1], after=[0, 0, 2]} : f32[1,1,8]\n%y = conv(%p, %w, none) {stride=[1], pad=[1], "
+     "pad_end=[0], "
      "dilation=[1], output_pad=[0]} : f32[1,1,7]\noutput \"y\" %y\n"},
 };
 const size_t fold_rule_count = KILN_COUNT(fold_rules);

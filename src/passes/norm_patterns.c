@@ -1,5 +1,5 @@
-/* Operators that models write out by hand, or that torch.export decomposes, put together again: linear layers, activations,
- * normalizations. One fused operator reads its input once. */
+/* Operators that models write out by hand, or that torch.export decomposes, put together again: linear layers,
+ * activations, normalizations. One fused operator reads its input once. */
 #include <math.h>
 #include <string.h>
 
@@ -8,7 +8,7 @@
 #include "passes/match.h"
 #include "passes/rule_files.h"
 
-/* ---- linear layers --------------------------------------------------------------------------------------------------------------- */
+/* ---- linear layers ----------------------------------------------------------------------------------------------- */
 
 static bool swaps_last_two(const node *p, int rank) {
   const attr *order = node_attr(p, "order");
@@ -27,7 +27,8 @@ static bool matmul_transposed(builder *b, node *n) {
   return replace(n, out);
 }
 
-/* matmul(x, expand(w)) -> matmul(x, w) where only batch dimensions were expanded, and x has them: matmul broadcasts by itself */
+/* matmul(x, expand(w)) -> matmul(x, w) where only batch dimensions were expanded, and x has them: matmul broadcasts by
+ * itself */
 static bool matmul_expanded(builder *b, node *n) {
   const node *e = producer_of(node_in(n, 1), "expand");
   const tensor_type *x = &node_in(n, 0)->type, *out = &n->outputs[0]->type;
@@ -35,14 +36,16 @@ static bool matmul_expanded(builder *b, node *n) {
   const tensor_type *thin = &node_in(e, 0)->type, *wide = &e->outputs[0]->type;
   if (thin->rank < 2 || memcmp(x->dims, out->dims, (size_t)(out->rank - 2) * sizeof(dim)) != 0) return false;
   if (memcmp(thin->dims + thin->rank - 2, wide->dims + wide->rank - 2, 2 * sizeof(dim)) != 0) return false;
-  return replace(n, build(b, "matmul", IN(node_in(n, 0), node_in(e, 0)), ATTRS(A_BOOL("transpose_b", node_bool(n, "transpose_b")))));
+  return replace(n, build(b, "matmul", IN(node_in(n, 0), node_in(e, 0)),
+                          ATTRS(A_BOOL("transpose_b", node_bool(n, "transpose_b")))));
 }
 
 /* matmul(x, w) with a constant w of two dimensions (and perhaps some of size 1 before them) -> linear(x, w^T) */
 static bool matmul_to_linear(builder *b, node *n) {
   value *w = node_in(n, 1);
   const int rank = w->type.rank;
-  if (!w->constant || w->constant->packing || n->epilogue || node_in(n, 0)->type.rank != n->outputs[0]->type.rank) return false;
+  if (!w->constant || w->constant->packing || n->epilogue || node_in(n, 0)->type.rank != n->outputs[0]->type.rank)
+    return false;
   for (int i = 0; i < rank - 2; i++) {
     if (w->type.dims[i] != 1) return false;
   }
@@ -51,8 +54,8 @@ static bool matmul_to_linear(builder *b, node *n) {
   return w && replace(n, build(b, "linear", IN(node_in(n, 0), w, NULL), NO_ATTRS));
 }
 
-/* reshape(linear(x)) -> linear(reshape(x)) where only the dimensions in front of the last one change: nothing then stands between the
- * layer and what may be fused into it. */
+/* reshape(linear(x)) -> linear(reshape(x)) where only the dimensions in front of the last one change: nothing then
+ * stands between the layer and what may be fused into it. */
 static bool linear_through_reshape(builder *b, node *n) {
   const node *layer = producer_of(node_in(n, 0), "linear");
   const tensor_type *out = &n->outputs[0]->type;
@@ -67,7 +70,7 @@ static bool linear_through_reshape(builder *b, node *n) {
   return x && replace(n, build(b, "linear", IN(x, node_in(layer, 1), node_in(layer, 2)), NO_ATTRS));
 }
 
-/* ---- activations ------------------------------------------------------------------------------------------------------------------ */
+/* ---- activations ------------------------------------------------------------------------------------------------- */
 
 /* x * sigmoid(x) -> silu(x) */
 static bool to_silu(builder *b, node *n) {
@@ -78,7 +81,8 @@ static bool to_silu(builder *b, node *n) {
   return false;
 }
 
-/* Factors of a product tree of single-use muls; constants are multiplied into *scale. Returns how many others there are, or -1. */
+/* Factors of a product tree of single-use muls; constants are multiplied into *scale. Returns how many others there
+ * are, or -1. */
 static int factors(const value *v, double *scale, value **out, int max, int depth) {
   double c = 0;
   if (scalar_constant(v, &c)) {
@@ -156,7 +160,7 @@ static bool to_gelu(builder *b, node *n) {
   return false;
 }
 
-/* ---- normalizations ----------------------------------------------------------------------------------------------------------------- */
+/* ---- normalizations ---------------------------------------------------------------------------------------------- */
 
 /* mean over the last dimension, kept */
 static const value *mean_last(const value *v) {
@@ -212,8 +216,8 @@ static bool is_variance(const value *v, const value *x) {
   if (d) return centered(d) == x;
   const node *var = producer_of(v, "var");
   const attr *axes = var ? node_attr(var, "axes") : NULL;
-  return var && node_in(var, 0) == x && node_float(var, "correction") == 0 && node_bool(var, "keepdim") && axes->count == 1 &&
-         axes->u.ints[0] == x->type.rank - 1;
+  return var && node_in(var, 0) == x && node_float(var, "correction") == 0 && node_bool(var, "keepdim") &&
+         axes->count == 1 && axes->u.ints[0] == x->type.rank - 1;
 }
 
 static bool is_variance_plus_eps(const value *v, const value *x, double *eps) {
@@ -243,7 +247,9 @@ static bool to_layer_norm(builder *b, node *n) {
 
 /* A constant that has one number for each place of the last dimension of `v`: as a vector, else NULL. */
 static value *gain_vector(builder *b, const value *v, value *c) {
-  if (!c || !c->constant || c->constant->packing || c->type.rank < 1 || c->type.rank > v->type.rank || c->type.dtype != v->type.dtype) return NULL;
+  if (!c || !c->constant || c->constant->packing || c->type.rank < 1 || c->type.rank > v->type.rank ||
+      c->type.dtype != v->type.dtype)
+    return NULL;
   const dim last = c->type.dims[c->type.rank - 1];
   if (last != v->type.dims[v->type.rank - 1]) return NULL;
   for (int i = 0; i < c->type.rank - 1; i++) {
@@ -258,11 +264,14 @@ static bool norm_gains(builder *b, node *n) {
     const value *v = node_in(n, i);
     const node *m = v->producer;
     const bool rms = m && strcmp(m->op->name, "rms_norm") == 0;
-    if (!m || (!rms && strcmp(m->op->name, "layer_norm") != 0) || m->epilogue || !only_use(v) || node_int(m, "dims") != 1) continue;
+    if (!m || (!rms && strcmp(m->op->name, "layer_norm") != 0) || m->epilogue || !only_use(v) ||
+        node_int(m, "dims") != 1)
+      continue;
     if (node_in(m, 1) || (!rms && node_in(m, 2))) continue;
     value *gamma = gain_vector(b, v, node_in(n, 1 - i));
     if (!gamma) continue;
-    return replace(n, rms ? rms_norm(b, node_in(m, 0), gamma, node_float(m, "eps")) : layer_norm(b, node_in(m, 0), gamma, NULL, node_float(m, "eps")));
+    return replace(n, rms ? rms_norm(b, node_in(m, 0), gamma, node_float(m, "eps"))
+                          : layer_norm(b, node_in(m, 0), gamma, NULL, node_float(m, "eps")));
   }
   return false;
 }
@@ -272,7 +281,8 @@ static bool norm_shift(builder *b, node *n) {
   for (int i = 0; i < 2; i++) {
     const value *v = node_in(n, i);
     const node *m = producer_of(v, "layer_norm");
-    value *beta = m && only_use(v) && !node_in(m, 2) && node_int(m, "dims") == 1 ? gain_vector(b, v, node_in(n, 1 - i)) : NULL;
+    value *beta =
+        m && only_use(v) && !node_in(m, 2) && node_int(m, "dims") == 1 ? gain_vector(b, v, node_in(n, 1 - i)) : NULL;
     if (beta) return replace(n, layer_norm(b, node_in(m, 0), node_in(m, 1), beta, node_float(m, "eps")));
   }
   return false;
@@ -284,36 +294,44 @@ const rule norm_patterns_rules[] = {
     {"matmul(transpose)", "matmul", matmul_transposed,
      X23 "%t = permute(%x) {order=[1, 0]} : f32[3,2]\n%y = matmul(%x, %t) : f32[2,2]\noutput \"y\" %y\n"},
     {"matmul(expand)", "matmul", matmul_expanded,
-     "kiln.graph 1\ninput \"x\" %x : f32[2,3,4]\ninput \"w\" %w : f32[4,5]\n%e = expand(%w) {shape=[2, 4, 5]} : f32[2,4,5]\n"
+     "kiln.graph 1\ninput \"x\" %x : f32[2,3,4]\ninput \"w\" %w : f32[4,5]\n%e = expand(%w) {shape=[2, 4, 5]} : "
+     "f32[2,4,5]\n"
      "%y = matmul(%x, %e) : f32[2,3,5]\noutput \"y\" %y\n"},
     {"matmul to linear", "matmul", matmul_to_linear,
      "kiln.graph 1\nconst %w : f32[3,2] = {1.0, 2.0, 3.0, 4.0, 5.0, 6.0}\ninput \"x\" %x : f32[2,3]\n"
      "%y = matmul(%x, %w) : f32[2,2]\noutput \"y\" %y\n"},
     {"linear through reshape", "reshape", linear_through_reshape,
      "kiln.graph 1\nconst %w : f32[2,3] = {1.0, 2.0, 3.0, 4.0, 5.0, 6.0}\ninput \"x\" %x : f32[2,4,3]\n"
-     "%f = reshape(%x) {shape=[8, 3]} : f32[8,3]\n%l = linear(%f, %w, none) : f32[8,2]\n%y = reshape(%l) {shape=[2, 4, 2]} : f32[2,4,2]\n"
+     "%f = reshape(%x) {shape=[8, 3]} : f32[8,3]\n%l = linear(%f, %w, none) : f32[8,2]\n%y = reshape(%l) {shape=[2, 4, "
+     "2]} : f32[2,4,2]\n"
      "output \"y\" %y\n"},
     {"silu", "mul", to_silu, X23 "%s = sigmoid(%x) : f32[2,3]\n%y = mul(%x, %s) : f32[2,3]\noutput \"y\" %y\n"},
     {"gelu", "mul", to_gelu,
-     "kiln.graph 1\nconst %h : f32[] = {0.5}\nconst %r : f32[] = {0.70710677}\nconst %one : f32[] = {1.0}\ninput \"x\" %x : f32[2,3]\n"
-     "%a = mul(%x, %h) : f32[2,3]\n%b = mul(%x, %r) : f32[2,3]\n%c = erf(%b) : f32[2,3]\n%d = add(%c, %one) : f32[2,3]\n"
+     "kiln.graph 1\nconst %h : f32[] = {0.5}\nconst %r : f32[] = {0.70710677}\nconst %one : f32[] = {1.0}\ninput \"x\" "
+     "%x : f32[2,3]\n"
+     "%a = mul(%x, %h) : f32[2,3]\n%b = mul(%x, %r) : f32[2,3]\n%c = erf(%b) : f32[2,3]\n%d = add(%c, %one) : "
+     "f32[2,3]\n"
      "%y = mul(%a, %d) : f32[2,3]\noutput \"y\" %y\n"},
     {"rms_norm", "mul", to_rms_norm,
-     "kiln.graph 1\nconst %two : f32[] = {2.0}\nconst %e : f32[] = {1e-05}\ninput \"x\" %x : f32[2,3]\n%s = pow(%x, %two) : f32[2,3]\n"
+     "kiln.graph 1\nconst %two : f32[] = {2.0}\nconst %e : f32[] = {1e-05}\ninput \"x\" %x : f32[2,3]\n%s = pow(%x, "
+     "%two) : f32[2,3]\n"
      "%m = mean(%s) {axes=[1], keepdim=true} : f32[2,1]\n%a = add(%m, %e) : f32[2,1]\n%r = rsqrt(%a) : f32[2,1]\n"
      "%y = mul(%x, %r) : f32[2,3]\noutput \"y\" %y\n"},
     {"rms_norm gain", "mul", norm_gains,
-     "kiln.graph 1\nconst %g : f32[3] = {1.0, 2.0, 3.0}\ninput \"x\" %x : f32[2,3]\n%n = rms_norm(%x, none) {dims=1, eps=1e-05} : f32[2,3]\n"
+     "kiln.graph 1\nconst %g : f32[3] = {1.0, 2.0, 3.0}\ninput \"x\" %x : f32[2,3]\n%n = rms_norm(%x, none) {dims=1, "
+     "eps=1e-05} : f32[2,3]\n"
      "%y = mul(%g, %n) : f32[2,3]\noutput \"y\" %y\n"},
     {"batched matmul to linear", "matmul", matmul_to_linear,
      "kiln.graph 1\nconst %w : f32[1,3,2] = {1.0, 2.0, 3.0, 4.0, 5.0, 6.0}\ninput \"x\" %x : f32[4,2,3]\n"
      "%y = matmul(%x, %w) : f32[4,2,2]\noutput \"y\" %y\n"},
     {"layer_norm", "div", to_layer_norm,
-     "kiln.graph 1\nconst %e : f32[] = {1e-05}\ninput \"x\" %x : f32[2,3]\n%m = mean(%x) {axes=[1], keepdim=true} : f32[2,1]\n"
+     "kiln.graph 1\nconst %e : f32[] = {1e-05}\ninput \"x\" %x : f32[2,3]\n%m = mean(%x) {axes=[1], keepdim=true} : "
+     "f32[2,1]\n"
      "%d = sub(%x, %m) : f32[2,3]\n%s = mul(%d, %d) : f32[2,3]\n%v = mean(%s) {axes=[1], keepdim=true} : f32[2,1]\n"
      "%a = add(%e, %v) : f32[2,1]\n%r = sqrt(%a) : f32[2,1]\n%y = div(%d, %r) : f32[2,3]\noutput \"y\" %y\n"},
     {"layer_norm of var", "mul", to_layer_norm,
-     "kiln.graph 1\nconst %e : f32[] = {1e-05}\ninput \"x\" %x : f32[2,3]\n%m = mean(%x) {axes=[1], keepdim=true} : f32[2,1]\n"
+     "kiln.graph 1\nconst %e : f32[] = {1e-05}\ninput \"x\" %x : f32[2,3]\n%m = mean(%x) {axes=[1], keepdim=true} : "
+     "f32[2,1]\n"
      "%d = sub(%x, %m) : f32[2,3]\n%v = var(%x) {axes=[1], correction=0, keepdim=true} : f32[2,1]\n"
      "%a = add(%v, %e) : f32[2,1]\n%r = rsqrt(%a) : f32[2,1]\n%y = mul(%d, %r) : f32[2,3]\noutput \"y\" %y\n"},
     {"layer_norm gain", "mul", norm_gains,

@@ -41,10 +41,11 @@ typedef struct pass_row {
   kiln_status (*run)(graph *g);
 } pass_row;
 
-/* Patterns that folding and merging make visible are found in the next round: rounds repeat until one changes nothing. Rules come
- * before folding, so that a constant that is only expanded for its user is not written out large. */
+/* Patterns that folding and merging make visible are found in the next round: rounds repeat until one changes nothing.
+ * Rules come before folding, so that a constant that is only expanded for its user is not written out large. */
 static const pass_row first[] = {{"dead", pass_dead_code}, {"cse", pass_cse}};
-static const pass_row round_passes[] = {{"rules", run_rules}, {"fold", fold}, {"cse", pass_cse}, {"dead", pass_dead_code}};
+static const pass_row round_passes[] = {
+    {"rules", run_rules}, {"fold", fold}, {"cse", pass_cse}, {"dead", pass_dead_code}};
 enum { MAX_ROUNDS = 6 };
 
 static uint64_t block_hash(const block *b, uint64_t h) {

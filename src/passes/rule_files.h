@@ -11,7 +11,7 @@
   FILE(norm_patterns)    \
   FILE(attention_patterns)
 
-#define DECLARE(name)              \
+#define DECLARE(name)               \
   extern const rule name##_rules[]; \
   extern const size_t name##_rule_count;
 RULE_FILES(DECLARE)

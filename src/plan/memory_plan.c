@@ -5,7 +5,6 @@
 
 #include "base/memory.h"
 
-
 static int compare_size(const void *a, const void *b) {
   const memory_block *x = *(const memory_block *const *)a, *y = *(const memory_block *const *)b;
   if (x->size != y->size) return x->size < y->size ? 1 : -1;

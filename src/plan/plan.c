@@ -1,5 +1,5 @@
-/* Making a plan: a clone of the portable graph is rewritten for the target, every node gets a tactic, and constants are packed the way the
- * tactics want them. */
+/* Making a plan: a clone of the portable graph is rewritten for the target, every node gets a tactic, and constants are
+ * packed the way the tactics want them. */
 #include <string.h>
 
 #include "base/memory.h"
@@ -7,7 +7,7 @@
 #include "passes/pass.h"
 #include "plan/tuner.h"
 
-/* ---- packing ---------------------------------------------------------------------------------------------------------------- */
+/* ---- packing ----------------------------------------------------------------------------------------------------- */
 
 kiln_status plan_pack_node(node *n, const kernel *k) {
   if (!k->packing) return KILN_OK;
@@ -15,14 +15,16 @@ kiln_status plan_pack_node(node *n, const kernel *k) {
   if (!v || !v->constant || str_eq(v->constant->packing, k->packing)) return KILN_OK;
   graph *g = n->parent->graph;
   const packing *p = packing_find(k->packing);
-  if (!p || v->constant->packing) return KILN_FAIL(KILN_INTERNAL, "%s: cannot pack operand %d as `%s`", k->name, k->pack_operand, k->packing);
+  if (!p || v->constant->packing)
+    return KILN_FAIL(KILN_INTERNAL, "%s: cannot pack operand %d as `%s`", k->name, k->pack_operand, k->packing);
   value *earlier = v->scratch; /* packed already for another reader */
   if (earlier && str_eq(earlier->constant->packing, k->packing)) {
     node_set_input(n, k->pack_operand, earlier);
     return KILN_OK;
   }
   size_t bytes = 0;
-  if (!p->size(&v->type, &bytes)) return KILN_FAIL(KILN_INTERNAL, "%s: cannot pack this weight as `%s`", k->name, k->packing);
+  if (!p->size(&v->type, &bytes))
+    return KILN_FAIL(KILN_INTERNAL, "%s: cannot pack this weight as `%s`", k->name, k->packing);
   void *data = mem_alloc_aligned(bytes ? bytes : 1);
   if (!data) return KILN_FAIL(KILN_OUT_OF_MEMORY, "out of memory: %zu bytes for a packed weight", bytes);
   p->pack(&v->type, v->constant->data, data);
@@ -36,7 +38,7 @@ kiln_status plan_pack_node(node *n, const kernel *k) {
   return KILN_OK;
 }
 
-/* ---- choosing ---------------------------------------------------------------------------------------------------------------- */
+/* ---- choosing ---------------------------------------------------------------------------------------------------- */
 
 typedef struct planner {
   const target *target;
@@ -95,7 +97,8 @@ static void clear_scratch(graph *g, block *b) {
   }
 }
 
-kiln_status plan_create(const graph *portable, const target *t, const plan_options *options, graph **out_plan, text *why) {
+kiln_status plan_create(const graph *portable, const target *t, const plan_options *options, graph **out_plan,
+                        text *why) {
   graph *g = NULL;
   planner p = {.target = t, .options = options, .why = why};
   KILN_TRY(graph_clone(portable, &g));

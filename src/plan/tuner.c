@@ -1,5 +1,6 @@
-/* Tuner, see tuner.h. A cache line is `key \t kernel \t seconds`; the key is target, threads and the node's printed form (operator, types,
- * attributes, epilogue) without names, so equal layers are timed once, within and across models. */
+/* Tuner, see tuner.h. A cache line is `key \t kernel \t seconds`; the key is target, threads and the node's printed
+ * form (operator, types, attributes, epilogue) without names, so equal layers are timed once, within and across
+ * models. */
 #include "plan/tuner.h"
 
 #include <stdio.h>
@@ -63,7 +64,7 @@ kiln_status tuner_create(const target *target_, const plan_options *options, tun
   return KILN_OK;
 }
 
-/* ---- one node as a graph of its own ----------------------------------------------------------------------------------------------- */
+/* ---- one node as a graph of its own ------------------------------------------------------------------------------ */
 
 static value *clone_operand(graph *g, const graph *from, const value *v) {
   tensor_type type = v->type;
@@ -92,8 +93,10 @@ static kiln_status single_node(const node *n, graph **out) {
   value *inputs[64];
   named_attr attrs[24];
   const op_schema *schema = op_schema_of(n->op);
-  for (int32_t i = 0; i < n->n_inputs && i < 64; i++) inputs[i] = n->inputs[i].v ? clone_operand(g, from, n->inputs[i].v) : NULL;
-  for (int32_t i = 0; i < schema->n_attrs; i++) attrs[i] = (named_attr){schema->attrs[i].name, hint_attr(g, from, n->attrs[i])};
+  for (int32_t i = 0; i < n->n_inputs && i < 64; i++)
+    inputs[i] = n->inputs[i].v ? clone_operand(g, from, n->inputs[i].v) : NULL;
+  for (int32_t i = 0; i < schema->n_attrs; i++)
+    attrs[i] = (named_attr){schema->attrs[i].name, hint_attr(g, from, n->attrs[i])};
   node *copy = build_node(&b, n->op->name, n->own_inputs, inputs, schema->n_attrs, attrs);
   g->n_inputs = g->body.n_params;
   if (copy) block_set_results(&g->body, copy->n_outputs, copy->outputs);
@@ -118,7 +121,8 @@ static void fill_random(tensor *t, uint32_t seed) {
 /* Median of a few runs; INFINITY if the kernel cannot be run. */
 static double time_program(tuner *t, program *p, int n_in, int n_out) {
   void *memory = mem_alloc_aligned(program_arena_bytes(p));
-  tensor *params = mem_calloc((size_t)n_in + 1, sizeof *params), *results = mem_calloc((size_t)n_out + 1, sizeof *results);
+  tensor *params = mem_calloc((size_t)n_in + 1, sizeof *params),
+         *results = mem_calloc((size_t)n_out + 1, sizeof *results);
   double best = 1e30;
   bool ok = memory && params && results;
   for (int i = 0; ok && i < n_in; i++) {
@@ -148,7 +152,8 @@ static double time_kernel(tuner *t, const node *n, const kernel *k) {
   const int64_t none = 0;
   if (single_node(n, &g) == KILN_OK) {
     g->body.last->tactic = k->name;
-    if (plan_pack_node(g->body.last, k) == KILN_OK && program_create(g, t->target, &none, pool_threads(t->workers), &p) == KILN_OK)
+    if (plan_pack_node(g->body.last, k) == KILN_OK &&
+        program_create(g, t->target, &none, pool_threads(t->workers), &p) == KILN_OK)
       seconds = time_program(t, p, g->n_inputs, g->n_outputs);
   }
   program_destroy(p);
@@ -157,7 +162,7 @@ static double time_kernel(tuner *t, const node *n, const kernel *k) {
   return seconds;
 }
 
-/* ---- choosing ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- choosing ---------------------------------------------------------------------------------------------------- */
 
 static const char *key_of(tuner *t, const node *n) {
   text k = {0};
@@ -174,7 +179,8 @@ static const char *key_of(tuner *t, const node *n) {
   for (int32_t i = 0; i < op_schema_of(n->op)->n_attrs; i++) {
     const attr *a = &n->attrs[i];
     if (a->kind == ATTR_FLOAT) text_printf(&k, " %g", a->u.f);
-    if (a->kind == ATTR_INT || a->kind == ATTR_BOOL || a->kind == ATTR_DTYPE) text_printf(&k, " %lld", (long long)dim_hint(g->dims, a->u.i));
+    if (a->kind == ATTR_INT || a->kind == ATTR_BOOL || a->kind == ATTR_DTYPE)
+      text_printf(&k, " %lld", (long long)dim_hint(g->dims, a->u.i));
     if (a->kind == ATTR_STR) text_printf(&k, " %s", a->u.s);
     for (int32_t m = 0; a->kind == ATTR_INTS && m < a->count; m++)
       text_printf(&k, m ? ",%lld" : " %lld", (long long)dim_hint(g->dims, a->u.ints[m]));

@@ -1,5 +1,5 @@
-/* Runs every CPU kernel row of an operator, in several ways (1 and 3 threads, permuted strides, in place), against the operator's
- * reference kernel. */
+/* Runs every CPU kernel row of an operator, in several ways (1 and 3 threads, permuted strides, in place), against the
+ * operator's reference kernel. */
 #ifndef KILN_TESTS_CPU_CHECK_H
 #define KILN_TESTS_CPU_CHECK_H
 
@@ -26,7 +26,7 @@ typedef struct check_in {
   int rank;
   int64_t shape[KILN_MAX_RANK];
   check_fill fill;
-  double lo, hi;   /* FILL_RANGE: integers in [lo, hi) */
+  double lo, hi;    /* FILL_RANGE: integers in [lo, hi) */
   bool is_constant; /* the kernel may see its data in prepare */
   bool absent;
 } check_in;
@@ -44,7 +44,8 @@ static inline double check_normal(void) {
   return s;
 }
 
-/* Memory of `t` with the dims laid out in reversed order if `permuted`, and one spare element between innermost runs. */
+/* Memory of `t` with the dims laid out in reversed order if `permuted`, and one spare element between innermost
+ * runs. */
 static inline void check_allocate(tensor *t, bool permuted) {
   int64_t n = 1;
   if (!permuted) {
@@ -140,9 +141,11 @@ static inline void check_free(check_case *c) {
 }
 
 /* One run of one kernel. `permute`: bits of operands with odd strides. */
-static inline kiln_status check_run(const check_case *c, const kernel *k, int threads, uint32_t permute, bool permute_out, bool inplace) {
+static inline kiln_status check_run(const check_case *c, const kernel *k, int threads, uint32_t permute,
+                                    bool permute_out, bool inplace) {
   char what[160];
-  snprintf(what, sizeof what, "%s (%d threads, strides %x, out %d, in place %d)", k->name, threads, permute, permute_out, inplace);
+  snprintf(what, sizeof what, "%s (%d threads, strides %x, out %d, in place %d)", k->name, threads, permute,
+           permute_out, inplace);
   tensor in[16], out[4];
   arena memory = {0};
   pool *workers = NULL;
@@ -155,12 +158,15 @@ static inline kiln_status check_run(const check_case *c, const kernel *k, int th
   }
   for (int i = 0; i < c->n_out; ++i) {
     out[i] = c->want[i];
-    if (inplace && i == 0) out[0] = in[0];
-    else check_allocate(&out[i], permute_out);
+    if (inplace && i == 0)
+      out[0] = in[0];
+    else
+      check_allocate(&out[i], permute_out);
   }
-  kernel_prep p = {.args = {.node = c->n, .attrs = c->n->attrs, .in = in, .n_in = c->n_in, .out = out, .n_out = c->n_out},
-                   .arena = &memory,
-                   .threads = threads};
+  kernel_prep p = {
+      .args = {.node = c->n, .attrs = c->n->attrs, .in = in, .n_in = c->n_in, .out = out, .n_out = c->n_out},
+      .arena = &memory,
+      .threads = threads};
   void *saved[16];
   for (int i = 0; i < c->n_in; ++i) { /* not valid in prepare */
     saved[i] = in[i].data;
@@ -209,7 +215,8 @@ static inline void check_kernels(check_case *c, int min_rows) {
     if ((*k)->strided_in) assert_int_equal(check_run(c, *k, 3, (*k)->strided_in, false, false), KILN_OK);
     if ((*k)->strided_in & 1u) assert_int_equal(check_run(c, *k, 1, 1, false, false), KILN_OK);
     if ((*k)->strided_out) assert_int_equal(check_run(c, *k, 2, 0, true, false), KILN_OK);
-    const bool same = c->n_in > 0 && c->in[0].data && c->in[0].dtype == c->want[0].dtype && c->in[0].rank == c->want[0].rank &&
+    const bool same = c->n_in > 0 && c->in[0].data && c->in[0].dtype == c->want[0].dtype &&
+                      c->in[0].rank == c->want[0].rank &&
                       memcmp(c->in[0].shape, c->want[0].shape, (size_t)c->in[0].rank * sizeof(int64_t)) == 0;
     if (((*k)->inplace & 1u) && same && !c->n->inputs[0].v->constant) {
       assert_int_equal(check_run(c, *k, 2, 0, false, true), KILN_OK);
@@ -218,7 +225,8 @@ static inline void check_kernels(check_case *c, int min_rows) {
   if (rows < min_rows) fail_msg("%s: %d kernels took the node, expected at least %d", c->n->op->name, rows, min_rows);
 }
 
-static inline void check_op(const char *op_name, int n_in, const check_in *in, int n_attrs, const named_attr *attrs, double tolerance) {
+static inline void check_op(const char *op_name, int n_in, const check_in *in, int n_attrs, const named_attr *attrs,
+                            double tolerance) {
   check_case c = {0};
   value *inputs[16] = {0};
   assert_int_equal(graph_create(&c.g), KILN_OK);
@@ -230,13 +238,23 @@ static inline void check_op(const char *op_name, int n_in, const check_in *in, i
   check_kernels(&c, 1);
   check_free(&c);
 }
-#define INS(...) (int)(sizeof((check_in[]){__VA_ARGS__}) / sizeof(check_in)), (check_in[]){__VA_ARGS__}
-#define F32(...) \
-  { KILN_F32, (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), {__VA_ARGS__}, FILL_NORMAL, 0, 0, false, false }
-#define F32_SPECIAL(...) \
-  { KILN_F32, (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), {__VA_ARGS__}, FILL_SPECIAL, 0, 0, false, false }
-#define F32_POSITIVE(...) \
-  { KILN_F32, (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), {__VA_ARGS__}, FILL_POSITIVE, 0, 0, false, false }
+#define INS(...) \
+  (int)(sizeof((check_in[]){__VA_ARGS__}) / sizeof(check_in)), (check_in[]) { __VA_ARGS__ }
+#define F32(...)                                                                                                  \
+  {                                                                                                               \
+    KILN_F32, (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), {__VA_ARGS__}, FILL_NORMAL, 0, 0, false, \
+        false                                                                                                     \
+  }
+#define F32_SPECIAL(...)                                                                                           \
+  {                                                                                                                \
+    KILN_F32, (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), {__VA_ARGS__}, FILL_SPECIAL, 0, 0, false, \
+        false                                                                                                      \
+  }
+#define F32_POSITIVE(...)                                                                                           \
+  {                                                                                                                 \
+    KILN_F32, (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), {__VA_ARGS__}, FILL_POSITIVE, 0, 0, false, \
+        false                                                                                                       \
+  }
 #define DT(dtype, lo, hi, ...) \
   { dtype, (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), {__VA_ARGS__}, FILL_RANGE, lo, hi, false, false }
 #define NONE \

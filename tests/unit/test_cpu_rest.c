@@ -23,11 +23,14 @@ static void test_pointwise_all_rows(void **state) {
 
 static void test_pointwise_special_values(void **state) {
   (void)state;
-  static const char *const names[] = {"relu", "sigmoid", "tanh", "exp", "expm1", "exp2", "log", "log2", "log10", "log1p", "sqrt", "rsqrt", "sin",
-                                      "cos", "erf", "gelu", "silu", "abs", "neg", "sign", "isnan", "isinf", "floor", "logical_not"};
+  static const char *const names[] = {"relu",  "sigmoid", "tanh", "exp",   "expm1", "exp2",  "log",   "log2",
+                                      "log10", "log1p",   "sqrt", "rsqrt", "sin",   "cos",   "erf",   "gelu",
+                                      "silu",  "abs",     "neg",  "sign",  "isnan", "isinf", "floor", "logical_not"};
   for (size_t i = 0; i < KILN_COUNT(names); ++i) check_op(names[i], INS(F32_SPECIAL(333)), NO_ATTRS, 4e-6);
-  static const char *const binary[] = {"add", "mul", "div", "maximum", "minimum", "eq", "lt", "ge", "ne", "pow", "logical_and"};
-  for (size_t i = 0; i < KILN_COUNT(binary); ++i) check_op(binary[i], INS(F32_SPECIAL(517), F32_SPECIAL(517)), NO_ATTRS, 4e-6);
+  static const char *const binary[] = {"add", "mul", "div", "maximum", "minimum",    "eq",
+                                       "lt",  "ge",  "ne",  "pow",     "logical_and"};
+  for (size_t i = 0; i < KILN_COUNT(binary); ++i)
+    check_op(binary[i], INS(F32_SPECIAL(517), F32_SPECIAL(517)), NO_ATTRS, 4e-6);
   check_op("clamp", INS(F32_SPECIAL(100)), ATTRS(A_FLOAT("min", -1.0), A_FLOAT("max", 1.0)), 0);
 }
 
@@ -46,7 +49,8 @@ static void test_pointwise_broadcast(void **state) {
 
 static void test_pointwise_integers(void **state) {
   (void)state;
-  static const char *const names[] = {"add", "sub", "mul", "floor_div", "trunc_div", "remainder", "eq", "lt", "ge", "maximum", "bitwise_and"};
+  static const char *const names[] = {"add", "sub", "mul", "floor_div", "trunc_div",  "remainder",
+                                      "eq",  "lt",  "ge",  "maximum",   "bitwise_and"};
   static const kiln_dtype dtypes[] = {KILN_I64, KILN_I32, KILN_U8, KILN_I8, KILN_I16};
   for (size_t i = 0; i < KILN_COUNT(names); ++i) {
     for (size_t k = 0; k < KILN_COUNT(dtypes); ++k) {
@@ -56,7 +60,8 @@ static void test_pointwise_integers(void **state) {
   check_op("where", INS(DT(KILN_BOOL, 0, 2, 50), DT(KILN_I64, -9, 9, 50), DT(KILN_I64, -9, 9, 1)), NO_ATTRS, 0);
   check_op("logical_not", INS(DT(KILN_BOOL, 0, 2, 50)), NO_ATTRS, 0);
   check_op("bitwise_or", INS(DT(KILN_BOOL, 0, 2, 50), DT(KILN_BOOL, 0, 2, 50)), NO_ATTRS, 0);
-  static const kiln_dtype all[] = {KILN_F32, KILN_F16, KILN_BF16, KILN_I8, KILN_U8, KILN_I16, KILN_I32, KILN_I64, KILN_BOOL};
+  static const kiln_dtype all[] = {KILN_F32, KILN_F16, KILN_BF16, KILN_I8,  KILN_U8,
+                                   KILN_I16, KILN_I32, KILN_I64,  KILN_BOOL};
   for (size_t i = 0; i < KILN_COUNT(all); ++i) {
     for (size_t k = 0; k < KILN_COUNT(all); ++k) {
       check_op("cast", INS(DT(all[i], 0, 100, 7, 11)), ATTRS(A_DTYPE("dtype", all[k])), 0);
@@ -82,7 +87,8 @@ static void test_pointwise_chain(void **state) {
   value *positive = build(&in_body, "gt", IN(params[0], graph_scalar(c.g, KILN_F32, 0.0)), NO_ATTRS);
   keep = build(&in_body, "logical_or", IN(keep, positive), NO_ATTRS);
   t = build(&in_body, "where", IN(keep, t, graph_scalar(c.g, KILN_F32, -7.0)), NO_ATTRS);
-  t = build(&in_body, "add", IN(t, build(&in_body, "cast", IN(params[3]), ATTRS(A_DTYPE("dtype", KILN_F32)))), NO_ATTRS);
+  t = build(&in_body, "add", IN(t, build(&in_body, "cast", IN(params[3]), ATTRS(A_DTYPE("dtype", KILN_F32)))),
+            NO_ATTRS);
   assert_int_equal(graph_check(c.g), KILN_OK);
   block_set_results(body, 1, &t);
   node *n = build_node(&b, "neg", IN(inputs[0]), NO_ATTRS); /* becomes the fused node */
@@ -139,7 +145,8 @@ static void test_norms(void **state) {
     }
     check_in big = F32(1, 20, 700);
     if (last) big = (check_in)F32(1, 700, 20);
-    check_op("group_norm", INS(big, NONE, NONE), ATTRS(A_INT("groups", 5), A_FLOAT("eps", 1e-5), A_BOOL("channels_last", last)), 6e-6);
+    check_op("group_norm", INS(big, NONE, NONE),
+             ATTRS(A_INT("groups", 5), A_FLOAT("eps", 1e-5), A_BOOL("channels_last", last)), 6e-6);
   }
 }
 
@@ -157,23 +164,27 @@ static void test_copies(void **state) {
       check_op("permute", INS(DT(dtypes[i], 0, 100, 2, c, 37, 29)), ATTRS(A_INTS("order", orders[0], 4)), 0);
       check_op("permute", INS(DT(dtypes[i], 0, 100, 2, 37, 29, c)), ATTRS(A_INTS("order", orders[1], 4)), 0);
     }
-    check_op("concat", INS(DT(dtypes[i], 0, 9, 2, 3, 5), DT(dtypes[i], 0, 9, 2, 0, 5), DT(dtypes[i], 0, 9, 2, 40, 5)), ATTRS(A_INT("axis", 1)), 0);
+    check_op("concat", INS(DT(dtypes[i], 0, 9, 2, 3, 5), DT(dtypes[i], 0, 9, 2, 0, 5), DT(dtypes[i], 0, 9, 2, 40, 5)),
+             ATTRS(A_INT("axis", 1)), 0);
     const int64_t before[] = {0, 1, -1}, after[] = {2, 0, 3};
-    check_op("pad", INS(DT(dtypes[i], 0, 9, 2, 3, 5)), ATTRS(A_INTS("before", before, 3), A_INTS("after", after, 3), A_FLOAT("value", 1.0)), 0);
+    check_op("pad", INS(DT(dtypes[i], 0, 9, 2, 3, 5)),
+             ATTRS(A_INTS("before", before, 3), A_INTS("after", after, 3), A_FLOAT("value", 1.0)), 0);
   }
   const int64_t repeats[] = {2, 1, 3}, axes[] = {0, 2}, shifts[] = {-4, 9}, shape[] = {6, 35};
   check_op("tile", INS(F32(3, 4, 5)), ATTRS(A_INTS("repeats", repeats, 3)), 0);
   check_op("flip", INS(F32(3, 4, 50)), ATTRS(A_INTS("axes", axes, 2)), 0);
   check_op("roll", INS(F32(8, 4, 7)), ATTRS(A_INTS("shifts", shifts, 2), A_INTS("axes", axes, 2)), 0);
   check_op("reshape", INS(F32(2, 3, 5, 7)), ATTRS(A_INTS("shape", shape, 2)), 0);
-  check_op("slice", INS(F32(5, 9, 4)), ATTRS(A_INT("axis", 1), A_INT("start", 1), A_INT("end", 8), A_INT("step", 3)), 0);
+  check_op("slice", INS(F32(5, 9, 4)), ATTRS(A_INT("axis", 1), A_INT("start", 1), A_INT("end", 8), A_INT("step", 3)),
+           0);
   for (int64_t d = -3; d <= 3; ++d) {
     check_op("tril", INS(F32(2, 5, 4)), ATTRS(A_INT("diagonal", d)), 0);
     check_op("triu", INS(DT(KILN_I64, 1, 9, 3, 6)), ATTRS(A_INT("diagonal", d)), 0);
   }
 }
 
-static void check_attention(int64_t b, int64_t h, int64_t hkv, int64_t l, int64_t s, int64_t e, int64_t ev, int mask, bool causal) {
+static void check_attention(int64_t b, int64_t h, int64_t hkv, int64_t l, int64_t s, int64_t e, int64_t ev, int mask,
+                            bool causal) {
   check_in q = F32(b, h, l, e), k = F32(b, hkv, s, e), v = F32(b, hkv, s, ev), m = NONE;
   if (mask == 1) m = (check_in)DT(KILN_BOOL, 0, 2, b, 1, l, s);
   if (mask == 2) m = (check_in)F32(h, l, s);
@@ -232,16 +243,20 @@ static void test_pools(void **state) {
       const int64_t c = wide ? 80 : 5;
       check_in x = F32_SPECIAL(2, c, 13, 11);
       if (last) x = (check_in)F32_SPECIAL(2, 13, 11, c);
-      const int64_t window[] = {3, 2}, stride[] = {2, 1}, pad[] = {1, 1}, dilation[] = {1, 2}, size[] = {4, 3}, one[] = {1, 1};
+      const int64_t window[] = {3, 2}, stride[] = {2, 1}, pad[] = {1, 1}, dilation[] = {1, 2}, size[] = {4, 3},
+                    one[] = {1, 1};
       for (int ceil_mode = 0; ceil_mode < 2; ++ceil_mode) {
         check_op("max_pool", INS(x),
-                 ATTRS(A_INTS("kernel", window, 2), A_INTS("stride", stride, 2), A_INTS("pad", pad, 2), A_INTS("dilation", dilation, 2),
-                       A_BOOL("ceil", ceil_mode), A_BOOL("channels_last", last)), 0);
+                 ATTRS(A_INTS("kernel", window, 2), A_INTS("stride", stride, 2), A_INTS("pad", pad, 2),
+                       A_INTS("dilation", dilation, 2), A_BOOL("ceil", ceil_mode), A_BOOL("channels_last", last)),
+                 0);
         for (int include = 0; include < 2; ++include) {
           x.fill = FILL_NORMAL;
-          check_op("avg_pool", INS(x),
-                   ATTRS(A_INTS("kernel", window, 2), A_INTS("stride", stride, 2), A_INTS("pad", pad, 2), A_BOOL("ceil", ceil_mode),
-                         A_BOOL("count_include_pad", include), A_BOOL("channels_last", last)), 2e-6);
+          check_op(
+              "avg_pool", INS(x),
+              ATTRS(A_INTS("kernel", window, 2), A_INTS("stride", stride, 2), A_INTS("pad", pad, 2),
+                    A_BOOL("ceil", ceil_mode), A_BOOL("count_include_pad", include), A_BOOL("channels_last", last)),
+              2e-6);
         }
       }
       check_op("adaptive_avg_pool", INS(x), ATTRS(A_INTS("size", size, 2), A_BOOL("channels_last", last)), 2e-6);
@@ -249,9 +264,14 @@ static void test_pools(void **state) {
     }
     const int64_t three[] = {3, 3, 3}, two[] = {2, 2, 2}, zero[] = {0, 0, 0}, one[] = {1, 1, 1};
     check_in line = F32(2, 6, 20), cube = F32(1, 6, 5, 6, 7);
-    check_op("max_pool", INS(line), ATTRS(A_INTS("kernel", three, 1), A_INTS("stride", two, 1), A_INTS("pad", one, 1),
-                                          A_INTS("dilation", one, 1), A_BOOL("channels_last", last)), 0);
-    check_op("avg_pool", INS(cube), ATTRS(A_INTS("kernel", three, 3), A_INTS("stride", two, 3), A_INTS("pad", zero, 3), A_BOOL("channels_last", last)), 2e-6);
+    check_op("max_pool", INS(line),
+             ATTRS(A_INTS("kernel", three, 1), A_INTS("stride", two, 1), A_INTS("pad", one, 1),
+                   A_INTS("dilation", one, 1), A_BOOL("channels_last", last)),
+             0);
+    check_op("avg_pool", INS(cube),
+             ATTRS(A_INTS("kernel", three, 3), A_INTS("stride", two, 3), A_INTS("pad", zero, 3),
+                   A_BOOL("channels_last", last)),
+             2e-6);
   }
 }
 
@@ -266,12 +286,17 @@ static void test_resize(void **state) {
         for (int align = 0; align < (m < 2 ? 1 : 2); ++align) {
           check_in x = F32(2, 19, 7, 5);
           if (last) x = (check_in)F32(2, 7, 5, 19);
-          check_op("resize", INS(x), ATTRS(A_INTS("size", sizes[i], 2), A_STR("mode", modes[m]), A_BOOL("align_corners", align),
-                                           A_FLOATS("scales", i == 0 ? given : scales, 2), A_BOOL("channels_last", last)), 4e-6);
+          check_op("resize", INS(x),
+                   ATTRS(A_INTS("size", sizes[i], 2), A_STR("mode", modes[m]), A_BOOL("align_corners", align),
+                         A_FLOATS("scales", i == 0 ? given : scales, 2), A_BOOL("channels_last", last)),
+                   4e-6);
         }
       }
       const int64_t long_size[] = {33};
-      check_op("resize", INS(F32(2, 3, 10)), ATTRS(A_INTS("size", long_size, 1), A_STR("mode", modes[m]), A_FLOATS("scales", scales, 1), A_BOOL("channels_last", 0)), 4e-6);
+      check_op("resize", INS(F32(2, 3, 10)),
+               ATTRS(A_INTS("size", long_size, 1), A_STR("mode", modes[m]), A_FLOATS("scales", scales, 1),
+                     A_BOOL("channels_last", 0)),
+               4e-6);
     }
   }
 }
@@ -287,18 +312,26 @@ static void test_indexing(void **state) {
     for (int64_t axis = 0; axis < 3; ++axis) {
       check_op("index_select", INS(DT(d, 0, 90, 4, 5, 6), DT(KILN_I64, 0, 4, 7)), ATTRS(A_INT("axis", axis)), 0);
       check_op("gather", INS(DT(d, 0, 90, 4, 5, 6), DT(KILN_I64, 0, 4, 3, 4, 5)), ATTRS(A_INT("axis", axis)), 0);
-      check_op("scatter", INS(DT(d, 0, 90, 4, 5, 6), DT(KILN_I64, 0, 4, 3, 4, 5), DT(d, 0, 90, 3, 4, 5)), ATTRS(A_INT("axis", axis)), 0);
-      check_op("slice_scatter", INS(DT(d, 0, 90, 9, 9, 9), DT(d, 0, 90, axis == 0 ? 3 : 9, axis == 1 ? 3 : 9, axis == 2 ? 3 : 9)),
+      check_op("scatter", INS(DT(d, 0, 90, 4, 5, 6), DT(KILN_I64, 0, 4, 3, 4, 5), DT(d, 0, 90, 3, 4, 5)),
+               ATTRS(A_INT("axis", axis)), 0);
+      check_op("slice_scatter",
+               INS(DT(d, 0, 90, 9, 9, 9), DT(d, 0, 90, axis == 0 ? 3 : 9, axis == 1 ? 3 : 9, axis == 2 ? 3 : 9)),
                ATTRS(A_INT("axis", axis), A_INT("start", 2), A_INT("end", 8), A_INT("step", 2)), 0);
     }
     check_op("index", INS(DT(d, 0, 90, 9, 7), DT(KILN_I64, -9, 9, 2, 5)), ATTRS(A_INTS("axes", zero, 1)), 0);
-    check_op("index", INS(DT(d, 0, 90, 9, 7, 3), DT(KILN_I64, -7, 7, 5, 1), DT(KILN_I64, -7, 7, 4)), ATTRS(A_INTS("axes", zero_one, 2)), 0);
-    check_op("index", INS(DT(d, 0, 90, 2, 9, 7, 3), DT(KILN_I64, -7, 7, 5), DT(KILN_I64, -7, 7, 5)), ATTRS(A_INTS("axes", one_two, 2)), 0);
-    check_op("index", INS(DT(d, 0, 90, 3, 2, 4, 5), DT(KILN_I64, -3, 3, 6), DT(KILN_I64, -3, 3, 1)), ATTRS(A_INTS("axes", apart, 2)), 0);
-    check_op("index_put", INS(DT(d, 0, 90, 3, 2, 4), DT(d, 0, 90, 4), DT(KILN_I64, -3, 3, 6)), ATTRS(A_INTS("axes", zero, 1)), 0);
+    check_op("index", INS(DT(d, 0, 90, 9, 7, 3), DT(KILN_I64, -7, 7, 5, 1), DT(KILN_I64, -7, 7, 4)),
+             ATTRS(A_INTS("axes", zero_one, 2)), 0);
+    check_op("index", INS(DT(d, 0, 90, 2, 9, 7, 3), DT(KILN_I64, -7, 7, 5), DT(KILN_I64, -7, 7, 5)),
+             ATTRS(A_INTS("axes", one_two, 2)), 0);
+    check_op("index", INS(DT(d, 0, 90, 3, 2, 4, 5), DT(KILN_I64, -3, 3, 6), DT(KILN_I64, -3, 3, 1)),
+             ATTRS(A_INTS("axes", apart, 2)), 0);
+    check_op("index_put", INS(DT(d, 0, 90, 3, 2, 4), DT(d, 0, 90, 4), DT(KILN_I64, -3, 3, 6)),
+             ATTRS(A_INTS("axes", zero, 1)), 0);
   }
-  check_op("index_put", INS(F32(3, 2, 4), F32(6, 1, 4), DT(KILN_I64, -3, 3, 6)), ATTRS(A_INTS("axes", zero, 1), A_BOOL("accumulate", 1)), 4e-6);
-  check_op("scatter", INS(F32(3, 50), DT(KILN_I64, 0, 3, 9, 50), F32(9, 50)), ATTRS(A_INT("axis", 0), A_STR("reduce", "add")), 4e-6);
+  check_op("index_put", INS(F32(3, 2, 4), F32(6, 1, 4), DT(KILN_I64, -3, 3, 6)),
+           ATTRS(A_INTS("axes", zero, 1), A_BOOL("accumulate", 1)), 4e-6);
+  check_op("scatter", INS(F32(3, 50), DT(KILN_I64, 0, 3, 9, 50), F32(9, 50)),
+           ATTRS(A_INT("axis", 0), A_STR("reduce", "add")), 4e-6);
 }
 
 /* An index out of range is an error, not a read. */
@@ -328,25 +361,36 @@ static void test_sorts(void **state) {
       check_op("sort", INS(F32_SPECIAL(20, 33)), ATTRS(A_INT("axis", axis), A_BOOL("descending", down)), 0);
       check_op("sort", INS(DT(KILN_I64, -5, 5, 20, 33)), ATTRS(A_INT("axis", axis), A_BOOL("descending", down)), 0);
       check_op("topk", INS(F32_SPECIAL(20, 33)), ATTRS(A_INT("k", 7), A_INT("axis", axis), A_BOOL("largest", down)), 0);
-      check_op("topk", INS(DT(KILN_I32, -5, 5, 200, 300)), ATTRS(A_INT("k", 150), A_INT("axis", axis), A_BOOL("largest", down)), 0);
+      check_op("topk", INS(DT(KILN_I32, -5, 5, 200, 300)),
+               ATTRS(A_INT("k", 150), A_INT("axis", axis), A_BOOL("largest", down)), 0);
     }
     check_op("cumsum", INS(F32(20, 33)), ATTRS(A_INT("axis", axis)), 4e-6);
     check_op("cumsum", INS(DT(KILN_I64, -5, 5, 20, 33)), ATTRS(A_INT("axis", axis)), 0);
   }
-  check_op("arange", 0, NULL, ATTRS(A_FLOAT("start", -3.0), A_FLOAT("step", 0.5), A_INT("count", 41), A_DTYPE("dtype", KILN_F32)), 0);
-  check_op("arange", 0, NULL, ATTRS(A_FLOAT("start", 5.0), A_FLOAT("step", 3.0), A_INT("count", 41), A_DTYPE("dtype", KILN_I64)), 0);
+  check_op("arange", 0, NULL,
+           ATTRS(A_FLOAT("start", -3.0), A_FLOAT("step", 0.5), A_INT("count", 41), A_DTYPE("dtype", KILN_F32)), 0);
+  check_op("arange", 0, NULL,
+           ATTRS(A_FLOAT("start", 5.0), A_FLOAT("step", 3.0), A_INT("count", 41), A_DTYPE("dtype", KILN_I64)), 0);
 }
 
 int main(void) {
   if (ops_init() != KILN_OK) return fprintf(stderr, "%s\n", error_text()), 1;
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_pointwise_all_rows), cmocka_unit_test(test_pointwise_special_values),
-      cmocka_unit_test(test_pointwise_broadcast), cmocka_unit_test(test_pointwise_integers),
-      cmocka_unit_test(test_pointwise_chain), cmocka_unit_test(test_softmax),
-      cmocka_unit_test(test_norms), cmocka_unit_test(test_copies),
+      cmocka_unit_test(test_pointwise_all_rows),
+      cmocka_unit_test(test_pointwise_special_values),
+      cmocka_unit_test(test_pointwise_broadcast),
+      cmocka_unit_test(test_pointwise_integers),
+      cmocka_unit_test(test_pointwise_chain),
+      cmocka_unit_test(test_softmax),
+      cmocka_unit_test(test_norms),
+      cmocka_unit_test(test_copies),
       cmocka_unit_test(test_attention),
-      cmocka_unit_test(test_reductions), cmocka_unit_test(test_pools), cmocka_unit_test(test_resize),
-      cmocka_unit_test(test_indexing), cmocka_unit_test(test_bad_index), cmocka_unit_test(test_sorts),
+      cmocka_unit_test(test_reductions),
+      cmocka_unit_test(test_pools),
+      cmocka_unit_test(test_resize),
+      cmocka_unit_test(test_indexing),
+      cmocka_unit_test(test_bad_index),
+      cmocka_unit_test(test_sorts),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -22,7 +22,8 @@ static void make(fixture *f) {
 static void prints_at(fixture *f, dim d, const char *expected, int line) {
   text out = {0};
   dim_print(f->t, d, &out);
-  if (!out.data || strcmp(out.data, expected) != 0) fail_msg("line %d: `%s`, expected `%s`", line, out.data ? out.data : "", expected);
+  if (!out.data || strcmp(out.data, expected) != 0)
+    fail_msg("line %d: `%s`, expected `%s`", line, out.data ? out.data : "", expected);
   const char *cursor = out.data;
   dim again = 0;
   expect_ok(dim_parse(f->t, &cursor, &again));
@@ -230,9 +231,11 @@ static void limits_and_errors_have_texts(void **state) {
   assert_int_equal(power, DIM_ERROR);
   assert_non_null(strstr(error_text(), "too complicated"));
   dim deep = f.b;
-  for (int i = 0; i < 100 && deep != DIM_ERROR; i++) deep = dim_floordiv(t, dim_mul(t, deep, f.b), dim_add(t, f.c, 100 + i));
+  for (int i = 0; i < 100 && deep != DIM_ERROR; i++)
+    deep = dim_floordiv(t, dim_mul(t, deep, f.b), dim_add(t, f.c, 100 + i));
   assert_int_equal(deep, DIM_ERROR);
-  static const char *const bad[] = {"", "a +", "(a", "a/2", "max(a)", "nobody", "99999999999999999999", "a//0", "--", "*", "min(a, b"};
+  static const char *const bad[] = {"",     "a +", "(a", "a/2",     "max(a)", "nobody", "99999999999999999999",
+                                    "a//0", "--",  "*",  "min(a, b"};
   for (size_t i = 0; i < KILN_COUNT(bad); i++) {
     const char *cursor = bad[i];
     dim d;

@@ -1,4 +1,5 @@
-/* The text form of graphs: what is printed reads back as the same text and the same bits; damaged texts fail with a place. */
+/* The text form of graphs: what is printed reads back as the same text and the same bits; damaged texts fail with a
+ * place. */
 #include <math.h>
 
 #include "expect.h"
@@ -45,11 +46,13 @@ static const char full[] =
 static float weights[12];
 static int opened; /* weights that were asked for */
 
-static kiln_status give_weight(void *user, int64_t index, const tensor_type *type, const char *packing, const void **out_data, size_t *out_size) {
+static kiln_status give_weight(void *user, int64_t index, const tensor_type *type, const char *packing,
+                               const void **out_data, size_t *out_size) {
   (void)user;
   (void)type;
   if (index != 2 && index != 5) return KILN_FAIL(KILN_INVALID_FILE, "there is no weight %lld", (long long)index);
-  if ((index == 5) != (packing != NULL)) return KILN_FAIL(KILN_INVALID_FILE, "weight %lld is stored otherwise", (long long)index);
+  if ((index == 5) != (packing != NULL))
+    return KILN_FAIL(KILN_INVALID_FILE, "weight %lld is stored otherwise", (long long)index);
   opened++;
   *out_data = weights;
   *out_size = sizeof weights;
@@ -85,11 +88,12 @@ static void everything_reads_back_as_the_same_text(void **state) {
   text_free(&out);
 }
 
-/* ---- numbers ------------------------------------------------------------------------------------------------------------ */
+/* ---- numbers ----------------------------------------------------------------------------------------------------- */
 
 static void constants_keep_their_bits(void **state) {
   (void)state;
-  static const kiln_dtype types[] = {KILN_F32, KILN_F64, KILN_F16, KILN_BF16, KILN_I8, KILN_U8, KILN_I16, KILN_I32, KILN_I64};
+  static const kiln_dtype types[] = {KILN_F32, KILN_F64, KILN_F16, KILN_BF16, KILN_I8,
+                                     KILN_U8,  KILN_I16, KILN_I32, KILN_I64};
   uint64_t seed = 3;
   for (size_t t = 0; t < KILN_COUNT(types); t++) {
     uint8_t bytes[4096];
@@ -122,9 +126,18 @@ static void numbers_print_short(void **state) {
     double v;
     bool single;
     const char *expected;
-  } cases[] = {{1, false, "1"},          {0.1, false, "0.1"},           {(double)0.1f, true, "0.1"}, {-0.0, false, "-0"}, {1e300, false, "1e+300"},
-               {INFINITY, true, "inf"},  {-INFINITY, false, "-inf"},    {NAN, true, "nan"},          {5e-324, false, "4.94065645841247e-324"},
-               {1.0 / 3, false, "0.3333333333333333"}, {16777216, true, "16777216"}, {1e-30, true, "1e-30"}};
+  } cases[] = {{1, false, "1"},
+               {0.1, false, "0.1"},
+               {(double)0.1f, true, "0.1"},
+               {-0.0, false, "-0"},
+               {1e300, false, "1e+300"},
+               {INFINITY, true, "inf"},
+               {-INFINITY, false, "-inf"},
+               {NAN, true, "nan"},
+               {5e-324, false, "4.94065645841247e-324"},
+               {1.0 / 3, false, "0.3333333333333333"},
+               {16777216, true, "16777216"},
+               {1e-30, true, "1e-30"}};
   for (size_t i = 0; i < KILN_COUNT(cases); i++) {
     text out = {0};
     number_print(&out, cases[i].v, cases[i].single);
@@ -143,7 +156,7 @@ static void numbers_print_short(void **state) {
   }
 }
 
-/* ---- failures ------------------------------------------------------------------------------------------------------------ */
+/* ---- failures ---------------------------------------------------------------------------------------------------- */
 
 #define HEAD "kiln.graph 1\ninput \"x\" %x : f32[2,3]\n"
 
@@ -179,14 +192,16 @@ static void damaged_texts_say_where(void **state) {
       {"kiln.graph 1\ndim s in [1, 2] opt 1\ndim s in [1, 2] opt 1\n", "new symbol"},
       {"kiln.graph 1\nstate \"s\" %s : f32[] = %s\n", "defined above"},
       {"kiln.graph 1\nconst %c : f32[] = {1}\nstate \"s\" %s : f32[] = %c\n", "update for each state"},
-      {HEAD "%y = mul(%x, %x) : f32[2,3]\n  epilogue(%a : f32[2,3]) {\n    return %a\n  }\noutput \"y\" %y\n", "epilogue"},
+      {HEAD "%y = mul(%x, %x) : f32[2,3]\n  epilogue(%a : f32[2,3]) {\n    return %a\n  }\noutput \"y\" %y\n",
+       "epilogue"},
       {HEAD "%y = relu(%x) : f32[2,3]\n  block(%a : f32[2,3]) {\n    return %a\n  }\noutput \"y\" %y\n", "blocks"},
       {"kiln.graph 1\ninput \"c\" %c : bool[]\n%y = if(%c) : f32[]\noutput \"y\" %y\n", "0 blocks"},
   };
   for (size_t i = 0; i < KILN_COUNT(cases); i++) {
     graph *g = NULL;
     if (parse(cases[i].source, &g) == KILN_OK) fail_msg("case %zu was accepted", i);
-    if (!strstr(error_text(), cases[i].part)) fail_msg("case %zu: `%s` should contain `%s`", i, error_text(), cases[i].part);
+    if (!strstr(error_text(), cases[i].part))
+      fail_msg("case %zu: `%s` should contain `%s`", i, error_text(), cases[i].part);
   }
 }
 
@@ -241,7 +256,8 @@ static void long_graphs_take_linear_time(void **state) {
   (void)state;
   text t = {0};
   text_puts(&t, HEAD "%0 = relu(%x) : f32[2,3]\n");
-  for (int i = 1; i < 20000; i++) text_printf(&t, "%%%d = add(%%%d, %%x) : f32[2,3] @ \"layer.%d\" \"model.py:%d\"\n", i, i - 1, i % 100, i);
+  for (int i = 1; i < 20000; i++)
+    text_printf(&t, "%%%d = add(%%%d, %%x) : f32[2,3] @ \"layer.%d\" \"model.py:%d\"\n", i, i - 1, i % 100, i);
   text_puts(&t, "output \"y\" %19999\n");
   graph *g = NULL;
   text out = {0};
@@ -265,7 +281,8 @@ static void every_failed_allocation_is_reported(void **state) {
       assert_true(n > 5);
       break;
     }
-    if (status != KILN_OUT_OF_MEMORY) fail_msg("allocation %lld: status %d, %s", (long long)n, (int)status, error_text());
+    if (status != KILN_OUT_OF_MEMORY)
+      fail_msg("allocation %lld: status %d, %s", (long long)n, (int)status, error_text());
   }
 }
 
@@ -293,10 +310,14 @@ static int no_more_than_before(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      TEST(everything_reads_back_as_the_same_text), TEST(constants_keep_their_bits),
-      TEST(numbers_print_short),                    TEST(damaged_texts_say_where),
-      TEST(every_shorter_text_is_refused_or_whole), TEST(changed_bytes_never_break_the_reader),
-      TEST(deep_nesting_is_refused),                TEST(long_graphs_take_linear_time),
+      TEST(everything_reads_back_as_the_same_text),
+      TEST(constants_keep_their_bits),
+      TEST(numbers_print_short),
+      TEST(damaged_texts_say_where),
+      TEST(every_shorter_text_is_refused_or_whole),
+      TEST(changed_bytes_never_break_the_reader),
+      TEST(deep_nesting_is_refused),
+      TEST(long_graphs_take_linear_time),
       TEST(every_failed_allocation_is_reported),
   };
   return cmocka_run_group_tests(tests, start, NULL);

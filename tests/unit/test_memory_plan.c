@@ -67,7 +67,8 @@ static void nothing_needs_nothing(void **unused) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(no_two_live_blocks_overlap), cmocka_unit_test(a_chain_of_equal_blocks_needs_two),
+  const struct CMUnitTest tests[] = {cmocka_unit_test(no_two_live_blocks_overlap),
+                                     cmocka_unit_test(a_chain_of_equal_blocks_needs_two),
                                      cmocka_unit_test(nothing_needs_nothing)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

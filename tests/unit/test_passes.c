@@ -25,9 +25,11 @@ static int count(const block *b, const char *op_name) {
 static void dead_nodes_go_and_live_ones_stay(void **state) {
   (void)state;
   graph *g = parse(
-      "kiln.graph 1\ninput \"x\" %x : f32[2,3]\ninput \"f\" %f : bool[]\n%0 = relu(%x) : f32[2,3]\n%1 = neg(%0) : f32[2,3]\n"
+      "kiln.graph 1\ninput \"x\" %x : f32[2,3]\ninput \"f\" %f : bool[]\n%0 = relu(%x) : f32[2,3]\n%1 = neg(%0) : "
+      "f32[2,3]\n"
       "%2, %3 = topk(%x) {k=1, axis=1} : f32[2,1], i64[2,1]\n%4 = if(%f, %x) : f32[2,3]\n  block(%5 : f32[2,3]) {\n"
-      "    %6 = exp(%5) : f32[2,3]\n    return %5\n  }\n  block(%7 : f32[2,3]) {\n    return %7\n  }\noutput \"y\" %4\noutput \"i\" %3\n");
+      "    %6 = exp(%5) : f32[2,3]\n    return %5\n  }\n  block(%7 : f32[2,3]) {\n    return %7\n  }\noutput \"y\" "
+      "%4\noutput \"i\" %3\n");
   expect_ok(pass_dead_code(g));
   expect_ok(graph_verify(g));
   assert_int_equal(count(&g->body, NULL), 2);
@@ -38,8 +40,10 @@ static void dead_nodes_go_and_live_ones_stay(void **state) {
 static void equal_nodes_become_one(void **state) {
   (void)state;
   graph *g = parse(HEAD
-                   "%0 = softmax(%x) {axis=1} : f32[2,3]\n%1 = softmax(%x) {axis=1} : f32[2,3]\n%2 = softmax(%x) {axis=0} : f32[2,3]\n"
-                   "%3 = neg(%0) : f32[2,3]\n%4 = neg(%1) : f32[2,3]\n%5 = add(%3, %4) : f32[2,3]\n%6 = add(%5, %2) : f32[2,3]\noutput \"y\" %6\n");
+                   "%0 = softmax(%x) {axis=1} : f32[2,3]\n%1 = softmax(%x) {axis=1} : f32[2,3]\n%2 = softmax(%x) "
+                   "{axis=0} : f32[2,3]\n"
+                   "%3 = neg(%0) : f32[2,3]\n%4 = neg(%1) : f32[2,3]\n%5 = add(%3, %4) : f32[2,3]\n%6 = add(%5, %2) : "
+                   "f32[2,3]\noutput \"y\" %6\n");
   expect_ok(pass_cse(g));
   expect_ok(graph_verify(g));
   assert_int_equal(count(&g->body, "softmax"), 2);
@@ -50,9 +54,12 @@ static void equal_nodes_become_one(void **state) {
 static void equal_constants_become_one(void **state) {
   (void)state;
   graph *g = parse(
-      "kiln.graph 1\nconst %a : f32[3] = {1, 2, 3}\nconst %b : f32[3] = {1, 2, 3}\nconst %c : i32[3] = {1, 2, 3}\nconst %d : f32[1,3] = {1, 2, 3}\n"
-      "input \"x\" %x : f32[2,3]\ninput \"i\" %i : i32[3]\n%0 = add(%x, %a) : f32[2,3]\n%1 = add(%x, %b) : f32[2,3]\n%2 = add(%x, %d) : f32[2,3]\n"
-      "%3 = add(%i, %c) : i32[3]\n%4 = mul(%0, %1) : f32[2,3]\n%5 = mul(%4, %2) : f32[2,3]\noutput \"y\" %5\noutput \"z\" %3\n");
+      "kiln.graph 1\nconst %a : f32[3] = {1, 2, 3}\nconst %b : f32[3] = {1, 2, 3}\nconst %c : i32[3] = {1, 2, "
+      "3}\nconst %d : f32[1,3] = {1, 2, 3}\n"
+      "input \"x\" %x : f32[2,3]\ninput \"i\" %i : i32[3]\n%0 = add(%x, %a) : f32[2,3]\n%1 = add(%x, %b) : "
+      "f32[2,3]\n%2 = add(%x, %d) : f32[2,3]\n"
+      "%3 = add(%i, %c) : i32[3]\n%4 = mul(%0, %1) : f32[2,3]\n%5 = mul(%4, %2) : f32[2,3]\noutput \"y\" %5\noutput "
+      "\"z\" %3\n");
   expect_ok(pass_cse(g));
   expect_ok(graph_verify(g));
   assert_int_equal(count(&g->body, "add"), 3); /* other shapes and types are other constants */
@@ -62,8 +69,10 @@ static void equal_constants_become_one(void **state) {
 static void constants_are_evaluated(void **state) {
   (void)state;
   graph *g = parse(
-      "kiln.graph 1\nconst %a : f32[2] = {1, 2}\nconst %b : f32[2] = {10, 20}\ninput \"x\" %x : f32[2]\n%0 = add(%a, %b) : f32[2]\n"
-      "%1 = neg(%0) : f32[2]\n%2, %3 = topk(%1) {k=1, axis=0} : f32[1], i64[1]\n%4 = mul(%x, %2) : f32[2]\noutput \"y\" %4\noutput \"i\" %3\n");
+      "kiln.graph 1\nconst %a : f32[2] = {1, 2}\nconst %b : f32[2] = {10, 20}\ninput \"x\" %x : f32[2]\n%0 = add(%a, "
+      "%b) : f32[2]\n"
+      "%1 = neg(%0) : f32[2]\n%2, %3 = topk(%1) {k=1, axis=0} : f32[1], i64[1]\n%4 = mul(%x, %2) : f32[2]\noutput "
+      "\"y\" %4\noutput \"i\" %3\n");
   expect_ok(pass_constant_fold(g, 64));
   expect_ok(graph_verify(g));
   assert_int_equal(count(&g->body, NULL), 1);
@@ -75,8 +84,9 @@ static void constants_are_evaluated(void **state) {
 
 static void folding_does_not_blow_up_files(void **state) {
   (void)state;
-  static const char big[] = "kiln.graph 1\nconst %a : f32[] = {1}\n%0 = expand(%a) {shape=[100, 100]} : f32[100,100]\n"
-                            "%1 = contiguous(%0) : f32[100,100]\noutput \"y\" %1\n";
+  static const char big[] =
+      "kiln.graph 1\nconst %a : f32[] = {1}\n%0 = expand(%a) {shape=[100, 100]} : f32[100,100]\n"
+      "%1 = contiguous(%0) : f32[100,100]\noutput \"y\" %1\n";
   graph *g = parse(big);
   expect_ok(pass_constant_fold(g, 1000));
   assert_int_equal(count(&g->body, NULL), 2);
@@ -88,7 +98,8 @@ static void folding_does_not_blow_up_files(void **state) {
 static void symbolic_sizes_are_not_folded(void **state) {
   (void)state;
   graph *g = parse(
-      "kiln.graph 1\ndim s in [1, 8] opt 4\nconst %a : f32[] = {1}\ninput \"x\" %x : f32[s]\n%0 = expand(%a) {shape=[s]} : f32[s]\n"
+      "kiln.graph 1\ndim s in [1, 8] opt 4\nconst %a : f32[] = {1}\ninput \"x\" %x : f32[s]\n%0 = expand(%a) "
+      "{shape=[s]} : f32[s]\n"
       "%1 = size() {value=s} : i64[]\noutput \"y\" %0\noutput \"n\" %1\n");
   expect_ok(pass_constant_fold(g, 1 << 16));
   expect_ok(graph_verify(g));
@@ -96,7 +107,7 @@ static void symbolic_sizes_are_not_folded(void **state) {
   graph_destroy(g);
 }
 
-/* ---- the driver ------------------------------------------------------------------------------------------------------------- */
+/* ---- the driver -------------------------------------------------------------------------------------------------- */
 
 static bool swap_forever(builder *b, node *n) {
   value *v = build(b, "add", IN(node_in(n, 1), node_in(n, 0)), NO_ATTRS);
@@ -108,7 +119,8 @@ static bool swap_forever(builder *b, node *n) {
 static void rules_that_do_not_settle_are_an_error(void **state) {
   (void)state;
   static const rule bad[] = {{"swap", "add", swap_forever, NULL}};
-  graph *g = parse("kiln.graph 1\ninput \"x\" %x : f32[2]\ninput \"y\" %y : f32[2]\n%0 = add(%x, %y) : f32[2]\noutput \"y\" %0\n");
+  graph *g = parse(
+      "kiln.graph 1\ninput \"x\" %x : f32[2]\ninput \"y\" %y : f32[2]\n%0 = add(%x, %y) : f32[2]\noutput \"y\" %0\n");
   expect_failure(rules_run(g, bad, 1), KILN_INTERNAL, "did not settle");
   graph_destroy(g);
 }
@@ -126,15 +138,18 @@ static void failures_inside_rules_are_returned(void **state) {
   graph_destroy(g);
 }
 
-/* ---- the pipeline ------------------------------------------------------------------------------------------------------------ */
+/* ---- the pipeline ------------------------------------------------------------------------------------------------ */
 
 static void all_passes_together(void **state) {
   (void)state;
   graph *g = parse(
-      "kiln.graph 1\nconst %w : f32[2,1,1,1] = {2, -3}\nconst %m : f32[2] = {0.5, 1}\nconst %v : f32[2] = {1, 4}\nconst %h : f32[2,1,1] = {1, 2}\n"
+      "kiln.graph 1\nconst %w : f32[2,1,1,1] = {2, -3}\nconst %m : f32[2] = {0.5, 1}\nconst %v : f32[2] = {1, "
+      "4}\nconst %h : f32[2,1,1] = {1, 2}\n"
       "input \"x\" %x : f32[1,1,3,2]\n%p = pad(%x) {before=[0, 0, 1, 1], after=[0, 0, 1, 1]} : f32[1,1,5,4]\n"
-      "%c = conv(%p, %w, none) {stride=[1, 1], pad=[0, 0], pad_end=[0, 0], dilation=[1, 1], output_pad=[0, 0]} : f32[1,2,5,4]\n"
-      "%b = batch_norm(%c, %m, %v, %v, %m) {eps=1e-05} : f32[1,2,5,4]\n%a = add(%b, %h) : f32[1,2,5,4]\n%n = mul(%a, %h) : f32[1,2,5,4]\n"
+      "%c = conv(%p, %w, none) {stride=[1, 1], pad=[0, 0], pad_end=[0, 0], dilation=[1, 1], output_pad=[0, 0]} : "
+      "f32[1,2,5,4]\n"
+      "%b = batch_norm(%c, %m, %v, %v, %m) {eps=1e-05} : f32[1,2,5,4]\n%a = add(%b, %h) : f32[1,2,5,4]\n%n = mul(%a, "
+      "%h) : f32[1,2,5,4]\n"
       "%s = sigmoid(%n) : f32[1,2,5,4]\n%y = mul(%s, %n) : f32[1,2,5,4]\noutput \"y\" %y\n");
   expect_ok(passes_portable(g, true));
   assert_int_equal(count(&g->body, NULL), 2); /* conv and silu */
@@ -151,14 +166,20 @@ static void all_passes_together(void **state) {
 }
 
 static const char decomposed_attention[] =
-    "kiln.graph 1\ndim b in [1, 8] opt 2\ndim l in [2, 64] opt 9\nconst %s : f32[] = {0.5}\nconst %low : f32[] = {-inf}\nconst %zero : f32[] = {0}\n"
+    "kiln.graph 1\ndim b in [1, 8] opt 2\ndim l in [2, 64] opt 9\nconst %s : f32[] = {0.5}\nconst %low : f32[] = "
+    "{-inf}\nconst %zero : f32[] = {0}\n"
     "input \"q\" %q : f32[b,l,2,4]\ninput \"k\" %k : f32[b,l,2,4]\ninput \"v\" %v : f32[b,l,2,4]\n"
     "%0 = permute(%q) {order=[0, 2, 1, 3]} : f32[b,2,l,4]\n%1 = permute(%k) {order=[0, 2, 3, 1]} : f32[b,2,4,l]\n"
-    "%2 = permute(%v) {order=[0, 2, 1, 3]} : f32[b,2,l,4]\n%3 = mul(%0, %s) : f32[b,2,l,4]\n%4 = mul(%1, %s) : f32[b,2,4,l]\n"
-    "%5 = reshape(%3) {shape=[2*b, l, 4]} : f32[2*b,l,4]\n%6 = reshape(%4) {shape=[2*b, 4, l]} : f32[2*b,4,l]\n%7 = matmul(%5, %6) : f32[2*b,l,l]\n"
-    "%8 = reshape(%7) {shape=[b, 2, l, l]} : f32[b,2,l,l]\n%9 = softmax(%8) {axis=3} : f32[b,2,l,l]\n%10 = eq(%8, %low) : bool[b,2,l,l]\n"
-    "%11 = logical_not(%10) : bool[b,2,l,l]\n%12 = any(%11) {axes=[3], keepdim=true} : bool[b,2,l,1]\n%13 = logical_not(%12) : bool[b,2,l,1]\n"
-    "%14 = where(%13, %zero, %9) : f32[b,2,l,l]\n%15 = reshape(%14) {shape=[2*b, l, l]} : f32[2*b,l,l]\n%16 = reshape(%2) {shape=[2*b, l, 4]} : f32[2*b,l,4]\n"
+    "%2 = permute(%v) {order=[0, 2, 1, 3]} : f32[b,2,l,4]\n%3 = mul(%0, %s) : f32[b,2,l,4]\n%4 = mul(%1, %s) : "
+    "f32[b,2,4,l]\n"
+    "%5 = reshape(%3) {shape=[2*b, l, 4]} : f32[2*b,l,4]\n%6 = reshape(%4) {shape=[2*b, 4, l]} : f32[2*b,4,l]\n%7 = "
+    "matmul(%5, %6) : f32[2*b,l,l]\n"
+    "%8 = reshape(%7) {shape=[b, 2, l, l]} : f32[b,2,l,l]\n%9 = softmax(%8) {axis=3} : f32[b,2,l,l]\n%10 = eq(%8, "
+    "%low) : bool[b,2,l,l]\n"
+    "%11 = logical_not(%10) : bool[b,2,l,l]\n%12 = any(%11) {axes=[3], keepdim=true} : bool[b,2,l,1]\n%13 = "
+    "logical_not(%12) : bool[b,2,l,1]\n"
+    "%14 = where(%13, %zero, %9) : f32[b,2,l,l]\n%15 = reshape(%14) {shape=[2*b, l, l]} : f32[2*b,l,l]\n%16 = "
+    "reshape(%2) {shape=[2*b, l, 4]} : f32[2*b,l,4]\n"
     "%17 = matmul(%15, %16) : f32[2*b,l,4]\n%18 = reshape(%17) {shape=[b, 2, l, 4]} : f32[b,2,l,4]\noutput \"y\" %18\n";
 
 static void decomposed_attention_of_any_size_is_found(void **state) {
@@ -175,7 +196,8 @@ static void decomposed_attention_of_any_size_is_found(void **state) {
 static void scores_that_are_read_elsewhere_stay(void **state) {
   (void)state;
   graph *g = parse(
-      "kiln.graph 1\ninput \"q\" %q : f32[1,2,3,4]\n%p = matmul(%q, %q) {transpose_b=true} : f32[1,2,3,3]\n%c = softmax(%p) {axis=3} : f32[1,2,3,3]\n"
+      "kiln.graph 1\ninput \"q\" %q : f32[1,2,3,4]\n%p = matmul(%q, %q) {transpose_b=true} : f32[1,2,3,3]\n%c = "
+      "softmax(%p) {axis=3} : f32[1,2,3,3]\n"
       "%y = matmul(%c, %q) : f32[1,2,3,4]\noutput \"y\" %y\noutput \"weights\" %c\n");
   expect_ok(passes_portable(g, true));
   assert_int_equal(count(&g->body, "attention"), 0);
@@ -184,8 +206,9 @@ static void scores_that_are_read_elsewhere_stay(void **state) {
 
 static void zeros_are_not_dropped_where_signs_would_change(void **state) {
   (void)state;
-  graph *g = parse("kiln.graph 1\nconst %z : f32[] = {0}\nconst %i : i64[] = {0}\ninput \"x\" %x : f32[2]\ninput \"k\" %k : i64[2]\n"
-                   "%0 = add(%x, %z) : f32[2]\n%1 = add(%k, %i) : i64[2]\noutput \"y\" %0\noutput \"z\" %1\n");
+  graph *g = parse(
+      "kiln.graph 1\nconst %z : f32[] = {0}\nconst %i : i64[] = {0}\ninput \"x\" %x : f32[2]\ninput \"k\" %k : i64[2]\n"
+      "%0 = add(%x, %z) : f32[2]\n%1 = add(%k, %i) : i64[2]\noutput \"y\" %0\noutput \"z\" %1\n");
   expect_ok(passes_portable(g, true));
   assert_int_equal(count(&g->body, NULL), 1);
   graph_destroy(g);
@@ -194,7 +217,8 @@ static void zeros_are_not_dropped_where_signs_would_change(void **state) {
 static void layers_with_other_readers_keep_their_weights(void **state) {
   (void)state;
   graph *g = parse(
-      "kiln.graph 1\nconst %w : f32[2,3] = {1, 2, 3, 4, 5, 6}\nconst %c : f32[2] = {2, 3}\ninput \"x\" %x : f32[4,3]\n%l = linear(%x, %w, none) : f32[4,2]\n"
+      "kiln.graph 1\nconst %w : f32[2,3] = {1, 2, 3, 4, 5, 6}\nconst %c : f32[2] = {2, 3}\ninput \"x\" %x : "
+      "f32[4,3]\n%l = linear(%x, %w, none) : f32[4,2]\n"
       "%y = mul(%l, %c) : f32[4,2]\noutput \"y\" %y\noutput \"l\" %l\n");
   expect_ok(passes_portable(g, true));
   assert_int_equal(count(&g->body, "mul"), 1);
@@ -210,7 +234,8 @@ static void every_failed_allocation_is_reported(void **state) {
     mem_test_fail_after(-1);
     graph_destroy(g);
     if (status == KILN_OK) return;
-    if (status != KILN_OUT_OF_MEMORY) fail_msg("allocation %lld: status %d, %s", (long long)n, (int)status, error_text());
+    if (status != KILN_OUT_OF_MEMORY)
+      fail_msg("allocation %lld: status %d, %s", (long long)n, (int)status, error_text());
   }
   fail_msg("never succeeds");
 }

@@ -23,7 +23,8 @@ static graph *small_graph(void) {
   value *x = graph_add_param(&g->body, "x", &type);
   builder b = builder_at_end(&g->body);
   value *y = build(&b, "relu", IN(x), NO_ATTRS);
-  value *left = build(&b, "slice", IN(y), ATTRS(A_INT("axis", 1), A_INT("start", 0), A_INT("end", 2), A_INT("step", 1)));
+  value *left =
+      build(&b, "slice", IN(y), ATTRS(A_INT("axis", 1), A_INT("start", 0), A_INT("end", 2), A_INT("step", 1)));
   value *right = build(&b, "neg", IN(y), NO_ATTRS);
   value *both = build(&b, "concat", IN(left, right, y), ATTRS(A_INT("axis", 1)));
   assert_int_equal(graph_check(g), KILN_OK);
@@ -178,7 +179,7 @@ static void a_damaged_engine_is_refused(void **unused) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(runs_on_the_reference_backend),   cmocka_unit_test(runs_on_the_cpu_backend),
+      cmocka_unit_test(runs_on_the_reference_backend),    cmocka_unit_test(runs_on_the_cpu_backend),
       cmocka_unit_test(refuses_wrong_inputs_with_a_text), cmocka_unit_test(the_steady_state_does_not_allocate),
       cmocka_unit_test(a_damaged_engine_is_refused),
   };

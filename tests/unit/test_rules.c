@@ -1,9 +1,9 @@
 /* Every rewrite rule on its sample: it must fire, and the result must be the same graph to the reference kernels. */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -54,10 +54,12 @@ static void every_rule_changes_its_sample_and_keeps_its_meaning(void **unused) {
     double a[256], b[256];
     const char *sample = rules[i].sample;
     assert_non_null(sample);
-    if (graph_parse(sample, strlen(sample), NULL, NULL, &before) != KILN_OK || graph_parse(sample, strlen(sample), NULL, NULL, &after) != KILN_OK)
+    if (graph_parse(sample, strlen(sample), NULL, NULL, &before) != KILN_OK ||
+        graph_parse(sample, strlen(sample), NULL, NULL, &after) != KILN_OK)
       fail_msg("rule `%s`: its sample does not parse: %s", rules[i].name, error_text());
     if (rules_run(after, &rules[i], 1) != KILN_OK) fail_msg("rule `%s`: %s", rules[i].name, error_text());
-    if (pass_constant_fold(after, 1 << 16) != KILN_OK || pass_dead_code(after) != KILN_OK || graph_verify(after) != KILN_OK)
+    if (pass_constant_fold(after, 1 << 16) != KILN_OK || pass_dead_code(after) != KILN_OK ||
+        graph_verify(after) != KILN_OK)
       fail_msg("rule `%s`: %s", rules[i].name, error_text());
     text x = {0}, y = {0};
     graph_print(before, 64, &x);
@@ -67,7 +69,8 @@ static void every_rule_changes_its_sample_and_keeps_its_meaning(void **unused) {
     assert_int_equal(run_graph(after, b, 256), count);
     assert_true(count > 0);
     for (size_t k = 0; k < count; k++) {
-      if (!(fabs(a[k] - b[k]) <= 2e-6 * (1 + fabs(a[k])))) fail_msg("rule `%s`: element %zu was %g, is %g", rules[i].name, k, a[k], b[k]);
+      if (!(fabs(a[k] - b[k]) <= 2e-6 * (1 + fabs(a[k]))))
+        fail_msg("rule `%s`: element %zu was %g, is %g", rules[i].name, k, a[k], b[k]);
     }
     text_free(&x);
     text_free(&y);

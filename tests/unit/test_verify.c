@@ -4,7 +4,8 @@
 #include "ops/op.h"
 
 static const char good[] =
-    "kiln.graph 1\ndim s in [1, 8] opt 4\nconst %w : f32[3,3] = {1, 2, 3, 4, 5, 6, 7, 8, 9}\nconst %z : f32[3] = {0, 0, 0}\n"
+    "kiln.graph 1\ndim s in [1, 8] opt 4\nconst %w : f32[3,3] = {1, 2, 3, 4, 5, 6, 7, 8, 9}\nconst %z : f32[3] = {0, "
+    "0, 0}\n"
     "input \"x\" %x : f32[s,3]\ninput \"f\" %f : bool[]\nstate \"n\" %n : f32[3] = %z\n"
     "%a = relu(%x) : f32[s,3]\n%b = linear(%a, %w, none) : f32[s,3]\n  epilogue(%r : f32[s,3], %o : f32[s,3] = %x) {\n"
     "    %q = add(%r, %o) : f32[s,3]\n    return %q\n  }\n"
@@ -175,8 +176,9 @@ static void failed_graphs_stay_failed(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(order_and_scope), cmocka_unit_test(operands_and_attributes), cmocka_unit_test(types),
-      cmocka_unit_test(names_numbers_and_links), cmocka_unit_test(frame), cmocka_unit_test(failed_graphs_stay_failed),
+      cmocka_unit_test(order_and_scope), cmocka_unit_test(operands_and_attributes),
+      cmocka_unit_test(types),           cmocka_unit_test(names_numbers_and_links),
+      cmocka_unit_test(frame),           cmocka_unit_test(failed_graphs_stay_failed),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,6 @@
-/* Epilogues run the pointwise engine's programs over tiles of an anchor's output. A tile that is one run of memory is worked on in
- * place; any other is packed into the program's register first, so that loops are long whatever the tile's width. */
+/* Epilogues run the pointwise engine's programs over tiles of an anchor's output. A tile that is one run of memory is
+ * worked on in place; any other is packed into the program's register first, so that loops are long whatever the tile's
+ * width. */
 #include "backends/cpu/epilogue.h"
 
 #include <math.h>
@@ -34,7 +35,8 @@ bool epilogue_fits(const node *n, const char **why) {
   if (n->epilogue->n_params < 1 || n->epilogue->n_params != 1 + n->n_inputs - n->own_inputs) {
     return *why = "malformed epilogue", false;
   }
-  if (n->n_outputs != 1 || n->outputs[0]->type.dtype != KILN_F32) return *why = "the epilogue's result is not f32", false;
+  if (n->n_outputs != 1 || n->outputs[0]->type.dtype != KILN_F32)
+    return *why = "the epilogue's result is not f32", false;
   if (n->epilogue->params[0]->type.dtype != KILN_F32) return *why = "the anchor's result is not f32", false;
   return pw_block_fits(n->epilogue, why);
 }
@@ -56,9 +58,12 @@ static bool epilogue_find_clamp(const block *b, float *lo, float *hi) {
   for (const node *n = b->first; n; n = n->next) {
     if (n->n_inputs != 1 || n->inputs[0].v != v) return false;
     float low, high;
-    if (strcmp(n->op->name, "relu") == 0) low = 0.0f, high = INFINITY;
-    else if (strcmp(n->op->name, "clamp") == 0) low = (float)node_float(n, "min"), high = (float)node_float(n, "max");
-    else return false;
+    if (strcmp(n->op->name, "relu") == 0)
+      low = 0.0f, high = INFINITY;
+    else if (strcmp(n->op->name, "clamp") == 0)
+      low = (float)node_float(n, "min"), high = (float)node_float(n, "max");
+    else
+      return false;
     if (!(low <= high) || low > *hi || high < *lo) return false;
     if (low > *lo) *lo = low;
     if (high < *hi) *hi = high;
@@ -81,8 +86,10 @@ static void epilogue_collapse(epilogue *e, const tensor *out) {
       full[0] = k < 0 || t->shape[k] == 1 ? 0 : t->strides[k];
       if (rank > 0) join &= e->strides[i][rank - 1] == full[0] * out->shape[d];
     }
-    if (join) e->shape[rank - 1] *= out->shape[d];
-    else e->shape[rank++] = out->shape[d];
+    if (join)
+      e->shape[rank - 1] *= out->shape[d];
+    else
+      e->shape[rank++] = out->shape[d];
     for (int i = 0; i < g->n_operands; ++i) {
       const tensor *t = g->operands[i].type;
       const int k = t ? d - (out->rank - t->rank) : -1;
@@ -136,7 +143,7 @@ bool epilogue_clamp(const epilogue *e, float *lo, float *hi) {
 
 size_t epilogue_scratch(const epilogue *e) { return e ? e->program->scratch : 0; }
 
-/* ---- Apply ---------------------------------------------------------------------------------------------------------------- */
+/* ---- Apply ------------------------------------------------------------------------------------------------------- */
 
 typedef struct ep_chunk {
   int64_t row, rows, col, cols;
@@ -152,7 +159,8 @@ static int64_t epilogue_row_offset(const epilogue *e, const int64_t *strides, in
   return e->rank > 0 ? offset + row * strides[0] : offset;
 }
 
-static void *epilogue_operand(const epilogue *e, const kernel_args *a, int operand, const ep_chunk *c, bool first, char *reg) {
+static void *epilogue_operand(const epilogue *e, const kernel_args *a, int operand, const ep_chunk *c, bool first,
+                              char *reg) {
   const pw_program *g = e->program;
   const pw_operand *o = &g->operands[operand];
   const pw_load_fn load = g->table->load[o->kind][o->type->dtype];
@@ -174,20 +182,23 @@ static void *epilogue_operand(const epilogue *e, const kernel_args *a, int opera
   }
   const int64_t *strides = e->strides[operand];
   int64_t offset = epilogue_row_offset(e, strides, c->row) + c->col * step;
-  const bool one_run = step == 1 && e->rank == 1 && strides[0] == c->cols; /* whole rows of an operand laid out as the output */
+  const bool one_run =
+      step == 1 && e->rank == 1 && strides[0] == c->cols; /* whole rows of an operand laid out as the output */
   if (direct || (one_run && pw_is_native(o->kind, o->type->dtype) && c->count == c->padded)) {
     return (void *)(uintptr_t)(data + offset * (int64_t)size);
   }
   for (int64_t r = 0; r < c->rows; ++r) {
     load(reg + (size_t)r * row_bytes, data + offset * (int64_t)size, step, c->cols);
-    if (e->rank <= 1) offset += e->rank == 1 ? strides[0] : 0;
-    else if (r + 1 < c->rows) offset = epilogue_row_offset(e, strides, c->row + r + 1) + c->col * step;
+    if (e->rank <= 1)
+      offset += e->rank == 1 ? strides[0] : 0;
+    else if (r + 1 < c->rows)
+      offset = epilogue_row_offset(e, strides, c->row + r + 1) + c->col * step;
   }
   return reg;
 }
 
-static void epilogue_chunk(const epilogue *e, const kernel_args *a, float *tile, int64_t ld, const ep_chunk *c, bool first,
-                           void **regs, char *scratch) {
+static void epilogue_chunk(const epilogue *e, const kernel_args *a, float *tile, int64_t ld, const ep_chunk *c,
+                           bool first, void **regs, char *scratch) {
   const pw_program *g = e->program;
   const bool in_place = c->count == c->padded && (c->rows == 1 || ld == c->cols);
   const size_t row_bytes = (size_t)c->cols * sizeof(float);
@@ -211,8 +222,8 @@ static void epilogue_chunk(const epilogue *e, const kernel_args *a, float *tile,
   for (int64_t r = 0; r < c->rows; ++r) memcpy(tile + r * ld, result + (size_t)r * row_bytes, row_bytes);
 }
 
-void epilogue_apply(const epilogue *e, const kernel_args *a, float *tile, int64_t row0, int64_t rows, int64_t col0, int64_t cols,
-                    int64_t ld, void *scratch) {
+void epilogue_apply(const epilogue *e, const kernel_args *a, float *tile, int64_t row0, int64_t rows, int64_t col0,
+                    int64_t cols, int64_t ld, void *scratch) {
   if (!e || rows <= 0 || cols <= 0) return;
   const pw_program *g = e->program;
   void *regs[1024];

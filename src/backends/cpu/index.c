@@ -1,5 +1,6 @@
-/* Gathers and scatters by index tensors: runs of bytes are moved, whatever the dtype. Indices are checked before they are used; one out of
- * range is an error that names it. Work is split over outputs; the first bad index of any thread is reported. */
+/* Gathers and scatters by index tensors: runs of bytes are moved, whatever the dtype. Indices are checked before they
+ * are used; one out of range is an error that names it. Work is split over outputs; the first bad index of any thread
+ * is reported. */
 #include <stdatomic.h>
 #include <string.h>
 
@@ -20,11 +21,11 @@ static int64_t index_load(const tensor *t, int64_t i) {
 }
 
 static kiln_status index_failure(const kernel_args *a, int64_t given, int64_t size) {
-  return KILN_FAIL(KILN_INVALID_ARGUMENT, "%s: index %lld is outside an axis of size %lld", a->node->op->name, (long long)given,
-                   (long long)size);
+  return KILN_FAIL(KILN_INVALID_ARGUMENT, "%s: index %lld is outside an axis of size %lld", a->node->op->name,
+                   (long long)given, (long long)size);
 }
 
-/* ---- embedding, index_select ------------------------------------------------------------------------------------------------------ */
+/* ---- embedding, index_select ------------------------------------------------------------------------------------- */
 
 static void index_rows(void *user, int64_t begin, int64_t end, int worker) {
   (void)worker;
@@ -57,21 +58,21 @@ static kiln_status index_rows_run(const kernel_args *a, int64_t axis) {
 static kiln_status embedding_run(const kernel_args *a) { return index_rows_run(a, 0); }
 static kiln_status index_select_run(const kernel_args *a) { return index_rows_run(a, arg_int(a, "axis")); }
 
-/* ---- gather ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- gather ------------------------------------------------------------------------------------------------------ */
 
-#define INDEX_GATHER(type)                                                                            \
-  do {                                                                                                \
-    type *o = (type *)a->out[0].data + u * n;                                                         \
-    const type *from = (const type *)x->data + base;                                                  \
-    for (int64_t i = 0; i < n; ++i) {                                                                 \
-      const int64_t k = index_load(indices, u * n + i);                                               \
-      if (k < 0 || k >= j->size) {                                                                    \
-        atomic_store(&j->bad, k);                                                                     \
-        atomic_store(&j->failed, true);                                                               \
-        return;                                                                                       \
-      }                                                                                               \
-      o[i] = from[k * stride + i * step];                                                             \
-    }                                                                                                 \
+#define INDEX_GATHER(type)                              \
+  do {                                                  \
+    type *o = (type *)a->out[0].data + u * n;           \
+    const type *from = (const type *)x->data + base;    \
+    for (int64_t i = 0; i < n; ++i) {                   \
+      const int64_t k = index_load(indices, u * n + i); \
+      if (k < 0 || k >= j->size) {                      \
+        atomic_store(&j->bad, k);                       \
+        atomic_store(&j->failed, true);                 \
+        return;                                         \
+      }                                                 \
+      o[i] = from[k * stride + i * step];               \
+    }                                                   \
   } while (0)
 
 /* Units are rows of the indices along the last axis. */
@@ -81,7 +82,8 @@ static void index_gather_rows(void *user, int64_t begin, int64_t end, int worker
   const kernel_args *a = j->a;
   const tensor *x = &a->in[0], *indices = &a->in[1];
   const int axis = (int)arg_int(a, "axis"), last = x->rank - 1;
-  const int64_t n = j->inner, stride = x->rank ? x->strides[axis] : 0, step = axis == last || last < 0 ? 0 : x->strides[last];
+  const int64_t n = j->inner, stride = x->rank ? x->strides[axis] : 0,
+                step = axis == last || last < 0 ? 0 : x->strides[last];
   for (int64_t u = begin; u < end; ++u) {
     int64_t base = 0, rest = u;
     for (int d = last - 1; d >= 0; --d) {
@@ -89,10 +91,18 @@ static void index_gather_rows(void *user, int64_t begin, int64_t end, int worker
       rest /= indices->shape[d];
     }
     switch (kiln_dtype_size(x->dtype)) {
-      case 1: INDEX_GATHER(uint8_t); break;
-      case 2: INDEX_GATHER(uint16_t); break;
-      case 4: INDEX_GATHER(uint32_t); break;
-      default: INDEX_GATHER(uint64_t); break;
+      case 1:
+        INDEX_GATHER(uint8_t);
+        break;
+      case 2:
+        INDEX_GATHER(uint16_t);
+        break;
+      case 4:
+        INDEX_GATHER(uint32_t);
+        break;
+      default:
+        INDEX_GATHER(uint64_t);
+        break;
     }
   }
 }
@@ -101,8 +111,8 @@ static void index_gather_rows(void *user, int64_t begin, int64_t end, int worker
 static kiln_status index_check_sizes(const kernel_args *a, const tensor *inner, const tensor *outer, int64_t axis) {
   for (int d = 0; d < inner->rank; ++d) {
     if (d == axis || inner->shape[d] <= outer->shape[d]) continue;
-    return KILN_FAIL(KILN_INVALID_ARGUMENT, "%s: indices have %lld places along axis %d, the tensor has %lld", a->node->op->name,
-                     (long long)inner->shape[d], d, (long long)outer->shape[d]);
+    return KILN_FAIL(KILN_INVALID_ARGUMENT, "%s: indices have %lld places along axis %d, the tensor has %lld",
+                     a->node->op->name, (long long)inner->shape[d], d, (long long)outer->shape[d]);
   }
   return KILN_OK;
 }
@@ -117,9 +127,10 @@ static kiln_status gather_run(const kernel_args *a) {
   return j.failed ? index_failure(a, j.bad, j.size) : KILN_OK;
 }
 
-/* ---- index, index_put --------------------------------------------------------------------------------------------------------------- */
+/* ---- index, index_put -------------------------------------------------------------------------------------------- */
 
-/* Advanced indexing of x: the indexed part is [before..., at..., after...], or [at..., kept...] if the indexed axes are not neighbours. */
+/* Advanced indexing of x: the indexed part is [before..., at..., after...], or [at..., kept...] if the indexed axes are
+ * not neighbours. */
 typedef struct adv_plan {
   int64_t at_count; /* elements of the broadcast index shape */
   int32_t at_rank, n_before, n_after;
@@ -154,8 +165,8 @@ static kiln_status adv_prepare(kernel_prep *k, int first_index, const tensor *st
     for (int i = 0; i < axes->count; ++i) {
       const int from = d - (p->at_rank - indices[i].rank);
       if (from < 0 || indices[i].shape[from] == 1 || indices[i].shape[from] == p->at_shape[d]) continue;
-      return KILN_FAIL(KILN_INVALID_ARGUMENT, "%s: index tensors do not broadcast together: sizes %lld and %lld", a->node->op->name,
-                       (long long)indices[i].shape[from], (long long)p->at_shape[d]);
+      return KILN_FAIL(KILN_INVALID_ARGUMENT, "%s: index tensors do not broadcast together: sizes %lld and %lld",
+                       a->node->op->name, (long long)indices[i].shape[from], (long long)p->at_shape[d]);
     }
   }
   const bool neighbours = axes->u.ints[axes->count - 1] - axes->u.ints[0] == axes->count - 1;
@@ -176,12 +187,14 @@ static kiln_status adv_prepare(kernel_prep *k, int first_index, const tensor *st
     expected *= p->after[d];
   }
   k->state = p;
-  if (p->at_count < 0 || !size_mul((size_t)p->at_count, sizeof(int64_t), &k->workspace_size)) return KILN_NO_MEMORY("index");
+  if (p->at_count < 0 || !size_mul((size_t)p->at_count, sizeof(int64_t), &k->workspace_size))
+    return KILN_NO_MEMORY("index");
   return KILN_OK;
 }
 
 /* offsets[i]: what element i of the index shape adds to the place in x. */
-static kiln_status adv_offsets(const kernel_args *a, const adv_plan *p, int first_index, const tensor *strides_of, int64_t *offsets) {
+static kiln_status adv_offsets(const kernel_args *a, const adv_plan *p, int first_index, const tensor *strides_of,
+                               int64_t *offsets) {
   const attr *axes = arg_attr(a, "axes");
   for (int64_t n = 0; n < p->at_count; ++n) offsets[n] = 0;
   for (int i = 0; i < axes->count; ++i) {
@@ -258,7 +271,8 @@ static kiln_status index_run(const kernel_args *a) {
 
 static kiln_status index_put_prepare(kernel_prep *k) { return adv_prepare(k, 2, &k->args.out[0]); }
 
-/* One thread: of equal places the last value counts, and sums are taken in order. Values broadcast to the indexed part. */
+/* One thread: of equal places the last value counts, and sums are taken in order. Values broadcast to the indexed
+ * part. */
 static kiln_status index_put_run(const kernel_args *a) {
   const adv_plan *p = a->state;
   const tensor *v = &a->in[1];
@@ -272,12 +286,14 @@ static kiln_status index_put_run(const kernel_args *a) {
   const int rank = p->n_before + p->at_rank + p->n_after;
   int64_t shape[2 * KILN_MAX_RANK], strides[2 * KILN_MAX_RANK];
   for (int d = 0; d < rank; ++d) {
-    shape[d] = d < p->n_before ? p->before[d] : d < p->n_before + p->at_rank ? p->at_shape[d - p->n_before]
-                                                                              : p->after[d - p->n_before - p->at_rank];
+    shape[d] = d < p->n_before                ? p->before[d]
+               : d < p->n_before + p->at_rank ? p->at_shape[d - p->n_before]
+                                              : p->after[d - p->n_before - p->at_rank];
     const int from = d - (rank - v->rank);
     strides[d] = from < 0 || v->shape[from] == 1 ? 0 : v->strides[from];
     if (from >= 0 && v->shape[from] != 1 && v->shape[from] != shape[d]) {
-      return KILN_FAIL(KILN_INVALID_ARGUMENT, "index_put: the values have %lld places along axis %d, the indexed part has %lld",
+      return KILN_FAIL(KILN_INVALID_ARGUMENT,
+                       "index_put: the values have %lld places along axis %d, the indexed part has %lld",
                        (long long)v->shape[from], from, (long long)shape[d]);
     }
   }
@@ -288,9 +304,12 @@ static kiln_status index_put_run(const kernel_args *a) {
       for (int d = rank - 1; d >= 0; --d) from += rest % shape[d] * strides[d], rest /= shape[d];
       char *o = y + (to + adv_after(p, i)) * (int64_t)size;
       const char *x = (const char *)v->data + from * (int64_t)size;
-      if (!accumulate) memcpy(o, x, size);
-      else if (v->dtype == KILN_F32) *(float *)(void *)o += *(const float *)(const void *)x;
-      else *(uint64_t *)(void *)o += *(const uint64_t *)(const void *)x;
+      if (!accumulate)
+        memcpy(o, x, size);
+      else if (v->dtype == KILN_F32)
+        *(float *)(void *)o += *(const float *)(const void *)x;
+      else
+        *(uint64_t *)(void *)o += *(const uint64_t *)(const void *)x;
     }
   }
   return KILN_OK;
@@ -298,11 +317,12 @@ static kiln_status index_put_run(const kernel_args *a) {
 
 static bool index_put_fits(const node *n, const char **why) {
   const kiln_dtype d = n->inputs[0].v->type.dtype;
-  if (node_bool(n, "accumulate") && d != KILN_F32 && d != KILN_I64) return *why = "accumulates neither f32 nor i64", false;
+  if (node_bool(n, "accumulate") && d != KILN_F32 && d != KILN_I64)
+    return *why = "accumulates neither f32 nor i64", false;
   return true;
 }
 
-/* ---- scatter, slice_scatter ------------------------------------------------------------------------------------------------------------ */
+/* ---- scatter, slice_scatter -------------------------------------------------------------------------------------- */
 
 static kiln_status scatter_run(const kernel_args *a) {
   const tensor *indices = &a->in[1], *src = &a->in[2], *y = &a->out[0];
@@ -326,9 +346,12 @@ static kiln_status scatter_run(const kernel_args *a) {
     }
     char *o = (char *)y->data + to * (int64_t)size;
     const char *x = (const char *)src->data + from * (int64_t)size;
-    if (!add) memcpy(o, x, size);
-    else if (y->dtype == KILN_F32) *(float *)(void *)o += *(const float *)(const void *)x;
-    else *(uint64_t *)(void *)o += *(const uint64_t *)(const void *)x;
+    if (!add)
+      memcpy(o, x, size);
+    else if (y->dtype == KILN_F32)
+      *(float *)(void *)o += *(const float *)(const void *)x;
+    else
+      *(uint64_t *)(void *)o += *(const uint64_t *)(const void *)x;
   }
   return KILN_OK;
 }
@@ -337,7 +360,8 @@ static bool scatter_fits(const node *n, const char **why) {
   const kiln_dtype d = n->inputs[0].v->type.dtype;
   const char *mode = node_str(n, "reduce");
   if (strcmp(mode, "none") == 0) return true;
-  if (strcmp(mode, "add") != 0 || (d != KILN_F32 && d != KILN_I64)) return *why = "reduces other than by adding f32 or i64", false;
+  if (strcmp(mode, "add") != 0 || (d != KILN_F32 && d != KILN_I64))
+    return *why = "reduces other than by adding f32 or i64", false;
   if (!node_bool(n, "include_self")) return *why = "leaves out what was there", false;
   return true;
 }
@@ -354,8 +378,8 @@ static kiln_status slice_scatter_run(const kernel_args *a) {
   const int64_t count = src->shape[axis], size = y->shape[axis];
   if (inner == 0 || count == 0) return KILN_OK;
   if (start < 0 || step < 1 || count > (size - start + step - 1) / step) {
-    return KILN_FAIL(KILN_INVALID_ARGUMENT, "slice_scatter: %lld places from %lld do not fit in an axis of size %lld", (long long)count,
-                     (long long)start, (long long)size);
+    return KILN_FAIL(KILN_INVALID_ARGUMENT, "slice_scatter: %lld places from %lld do not fit in an axis of size %lld",
+                     (long long)count, (long long)start, (long long)size);
   }
   for (int64_t o = 0; o < outer; ++o) {
     char *to = (char *)y->data + (o * size + start) * inner;
@@ -374,7 +398,12 @@ const kernel index_kernels[] = {
     {.op = "index_select", .name = "index_select.copy", .run = index_select_run},
     {.op = "gather", .name = "gather.copy", .run = gather_run},
     {.op = "index", .name = "index.copy", .prepare = index_prepare, .run = index_run},
-    {.op = "index_put", .name = "index_put.copy", .fits = index_put_fits, .prepare = index_put_prepare, .run = index_put_run, .inplace = 1},
+    {.op = "index_put",
+     .name = "index_put.copy",
+     .fits = index_put_fits,
+     .prepare = index_put_prepare,
+     .run = index_put_run,
+     .inplace = 1},
     {.op = "scatter", .name = "scatter.copy", .fits = scatter_fits, .run = scatter_run, .inplace = 1},
     {.op = "slice_scatter", .name = "slice_scatter.copy", .run = slice_scatter_run, .inplace = 1},
     {.op = NULL},

@@ -1,8 +1,8 @@
-/* Channels-last: convolutions compute on [N, spatial..., C]. Each one is wrapped in two permutes, and the permute behind it then sinks
- * through whatever follows until it meets the permute in front of the next one, and both vanish.
+/* Channels-last: convolutions compute on [N, spatial..., C]. Each one is wrapped in two permutes, and the permute
+ * behind it then sinks through whatever follows until it meets the permute in front of the next one, and both vanish.
  *
- * "Back" permutes are those from channels-last to PyTorch's order, "front" permutes the inverse. Back permutes only move down and
- * front permutes only up, so the rules settle. */
+ * "Back" permutes are those from channels-last to PyTorch's order, "front" permutes the inverse. Back permutes only
+ * move down and front permutes only up, so the rules settle. */
 #include "backends/cpu/layout.h"
 
 #include <string.h>
@@ -84,13 +84,15 @@ static bool same_operands(node *n, value **inputs) {
   return true;
 }
 
-/* ---- rules --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- rules ------------------------------------------------------------------------------------------------------- */
 
 /* conv(x) -> back(conv_last(front(x))) */
 static bool wrap_conv(builder *b, node *n) {
   value *inputs[MAX_OPERANDS];
   const value *x = node_in(n, 0);
-  if (node_bool(n, "channels_last") || n->epilogue || x->type.dtype != KILN_F32 || x->type.rank < 3 || !same_operands(n, inputs)) return false;
+  if (node_bool(n, "channels_last") || n->epilogue || x->type.dtype != KILN_F32 || x->type.rank < 3 ||
+      !same_operands(n, inputs))
+    return false;
   inputs[0] = to_last(b, inputs[0]);
   node *copy = rebuild(b, n, inputs);
   if (copy) node_set_attr(copy, "channels_last", (attr){ATTR_BOOL, 0, {.i = 1}});
@@ -101,15 +103,16 @@ static bool wrap_conv(builder *b, node *n) {
 static bool sink_layout_op(builder *b, node *n) {
   value *inputs[MAX_OPERANDS];
   value *x = behind_back(node_in(n, 0));
-  if (!x || n->n_outputs != 1 || n->epilogue || node_bool(n, "channels_last") || !same_operands(n, inputs)) return false;
+  if (!x || n->n_outputs != 1 || n->epilogue || node_bool(n, "channels_last") || !same_operands(n, inputs))
+    return false;
   inputs[0] = x;
   node *copy = rebuild(b, n, inputs);
   if (copy) node_set_attr(copy, "channels_last", (attr){ATTR_BOOL, 0, {.i = 1}});
   return finish(b, n, copy);
 }
 
-/* At rank 3 the two orders are one, so that a permute put before an operand looks like one to be sunk. There, only fewer permutes than
- * before are worth a step, or two operands would be turned for ever. */
+/* At rank 3 the two orders are one, so that a permute put before an operand looks like one to be sunk. There, only
+ * fewer permutes than before are worth a step, or two operands would be turned for ever. */
 static bool worth_sinking(int rank, int backs, int others) { return backs > 0 && (rank > 3 || backs > others); }
 
 /* pointwise(back(x), ...) -> back(pointwise(x, ...)) */
@@ -119,11 +122,14 @@ static bool sink_pointwise(builder *b, node *n) {
   const int rank = n->outputs[0]->type.rank;
   int backs = 0, others = 0;
   for (int32_t i = 0; i < n->n_inputs; i++) {
-    if (behind_back(inputs[i])) backs++;
-    else if (inputs[i] && inputs[i]->type.rank > 0 && !inputs[i]->constant) others++;
+    if (behind_back(inputs[i]))
+      backs++;
+    else if (inputs[i] && inputs[i]->type.rank > 0 && !inputs[i]->constant)
+      others++;
   }
   if (rank < 3 || !worth_sinking(rank, backs, others)) return false;
-  for (int32_t i = 0; i < n->n_inputs; i++) { /* ranks must agree, except for scalars; [C, 1, 1] gains its batch dimension */
+  for (int32_t i = 0; i < n->n_inputs;
+       i++) { /* ranks must agree, except for scalars; [C, 1, 1] gains its batch dimension */
     value *v = inputs[i];
     if (!v || v->type.rank == 0) continue;
     if (v->type.rank < rank) {
@@ -192,7 +198,8 @@ static bool sink_reduce(builder *b, node *n) {
   const attr *axes = node_attr(n, "axes");
   const bool keep = node_bool(n, "keepdim"), channels = axes->count == 0 || by_value(axes->u.ints, axes->count, 1);
   bool spatial_left = false;
-  for (int i = 2; i < rank; i++) spatial_left = spatial_left || (axes->count && !by_value(axes->u.ints, axes->count, i));
+  for (int i = 2; i < rank; i++)
+    spatial_left = spatial_left || (axes->count && !by_value(axes->u.ints, axes->count, i));
   if (!keep && !channels && spatial_left) return false;
   dim moved[KILN_MAX_RANK];
   for (int i = 0; i < axes->count; i++) moved[i] = axis_to_last(rank, axes->u.ints[i]);
@@ -248,7 +255,8 @@ static bool flatten_spatial(builder *b, node *n) {
   if (!order_is(n, front_order) || n->outputs[0]->type.rank != 3 || !is_op(r, "reshape")) return false;
   value *x = behind_back(node_in(r, 0));
   const tensor_type *flat = &r->outputs[0]->type;
-  if (!x || x->type.rank < 4 || x->type.dims[0] != flat->dims[0] || x->type.dims[x->type.rank - 1] != flat->dims[1]) return false;
+  if (!x || x->type.rank < 4 || x->type.dims[0] != flat->dims[0] || x->type.dims[x->type.rank - 1] != flat->dims[1])
+    return false;
   value *out = build(b, "reshape", IN(x), ATTRS(A_INTS("shape", n->outputs[0]->type.dims, 3)));
   if (!out) return false;
   value_replace_uses(n->outputs[0], out);
@@ -259,7 +267,8 @@ static bool flatten_spatial(builder *b, node *n) {
 static bool unflatten_spatial(builder *b, node *n) {
   const tensor_type *out_type = &n->outputs[0]->type;
   node *p = node_in(n, 0)->producer;
-  if (out_type->rank < 4 || !is_op(p, "permute") || p->outputs[0]->type.rank != 3 || !order_is(p, back_order)) return false;
+  if (out_type->rank < 4 || !is_op(p, "permute") || p->outputs[0]->type.rank != 3 || !order_is(p, back_order))
+    return false;
   const tensor_type *x = &node_in(p, 0)->type;
   if (x->dims[0] != out_type->dims[0] || x->dims[2] != out_type->dims[1]) return false;
   dim dims[KILN_MAX_RANK];
@@ -270,8 +279,8 @@ static bool unflatten_spatial(builder *b, node *n) {
   return true;
 }
 
-/* pointwise(reshape(x)) -> reshape(pointwise(x)), and the same for permute, where x is the only operand that is no scalar: the
- * operator then stands next to what makes x and can be fused into it. */
+/* pointwise(reshape(x)) -> reshape(pointwise(x)), and the same for permute, where x is the only operand that is no
+ * scalar: the operator then stands next to what makes x and can be fused into it. */
 static bool sink_view(builder *b, node *n) {
   value *inputs[MAX_OPERANDS];
   int at = -1;

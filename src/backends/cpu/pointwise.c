@@ -1,6 +1,7 @@
-/* Runs pointwise programs over whole tensors: the iteration space is collapsed to as few dimensions as all strides allow, cut into
- * tiles of whole rows (or parts of one long row), and each operand is brought into its register in the cheapest way: a pointer
- * into memory, a register filled once, a pattern that is the same for every tile, or a gather row by row. */
+/* Runs pointwise programs over whole tensors: the iteration space is collapsed to as few dimensions as all strides
+ * allow, cut into tiles of whole rows (or parts of one long row), and each operand is brought into its register in the
+ * cheapest way: a pointer into memory, a register filled once, a pattern that is the same for every tile, or a gather
+ * row by row. */
 #include "backends/cpu/pointwise.h"
 
 #include <string.h>
@@ -25,13 +26,13 @@ typedef struct pw_plan {
   bool out_contiguous;
   int64_t (*strides)[KILN_MAX_RANK]; /* of each operand */
   pw_access *access;
-  int64_t rows, inner;      /* product of all but the last dimension, and the last */
-  int64_t tile_rows;        /* whole rows of one tile; 0: rows are longer than a tile */
-  int64_t row_parts, part;  /* then: tiles of a row, and elements of each but the last */
+  int64_t rows, inner;     /* product of all but the last dimension, and the last */
+  int64_t tile_rows;       /* whole rows of one tile; 0: rows are longer than a tile */
+  int64_t row_parts, part; /* then: tiles of a row, and elements of each but the last */
   int64_t tiles, tasks;
 } pw_plan;
 
-/* ---- Prepare ------------------------------------------------------------------------------------------------------------ */
+/* ---- Prepare ----------------------------------------------------------------------------------------------------- */
 
 static void pw_broadcast_strides(const tensor *t, const tensor *out, int64_t *strides) {
   for (int d = 0; d < out->rank; ++d) {
@@ -48,8 +49,10 @@ static void pw_collapse(pw_plan *plan, const tensor *out) {
     if (out->shape[d] == 1) continue;
     bool join = rank > 0 && plan->out_strides[rank - 1] == out->strides[d] * out->shape[d];
     for (int i = 0; i < n && join; ++i) join = plan->strides[i][rank - 1] == plan->strides[i][d] * out->shape[d];
-    if (join) plan->shape[rank - 1] *= out->shape[d];
-    else plan->shape[rank++] = out->shape[d];
+    if (join)
+      plan->shape[rank - 1] *= out->shape[d];
+    else
+      plan->shape[rank++] = out->shape[d];
     plan->out_strides[rank - 1] = out->strides[d];
     for (int i = 0; i < n; ++i) plan->strides[i][rank - 1] = plan->strides[i][d];
   }
@@ -134,7 +137,8 @@ static kiln_status pw_make_plan(kernel_prep *p, pw_program *g) {
   for (int i = 0; i < g->n_operands; ++i) plan->access[i] = pw_choose_access(plan, i);
   plan->out_contiguous = pw_strides_contiguous(plan, plan->out_strides);
   p->state = plan;
-  if (!size_mul(g->scratch, (size_t)(p->threads < 1 ? 1 : p->threads), &p->workspace_size)) return KILN_NO_MEMORY("pointwise workspace");
+  if (!size_mul(g->scratch, (size_t)(p->threads < 1 ? 1 : p->threads), &p->workspace_size))
+    return KILN_NO_MEMORY("pointwise workspace");
   return KILN_OK;
 }
 
@@ -147,7 +151,7 @@ static kiln_status pw_prepare_scalar(kernel_prep *p) { return pw_prepare(p, ISA_
 static kiln_status pw_prepare_avx2(kernel_prep *p) { return pw_prepare(p, ISA_AVX2); }
 static kiln_status pw_prepare_avx512(kernel_prep *p) { return pw_prepare(p, ISA_AVX512); }
 
-/* ---- Run ---------------------------------------------------------------------------------------------------------------- */
+/* ---- Run --------------------------------------------------------------------------------------------------------- */
 
 typedef struct pw_tile {
   int64_t row, rows, col, cols;
@@ -204,7 +208,8 @@ static void pw_load_rows(const pw_plan *plan, int operand, const char *data, con
 }
 
 /* The register of one operand for this tile. */
-static void *pw_operand_register(const pw_plan *plan, const kernel_args *a, int operand, const pw_tile *t, char *scratch) {
+static void *pw_operand_register(const pw_plan *plan, const kernel_args *a, int operand, const pw_tile *t,
+                                 char *scratch) {
   const pw_program *g = plan->program;
   const pw_operand *o = &g->operands[operand];
   const char *data = pw_data(a, o);
@@ -319,22 +324,24 @@ static void pw_task(void *user, int64_t task, int worker) {
 
 static kiln_status pw_run(const kernel_args *a) {
   pw_job job = {a->state, a};
-  if (job.plan->tasks == 1) pw_task(&job, 0, 0);
-  else if (job.plan->tasks > 1) pool_run(a->pool, job.plan->tasks, pw_task, &job);
+  if (job.plan->tasks == 1)
+    pw_task(&job, 0, 0);
+  else if (job.plan->tasks > 1)
+    pool_run(a->pool, job.plan->tasks, pw_task, &job);
   return KILN_OK;
 }
 
-/* ---- Rows ----------------------------------------------------------------------------------------------------------------- */
+/* ---- Rows -------------------------------------------------------------------------------------------------------- */
 
-#define PW_KERNEL(op_name, isa_name, isa_id)                                                                      \
-  {.op = op_name,                                                                                                 \
-   .name = "pointwise." #isa_name,                                                                                \
-   .isa = isa_id,                                                                                                 \
-   .fits = pw_node_fits,                                                                                          \
-   .prepare = pw_prepare_##isa_name,                                                                              \
-   .run = pw_run,                                                                                                 \
-   .strided_in = KERNEL_STRIDED_ALL,                                                                              \
-   .strided_out = 1,                                                                                              \
+#define PW_KERNEL(op_name, isa_name, isa_id) \
+  {.op = op_name,                            \
+   .name = "pointwise." #isa_name,           \
+   .isa = isa_id,                            \
+   .fits = pw_node_fits,                     \
+   .prepare = pw_prepare_##isa_name,         \
+   .run = pw_run,                            \
+   .strided_in = KERNEL_STRIDED_ALL,         \
+   .strided_out = 1,                         \
    .inplace = 0x7fffffffu},
 #include "ops/pointwise_rows.h"
 #define PW_ALL(isa) POINTWISE_ROWS(PW_F_##isa, PW_FI_##isa, PW_I_##isa)
@@ -348,9 +355,9 @@ static kiln_status pw_run(const kernel_args *a) {
 #define PW_FI_scalar(n, ...) PW_KERNEL(#n, scalar, ISA_SCALAR)
 #define PW_I_scalar(n, ...) PW_KERNEL(#n, scalar, ISA_SCALAR)
 
-const kernel pointwise_kernels_avx512[] = {PW_KERNEL("pointwise", avx512, ISA_AVX512) PW_KERNEL("cast", avx512, ISA_AVX512)
-                                               PW_ALL(avx512) {.op = NULL}};
+const kernel pointwise_kernels_avx512[] = {PW_KERNEL("pointwise", avx512, ISA_AVX512)
+                                               PW_KERNEL("cast", avx512, ISA_AVX512) PW_ALL(avx512){.op = NULL}};
 const kernel pointwise_kernels_avx2[] = {PW_KERNEL("pointwise", avx2, ISA_AVX2) PW_KERNEL("cast", avx2, ISA_AVX2)
-                                             PW_ALL(avx2) {.op = NULL}};
-const kernel pointwise_kernels_scalar[] = {PW_KERNEL("pointwise", scalar, ISA_SCALAR) PW_KERNEL("cast", scalar, ISA_SCALAR)
-                                               PW_ALL(scalar) {.op = NULL}};
+                                             PW_ALL(avx2){.op = NULL}};
+const kernel pointwise_kernels_scalar[] = {PW_KERNEL("pointwise", scalar, ISA_SCALAR)
+                                               PW_KERNEL("cast", scalar, ISA_SCALAR) PW_ALL(scalar){.op = NULL}};

@@ -1,6 +1,6 @@
-/* Pointwise chains on the CPU: a block of pointwise nodes becomes a small register program, and the program runs over tiles of
- * up to PW_TILE elements that stay in L1, one vector loop per instruction. Registers hold floats (f32, f16, bf16, bool as 0/1) or
- * int64 (integers, bool as 0/1). Loops come from isa/pointwise.c, once per instruction set. */
+/* Pointwise chains on the CPU: a block of pointwise nodes becomes a small register program, and the program runs over
+ * tiles of up to PW_TILE elements that stay in L1, one vector loop per instruction. Registers hold floats (f32, f16,
+ * bf16, bool as 0/1) or int64 (integers, bool as 0/1). Loops come from isa/pointwise.c, once per instruction set. */
 #ifndef KILN_BACKENDS_CPU_POINTWISE_H
 #define KILN_BACKENDS_CPU_POINTWISE_H
 
@@ -12,7 +12,8 @@ typedef enum pw_kind { PW_FLOAT = 0, PW_INT } pw_kind;
 
 /* n is a multiple of PW_LANES; out may be x, y or z. `p` has room for 4. */
 typedef void (*pw_fn)(void *out, const void *x, const void *y, const void *z, int64_t n, const double *p);
-typedef void (*pw_load_fn)(void *out, const void *from, int64_t stride, int64_t n);  /* any n; converts to the register kind */
+typedef void (*pw_load_fn)(void *out, const void *from, int64_t stride,
+                           int64_t n); /* any n; converts to the register kind */
 typedef void (*pw_store_fn)(void *to, int64_t stride, const void *from, int64_t n);
 
 typedef struct pw_table {
@@ -28,11 +29,11 @@ extern const pw_table pw_table_scalar, pw_table_avx2, pw_table_avx512;
 const pw_table *pw_table_of(int isa);
 
 typedef struct pw_operand {
-  int32_t arg;         /* index in kernel_args.in, or -1: a constant of the block, or PW_TILE_ARG */
-  const tensor *type;  /* shape, strides and dtype as prepare saw them */
+  int32_t arg;        /* index in kernel_args.in, or -1: a constant of the block, or PW_TILE_ARG */
+  const tensor *type; /* shape, strides and dtype as prepare saw them */
   tensor constant;
   pw_kind kind;
-  const void *filled;  /* constants of one element: a whole register, made in prepare */
+  const void *filled; /* constants of one element: a whole register, made in prepare */
   int32_t reg;
 } pw_operand;
 enum { PW_TILE_ARG = -2 };
@@ -56,11 +57,12 @@ typedef struct pw_program {
   size_t scratch; /* bytes for one thread, a multiple of 64 */
 } pw_program;
 
-/* Could a program be made of this node (a pointwise operator, `cast`, or `pointwise` with its body) or of this block? */
+/* Could a program be made of this node (a pointwise operator, `cast`, or `pointwise` with its body) or of this
+ * block? */
 bool pw_node_fits(const node *n, const char **why);
 bool pw_block_fits(const block *b, const char **why);
-/* `first_arg`: parameter i of the block is in[first_arg + i]; parameter 0 is the tile itself if `first_is_tile`, and then parameter
- * i >= 1 is in[first_arg + i - 1]. */
+/* `first_arg`: parameter i of the block is in[first_arg + i]; parameter 0 is the tile itself if `first_is_tile`, and
+ * then parameter i >= 1 is in[first_arg + i - 1]. */
 kiln_status pw_compile_block(kernel_prep *p, const pw_table *table, const block *b, int first_arg, bool first_is_tile,
                              pw_program **out);
 kiln_status pw_compile_node(kernel_prep *p, const pw_table *table, const node *n, pw_program **out);
@@ -71,7 +73,9 @@ kiln_status pw_check_broadcast(const node *n, int operand, const tensor *t, cons
 /* Runs the instructions over n elements (padded to PW_LANES by the caller); regs[i] are register pointers, all set. */
 void pw_execute(const pw_program *g, void *const *regs, int64_t n);
 
-static inline bool pw_is_native(pw_kind kind, kiln_dtype dtype) { return dtype == (kind == PW_FLOAT ? KILN_F32 : KILN_I64); }
+static inline bool pw_is_native(pw_kind kind, kiln_dtype dtype) {
+  return dtype == (kind == PW_FLOAT ? KILN_F32 : KILN_I64);
+}
 static inline size_t pw_element(pw_kind kind) { return kind == PW_FLOAT ? sizeof(float) : sizeof(int64_t); }
 
 #endif

@@ -1,6 +1,6 @@
-/* From pointwise nodes to a register program. Every value of the block gets a register; operands are loaded into theirs (or point
- * into memory directly), results reuse registers that died. Mixed blocks (integers, bool, floats) get conversions where kinds meet:
- * bool is 0/1 in either kind and stays in the kind of the instruction that made it. */
+/* From pointwise nodes to a register program. Every value of the block gets a register; operands are loaded into theirs
+ * (or point into memory directly), results reuse registers that died. Mixed blocks (integers, bool, floats) get
+ * conversions where kinds meet: bool is 0/1 in either kind and stays in the kind of the instruction that made it. */
 #include <math.h>
 #include <string.h>
 
@@ -18,7 +18,8 @@ typedef struct pw_row {
 } pw_row;
 enum { SAME = 0, BOOL = 1 };
 #define PW_ROW_F(name, arity, result, attrs, flags, tolerance, cases, expression) {#name, result == BOOL, true, false},
-#define PW_ROW_FI(name, arity, result, attrs, flags, tolerance, cases, expression, integers) {#name, result == BOOL, true, true},
+#define PW_ROW_FI(name, arity, result, attrs, flags, tolerance, cases, expression, integers) \
+  {#name, result == BOOL, true, true},
 #define PW_ROW_I(name, arity, result, attrs, flags, tolerance, cases, integers) {#name, result == BOOL, false, true},
 #include "ops/pointwise_rows.h"
 static const pw_row pw_rows[] = {POINTWISE_ROWS(PW_ROW_F, PW_ROW_FI, PW_ROW_I)};
@@ -34,12 +35,13 @@ static int pw_row_index(const char *name) {
   return -1;
 }
 
-/* ---- What fits -------------------------------------------------------------------------------------------------------- */
+/* ---- What fits --------------------------------------------------------------------------------------------------- */
 
 static bool pw_dtype_fits(kiln_dtype d) { return d != KILN_F64 && d < KILN_DTYPE_COUNT; }
 static bool pw_float(kiln_dtype d) { return d == KILN_F32 || d == KILN_F16 || d == KILN_BF16; }
 
-/* Kind that the operands of `n` are brought to. `where` decides by its values, not by its condition. False: no loop for it. */
+/* Kind that the operands of `n` are brought to. `where` decides by its values, not by its condition. False: no loop for
+ * it. */
 static bool pw_compute_kind(const node *n, int row, const pw_kind *kinds, pw_kind *out) {
   const int first = strcmp(pw_rows[row].name, "where") == 0 ? 1 : 0;
   bool any_float = false, any_int = false, bool_in_float = true;
@@ -50,15 +52,19 @@ static bool pw_compute_kind(const node *n, int row, const pw_kind *kinds, pw_kin
     bool_in_float &= !kinds || kinds[i] == PW_FLOAT;
   }
   if (any_float && any_int) return false; /* operands have one dtype; the importer casts */
-  if (any_float) *out = PW_FLOAT;
-  else if (any_int) *out = PW_INT;
-  else *out = (bool_in_float && pw_rows[row].on_float) || !pw_rows[row].on_int ? PW_FLOAT : PW_INT;
+  if (any_float)
+    *out = PW_FLOAT;
+  else if (any_int)
+    *out = PW_INT;
+  else
+    *out = (bool_in_float && pw_rows[row].on_float) || !pw_rows[row].on_int ? PW_FLOAT : PW_INT;
   return *out == PW_FLOAT ? pw_rows[row].on_float : pw_rows[row].on_int;
 }
 
 static bool pw_op_fits(const node *n, const char **why) {
   for (int i = 0; i < n->n_inputs; ++i) {
-    if (!n->inputs[i].v || !pw_dtype_fits(n->inputs[i].v->type.dtype)) return *why = "an operand is absent or f64", false;
+    if (!n->inputs[i].v || !pw_dtype_fits(n->inputs[i].v->type.dtype))
+      return *why = "an operand is absent or f64", false;
     if (n->inputs[i].v->constant && n->inputs[i].v->constant->packing) return *why = "a constant is packed", false;
   }
   if (n->n_outputs != 1 || !pw_dtype_fits(n->outputs[0]->type.dtype)) return *why = "the result is f64", false;
@@ -92,7 +98,7 @@ bool pw_node_fits(const node *n, const char **why) {
   return pw_op_fits(n, why);
 }
 
-/* ---- Compiling ----------------------------------------------------------------------------------------------------------- */
+/* ---- Compiling --------------------------------------------------------------------------------------------------- */
 
 typedef struct pw_compiler {
   arena *arena;
@@ -189,7 +195,8 @@ static kiln_status pw_compile_cast(pw_compiler *c, const node *n, int32_t reg, i
     if (kind == PW_INT) KILN_TRY(pw_emit(c, t->int_to_float, PW_FLOAT, KILN_F32, 1, &reg, NULL, out));
     reg = *out;
   } else if (kind == PW_FLOAT) {
-    return pw_emit(c, from == KILN_BOOL ? t->float_to_int[KILN_I64] : t->float_to_int[to], PW_INT, to, 1, &reg, NULL, out);
+    return pw_emit(c, from == KILN_BOOL ? t->float_to_int[KILN_I64] : t->float_to_int[to], PW_INT, to, 1, &reg, NULL,
+                   out);
   }
   const bool holds = from == KILN_BOOL || (from == KILN_F16 && to == KILN_F32) || (from == KILN_BF16 && to == KILN_F32);
   if (!holds && t->wrap[to]) return pw_emit(c, t->wrap[to], c->g->kinds[reg], to, 1, &reg, NULL, out);
@@ -313,13 +320,15 @@ static kiln_status pw_finish(pw_compiler *c, const value *result) {
     KILN_TRY(pw_emit(c, g->table->copy[g->kinds[in]], g->kinds[in], g->result_dtype, 1, &in, NULL, &g->result));
   }
   if (!g->table->store[g->kinds[g->result]][g->result_dtype]) {
-    return KILN_FAIL(KILN_UNSUPPORTED, "pointwise chain: cannot store a result of %s", kiln_dtype_name(g->result_dtype));
+    return KILN_FAIL(KILN_UNSUPPORTED, "pointwise chain: cannot store a result of %s",
+                     kiln_dtype_name(g->result_dtype));
   }
   KILN_TRY(pw_allocate(c));
   return pw_fill_constants(c);
 }
 
-/* Each node needs at most its result, a conversion of each operand, a wrapped result, and a register for each constant. */
+/* Each node needs at most its result, a conversion of each operand, a wrapped result, and a register for each
+ * constant. */
 static pw_compiler *pw_begin(kernel_prep *p, const pw_table *table, int n_params, const node *first, const node *end) {
   int32_t limit = n_params + 2;
   for (const node *n = first; n != end && limit < PW_REGS_MAX; n = n->next) limit += 2 + 2 * n->n_inputs;
@@ -383,7 +392,8 @@ kiln_status pw_check_broadcast(const node *n, int operand, const tensor *t, cons
     fits = t->shape[d] == 1 || t->shape[d] == out->shape[d + out->rank - t->rank];
   }
   if (fits) return KILN_OK;
-  return KILN_FAIL(KILN_INVALID_ARGUMENT, "%s: the sizes of operand %d do not broadcast to those of the result", n->op->name, operand);
+  return KILN_FAIL(KILN_INVALID_ARGUMENT, "%s: the sizes of operand %d do not broadcast to those of the result",
+                   n->op->name, operand);
 }
 
 void pw_execute(const pw_program *g, void *const *regs, int64_t n) {

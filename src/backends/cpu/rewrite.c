@@ -1,6 +1,7 @@
-/* Rewriting for the CPU: layouts (layout.c), then fusion. Pointwise operators move into the epilogue of the anchor in front of them
- * (convolution, linear, ...) while its output tile is in cache; what is left is fused into `pointwise` chains that pass over memory
- * once. Each step builds the fused node beside the old ones and keeps it only if a real kernel takes it. */
+/* Rewriting for the CPU: layouts (layout.c), then fusion. Pointwise operators move into the epilogue of the anchor in
+ * front of them (convolution, linear, ...) while its output tile is in cache; what is left is fused into `pointwise`
+ * chains that pass over memory once. Each step builds the fused node beside the old ones and keeps it only if a real
+ * kernel takes it. */
 #include "backends/cpu/rewrite.h"
 
 #include <string.h>
@@ -11,7 +12,7 @@
 
 enum { MAX_BODY = 48, MAX_OPERANDS = 12 };
 
-/* ---- bodies --------------------------------------------------------------------------------------------------------------------- */
+/* ---- bodies ------------------------------------------------------------------------------------------------------ */
 
 typedef struct body {
   graph *graph;
@@ -82,7 +83,9 @@ static void body_splice(body *x, const block *b, value *const *arguments, value 
   body_bind(x, result, body_value(x, b->results[0].v));
 }
 
-static bool is_pointwise_op(const node *n) { return n && (n->op->flags & OP_POINTWISE) && n->n_outputs == 1 && !n->n_blocks && !n->epilogue; }
+static bool is_pointwise_op(const node *n) {
+  return n && (n->op->flags & OP_POINTWISE) && n->n_outputs == 1 && !n->n_blocks && !n->epilogue;
+}
 static bool is_chain(const node *n) { return n && strcmp(n->op->name, "pointwise") == 0; }
 
 /* Adds `n` (a pointwise operator or a chain) to the body. */
@@ -100,7 +103,7 @@ static void body_absorb(body *x, const node *n) {
   body_splice(x, n->blocks[0], arguments, n->outputs[0]);
 }
 
-/* ---- keeping or dropping a trial ---------------------------------------------------------------------------------------------------- */
+/* ---- keeping or dropping a trial --------------------------------------------------------------------------------- */
 
 static bool has_kernel(const target *t, const node *n) {
   const kernel *first = NULL;
@@ -121,7 +124,7 @@ static node *only_user(const value *v) {
   return user && v->producer && user->parent == v->producer->parent ? user : NULL;
 }
 
-/* ---- epilogues ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- epilogues --------------------------------------------------------------------------------------------------- */
 
 /* anchor + user -> anchor with a longer epilogue, placed where the user was. */
 static node *fuse_epilogue(const target *t, node *anchor, node *user) {
@@ -145,7 +148,8 @@ static node *fuse_epilogue(const target *t, node *anchor, node *user) {
     value *arguments[MAX_OPERANDS + 1] = {NULL};
     if (anchor->epilogue->n_params > MAX_OPERANDS) x.failed = true;
     body_bind(&x, anchor->epilogue->params[0], result);
-    for (int32_t i = 1; i < anchor->epilogue->n_params && !x.failed; i++) arguments[i] = anchor->inputs[anchor->own_inputs + i - 1].v;
+    for (int32_t i = 1; i < anchor->epilogue->n_params && !x.failed; i++)
+      arguments[i] = anchor->inputs[anchor->own_inputs + i - 1].v;
     if (!x.failed) body_splice(&x, anchor->epilogue, arguments, anchor->outputs[0]);
   } else {
     body_bind(&x, anchor->outputs[0], result);
@@ -172,7 +176,9 @@ static void fuse_epilogues(const target *t, block *b) {
     node *previous = n->prev;
     for (node *anchor = n; anchor && (anchor->op->flags & OP_ANCHOR) && anchor->n_outputs == 1;) {
       node *user = only_user(anchor->outputs[0]);
-      if ((!is_pointwise_op(user) && !is_chain(user)) || !same_shape(&user->outputs[0]->type, &anchor->outputs[0]->type)) break;
+      if ((!is_pointwise_op(user) && !is_chain(user)) ||
+          !same_shape(&user->outputs[0]->type, &anchor->outputs[0]->type))
+        break;
       if (user->outputs[0]->type.dtype != KILN_F32 || anchor->outputs[0]->type.dtype != KILN_F32) break;
       anchor = fuse_epilogue(t, anchor, user);
     }
@@ -180,7 +186,7 @@ static void fuse_epilogues(const target *t, block *b) {
   }
 }
 
-/* ---- chains ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- chains ------------------------------------------------------------------------------------------------------ */
 
 /* producer + consumer -> one chain in the consumer's place. */
 static node *fuse_chain(const target *t, node *producer, node *consumer) {
@@ -234,7 +240,7 @@ static void fuse_chains(const target *t, block *b) {
   }
 }
 
-/* ---- the whole ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- the whole --------------------------------------------------------------------------------------------------- */
 
 static void fuse_block(const target *t, block *b) {
   for (node *n = b->first; n; n = n->next) {

@@ -1,5 +1,6 @@
-/* Sorts, top-k and cumulative sums along an axis. Elements become 64-bit keys whose order as unsigned numbers is the wanted one (NaN is
- * the largest), so one stable merge sort serves all dtypes; top-k for small k keeps a sorted list instead. */
+/* Sorts, top-k and cumulative sums along an axis. Elements become 64-bit keys whose order as unsigned numbers is the
+ * wanted one (NaN is the largest), so one stable merge sort serves all dtypes; top-k for small k keeps a sorted list
+ * instead. */
 #include <math.h>
 #include <string.h>
 
@@ -35,11 +36,21 @@ static uint64_t sort_key(const tensor *x, int64_t at, bool descending) {
       if (descending) return UINT32_MAX - key;
       return key;
     }
-    case KILN_I64: key = (uint64_t)((const int64_t *)x->data)[at] ^ top; break;
-    case KILN_I32: key = (uint64_t)(int64_t)((const int32_t *)x->data)[at] ^ top; break;
-    case KILN_I16: key = (uint64_t)(int64_t)((const int16_t *)x->data)[at] ^ top; break;
-    case KILN_I8: key = (uint64_t)(int64_t)((const int8_t *)x->data)[at] ^ top; break;
-    default: key = ((const uint8_t *)x->data)[at]; break;
+    case KILN_I64:
+      key = (uint64_t)((const int64_t *)x->data)[at] ^ top;
+      break;
+    case KILN_I32:
+      key = (uint64_t)(int64_t)((const int32_t *)x->data)[at] ^ top;
+      break;
+    case KILN_I16:
+      key = (uint64_t)(int64_t)((const int16_t *)x->data)[at] ^ top;
+      break;
+    case KILN_I8:
+      key = (uint64_t)(int64_t)((const int8_t *)x->data)[at] ^ top;
+      break;
+    default:
+      key = ((const uint8_t *)x->data)[at];
+      break;
   }
   return descending ? ~key : key;
 }
@@ -79,7 +90,8 @@ static void sort_lines(void *user, int64_t begin, int64_t end, int worker) {
   sort_item *items = j->items + (int64_t)worker * 2 * j->n;
   const size_t size = kiln_dtype_size(j->x->dtype);
   for (int64_t u = begin; u < end; ++u) {
-    const int64_t base = u / j->inner * j->n * j->inner + u % j->inner, out = u / j->inner * j->k * j->inner + u % j->inner;
+    const int64_t base = u / j->inner * j->n * j->inner + u % j->inner,
+                  out = u / j->inner * j->k * j->inner + u % j->inner;
     if (j->k <= TOPK_LIST && j->k < j->n) {
       sort_smallest(j, base, items);
     } else {
@@ -130,7 +142,7 @@ static bool sort_fits(const node *n, const char **why) {
   return true;
 }
 
-/* ---- Cumulative sums -------------------------------------------------------------------------------------------------------------------- */
+/* ---- Cumulative sums --------------------------------------------------------------------------------------------- */
 
 typedef struct scan_job {
   int64_t n, inner;
@@ -173,15 +185,17 @@ static bool scan_fits(const node *n, const char **why) {
   return true;
 }
 
-/* ---- Ranges ----------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Ranges ------------------------------------------------------------------------------------------------------ */
 
 static kiln_status arange_run(const kernel_args *a) {
   const tensor *y = &a->out[0];
   const double start = arg_float(a, "start"), step = arg_float(a, "step");
   for (int64_t i = 0, n = tensor_numel(y); i < n; ++i) {
     const double v = start + step * (double)i;
-    if (y->dtype == KILN_F32) ((float *)y->data)[i] = (float)v;
-    else ((int64_t *)y->data)[i] = v >= -0x1p63 && v < 0x1p63 ? (int64_t)v : INT64_MIN;
+    if (y->dtype == KILN_F32)
+      ((float *)y->data)[i] = (float)v;
+    else
+      ((int64_t *)y->data)[i] = v >= -0x1p63 && v < 0x1p63 ? (int64_t)v : INT64_MIN;
   }
   return KILN_OK;
 }

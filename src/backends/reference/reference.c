@@ -4,7 +4,8 @@
 #include "backends/backend.h"
 
 static kiln_status parse_target(const char *name, target *out) {
-  if (!str_eq(name, "reference")) return KILN_FAIL(KILN_INVALID_ARGUMENT, "unknown target `%.40s`: did you mean `reference`?", name);
+  if (!str_eq(name, "reference"))
+    return KILN_FAIL(KILN_INVALID_ARGUMENT, "unknown target `%.40s`: did you mean `reference`?", name);
   *out = (target){.backend = &backend_reference};
   snprintf(out->name, sizeof out->name, "reference");
   return KILN_OK;

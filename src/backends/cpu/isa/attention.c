@@ -1,10 +1,10 @@
-/* Attention without the matrix of scores (Dao et al., "FlashAttention", arXiv 2205.14135): for a block of queries, keys are taken a
- * block at a time; scores, softmax and the weighted sum of values stay in cache, and a running maximum and sum rescale what was
- * summed before (Milakov and Gimelshein, "Online normalizer calculation for softmax").
+/* Attention without the matrix of scores (Dao et al., "FlashAttention", arXiv 2205.14135): for a block of queries, keys
+ * are taken a block at a time; scores, softmax and the weighted sum of values stay in cache, and a running maximum and
+ * sum rescale what was summed before (Milakov and Gimelshein, "Online normalizer calculation for softmax").
  *
- * Keys are packed once per head into panels [E][ATT_NR] (transposed), queries into groups [E][ATT_MR] (scaled), so that both products
- * are outer-product micro-kernels with ATT_MR x ATT_NR sums in registers. Values are read in place. With one or two queries
- * (decoding) packing would cost more than it saves: keys are then read row by row. */
+ * Keys are packed once per head into panels [E][ATT_NR] (transposed), queries into groups [E][ATT_MR] (scaled), so that
+ * both products are outer-product micro-kernels with ATT_MR x ATT_NR sums in registers. Values are read in place. With
+ * one or two queries (decoding) packing would cost more than it saves: keys are then read row by row. */
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/parallel.h"
 #include "backends/cpu/simd/f32.h"
@@ -17,20 +17,26 @@ enum { ATT_MR = 6, ATT_STEP = 2 };
 #else
 enum { ATT_MR = 4, ATT_STEP = 4 };
 #endif
-enum { ATT_NR = 2 * VF, ATT_QUERIES = 48, ATT_KEYS = 128, ATT_LD = ATT_KEYS + ATT_KEYS / 2 }; /* ATT_LD: floats of a row of scores */
+enum {
+  ATT_NR = 2 * VF,
+  ATT_QUERIES = 48,
+  ATT_KEYS = 128,
+  ATT_LD = ATT_KEYS + ATT_KEYS / 2
+}; /* ATT_LD: floats of a row of scores */
 
 typedef struct att_plan {
   int64_t heads, kv_heads, group, batch;
   int64_t l, s, e, ev;
-  int64_t padded;      /* keys, to whole panels */
+  int64_t padded; /* keys, to whole panels */
   int64_t q_block, q_blocks, key_block;
-  int64_t ev_ld;       /* floats from row to row of the sums */
+  int64_t ev_ld; /* floats from row to row of the sums */
   double scale;
   bool causal, direct; /* direct: few queries */
   bool shared;         /* keys of all heads are packed first, then blocks of queries are the units of work */
   bool pack_values;
-  size_t at_values, at_queries, at_sums, at_scores, at_state, thread_bytes; /* in a thread's workspace; packed keys come first */
-  size_t head_floats, shared_bytes;                                        /* packed keys and values of one head; of all */
+  size_t at_values, at_queries, at_sums, at_scores, at_state,
+      thread_bytes;                 /* in a thread's workspace; packed keys come first */
+  size_t head_floats, shared_bytes; /* packed keys and values of one head; of all */
 } att_plan;
 
 typedef struct att_job {
@@ -74,7 +80,7 @@ static att_head att_select(const att_job *j, int64_t b, int64_t h) {
   return out;
 }
 
-/* ---- Packing ---------------------------------------------------------------------------------------------------------------- */
+/* ---- Packing ----------------------------------------------------------------------------------------------------- */
 
 #if !defined(KILN_ISA_scalar)
 /* r[i] = rows[i][0..8): its transpose in place. */
@@ -97,8 +103,9 @@ VF_INLINE void att_transpose(__m256 *r) {
   }
 }
 
-/* to[e * ld + j] = x[j * row + e] * scale for j < 8 and e < n; rows from `rows` on repeat the last one. Writes 8 floats for each e in
- * rising order, so that what spills over a smaller ld is overwritten by the next e, or lies after the last. */
+/* to[e * ld + j] = x[j * row + e] * scale for j < 8 and e < n; rows from `rows` on repeat the last one. Writes 8 floats
+ * for each e in rising order, so that what spills over a smaller ld is overwritten by the next e, or lies after the
+ * last. */
 static void att_pack_eight(const float *x, int64_t row, int64_t rows, int64_t n, float scale, float *to, int64_t ld) {
   const float *from[8];
   const __m256 factor = _mm256_set1_ps(scale);
@@ -116,9 +123,10 @@ static void att_pack_eight(const float *x, int64_t row, int64_t rows, int64_t n,
 }
 #endif
 
-/* One panel: to[e * ATT_NR + j] = k[key + j][e]. What stands for keys after the last one is finite or not, but never read: their
- * scores are overwritten. */
-static void att_pack_panel(const att_plan *p, const float *k, int64_t row, int64_t step, int64_t key, float *restrict to) {
+/* One panel: to[e * ATT_NR + j] = k[key + j][e]. What stands for keys after the last one is finite or not, but never
+ * read: their scores are overwritten. */
+static void att_pack_panel(const att_plan *p, const float *k, int64_t row, int64_t step, int64_t key,
+                           float *restrict to) {
   const int64_t n = p->s - key < ATT_NR ? p->s - key : ATT_NR;
 #if !defined(KILN_ISA_scalar)
   if (step == 1) {
@@ -176,7 +184,7 @@ static void att_pack_queries(const att_job *j, const att_head *h, int64_t first,
   }
 }
 
-/* ---- Micro-kernels ------------------------------------------------------------------------------------------------------------ */
+/* ---- Micro-kernels ----------------------------------------------------------------------------------------------- */
 
 /* s[r][0..vectors * VF) = q[.][r] . k[.][0..vectors * VF) */
 VF_INLINE void att_scores_rows(const float *q, const float *k, int64_t e, float *s, const int rows, const int vectors) {
@@ -217,20 +225,26 @@ VF_INLINE void att_values_rows(const float *s, const float *v, int64_t row, int6
   }
 }
 
-/* A count of rows rounded up to ATT_STEP; what the spare rows hold is never read. `keys`: how many of the panel's are wanted. */
+/* A count of rows rounded up to ATT_STEP; what the spare rows hold is never read. `keys`: how many of the panel's are
+ * wanted. */
 static void att_scores(const float *q, const float *k, int64_t e, float *s, int64_t rows, int64_t keys) {
-#define ATT_SCORES(count)                                     \
-  do {                                                        \
-    if (keys > VF) att_scores_rows(q, k, e, s, count, 2);     \
-    else att_scores_rows(q, k, e, s, count, 1);               \
+#define ATT_SCORES(count)                    \
+  do {                                       \
+    if (keys > VF)                           \
+      att_scores_rows(q, k, e, s, count, 2); \
+    else                                     \
+      att_scores_rows(q, k, e, s, count, 1); \
   } while (0)
-  if (rows > 2 * ATT_STEP) ATT_SCORES(ATT_MR);
-  else if (rows > ATT_STEP) ATT_SCORES((2 * ATT_STEP < ATT_MR ? 2 * ATT_STEP : ATT_MR));
-  else ATT_SCORES(ATT_STEP);
+  if (rows > 2 * ATT_STEP)
+    ATT_SCORES(ATT_MR);
+  else if (rows > ATT_STEP)
+    ATT_SCORES((2 * ATT_STEP < ATT_MR ? 2 * ATT_STEP : ATT_MR));
+  else
+    ATT_SCORES(ATT_STEP);
 }
 
-static void att_values(const float *s, const float *v, int64_t row, int64_t keys, int64_t ev, float *o, int64_t o_ld, const float *c,
-                       int64_t rows) {
+static void att_values(const float *s, const float *v, int64_t row, int64_t keys, int64_t ev, float *o, int64_t o_ld,
+                       const float *c, int64_t rows) {
   int64_t n = 0;
   const vm all = vf_tail(VF);
 #define ATT_VALUES(count)                                                                                      \
@@ -240,14 +254,18 @@ static void att_values(const float *s, const float *v, int64_t row, int64_t keys
       att_values_rows(s, v + n, row, keys, o + n, o_ld, c, count, 1, vf_tail(ev - n < VF ? ev - n : VF));      \
     }                                                                                                          \
   } while (0)
-  if (rows > 2 * ATT_STEP) ATT_VALUES(ATT_MR);
-  else if (rows > ATT_STEP) ATT_VALUES((2 * ATT_STEP < ATT_MR ? 2 * ATT_STEP : ATT_MR));
-  else ATT_VALUES(ATT_STEP);
+  if (rows > 2 * ATT_STEP)
+    ATT_VALUES(ATT_MR);
+  else if (rows > ATT_STEP)
+    ATT_VALUES((2 * ATT_STEP < ATT_MR ? 2 * ATT_STEP : ATT_MR));
+  else
+    ATT_VALUES(ATT_STEP);
 }
 
-/* ---- Softmax of a block of scores ---------------------------------------------------------------------------------------------- */
+/* ---- Softmax of a block of scores -------------------------------------------------------------------------------- */
 
-static void att_mask_row(const att_job *j, const char *mask, int64_t query, int64_t key, int64_t keys, float *restrict s) {
+static void att_mask_row(const att_job *j, const char *mask, int64_t query, int64_t key, int64_t keys,
+                         float *restrict s) {
   const tensor *m = &j->a->in[3];
   const int64_t row = m->rank >= 2 && m->shape[m->rank - 2] != 1 ? att_stride(m, 2) : 0;
   const int64_t step = m->rank >= 1 && m->shape[m->rank - 1] != 1 ? att_stride(m, 1) : 0;
@@ -268,8 +286,9 @@ static void att_mask_row(const att_job *j, const char *mask, int64_t query, int6
   }
 }
 
-/* Scores of `rows` queries become weights; factor: what was summed before must be multiplied by it. `padded` (a multiple of VF) floats
- * of each row are read, -inf where there is nothing to see. Rows go side by side because each is a chain of dependent steps. */
+/* Scores of `rows` queries become weights; factor: what was summed before must be multiplied by it. `padded` (a
+ * multiple of VF) floats of each row are read, -inf where there is nothing to see. Rows go side by side because each is
+ * a chain of dependent steps. */
 VF_INLINE void att_soften(float *s, int64_t padded, float *maximum, float *total, float *factor, const int rows) {
   vf m[4], sum[4];
   for (int r = 0; r < rows; ++r) m[r] = vf_set1(-INFINITY), sum[r] = vf_zero();
@@ -294,7 +313,7 @@ VF_INLINE void att_soften(float *s, int64_t padded, float *maximum, float *total
   for (int r = 0; r < rows; ++r) total[r] = total[r] * factor[r] + vf_reduce_add(sum[r]);
 }
 
-/* ---- A block of queries ------------------------------------------------------------------------------------------------------------ */
+/* ---- A block of queries ------------------------------------------------------------------------------------------ */
 
 typedef struct att_block {
   const att_head *head;
@@ -323,9 +342,12 @@ static void att_group(const att_job *j, const att_block *b, int64_t g, int64_t k
     for (int64_t k = visible; k < padded; ++k) b->scores[i * ATT_LD + k] = -INFINITY;
   }
   int64_t r = 0;
-  for (; r + 4 <= rows; r += 4) att_soften(b->scores + r * ATT_LD, padded, b->maximum + g + r, b->total + g + r, factors + r, 4);
-  for (; r < rows; ++r) att_soften(b->scores + r * ATT_LD, padded, b->maximum + g + r, b->total + g + r, factors + r, 1);
-  att_values(b->scores, b->values + key * b->value_row, b->value_row, keys, p->ev, b->sums + g * p->ev_ld, p->ev_ld, factors, rows);
+  for (; r + 4 <= rows; r += 4)
+    att_soften(b->scores + r * ATT_LD, padded, b->maximum + g + r, b->total + g + r, factors + r, 4);
+  for (; r < rows; ++r)
+    att_soften(b->scores + r * ATT_LD, padded, b->maximum + g + r, b->total + g + r, factors + r, 1);
+  att_values(b->scores, b->values + key * b->value_row, b->value_row, keys, p->ev, b->sums + g * p->ev_ld, p->ev_ld,
+             factors, rows);
 }
 
 static void att_finish(const att_job *j, const att_block *b) {
@@ -338,7 +360,8 @@ static void att_finish(const att_job *j, const att_block *b) {
     const bool nothing = b->total[r] == 0.0f;
     if (step == 1 && !nothing) {
       const vf x = vf_set1(inverse);
-      for (int64_t c = 0; c < p->ev; c += VF) vf_store_n(y + c, p->ev - c < VF ? p->ev - c : VF, vf_mul(vf_load(o + c), x));
+      for (int64_t c = 0; c < p->ev; c += VF)
+        vf_store_n(y + c, p->ev - c < VF ? p->ev - c : VF, vf_mul(vf_load(o + c), x));
     } else {
       for (int64_t c = 0; c < p->ev; ++c) y[c * step] = nothing ? 0.0f : o[c] * inverse;
     }
@@ -368,7 +391,7 @@ static void att_query_block(const att_job *j, const att_head *h, const float *pa
   att_finish(j, &b);
 }
 
-/* ---- Units of work ------------------------------------------------------------------------------------------------------------------- */
+/* ---- Units of work ----------------------------------------------------------------------------------------------- */
 
 /* A head of keys with all its queries. */
 static void att_heads(void *user, int64_t begin, int64_t end, int worker) {
@@ -403,11 +426,12 @@ static void att_blocks(void *user, int64_t begin, int64_t end, int worker) {
     const int64_t head = u / p->q_blocks, b = head / p->heads, h = head % p->heads;
     const int64_t q = p->causal ? p->q_blocks - 1 - u % p->q_blocks : u % p->q_blocks; /* long ones first */
     const att_head selected = att_select(j, b, h);
-    att_query_block(j, &selected, (float *)j->a->workspace + (size_t)(b * p->kv_heads + h / p->group) * p->head_floats, q, space);
+    att_query_block(j, &selected, (float *)j->a->workspace + (size_t)(b * p->kv_heads + h / p->group) * p->head_floats,
+                    q, space);
   }
 }
 
-/* ---- Few queries --------------------------------------------------------------------------------------------------------------------- */
+/* ---- Few queries ------------------------------------------------------------------------------------------------- */
 
 VF_INLINE float att_dot(const float *x, const float *k, int64_t n) {
   vf s = vf_zero(), s1 = s;
@@ -428,7 +452,8 @@ static void att_direct(void *user, int64_t begin, int64_t end, int worker) {
   const att_job *j = user;
   const att_plan *p = j->p;
   float *s = (float *)(void *)(j->threads + (size_t)worker * p->thread_bytes), *o = s + p->padded;
-  const int64_t k_row = att_stride(&j->a->in[1], 2), v_row = att_stride(&j->a->in[2], 2), q_row = att_stride(&j->a->in[0], 2);
+  const int64_t k_row = att_stride(&j->a->in[1], 2), v_row = att_stride(&j->a->in[2], 2),
+                q_row = att_stride(&j->a->in[0], 2);
   for (int64_t u = begin; u < end; ++u) {
     const int64_t query = u % p->l, head = u / p->l;
     const att_head h = att_select(j, head / p->heads, head % p->heads);
@@ -463,7 +488,7 @@ static void att_direct(void *user, int64_t begin, int64_t end, int worker) {
   }
 }
 
-/* ---- Rows --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Rows -------------------------------------------------------------------------------------------------------- */
 
 static bool att_add(size_t *at, int64_t floats, size_t *out_place) {
   size_t bytes;
@@ -480,8 +505,9 @@ static bool att_place(att_plan *p, int threads, size_t *out_bytes) {
   } else {
     p->head_floats = size_align((size_t)(p->padded * p->e + values), 16);
     if (!p->shared) ok = att_add(&at, (int64_t)p->head_floats, &unused);
-    ok = ok && att_add(&at, p->q_block * p->e + 8, &p->at_queries) && att_add(&at, p->q_block * p->ev_ld, &p->at_sums) &&
-         att_add(&at, ATT_MR * ATT_LD, &p->at_scores) && att_add(&at, 2 * p->q_block, &p->at_state);
+    ok = ok && att_add(&at, p->q_block * p->e + 8, &p->at_queries) &&
+         att_add(&at, p->q_block * p->ev_ld, &p->at_sums) && att_add(&at, ATT_MR * ATT_LD, &p->at_scores) &&
+         att_add(&at, 2 * p->q_block, &p->at_state);
   }
   p->thread_bytes = at;
   if (p->shared) {
@@ -496,12 +522,14 @@ static kiln_status att_check_sizes(const kernel_args *a) {
   const tensor *q = &a->in[0], *k = &a->in[1], *v = &a->in[2], *y = &a->out[0];
   const tensor *m = a->n_in > 3 && a->node->inputs[3].v ? &a->in[3] : NULL;
   const int64_t heads = q->shape[q->rank - 3], s = k->shape[k->rank - 2];
-  bool fit = q->shape[q->rank - 1] == k->shape[k->rank - 1] && s == v->shape[v->rank - 2] && heads == y->shape[y->rank - 3] &&
-             q->shape[q->rank - 2] == y->shape[y->rank - 2] && v->shape[v->rank - 1] == y->shape[y->rank - 1];
+  bool fit = q->shape[q->rank - 1] == k->shape[k->rank - 1] && s == v->shape[v->rank - 2] &&
+             heads == y->shape[y->rank - 3] && q->shape[q->rank - 2] == y->shape[y->rank - 2] &&
+             v->shape[v->rank - 1] == y->shape[y->rank - 1];
   for (int i = 0; i < 3; ++i) {
     const tensor *t = &a->in[i];
     fit = fit && t->shape[t->rank - 3] > 0 && heads % t->shape[t->rank - 3] == 0;
-    for (int d = 0; fit && d < t->rank - 3; ++d) fit = t->shape[d] == 1 || t->shape[d] == y->shape[d + y->rank - t->rank];
+    for (int d = 0; fit && d < t->rank - 3; ++d)
+      fit = t->shape[d] == 1 || t->shape[d] == y->shape[d + y->rank - t->rank];
   }
   for (int d = 0; fit && m && d < m->rank; ++d) {
     const int to = d + y->rank - m->rank;
@@ -529,14 +557,15 @@ static kiln_status att_prepare(kernel_prep *k) {
   if (tensor_numel(y) == 0) return KILN_OK;
   KILN_TRY(att_check_sizes(&k->args));
   if (p->kv_heads < 1 || p->heads % p->kv_heads != 0 || v->shape[v->rank - 3] != p->kv_heads) {
-    return KILN_FAIL(KILN_INVALID_ARGUMENT, "attention: %lld query heads are not a multiple of %lld key heads", (long long)p->heads,
-                     (long long)p->kv_heads);
+    return KILN_FAIL(KILN_INVALID_ARGUMENT, "attention: %lld query heads are not a multiple of %lld key heads",
+                     (long long)p->heads, (long long)p->kv_heads);
   }
   p->group = p->heads / p->kv_heads;
   p->padded = (p->s + ATT_NR - 1) / ATT_NR * ATT_NR;
   p->pack_values = p->ev > 1 && att_stride(v, 1) != 1;
   p->direct = p->l * p->group < 4 && !p->pack_values && att_stride(key, 1) == 1 && att_stride(q, 1) == 1;
-  const int64_t blocks = (p->l + ATT_QUERIES + ATT_MR) / (ATT_QUERIES + ATT_MR); /* even ones, not a full one and a rest */
+  const int64_t blocks =
+      (p->l + ATT_QUERIES + ATT_MR) / (ATT_QUERIES + ATT_MR); /* even ones, not a full one and a rest */
   p->q_block = ((p->l + blocks - 1) / blocks + ATT_MR - 1) / ATT_MR * ATT_MR;
   p->q_blocks = (p->l + p->q_block - 1) / p->q_block;
   p->key_block = p->padded <= ATT_LD ? p->padded : ATT_KEYS;
@@ -570,12 +599,13 @@ static bool att_fits(const node *n, const char **why) {
     if (!n->inputs[i].v || n->inputs[i].v->type.dtype != KILN_F32) return *why = "q, k or v is not f32", false;
   }
   const value *mask = node_in(n, 3);
-  if (mask && mask->type.dtype != KILN_F32 && mask->type.dtype != KILN_BOOL) return *why = "mask is neither f32 nor bool", false;
+  if (mask && mask->type.dtype != KILN_F32 && mask->type.dtype != KILN_BOOL)
+    return *why = "mask is neither f32 nor bool", false;
   return true;
 }
 
 const kernel KERNEL(attention_kernels)[] = {
-    CPU_ROW(.op = "attention", .name = "attention.flash." CPU_ISA_NAME, .fits = att_fits, .prepare = att_prepare, .run = att_run,
-            .strided_in = KERNEL_STRIDED_ALL, .strided_out = 1),
+    CPU_ROW(.op = "attention", .name = "attention.flash." CPU_ISA_NAME, .fits = att_fits, .prepare = att_prepare,
+            .run = att_run, .strided_in = KERNEL_STRIDED_ALL, .strided_out = 1),
     {.op = NULL},
 };

@@ -1,6 +1,7 @@
-/* Moving elements: one strided copy does nearly all (copies of views, permutations, concat, tile, pad, roll, flip). It drops and joins
- * dimensions until the shape is as simple as the strides allow, and then copies runs, fills runs, transposes blocks of a plane in
- * which one side is contiguous for reading and the other for writing, or goes element by element. */
+/* Moving elements: one strided copy does nearly all (copies of views, permutations, concat, tile, pad, roll, flip). It
+ * drops and joins dimensions until the shape is as simple as the strides allow, and then copies runs, fills runs,
+ * transposes blocks of a plane in which one side is contiguous for reading and the other for writing, or goes element
+ * by element. */
 #include "backends/cpu/isa/copy.h"
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/parallel.h"
@@ -15,14 +16,14 @@ typedef struct copy_job {
   copy_space s; /* normalized: `to` strides descending */
   char *to;
   const char *from;
-  int64_t size; /* of an element */
+  int64_t size;  /* of an element */
   int32_t other; /* transposes: the dimension whose `from` stride is 1; -1: no transpose */
   int32_t outer; /* dimensions that units run over, first ones */
   int64_t parts; /* of the rest, in each unit */
   int64_t block; /* transposes: steps along the other dimension in a unit */
 } copy_job;
 
-/* ---- Normalizing ---------------------------------------------------------------------------------------------------------- */
+/* ---- Normalizing ------------------------------------------------------------------------------------------------- */
 
 static int64_t copy_abs(int64_t x) { return x < 0 ? -x : x; }
 
@@ -67,32 +68,41 @@ static void copy_offsets(const copy_job *j, int64_t index, int64_t *to, int64_t 
   }
 }
 
-/* ---- Runs ------------------------------------------------------------------------------------------------------------------ */
+/* ---- Runs -------------------------------------------------------------------------------------------------------- */
 
-#define COPY_ELEMENTS(type)                                                    \
-  do {                                                                         \
-    type *o = (type *)(void *)to;                                              \
-    const type *x = (const type *)(const void *)from;                          \
-    if (to_step == 1 && from_step == 1) {                                      \
-      for (int64_t i = 0; i < n; ++i) o[i] = x[i];                             \
-    } else if (to_step == 1 && from_step == 0) {                               \
-      const type v = x[0];                                                     \
-      for (int64_t i = 0; i < n; ++i) o[i] = v;                                \
-    } else {                                                                   \
-      for (int64_t i = 0; i < n; ++i) o[i * to_step] = x[i * from_step];       \
-    }                                                                          \
+#define COPY_ELEMENTS(type)                                              \
+  do {                                                                   \
+    type *o = (type *)(void *)to;                                        \
+    const type *x = (const type *)(const void *)from;                    \
+    if (to_step == 1 && from_step == 1) {                                \
+      for (int64_t i = 0; i < n; ++i) o[i] = x[i];                       \
+    } else if (to_step == 1 && from_step == 0) {                         \
+      const type v = x[0];                                               \
+      for (int64_t i = 0; i < n; ++i) o[i] = v;                          \
+    } else {                                                             \
+      for (int64_t i = 0; i < n; ++i) o[i * to_step] = x[i * from_step]; \
+    }                                                                    \
   } while (0)
 
-static void copy_run(char *restrict to, int64_t to_step, const char *restrict from, int64_t from_step, int64_t n, int64_t size) {
+static void copy_run(char *restrict to, int64_t to_step, const char *restrict from, int64_t from_step, int64_t n,
+                     int64_t size) {
   if (to_step == 1 && from_step == 1 && n * size >= 256) {
     memcpy(to, from, (size_t)(n * size));
     return;
   }
   switch (size) {
-    case 1: COPY_ELEMENTS(uint8_t); break;
-    case 2: COPY_ELEMENTS(uint16_t); break;
-    case 4: COPY_ELEMENTS(uint32_t); break;
-    default: COPY_ELEMENTS(uint64_t); break;
+    case 1:
+      COPY_ELEMENTS(uint8_t);
+      break;
+    case 2:
+      COPY_ELEMENTS(uint16_t);
+      break;
+    case 4:
+      COPY_ELEMENTS(uint32_t);
+      break;
+    default:
+      COPY_ELEMENTS(uint64_t);
+      break;
   }
 }
 
@@ -138,7 +148,7 @@ static void copy_runs(void *user, int64_t begin, int64_t end, int worker) {
   }
 }
 
-/* ---- Transposes ------------------------------------------------------------------------------------------------------------ */
+/* ---- Transposes -------------------------------------------------------------------------------------------------- */
 
 #if !defined(KILN_ISA_scalar)
 /* 8 x 8 floats: o[c * to_row + r] = x[r * from_row + c]. */
@@ -163,32 +173,34 @@ VF_INLINE void copy_transpose_8x8(float *o, int64_t to_row, const float *x, int6
 #endif
 
 /* Elements [a0, a1) across and [b0, b1) along. */
-#define COPY_TRANSPOSE(type, a0, a1, b0, b1)                                                       \
-  do {                                                                                             \
-    type *o = (type *)(void *)to;                                                                  \
-    const type *x = (const type *)(const void *)from;                                              \
-    for (int64_t a = (a0); a < (a1); ++a) {                                                        \
-      for (int64_t b = (b0); b < (b1); ++b) o[a * to_row + b] = x[b * from_row + a];               \
-    }                                                                                              \
+#define COPY_TRANSPOSE(type, a0, a1, b0, b1)                                         \
+  do {                                                                               \
+    type *o = (type *)(void *)to;                                                    \
+    const type *x = (const type *)(const void *)from;                                \
+    for (int64_t a = (a0); a < (a1); ++a) {                                          \
+      for (int64_t b = (b0); b < (b1); ++b) o[a * to_row + b] = x[b * from_row + a]; \
+    }                                                                                \
   } while (0)
 
 /* Few planes into pixels (an RGB image, say): loops with a known step vectorize. */
-VF_INLINE void copy_interleave(uint32_t *restrict o, const uint32_t *restrict x, int64_t from_row, const int64_t planes, int64_t n) {
+VF_INLINE void copy_interleave(uint32_t *restrict o, const uint32_t *restrict x, int64_t from_row, const int64_t planes,
+                               int64_t n) {
   for (int64_t a = 0; a < n; ++a) {
     for (int64_t b = 0; b < planes; ++b) o[a * planes + b] = x[b * from_row + a];
   }
 }
 
-/* `along` elements are contiguous in `to` and from_row apart in `from`; `across` are contiguous in `from` and to_row apart in `to`. */
-static void copy_transpose_block(char *restrict to, int64_t to_row, const char *restrict from, int64_t from_row, int64_t along,
-                                 int64_t across, int64_t size) {
+/* `along` elements are contiguous in `to` and from_row apart in `from`; `across` are contiguous in `from` and to_row
+ * apart in `to`. */
+static void copy_transpose_block(char *restrict to, int64_t to_row, const char *restrict from, int64_t from_row,
+                                 int64_t along, int64_t across, int64_t size) {
 #if !defined(KILN_ISA_scalar)
   if (size == 4 && along >= 8 && across >= 8) {
     const int64_t whole_a = across & ~(int64_t)7, whole_b = along & ~(int64_t)7;
     for (int64_t a = 0; a < whole_a; a += 8) {
       for (int64_t b = 0; b < whole_b; b += 8) {
-        copy_transpose_8x8((float *)(void *)to + a * to_row + b, to_row, (const float *)(const void *)from + b * from_row + a,
-                           from_row);
+        copy_transpose_8x8((float *)(void *)to + a * to_row + b, to_row,
+                           (const float *)(const void *)from + b * from_row + a, from_row);
       }
     }
     COPY_TRANSPOSE(uint32_t, 0, whole_a, whole_b, along);
@@ -199,16 +211,27 @@ static void copy_transpose_block(char *restrict to, int64_t to_row, const char *
   if (size == 4 && to_row == along && along >= 2 && along <= 4) {
     uint32_t *o = (uint32_t *)(void *)to;
     const uint32_t *x = (const uint32_t *)(const void *)from;
-    if (along == 2) copy_interleave(o, x, from_row, 2, across);
-    else if (along == 3) copy_interleave(o, x, from_row, 3, across);
-    else copy_interleave(o, x, from_row, 4, across);
+    if (along == 2)
+      copy_interleave(o, x, from_row, 2, across);
+    else if (along == 3)
+      copy_interleave(o, x, from_row, 3, across);
+    else
+      copy_interleave(o, x, from_row, 4, across);
     return;
   }
   switch (size) {
-    case 1: COPY_TRANSPOSE(uint8_t, 0, across, 0, along); break;
-    case 2: COPY_TRANSPOSE(uint16_t, 0, across, 0, along); break;
-    case 4: COPY_TRANSPOSE(uint32_t, 0, across, 0, along); break;
-    default: COPY_TRANSPOSE(uint64_t, 0, across, 0, along); break;
+    case 1:
+      COPY_TRANSPOSE(uint8_t, 0, across, 0, along);
+      break;
+    case 2:
+      COPY_TRANSPOSE(uint16_t, 0, across, 0, along);
+      break;
+    case 4:
+      COPY_TRANSPOSE(uint32_t, 0, across, 0, along);
+      break;
+    default:
+      COPY_TRANSPOSE(uint64_t, 0, across, 0, along);
+      break;
   }
 }
 
@@ -224,8 +247,8 @@ static void copy_planes(void *user, int64_t begin, int64_t end, int worker) {
     const int64_t a = u % j->parts * j->block, across = m - a < j->block ? m - a : j->block;
     for (int64_t b = 0; b < n; b += COPY_BLOCK) {
       const int64_t along = n - b < COPY_BLOCK ? n - b : COPY_BLOCK;
-      copy_transpose_block(j->to + (to + a * to_row + b) * j->size, to_row, j->from + (from + a + b * from_row) * j->size,
-                           from_row, along, across, j->size);
+      copy_transpose_block(j->to + (to + a * to_row + b) * j->size, to_row,
+                           j->from + (from + a + b * from_row) * j->size, from_row, along, across, j->size);
     }
   }
 }
@@ -255,7 +278,7 @@ void KERNEL(copy_strided)(pool *p, void *to, const void *from, int64_t size, con
   cpu_parallel(p, units * j.parts, j.s.shape[last] / j.parts / 2 + 8, copy_runs, &j);
 }
 
-/* ---- Kernels --------------------------------------------------------------------------------------------------------------- */
+/* ---- Kernels ----------------------------------------------------------------------------------------------------- */
 
 static int64_t element_size(const tensor *t) { return (int64_t)kiln_dtype_size(t->dtype); }
 
@@ -271,8 +294,8 @@ static kiln_status contiguous_run(const kernel_args *a) {
   return KILN_OK;
 }
 
-/* Views that the runtime could not make one of: copy the view, or for a reshape of a strided tensor, in row-major order, which
- * takes an intermediate shape that both sides can be cut into. */
+/* Views that the runtime could not make one of: copy the view, or for a reshape of a strided tensor, in row-major
+ * order, which takes an intermediate shape that both sides can be cut into. */
 static kiln_status view_copy_run(const kernel_args *a) {
   tensor view = a->out[0];
   const bool is_view = a->node->op->view(a, &a->in[0], &view);
@@ -301,7 +324,9 @@ static kiln_status concat_run(const kernel_args *a) {
     tensor to = a->out[0];
     bool fits = start + a->in[i].shape[axis] <= to.shape[axis];
     for (int d = 0; d < to.rank; ++d) fits &= d == axis || a->in[i].shape[d] == to.shape[d];
-    if (!fits) return KILN_FAIL(KILN_INVALID_ARGUMENT, "concat: operand %d has other sizes than the result beside axis %d", i, (int)axis);
+    if (!fits)
+      return KILN_FAIL(KILN_INVALID_ARGUMENT, "concat: operand %d has other sizes than the result beside axis %d", i,
+                       (int)axis);
     if (tensor_numel(&a->in[i]) > 0) {
       to.data = offset_data(&to, start * to.strides[axis]);
       to.shape[axis] = a->in[i].shape[axis];
@@ -357,8 +382,10 @@ static kiln_status roll_run(const kernel_args *a) {
       const int64_t kept = x->shape[d] - shift[d];
       from.shape[d] = to.shape[d] = wrapped ? shift[d] : kept;
       empty |= to.shape[d] == 0;
-      if (wrapped) from.data = offset_data(&from, kept * x->strides[d]);
-      else to.data = offset_data(&to, shift[d] * y->strides[d]);
+      if (wrapped)
+        from.data = offset_data(&from, kept * x->strides[d]);
+      else
+        to.data = offset_data(&to, shift[d] * y->strides[d]);
     }
     if (!empty) copy_tensor(a, &to, &from);
   }
@@ -399,8 +426,10 @@ static kiln_status pad_run(const kernel_args *a) {
   bool empty = tensor_numel(&from) == 0;
   for (int d = 0; d < to.rank; ++d) {
     const int64_t low = before[d], high = after[d];
-    if (low > 0) to.data = offset_data(&to, low * to.strides[d]);
-    else if (!empty) from.data = offset_data(&from, -low * from.strides[d]);
+    if (low > 0)
+      to.data = offset_data(&to, low * to.strides[d]);
+    else if (!empty)
+      from.data = offset_data(&from, -low * from.strides[d]);
     to.shape[d] = a->in[0].shape[d] + (low < 0 ? low : 0) + (high < 0 ? high : 0);
     empty |= to.shape[d] <= 0;
   }
@@ -460,8 +489,8 @@ static kiln_status full_run(const kernel_args *a) {
   return KILN_OK;
 }
 
-#define MOVE_ROW(op_name, function, ...)                                                                               \
-  CPU_ROW(.op = #op_name, .name = #op_name "." CPU_ISA_NAME, .run = function##_run, .strided_in = KERNEL_STRIDED_ALL,  \
+#define MOVE_ROW(op_name, function, ...)                                                                              \
+  CPU_ROW(.op = #op_name, .name = #op_name "." CPU_ISA_NAME, .run = function##_run, .strided_in = KERNEL_STRIDED_ALL, \
           .strided_out = 1, __VA_ARGS__)
 
 const kernel KERNEL(movement_kernels)[] = {

@@ -1,6 +1,7 @@
-/* Layer, RMS, group and batch norm. Statistics are taken in two passes over a row (mean, then centred squares), in blocks whose float
- * sums are added up in double, so that long rows lose nothing; channels-last group norm takes per-channel moments of chunks of
- * positions and joins them (Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances"). */
+/* Layer, RMS, group and batch norm. Statistics are taken in two passes over a row (mean, then centred squares), in
+ * blocks whose float sums are added up in double, so that long rows lose nothing; channels-last group norm takes
+ * per-channel moments of chunks of positions and joins them (Chan, Golub and LeVeque, "Updating formulae and a pairwise
+ * algorithm for computing sample variances"). */
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/parallel.h"
 #include "backends/cpu/simd/f32.h"
@@ -20,7 +21,7 @@ typedef struct norm_job {
   double *moments;      /* workspace: [batch, chunks, 2, channels] */
 } norm_job;
 
-/* ---- Rows --------------------------------------------------------------------------------------------------------------- */
+/* ---- Rows -------------------------------------------------------------------------------------------------------- */
 
 static double norm_sum(const float *x, int64_t n) {
   double total = 0.0;
@@ -67,7 +68,8 @@ static double norm_squares(const float *x, int64_t n, float mean) {
 }
 
 /* y = (x - mean) * scale * gamma + beta; gamma and beta may be NULL. */
-static void norm_affine(const float *x, float *y, int64_t n, float mean, float scale, const float *gamma, const float *beta) {
+static void norm_affine(const float *x, float *y, int64_t n, float mean, float scale, const float *gamma,
+                        const float *beta) {
   const vf m = vf_set1(mean), s = vf_set1(scale);
   for (int64_t i = 0; i < n; i += VF) {
     const vm tail = vf_tail(n - i < VF ? n - i : VF);
@@ -121,8 +123,10 @@ static void norm_rows(void *user, int64_t begin, int64_t end, int worker) {
   const norm_job *j = user;
   int64_t r = begin;
   for (; r + NORM_SIDE <= end && j->n <= NORM_BLOCK; r += NORM_SIDE) {
-    if (j->rms) norm_four_rows(j, j->x + r * j->n, j->y + r * j->n, true);
-    else norm_four_rows(j, j->x + r * j->n, j->y + r * j->n, false);
+    if (j->rms)
+      norm_four_rows(j, j->x + r * j->n, j->y + r * j->n, true);
+    else
+      norm_four_rows(j, j->x + r * j->n, j->y + r * j->n, false);
   }
   for (; r < end; ++r) {
     const float *x = j->x + r * j->n;
@@ -170,7 +174,7 @@ static kiln_status layer_norm_run(const kernel_args *a) {
   return KILN_OK;
 }
 
-/* ---- Scale and shift of each channel -------------------------------------------------------------------------------------- */
+/* ---- Scale and shift of each channel ----------------------------------------------------------------------------- */
 
 /* y = x * scale[c] + shift[c], for units of one channel plane, or of one position if channels are last. */
 static void norm_apply(void *user, int64_t begin, int64_t end, int worker) {
@@ -195,14 +199,17 @@ static void norm_apply(void *user, int64_t begin, int64_t end, int worker) {
     for (; c + VF <= j->channels; c += VF) vf_store(y + c, vf_fma(vf_load(x + c), vf_load(s + c), vf_load(t + c)));
     if (c < j->channels) {
       const vm tail = vf_tail(j->channels - c);
-      vf_store_mask(y + c, tail, vf_fma(vf_load_mask(x + c, tail), vf_load_mask(s + c, tail), vf_load_mask(t + c, tail)));
+      vf_store_mask(y + c, tail,
+                    vf_fma(vf_load_mask(x + c, tail), vf_load_mask(s + c, tail), vf_load_mask(t + c, tail)));
     }
   }
 }
 
 static void norm_apply_all(const kernel_args *a, norm_job *j) {
-  if (j->last) cpu_parallel(a->pool, j->batch * j->area, j->channels, norm_apply, j);
-  else cpu_parallel(a->pool, j->batch * j->channels, j->area, norm_apply, j);
+  if (j->last)
+    cpu_parallel(a->pool, j->batch * j->area, j->channels, norm_apply, j);
+  else
+    cpu_parallel(a->pool, j->batch * j->channels, j->area, norm_apply, j);
 }
 
 static norm_job *norm_channel_job(kernel_prep *p) {
@@ -224,7 +231,8 @@ static norm_job *norm_channel_job(kernel_prep *p) {
 static kiln_status norm_workspace(kernel_prep *p, const norm_job *j) {
   size_t pairs, bytes, moments;
   if (!size_mul((size_t)j->batch, (size_t)j->channels, &pairs) || !size_mul(pairs, 2 * sizeof(float), &bytes) ||
-      !size_mul(pairs, 2 * sizeof(double) * (size_t)j->chunks, &moments) || !size_add(size_align(bytes, 64), moments, &bytes)) {
+      !size_mul(pairs, 2 * sizeof(double) * (size_t)j->chunks, &moments) ||
+      !size_add(size_align(bytes, 64), moments, &bytes)) {
     return KILN_NO_MEMORY("norm workspace");
   }
   p->workspace_size = bytes;
@@ -262,7 +270,7 @@ static kiln_status batch_norm_run(const kernel_args *a) {
   return KILN_OK;
 }
 
-/* ---- Group norm ------------------------------------------------------------------------------------------------------------- */
+/* ---- Group norm -------------------------------------------------------------------------------------------------- */
 
 /* Channels first: a group is one run of memory. */
 static void group_norm_planes(void *user, int64_t begin, int64_t end, int worker) {
@@ -286,7 +294,8 @@ static void group_norm_planes(void *user, int64_t begin, int64_t end, int worker
   }
 }
 
-/* Channels last: sum and centred squares of each channel over one chunk of positions, relative to the chunk's first value. */
+/* Channels last: sum and centred squares of each channel over one chunk of positions, relative to the chunk's first
+ * value. */
 static void group_norm_moments(void *user, int64_t begin, int64_t end, int worker) {
   (void)worker;
   const norm_job *j = user;
@@ -383,11 +392,14 @@ static kiln_status group_norm_run(const kernel_args *a) {
   return KILN_OK;
 }
 
-#define NORM_ROW(op_name, function)                                                                                     \
-  CPU_ROW(.op = #op_name, .name = #op_name "." CPU_ISA_NAME, .fits = cpu_fits_f32, .prepare = function##_prepare,       \
+#define NORM_ROW(op_name, function)                                                                               \
+  CPU_ROW(.op = #op_name, .name = #op_name "." CPU_ISA_NAME, .fits = cpu_fits_f32, .prepare = function##_prepare, \
           .run = function##_run, .inplace = 1)
 
 const kernel KERNEL(norm_kernels)[] = {
-    NORM_ROW(layer_norm, layer_norm), NORM_ROW(rms_norm, layer_norm), NORM_ROW(batch_norm, batch_norm),
-    NORM_ROW(group_norm, group_norm), {.op = NULL},
+    NORM_ROW(layer_norm, layer_norm),
+    NORM_ROW(rms_norm, layer_norm),
+    NORM_ROW(batch_norm, batch_norm),
+    NORM_ROW(group_norm, group_norm),
+    {.op = NULL},
 };

@@ -1,6 +1,6 @@
-/* The vector loops of pointwise programs: one per operator and register kind, expanded from the operators' own expressions, and the
- * conversions on load and store. Loops are plain C over branch-free functions, which the compiler vectorizes; lengths are
- * multiples of PW_LANES, so there are no remainders. */
+/* The vector loops of pointwise programs: one per operator and register kind, expanded from the operators' own
+ * expressions, and the conversions on load and store. Loops are plain C over branch-free functions, which the compiler
+ * vectorizes; lengths are multiples of PW_LANES, so there are no remainders. */
 #include "backends/cpu/pointwise.h"
 #include "backends/cpu/simd/f32.h"
 #include "backends/cpu/simd/math.h"
@@ -19,33 +19,33 @@
 #define PW_ARGS void *out, const void *xs, const void *ys, const void *zs, int64_t count, const double *p
 #define PW_LENGTH(count) ((count) & ~(int64_t)(PW_LANES - 1))
 
-/* ---- Operators --------------------------------------------------------------------------------------------------------- */
+/* ---- Operators --------------------------------------------------------------------------------------------------- */
 
-#define PW_FLOAT_LOOP(name, expression)                                                             \
-  static void pwf_##name(PW_ARGS) {                                                                 \
-    float *o = out;                                                                                 \
-    const float *xp = xs, *yp = ys, *zp = zs;                                                       \
-    const float p0 = (float)p[0], p1 = (float)p[1], p2 = (float)p[2];                               \
-    (void)p0, (void)p1, (void)p2;                                                                   \
-    const int64_t n = PW_LENGTH(count);                                                             \
-    PW_INDEPENDENT for (int64_t i = 0; i < n; ++i) {                                          \
-      const float x = xp[i], y = yp[i], z = zp[i];                                                  \
-      (void)x, (void)y, (void)z;                                                                    \
-      o[i] = (float)(expression);                                                                   \
-    }                                                                                               \
+#define PW_FLOAT_LOOP(name, expression)                               \
+  static void pwf_##name(PW_ARGS) {                                   \
+    float *o = out;                                                   \
+    const float *xp = xs, *yp = ys, *zp = zs;                         \
+    const float p0 = (float)p[0], p1 = (float)p[1], p2 = (float)p[2]; \
+    (void)p0, (void)p1, (void)p2;                                     \
+    const int64_t n = PW_LENGTH(count);                               \
+    PW_INDEPENDENT for (int64_t i = 0; i < n; ++i) {                  \
+      const float x = xp[i], y = yp[i], z = zp[i];                    \
+      (void)x, (void)y, (void)z;                                      \
+      o[i] = (float)(expression);                                     \
+    }                                                                 \
   }
-#define PW_INT_LOOP(name, expression)                                                               \
-  static void pwi_##name(PW_ARGS) {                                                                 \
-    int64_t *o = out;                                                                               \
-    const int64_t *xp = xs, *yp = ys, *zp = zs;                                                     \
-    const double p0 = p[0], p1 = p[1], p2 = p[2];                                                   \
-    (void)p0, (void)p1, (void)p2;                                                                   \
-    const int64_t n = PW_LENGTH(count);                                                             \
-    PW_INDEPENDENT for (int64_t i = 0; i < n; ++i) {                                          \
-      const int64_t x = xp[i], y = yp[i], z = zp[i];                                                \
-      (void)x, (void)y, (void)z;                                                                    \
-      o[i] = (int64_t)(expression);                                                                 \
-    }                                                                                               \
+#define PW_INT_LOOP(name, expression)                \
+  static void pwi_##name(PW_ARGS) {                  \
+    int64_t *o = out;                                \
+    const int64_t *xp = xs, *yp = ys, *zp = zs;      \
+    const double p0 = p[0], p1 = p[1], p2 = p[2];    \
+    (void)p0, (void)p1, (void)p2;                    \
+    const int64_t n = PW_LENGTH(count);              \
+    PW_INDEPENDENT for (int64_t i = 0; i < n; ++i) { \
+      const int64_t x = xp[i], y = yp[i], z = zp[i]; \
+      (void)x, (void)y, (void)z;                     \
+      o[i] = (int64_t)(expression);                  \
+    }                                                \
   }
 #define PW_F(name, arity, result, attrs, flags, tolerance, cases, expression) PW_FLOAT_LOOP(name, expression)
 #define PW_FI(name, arity, result, attrs, flags, tolerance, cases, expression, integers) \
@@ -54,13 +54,13 @@
 #include "ops/pointwise_rows.h"
 POINTWISE_ROWS(PW_F, PW_FI, PW_I)
 
-/* ---- Operators that are faster by hand --------------------------------------------------------------------------------------- */
+/* ---- Operators that are faster by hand --------------------------------------------------------------------------- */
 
 #if !defined(KILN_ISA_scalar) /* there a vector is one float, and the expanded loops use the baseline's registers */
-#define PW_VECTOR_LOOP(name, call)                                                            \
-  static void pwv_##name(PW_ARGS) {                                                           \
-    float *o = out;                                                                           \
-    const float *xp = xs;                                                                     \
+#define PW_VECTOR_LOOP(name, call)                                                             \
+  static void pwv_##name(PW_ARGS) {                                                            \
+    float *o = out;                                                                            \
+    const float *xp = xs;                                                                      \
     for (int64_t i = 0; i < PW_LENGTH(count); i += VF) vf_store(o + i, call(vf_load(xp + i))); \
   }
 PW_VECTOR_LOOP(exp, vf_exp)
@@ -78,8 +78,8 @@ VF_INLINE vf pw_reciprocal(vf a) {
   return vf_fma(r, vf_fnma(a, r, vf_set1(1.0f)), r);
 }
 
-/* x Phi(x), with Phi(x) - 1/2 as x P(x^2) / Q(x^2): minimax on |x| < 5.6, weighted for the error of the product. Below, the result is
- * smaller than the error of Phi: 0 (and NaN for -inf). */
+/* x Phi(x), with Phi(x) - 1/2 as x P(x^2) / Q(x^2): minimax on |x| < 5.6, weighted for the error of the product. Below,
+ * the result is smaller than the error of Phi: 0 (and NaN for -inf). */
 VF_INLINE vf pw_gelu(vf x) {
   const vf limit = vf_set1(5.6f), c = vf_clamp(x, vf_set1(-5.6f), limit), s = vf_mul(c, c);
   vf p = vf_set1(2.199851046e-08f), q = vf_set1(1.180721884e-06f);
@@ -110,21 +110,21 @@ static void pwv_clamp(PW_ARGS) {
 }
 
 /* Large arguments are rare: a second look finds them. The input is kept, as `out` may be it. */
-#define PW_TRIGONOMETRIC(name, library)                                         \
-  static void pwv_##name(PW_ARGS) {                                             \
-    float kept[PW_TILE];                                                        \
-    const float *xp = xs;                                                       \
-    float *o = out;                                                             \
-    for (int64_t done = 0; done < count; done += PW_TILE) {                     \
-      const int64_t n = count - done < PW_TILE ? count - done : PW_TILE;        \
-      memcpy(kept, xp + done, (size_t)n * sizeof *kept);                        \
-      pwf_##name(o + done, kept, kept, kept, n, p);                             \
-      float large = 0.0f;                                                       \
+#define PW_TRIGONOMETRIC(name, library)                                                          \
+  static void pwv_##name(PW_ARGS) {                                                              \
+    float kept[PW_TILE];                                                                         \
+    const float *xp = xs;                                                                        \
+    float *o = out;                                                                              \
+    for (int64_t done = 0; done < count; done += PW_TILE) {                                      \
+      const int64_t n = count - done < PW_TILE ? count - done : PW_TILE;                         \
+      memcpy(kept, xp + done, (size_t)n * sizeof *kept);                                         \
+      pwf_##name(o + done, kept, kept, kept, n, p);                                              \
+      float large = 0.0f;                                                                        \
       for (int64_t i = 0; i < n; ++i) large = kf_abs(kept[i]) < KF_SIN_COS_LIMIT ? large : 1.0f; \
-      for (int64_t i = 0; i < n && large != 0.0f; ++i) {                        \
-        if (!(fabsf(kept[i]) < KF_SIN_COS_LIMIT)) o[done + i] = library(kept[i]); \
-      }                                                                         \
-    }                                                                           \
+      for (int64_t i = 0; i < n && large != 0.0f; ++i) {                                         \
+        if (!(fabsf(kept[i]) < KF_SIN_COS_LIMIT)) o[done + i] = library(kept[i]);                \
+      }                                                                                          \
+    }                                                                                            \
   }
 PW_TRIGONOMETRIC(sin, sinf)
 PW_TRIGONOMETRIC(cos, cosf)
@@ -140,10 +140,10 @@ static void pwv_pow(PW_ARGS) {
   const float *x = xs, *y = ys;
   const int64_t n = PW_LENGTH(count);
   const float e = pw_all_equal(y, n) ? y[0] : NAN;
-#define PW_POW(value, expression)                                                    \
-  if (e == (value)) {                                                                \
+#define PW_POW(value, expression)                                              \
+  if (e == (value)) {                                                          \
     PW_INDEPENDENT for (int64_t i = 0; i < n; ++i) o[i] = (float)(expression); \
-    return;                                                                          \
+    return;                                                                    \
   }
   PW_POW(2.0f, x[i] * x[i])
   PW_POW(3.0f, x[i] * x[i] * x[i])
@@ -154,26 +154,27 @@ static void pwv_pow(PW_ARGS) {
   pwf_pow(out, xs, ys, zs, count, p);
 }
 
-/* ---- Between registers ----------------------------------------------------------------------------------------------------- */
+/* ---- Between registers ------------------------------------------------------------------------------------------- */
 
 static void pw_copy_float(PW_ARGS) { memmove(out, xs, (size_t)count * sizeof(float)); }
 static void pw_copy_int(PW_ARGS) { memmove(out, xs, (size_t)count * sizeof(int64_t)); }
 
-#define PW_CONVERT(name, to, from, expression)                                             \
-  static void name(PW_ARGS) {                                                              \
-    to *o = out;                                                                           \
-    const from *xp = xs;                                                                   \
-    for (int64_t i = 0; i < PW_LENGTH(count); ++i) {                                       \
-      const from x = xp[i];                                                                \
-      o[i] = (to)(expression);                                                             \
-    }                                                                                      \
+#define PW_CONVERT(name, to, from, expression)       \
+  static void name(PW_ARGS) {                        \
+    to *o = out;                                     \
+    const from *xp = xs;                             \
+    for (int64_t i = 0; i < PW_LENGTH(count); ++i) { \
+      const from x = xp[i];                          \
+      o[i] = (to)(expression);                       \
+    }                                                \
   }
 PW_CONVERT(pw_nonzero_float, float, float, x != 0.0f)
 PW_CONVERT(pw_nonzero_int, int64_t, int64_t, x != 0)
 PW_CONVERT(pw_int_to_float, float, int64_t, x)
 /* What x86 gives for NaN and values out of range, made explicit because C leaves it undefined. */
 PW_CONVERT(pw_float_to_i64, int64_t, float, ((x >= -0x1p63f) & (x < 0x1p63f)) ? (int64_t)x : INT64_MIN)
-PW_CONVERT(pw_float_to_i32, int64_t, float, ((x >= -0x1p31f) & (x < 0x1p31f)) ? (int64_t)(int32_t)x : (int64_t)INT32_MIN)
+PW_CONVERT(pw_float_to_i32, int64_t, float,
+           ((x >= -0x1p31f) & (x < 0x1p31f)) ? (int64_t)(int32_t)x : (int64_t)INT32_MIN)
 PW_CONVERT(pw_float_to_i16, int64_t, float,
            ((x >= -0x1p31f) & (x < 0x1p31f)) ? (int64_t)(int16_t)(int32_t)x : (int64_t)(int16_t)INT32_MIN)
 PW_CONVERT(pw_float_to_i8, int64_t, float,
@@ -200,43 +201,43 @@ VF_INLINE uint16_t pw_to_bf16(float f) {
 PW_CONVERT(pw_wrap_f16, float, float, pw_from_half(pw_to_half(x)))
 PW_CONVERT(pw_wrap_bf16, float, float, pw_from_bf16(pw_to_bf16(x)))
 
-/* ---- Load and store -------------------------------------------------------------------------------------------------------- */
+/* ---- Load and store ---------------------------------------------------------------------------------------------- */
 
-#define PW_LOAD(name, to, from, expression)                                    \
+#define PW_LOAD(name, to, from, expression)                                              \
   static void pw_load_##name(void *out, const void *source, int64_t stride, int64_t n) { \
-    to *restrict o = out;                                                      \
-    const from *restrict s = source;                                           \
-    if (stride == 1) {                                                         \
-      for (int64_t i = 0; i < n; ++i) {                                        \
-        const from x = s[i];                                                   \
-        o[i] = (to)(expression);                                               \
-      }                                                                        \
-    } else if (stride == 0) {                                                  \
-      const from x = s[0];                                                     \
-      const to v = (to)(expression);                                           \
-      for (int64_t i = 0; i < n; ++i) o[i] = v;                                \
-    } else {                                                                   \
-      for (int64_t i = 0; i < n; ++i) {                                        \
-        const from x = s[i * stride];                                          \
-        o[i] = (to)(expression);                                               \
-      }                                                                        \
-    }                                                                          \
+    to *restrict o = out;                                                                \
+    const from *restrict s = source;                                                     \
+    if (stride == 1) {                                                                   \
+      for (int64_t i = 0; i < n; ++i) {                                                  \
+        const from x = s[i];                                                             \
+        o[i] = (to)(expression);                                                         \
+      }                                                                                  \
+    } else if (stride == 0) {                                                            \
+      const from x = s[0];                                                               \
+      const to v = (to)(expression);                                                     \
+      for (int64_t i = 0; i < n; ++i) o[i] = v;                                          \
+    } else {                                                                             \
+      for (int64_t i = 0; i < n; ++i) {                                                  \
+        const from x = s[i * stride];                                                    \
+        o[i] = (to)(expression);                                                         \
+      }                                                                                  \
+    }                                                                                    \
   }
-#define PW_STORE(name, to, from, expression)                                           \
+#define PW_STORE(name, to, from, expression)                                                  \
   static void pw_store_##name(void *to_data, int64_t stride, const void *source, int64_t n) { \
-    to *restrict o = to_data;                                                          \
-    const from *restrict s = source;                                                   \
-    if (stride == 1) {                                                                 \
-      for (int64_t i = 0; i < n; ++i) {                                                \
-        const from x = s[i];                                                           \
-        o[i] = (to)(expression);                                                       \
-      }                                                                                \
-    } else {                                                                           \
-      for (int64_t i = 0; i < n; ++i) {                                                \
-        const from x = s[i];                                                           \
-        o[i * stride] = (to)(expression);                                              \
-      }                                                                                \
-    }                                                                                  \
+    to *restrict o = to_data;                                                                 \
+    const from *restrict s = source;                                                          \
+    if (stride == 1) {                                                                        \
+      for (int64_t i = 0; i < n; ++i) {                                                       \
+        const from x = s[i];                                                                  \
+        o[i] = (to)(expression);                                                              \
+      }                                                                                       \
+    } else {                                                                                  \
+      for (int64_t i = 0; i < n; ++i) {                                                       \
+        const from x = s[i];                                                                  \
+        o[i * stride] = (to)(expression);                                                     \
+      }                                                                                       \
+    }                                                                                         \
   }
 PW_LOAD(f32, float, float, x)
 PW_LOAD(f16, float, uint16_t, pw_from_half(x))
@@ -259,7 +260,7 @@ PW_STORE(i16, int16_t, int64_t, x)
 PW_STORE(i8, int8_t, int64_t, x)
 PW_STORE(u8, uint8_t, int64_t, x)
 
-/* ---- Table ------------------------------------------------------------------------------------------------------------------ */
+/* ---- Table ------------------------------------------------------------------------------------------------------- */
 
 enum {
 #define PW_INDEX_F(name, arity, result, attrs, flags, tolerance, cases, expression) PW_OP_##name,
@@ -270,9 +271,11 @@ enum {
 _Static_assert((int)PW_OP_COUNT <= (int)PW_OP_MAX, "raise PW_OP_MAX");
 
 #define PW_FLOAT_F(name, arity, result, attrs, flags, tolerance, cases, expression) [PW_OP_##name] = pwf_##name,
-#define PW_FLOAT_FI(name, arity, result, attrs, flags, tolerance, cases, expression, integers) [PW_OP_##name] = pwf_##name,
+#define PW_FLOAT_FI(name, arity, result, attrs, flags, tolerance, cases, expression, integers) \
+  [PW_OP_##name] = pwf_##name,
 #define PW_NONE(name, arity, result, attrs, flags, tolerance, cases, expression)
-#define PW_INT_FI(name, arity, result, attrs, flags, tolerance, cases, expression, integers) [PW_OP_##name] = pwi_##name,
+#define PW_INT_FI(name, arity, result, attrs, flags, tolerance, cases, expression, integers) \
+  [PW_OP_##name] = pwi_##name,
 #define PW_INT_I(name, arity, result, attrs, flags, tolerance, cases, integers) [PW_OP_##name] = pwi_##name,
 
 #pragma GCC diagnostic ignored "-Woverride-init" /* by-hand loops replace expanded ones */

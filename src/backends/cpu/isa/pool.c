@@ -1,5 +1,6 @@
-/* Pooling in 1 to 3 dimensions. Channels last: vectors over channels, one output position at a time. Channels first: the rows of a
- * window are joined into one row with vectors along it, then windows are taken along that row (sum and maximum are separable). */
+/* Pooling in 1 to 3 dimensions. Channels last: vectors over channels, one output position at a time. Channels first:
+ * the rows of a window are joined into one row with vectors along it, then windows are taken along that row (sum and
+ * maximum are separable). */
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/parallel.h"
 #include "backends/cpu/simd/f32.h"
@@ -16,7 +17,7 @@ typedef struct pool_plan {
   pool_span *spans[3];
   int64_t stride, whole, whole_end; /* channels first: of columns; those whose window is whole, with one divisor */
   int64_t divisor;                  /* given, or 0 */
-  int64_t parts;   /* channels last: an output row is cut into so many ranges of channels */
+  int64_t parts;                    /* channels last: an output row is cut into so many ranges of channels */
   const float *x;
   float *y;
   float *rows; /* workspace: one input row for each thread */
@@ -31,7 +32,7 @@ static float pool_scale(const pool_plan *p, const pool_span *d, const pool_span 
   return (float)(1.0 / (double)(p->divisor ? p->divisor : d->divisor * h->divisor * w->divisor));
 }
 
-/* ---- Channels last ------------------------------------------------------------------------------------------------------------- */
+/* ---- Channels last ----------------------------------------------------------------------------------------------- */
 
 /* Channels [begin, end) of one output position. */
 VF_INLINE void pool_position(const pool_plan *p, const bool max, const float *x, float *y, int64_t begin, int64_t end,
@@ -49,7 +50,8 @@ VF_INLINE void pool_position(const pool_plan *p, const bool max, const float *x,
     }
     for (int64_t a = 0; a < d->count && !empty; ++a) {
       for (int64_t b = 0; b < h->count; ++b) {
-        const float *from = x + (d->first + a * p->step[0]) * plane + (h->first + b * p->step[1]) * row + w->first * c + i;
+        const float *from =
+            x + (d->first + a * p->step[0]) * plane + (h->first + b * p->step[1]) * row + w->first * c + i;
         for (int64_t k = 0; k < w->count; ++k, from += p->step[2] * c) {
           if (lanes == 4 * VF) {
             for (int v = 0; v < 4; ++v) m[v] = pool_join(max, m[v], vf_load(from + v * VF));
@@ -68,21 +70,25 @@ static void pool_last(void *user, int64_t begin, int64_t end, int worker) {
   const pool_plan *p = user;
   const int64_t c = p->channels, sample = p->in[0] * p->in[1] * p->in[2] * c;
   for (int64_t unit = begin; unit < end; ++unit) { /* one output row, one range of channels */
-    const int64_t u = unit / p->parts, oh = u % p->out[1], od = u / p->out[1] % p->out[0], n = u / p->out[1] / p->out[0];
+    const int64_t u = unit / p->parts, oh = u % p->out[1], od = u / p->out[1] % p->out[0],
+                  n = u / p->out[1] / p->out[0];
     int64_t first, last;
     range_split(c, p->parts, 4 * VF, unit % p->parts, &first, &last);
     for (int64_t ow = 0; ow < p->out[2]; ++ow) {
       const pool_span *d = &p->spans[0][od], *h = &p->spans[1][oh], *w = &p->spans[2][ow];
       float *y = p->y + (u * p->out[2] + ow) * c;
-      if (p->max) pool_position(p, true, p->x + n * sample, y, first, last, d, h, w);
-      else pool_position(p, false, p->x + n * sample, y, first, last, d, h, w);
+      if (p->max)
+        pool_position(p, true, p->x + n * sample, y, first, last, d, h, w);
+      else
+        pool_position(p, false, p->x + n * sample, y, first, last, d, h, w);
     }
   }
 }
 
-/* ---- Channels first ------------------------------------------------------------------------------------------------------------ */
+/* ---- Channels first ---------------------------------------------------------------------------------------------- */
 
-VF_INLINE void pool_join_rows(const pool_plan *p, const bool max, const float *x, float *row, const pool_span *d, const pool_span *h) {
+VF_INLINE void pool_join_rows(const pool_plan *p, const bool max, const float *x, float *row, const pool_span *d,
+                              const pool_span *h) {
   const int64_t w = p->in[2];
   for (int64_t i = 0; i < w; i += VF) {
     const vm tail = vf_tail(w - i < VF ? w - i : VF);
@@ -97,10 +103,10 @@ VF_INLINE void pool_join_rows(const pool_plan *p, const bool max, const float *x
   }
 }
 
-/* Whole windows [0, n) along a row: places are so far apart, the first starts at row[0]. Loops over places vectorize for a stride known
- * to the compiler. A NaN in m stays: no comparison with it is true. */
-VF_INLINE void pool_windows(const bool max, const float *restrict row, float *restrict y, int64_t n, const int64_t stride, int64_t step,
-                            int64_t taps, float scale) {
+/* Whole windows [0, n) along a row: places are so far apart, the first starts at row[0]. Loops over places vectorize
+ * for a stride known to the compiler. A NaN in m stays: no comparison with it is true. */
+VF_INLINE void pool_windows(const bool max, const float *restrict row, float *restrict y, int64_t n,
+                            const int64_t stride, int64_t step, int64_t taps, float scale) {
   for (int64_t i = 0; i < n; ++i) y[i] = row[i * stride];
   for (int64_t k = 1; k < taps; ++k) {
     const float *from = row + k * step;
@@ -119,14 +125,19 @@ VF_INLINE void pool_windows(const bool max, const float *restrict row, float *re
 }
 
 static void pool_whole_windows(const pool_plan *p, const float *row, float *y, int64_t n, int64_t taps, float scale) {
-#define POOL_WINDOWS(stride)                                                                        \
-  do {                                                                                              \
-    if (p->max) pool_windows(true, row, y, n, stride, p->step[2], taps, scale);                     \
-    else pool_windows(false, row, y, n, stride, p->step[2], taps, scale);                           \
+#define POOL_WINDOWS(stride)                                           \
+  do {                                                                 \
+    if (p->max)                                                        \
+      pool_windows(true, row, y, n, stride, p->step[2], taps, scale);  \
+    else                                                               \
+      pool_windows(false, row, y, n, stride, p->step[2], taps, scale); \
   } while (0)
-  if (p->stride == 1) POOL_WINDOWS(1);
-  else if (p->stride == 2) POOL_WINDOWS(2);
-  else POOL_WINDOWS(p->stride);
+  if (p->stride == 1)
+    POOL_WINDOWS(1);
+  else if (p->stride == 2)
+    POOL_WINDOWS(2);
+  else
+    POOL_WINDOWS(p->stride);
 }
 
 static void pool_first(void *user, int64_t begin, int64_t end, int worker) {
@@ -137,8 +148,10 @@ static void pool_first(void *user, int64_t begin, int64_t end, int worker) {
     const pool_span *d = &p->spans[0][od], *h = &p->spans[1][oh];
     const float *x = p->x + plane * p->in[0] * p->in[1] * p->in[2];
     float *y = p->y + u * p->out[2];
-    if (p->max) pool_join_rows(p, true, x, row, d, h);
-    else pool_join_rows(p, false, x, row, d, h);
+    if (p->max)
+      pool_join_rows(p, true, x, row, d, h);
+    else
+      pool_join_rows(p, false, x, row, d, h);
     const bool empty = d->count <= 0 || h->count <= 0;
     if (p->whole_end > p->whole && !empty) {
       const pool_span *w = &p->spans[2][p->whole];
@@ -165,7 +178,7 @@ static void pool_first(void *user, int64_t begin, int64_t end, int worker) {
   }
 }
 
-/* ---- Prepare and run ------------------------------------------------------------------------------------------------------------- */
+/* ---- Prepare and run --------------------------------------------------------------------------------------------- */
 
 static int64_t pool_int(const kernel_args *a, const char *name, int index, int64_t fallback) {
   const attr *v = arg_attr(a, name);
@@ -175,7 +188,8 @@ static int64_t pool_int(const kernel_args *a, const char *name, int index, int64
 /* Spans of dimension `d`, whose attributes are number `index`, or -1 for a missing dimension. */
 static void pool_make_spans(const kernel_args *a, pool_plan *p, int d, int index, bool adaptive, bool include_pad) {
   const int64_t size = p->in[d];
-  const int64_t width = adaptive ? 1 : pool_int(a, "kernel", index, 1), stride = adaptive ? 1 : pool_int(a, "stride", index, 1);
+  const int64_t width = adaptive ? 1 : pool_int(a, "kernel", index, 1),
+                stride = adaptive ? 1 : pool_int(a, "stride", index, 1);
   const int64_t pad = adaptive ? 0 : pool_int(a, "pad", index, 0);
   for (int64_t o = 0; o < p->out[d]; ++o) {
     pool_span *s = &p->spans[d][o];
@@ -227,7 +241,8 @@ static kiln_status pool_prepare(kernel_prep *k) {
     ++p->whole_end;
   }
   k->state = p;
-  if (!p->last && !size_mul((size_t)p->in[2] * sizeof(float), (size_t)k->threads, &k->workspace_size)) return KILN_NO_MEMORY("pooling");
+  if (!p->last && !size_mul((size_t)p->in[2] * sizeof(float), (size_t)k->threads, &k->workspace_size))
+    return KILN_NO_MEMORY("pooling");
   return KILN_OK;
 }
 
@@ -241,12 +256,16 @@ static kiln_status pool_run_kernel(const kernel_args *a) {
   for (int d = 0; d < 3; ++d) window *= p.spans[d][p.out[d] / 2].count + 1;
   const int64_t rows = p.batch * p.out[0] * p.out[1], blocks = (p.channels + 4 * VF - 1) / (4 * VF);
   p.parts = rows >= 4 * pool_threads(a->pool) || blocks < 1 ? 1 : blocks;
-  if (p.last) cpu_parallel(a->pool, rows * p.parts, p.out[2] * p.channels * window / 2 / p.parts, pool_last, &p);
-  else cpu_parallel(a->pool, p.batch * p.channels * p.out[0] * p.out[1], p.in[2] * window, pool_first, &p);
+  if (p.last)
+    cpu_parallel(a->pool, rows * p.parts, p.out[2] * p.channels * window / 2 / p.parts, pool_last, &p);
+  else
+    cpu_parallel(a->pool, p.batch * p.channels * p.out[0] * p.out[1], p.in[2] * window, pool_first, &p);
   return KILN_OK;
 }
 
-#define POOL_ROW(op_name) \
-  CPU_ROW(.op = #op_name, .name = #op_name "." CPU_ISA_NAME, .fits = cpu_fits_f32, .prepare = pool_prepare, .run = pool_run_kernel)
+#define POOL_ROW(op_name)                                                                                   \
+  CPU_ROW(.op = #op_name, .name = #op_name "." CPU_ISA_NAME, .fits = cpu_fits_f32, .prepare = pool_prepare, \
+          .run = pool_run_kernel)
 
-const kernel KERNEL(pool_kernels)[] = {POOL_ROW(max_pool), POOL_ROW(avg_pool), POOL_ROW(adaptive_avg_pool), {.op = NULL}};
+const kernel KERNEL(pool_kernels)[] = {
+    POOL_ROW(max_pool), POOL_ROW(avg_pool), POOL_ROW(adaptive_avg_pool), {.op = NULL}};

@@ -1,12 +1,25 @@
-/* Reductions of contiguous tensors over any axes. After joining neighbouring axes of one sort, the last axis is either reduced (rows
- * are summed with vectors along them) or kept (vectors run over outputs, and steps along the reduced axes are added to them). Long
- * sums are taken in blocks, so that rounding errors grow with the square root of the length at most. */
+/* Reductions of contiguous tensors over any axes. After joining neighbouring axes of one sort, the last axis is either
+ * reduced (rows are summed with vectors along them) or kept (vectors run over outputs, and steps along the reduced axes
+ * are added to them). Long sums are taken in blocks, so that rounding errors grow with the square root of the length at
+ * most. */
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/parallel.h"
 #include "backends/cpu/simd/f32.h"
 #include "base/memory.h"
 
-typedef enum red_kind { RED_SUM, RED_MEAN, RED_PROD, RED_MAX, RED_MIN, RED_VAR, RED_ABS, RED_SQUARE, RED_ABSMAX, RED_ANY, RED_ALL } red_kind;
+typedef enum red_kind {
+  RED_SUM,
+  RED_MEAN,
+  RED_PROD,
+  RED_MAX,
+  RED_MIN,
+  RED_VAR,
+  RED_ABS,
+  RED_SQUARE,
+  RED_ABSMAX,
+  RED_ANY,
+  RED_ALL
+} red_kind;
 enum { RED_BLOCK = 2048, RED_STEPS = 32, RED_LANES = 4 * VF };
 
 typedef struct red_job {
@@ -22,7 +35,7 @@ typedef struct red_job {
   kiln_dtype dtype;
 } red_job;
 
-/* ---- Walking ------------------------------------------------------------------------------------------------------------------ */
+/* ---- Walking ----------------------------------------------------------------------------------------------------- */
 
 static int64_t red_kept_offset(const red_job *j, int64_t index) {
   int64_t at = 0;
@@ -51,7 +64,7 @@ static inline void red_next(const red_job *j, red_walk *w) {
   }
 }
 
-/* ---- Vectors ------------------------------------------------------------------------------------------------------------------ */
+/* ---- Vectors ----------------------------------------------------------------------------------------------------- */
 
 VF_INLINE float red_identity(const red_kind k) {
   return k == RED_PROD ? 1.0f : k == RED_MAX ? -INFINITY : k == RED_MIN ? INFINITY : 0.0f;
@@ -59,33 +72,49 @@ VF_INLINE float red_identity(const red_kind k) {
 /* Extremes keep a NaN that they have met: vf_max(a, b) is b if either is NaN. */
 VF_INLINE vf red_add(const red_kind k, vf sum, vf x, vf mean) {
   switch (k) {
-    case RED_PROD: return vf_mul(sum, x);
-    case RED_MAX: return vf_select(vf_eq(sum, sum), vf_max(sum, x), sum);
-    case RED_MIN: return vf_select(vf_eq(sum, sum), vf_min(sum, x), sum);
-    case RED_VAR: return vf_fma(vf_sub(x, mean), vf_sub(x, mean), sum);
-    case RED_ABS: return vf_add(sum, vf_abs(x));
-    case RED_SQUARE: return vf_fma(x, x, sum);
-    case RED_ABSMAX: return vf_select(vf_eq(sum, sum), vf_max(sum, vf_abs(x)), sum);
-    default: return vf_add(sum, x);
+    case RED_PROD:
+      return vf_mul(sum, x);
+    case RED_MAX:
+      return vf_select(vf_eq(sum, sum), vf_max(sum, x), sum);
+    case RED_MIN:
+      return vf_select(vf_eq(sum, sum), vf_min(sum, x), sum);
+    case RED_VAR:
+      return vf_fma(vf_sub(x, mean), vf_sub(x, mean), sum);
+    case RED_ABS:
+      return vf_add(sum, vf_abs(x));
+    case RED_SQUARE:
+      return vf_fma(x, x, sum);
+    case RED_ABSMAX:
+      return vf_select(vf_eq(sum, sum), vf_max(sum, vf_abs(x)), sum);
+    default:
+      return vf_add(sum, x);
   }
 }
 /* Joins two partial results. */
 VF_INLINE vf red_join(const red_kind k, vf a, vf b) {
   switch (k) {
-    case RED_PROD: return vf_mul(a, b);
+    case RED_PROD:
+      return vf_mul(a, b);
     case RED_MAX:
-    case RED_ABSMAX: return vf_select(vf_eq(a, a), vf_max(a, b), a);
-    case RED_MIN: return vf_select(vf_eq(a, a), vf_min(a, b), a);
-    default: return vf_add(a, b);
+    case RED_ABSMAX:
+      return vf_select(vf_eq(a, a), vf_max(a, b), a);
+    case RED_MIN:
+      return vf_select(vf_eq(a, a), vf_min(a, b), a);
+    default:
+      return vf_add(a, b);
   }
 }
 static double red_join_scalar(red_kind k, double a, double b) {
   switch (k) {
-    case RED_PROD: return a * b;
+    case RED_PROD:
+      return a * b;
     case RED_MAX:
-    case RED_ABSMAX: return a != a ? a : b > a || b != b ? b : a;
-    case RED_MIN: return a != a ? a : b < a || b != b ? b : a;
-    default: return a + b;
+    case RED_ABSMAX:
+      return a != a ? a : b > a || b != b ? b : a;
+    case RED_MIN:
+      return a != a ? a : b < a || b != b ? b : a;
+    default:
+      return a + b;
   }
 }
 
@@ -113,16 +142,32 @@ VF_INLINE double red_row_of(const red_kind k, const float *x, int64_t n, float m
   return total;
 }
 
-#define RED_DISPATCH(kind, call)                       \
-  switch (kind) {                                      \
-    case RED_PROD: call(RED_PROD); break;              \
-    case RED_MAX: call(RED_MAX); break;                \
-    case RED_MIN: call(RED_MIN); break;                \
-    case RED_VAR: call(RED_VAR); break;                \
-    case RED_ABS: call(RED_ABS); break;                \
-    case RED_SQUARE: call(RED_SQUARE); break;          \
-    case RED_ABSMAX: call(RED_ABSMAX); break;          \
-    default: call(RED_SUM); break;                     \
+#define RED_DISPATCH(kind, call) \
+  switch (kind) {                \
+    case RED_PROD:               \
+      call(RED_PROD);            \
+      break;                     \
+    case RED_MAX:                \
+      call(RED_MAX);             \
+      break;                     \
+    case RED_MIN:                \
+      call(RED_MIN);             \
+      break;                     \
+    case RED_VAR:                \
+      call(RED_VAR);             \
+      break;                     \
+    case RED_ABS:                \
+      call(RED_ABS);             \
+      break;                     \
+    case RED_SQUARE:             \
+      call(RED_SQUARE);          \
+      break;                     \
+    case RED_ABSMAX:             \
+      call(RED_ABSMAX);          \
+      break;                     \
+    default:                     \
+      call(RED_SUM);             \
+      break;                     \
   }
 
 static double red_row(red_kind kind, const float *x, int64_t n, float mean) {
@@ -147,7 +192,8 @@ static void red_rows(void *user, int64_t begin, int64_t end, int worker) {
     const float *x = (const float *)j->x + red_kept_offset(j, u);
     double total = (double)red_identity(j->kind), mean = 0.0;
     if (j->kind == RED_VAR) {
-      for (red_walk w = red_begin(j, 0); w.left > 0; red_next(j, &w)) mean += red_row(RED_SUM, x + w.offset, j->inner, 0.0f);
+      for (red_walk w = red_begin(j, 0); w.left > 0; red_next(j, &w))
+        mean += red_row(RED_SUM, x + w.offset, j->inner, 0.0f);
       mean /= (double)j->count;
     }
     for (red_walk w = red_begin(j, 0); w.left > 0; red_next(j, &w)) {
@@ -158,7 +204,8 @@ static void red_rows(void *user, int64_t begin, int64_t end, int worker) {
 }
 
 /* Up to RED_LANES neighbouring outputs; sums of RED_STEPS steps are added up apart. */
-VF_INLINE void red_lanes_of(const red_kind k, const red_job *j, const float *x, int64_t lanes, const float *mean, float *out) {
+VF_INLINE void red_lanes_of(const red_kind k, const red_job *j, const float *x, int64_t lanes, const float *mean,
+                            float *out) {
   const vf none = vf_set1(red_identity(k));
   vf total[4] = {none, none, none, none}, m[4] = {vf_zero(), vf_zero(), vf_zero(), vf_zero()};
   vm tail[4];
@@ -209,26 +256,44 @@ static void red_columns(void *user, int64_t begin, int64_t end, int worker) {
   }
 }
 
-/* ---- Integers and bool: plain loops ---------------------------------------------------------------------------------------------- */
+/* ---- Integers and bool: plain loops ------------------------------------------------------------------------------ */
 
 static int64_t red_int_load(kiln_dtype d, const void *x, int64_t i) {
   switch (d) {
-    case KILN_I64: return ((const int64_t *)x)[i];
-    case KILN_I32: return ((const int32_t *)x)[i];
-    case KILN_I16: return ((const int16_t *)x)[i];
-    case KILN_I8: return ((const int8_t *)x)[i];
-    case KILN_F32: return ((const float *)x)[i] != 0.0f;
-    default: return ((const uint8_t *)x)[i];
+    case KILN_I64:
+      return ((const int64_t *)x)[i];
+    case KILN_I32:
+      return ((const int32_t *)x)[i];
+    case KILN_I16:
+      return ((const int16_t *)x)[i];
+    case KILN_I8:
+      return ((const int8_t *)x)[i];
+    case KILN_F32:
+      return ((const float *)x)[i] != 0.0f;
+    default:
+      return ((const uint8_t *)x)[i];
   }
 }
 static void red_int_store(kiln_dtype d, void *y, int64_t i, int64_t v) {
   switch (d) {
-    case KILN_I64: ((int64_t *)y)[i] = v; break;
-    case KILN_I32: ((int32_t *)y)[i] = (int32_t)v; break;
-    case KILN_I16: ((int16_t *)y)[i] = (int16_t)v; break;
-    case KILN_I8: ((int8_t *)y)[i] = (int8_t)v; break;
-    case KILN_BOOL: ((uint8_t *)y)[i] = v != 0; break;
-    default: ((uint8_t *)y)[i] = (uint8_t)v; break;
+    case KILN_I64:
+      ((int64_t *)y)[i] = v;
+      break;
+    case KILN_I32:
+      ((int32_t *)y)[i] = (int32_t)v;
+      break;
+    case KILN_I16:
+      ((int16_t *)y)[i] = (int16_t)v;
+      break;
+    case KILN_I8:
+      ((int8_t *)y)[i] = (int8_t)v;
+      break;
+    case KILN_BOOL:
+      ((uint8_t *)y)[i] = v != 0;
+      break;
+    default:
+      ((uint8_t *)y)[i] = (uint8_t)v;
+      break;
   }
 }
 
@@ -253,20 +318,24 @@ static void red_integers(void *user, int64_t begin, int64_t end, int worker) {
         all &= v != 0;
       }
     }
-    const int64_t r = j->kind == RED_SUM ? (int64_t)sum : j->kind == RED_PROD ? (int64_t)product : j->kind == RED_MAX ? max
-                      : j->kind == RED_MIN ? min : j->kind == RED_ANY ? any : all;
+    const int64_t r = j->kind == RED_SUM    ? (int64_t)sum
+                      : j->kind == RED_PROD ? (int64_t)product
+                      : j->kind == RED_MAX  ? max
+                      : j->kind == RED_MIN  ? min
+                      : j->kind == RED_ANY  ? any
+                                            : all;
     red_int_store(to, j->y, u, r);
   }
 }
 
-/* ---- Rows ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Rows -------------------------------------------------------------------------------------------------------- */
 
 static red_kind red_kind_of(const kernel_args *a) {
   static const struct {
     const char *op;
     red_kind kind;
-  } kinds[] = {{"sum", RED_SUM}, {"mean", RED_MEAN}, {"prod", RED_PROD}, {"amax", RED_MAX}, {"amin", RED_MIN},
-               {"var", RED_VAR}, {"any", RED_ANY},   {"all", RED_ALL}};
+  } kinds[] = {{"sum", RED_SUM},  {"mean", RED_MEAN}, {"prod", RED_PROD}, {"amax", RED_MAX},
+               {"amin", RED_MIN}, {"var", RED_VAR},   {"any", RED_ANY},   {"all", RED_ALL}};
   for (size_t i = 0; i < KILN_COUNT(kinds); ++i) {
     if (strcmp(a->node->op->name, kinds[i].op) == 0) return kinds[i].kind;
   }
@@ -318,14 +387,18 @@ static kiln_status red_run(const kernel_args *a) {
   red_job j = *(const red_job *)a->state;
   if (j.outputs == 0) return KILN_OK;
   if (j.count == 0 && (j.kind == RED_MAX || j.kind == RED_MIN)) {
-    return KILN_FAIL(KILN_INVALID_ARGUMENT, "%s: nothing to take the extreme of (an axis has size 0)", a->node->op->name);
+    return KILN_FAIL(KILN_INVALID_ARGUMENT, "%s: nothing to take the extreme of (an axis has size 0)",
+                     a->node->op->name);
   }
   j.x = a->in[0].data;
   j.y = a->out[0].data;
   const int64_t blocks = (j.inner + RED_LANES - 1) / RED_LANES;
-  if (j.dtype != KILN_F32 || j.kind == RED_ANY || j.kind == RED_ALL) cpu_parallel(a->pool, j.outputs, 4 * j.count, red_integers, &j);
-  else if (j.last_reduced) cpu_parallel(a->pool, j.outputs, j.count, red_rows, &j);
-  else cpu_parallel(a->pool, j.outputs / j.inner * blocks, j.count * RED_LANES, red_columns, &j);
+  if (j.dtype != KILN_F32 || j.kind == RED_ANY || j.kind == RED_ALL)
+    cpu_parallel(a->pool, j.outputs, 4 * j.count, red_integers, &j);
+  else if (j.last_reduced)
+    cpu_parallel(a->pool, j.outputs, j.count, red_rows, &j);
+  else
+    cpu_parallel(a->pool, j.outputs / j.inner * blocks, j.count * RED_LANES, red_columns, &j);
   return KILN_OK;
 }
 
@@ -342,7 +415,7 @@ static bool red_fits(const node *n, const char **why) {
   return true; /* mean, var and norm have float operands only */
 }
 
-/* ---- Places of extremes --------------------------------------------------------------------------------------------------------------- */
+/* ---- Places of extremes ------------------------------------------------------------------------------------------ */
 
 typedef struct ext_job {
   int64_t outer, n, inner;
@@ -394,7 +467,8 @@ static void ext_units(void *user, int64_t begin, int64_t end, int worker) {
     int64_t best;
     if (j->dtype == KILN_F32) {
       const float *x = (const float *)j->x + base;
-      best = j->inner == 1 && j->n >= 64 ? ext_row_vector(x, j->n, j->largest) : ext_row_f32(x, j->n, j->inner, j->largest);
+      best = j->inner == 1 && j->n >= 64 ? ext_row_vector(x, j->n, j->largest)
+                                         : ext_row_f32(x, j->n, j->inner, j->largest);
       if (j->values) ((float *)j->values)[u] = x[best * j->inner];
     } else {
       best = ext_row_int(j->dtype, j->x, base, j->n, j->inner, j->largest);
@@ -410,9 +484,12 @@ static kiln_status ext_run(const kernel_args *a) {
   const char *name = a->node->op->name;
   ext_job j = {1, 1, 1, strcmp(name, "argmax") == 0 || strcmp(name, "max_index") == 0, x->dtype, x->data, NULL, NULL};
   for (int64_t d = 0; d < x->rank; ++d) {
-    if (d < axis) j.outer *= x->shape[d];
-    else if (d == axis) j.n = x->shape[d];
-    else j.inner *= x->shape[d];
+    if (d < axis)
+      j.outer *= x->shape[d];
+    else if (d == axis)
+      j.n = x->shape[d];
+    else
+      j.inner *= x->shape[d];
   }
   if (a->n_out > 1) j.values = a->out[0].data;
   j.indices = a->out[a->n_out - 1].data;
@@ -433,7 +510,7 @@ static bool ext_fits(const node *n, const char **why) {
 #define EXT_ROW_OF(op_name) CPU_ROW(.op = #op_name, .name = #op_name "." CPU_ISA_NAME, .fits = ext_fits, .run = ext_run)
 
 const kernel KERNEL(reduce_kernels)[] = {
-    RED_ROW_OF(sum),  RED_ROW_OF(mean), RED_ROW_OF(prod), RED_ROW_OF(amax),      RED_ROW_OF(amin),      RED_ROW_OF(var), RED_ROW_OF(norm),
-    RED_ROW_OF(any),  RED_ROW_OF(all),  EXT_ROW_OF(argmax), EXT_ROW_OF(argmin), EXT_ROW_OF(max_index), EXT_ROW_OF(min_index),
-    {.op = NULL},
+    RED_ROW_OF(sum),    RED_ROW_OF(mean),      RED_ROW_OF(prod),      RED_ROW_OF(amax), RED_ROW_OF(amin),
+    RED_ROW_OF(var),    RED_ROW_OF(norm),      RED_ROW_OF(any),       RED_ROW_OF(all),  EXT_ROW_OF(argmax),
+    EXT_ROW_OF(argmin), EXT_ROW_OF(max_index), EXT_ROW_OF(min_index), {.op = NULL},
 };

@@ -1,5 +1,5 @@
-/* Resizing: taps of every output place along each dimension are made in prepare; a run joins the input rows of an output row (vectors
- * along the row), then the columns of that row (vectors over channels if they are last). */
+/* Resizing: taps of every output place along each dimension are made in prepare; a run joins the input rows of an
+ * output row (vectors along the row), then the columns of that row (vectors over channels if they are last). */
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/parallel.h"
 #include "backends/cpu/simd/f32.h"
@@ -21,9 +21,11 @@ typedef struct resize_plan {
   float *rows; /* workspace: a joined row for each thread */
 } resize_plan;
 
-/* ---- Taps: positions as PyTorch's CPU kernels compute them (see ops/resize.c) ------------------------------------------------------ */
+/* ---- Taps: positions as PyTorch's CPU kernels compute them (see ops/resize.c) ------------------------------------ */
 
-static int64_t resize_clamp(double v, int64_t size) { return !(v > 0) ? 0 : v >= (double)(size - 1) ? size - 1 : (int64_t)v; }
+static int64_t resize_clamp(double v, int64_t size) {
+  return !(v > 0) ? 0 : v >= (double)(size - 1) ? size - 1 : (int64_t)v;
+}
 static double resize_near(double x) { return (1.25 * x - 2.25) * x * x + 1.0; } /* cubic convolution, A = -0.75 */
 static double resize_far(double x) { return ((-0.75 * x + 3.75) * x - 6.0) * x + 3.0; }
 
@@ -65,10 +67,11 @@ static void resize_tap(const resize_axis *r, int64_t o, resize_taps *t) {
   t->weight[1] = (float)f;
 }
 
-/* ---- Rows --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Rows -------------------------------------------------------------------------------------------------------- */
 
 /* The input row (of `width` floats) that output row (od, oh) reads: in place, or joined into `row`. */
-static const float *resize_join_rows(const resize_plan *p, const float *x, int64_t od, int64_t oh, int64_t width, float *row) {
+static const float *resize_join_rows(const resize_plan *p, const float *x, int64_t od, int64_t oh, int64_t width,
+                                     float *row) {
   const resize_taps *d = &p->taps[0][od], *h = &p->taps[1][oh];
   if (p->count[0] * p->count[1] == 1) return x + (d->at[0] * p->in[1] + h->at[0]) * width;
   for (int64_t i = 0; i < width; i += VF) {
@@ -104,9 +107,12 @@ static void resize_last(void *user, int64_t begin, int64_t end, int worker) {
     float *y = p->y + u * p->out[2] * c;
     for (int64_t ow = 0; ow < p->out[2]; ++ow, y += c) {
       const resize_taps *t = &p->taps[2][ow];
-      if (p->nearest) memcpy(y, row + t->at[0] * c, (size_t)c * sizeof *y);
-      else if (p->count[2] == 2) resize_pixel(row, y, c, t, 2);
-      else resize_pixel(row, y, c, t, 4);
+      if (p->nearest)
+        memcpy(y, row + t->at[0] * c, (size_t)c * sizeof *y);
+      else if (p->count[2] == 2)
+        resize_pixel(row, y, c, t, 2);
+      else
+        resize_pixel(row, y, c, t, 4);
     }
   }
 }
@@ -123,7 +129,8 @@ static void resize_first(void *user, int64_t begin, int64_t end, int worker) {
     if (p->nearest) {
       for (int64_t ow = 0; ow < p->out[2]; ++ow) y[ow] = row[t[ow].at[0]];
     } else if (p->count[2] == 2) {
-      for (int64_t ow = 0; ow < p->out[2]; ++ow) y[ow] = row[t[ow].at[0]] * t[ow].weight[0] + row[t[ow].at[1]] * t[ow].weight[1];
+      for (int64_t ow = 0; ow < p->out[2]; ++ow)
+        y[ow] = row[t[ow].at[0]] * t[ow].weight[0] + row[t[ow].at[1]] * t[ow].weight[1];
     } else {
       for (int64_t ow = 0; ow < p->out[2]; ++ow) {
         float s = 0.0f;
@@ -155,7 +162,8 @@ static kiln_status resize_prepare(kernel_prep *k) {
     if (!p->taps[d]) return KILN_NO_MEMORY("resize");
     const resize_axis axis = {index < 0 ? "nearest" : mode, arg_bool(a, "align_corners"), p->in[d], p->out[d],
                               index >= 0 && index < scales->count ? scales->u.floats[index] : 0.0};
-    if (p->in[d] < 1 && tensor_numel(y) > 0) return KILN_FAIL(KILN_INVALID_ARGUMENT, "resize: a spatial dimension of x is empty");
+    if (p->in[d] < 1 && tensor_numel(y) > 0)
+      return KILN_FAIL(KILN_INVALID_ARGUMENT, "resize: a spatial dimension of x is empty");
     for (int64_t o = 0; o < p->out[d]; ++o) resize_tap(&axis, o, &p->taps[d][o]);
   }
   k->state = p;
@@ -174,12 +182,15 @@ static kiln_status resize_run(const kernel_args *a) {
   p.y = a->out[0].data;
   p.rows = a->workspace;
   const int64_t rows = p.batch * p.out[0] * p.out[1];
-  if (p.last) cpu_parallel(a->pool, rows, p.out[2] * p.channels, resize_last, &p);
-  else cpu_parallel(a->pool, rows * p.channels, p.out[2] * 2, resize_first, &p);
+  if (p.last)
+    cpu_parallel(a->pool, rows, p.out[2] * p.channels, resize_last, &p);
+  else
+    cpu_parallel(a->pool, rows * p.channels, p.out[2] * 2, resize_first, &p);
   return KILN_OK;
 }
 
 const kernel KERNEL(resize_kernels)[] = {
-    CPU_ROW(.op = "resize", .name = "resize." CPU_ISA_NAME, .fits = cpu_fits_f32, .prepare = resize_prepare, .run = resize_run),
+    CPU_ROW(.op = "resize", .name = "resize." CPU_ISA_NAME, .fits = cpu_fits_f32, .prepare = resize_prepare,
+            .run = resize_run),
     {.op = NULL},
 };

@@ -1,5 +1,6 @@
-/* Softmax and log-softmax. Along the last axis: one row at a time, three passes that stay in L1 or L2 (maximum, exponentials and
- * their sum, scale). Along another axis: vectors run over the elements after it, so nothing is gathered. */
+/* Softmax and log-softmax. Along the last axis: one row at a time, three passes that stay in L1 or L2 (maximum,
+ * exponentials and their sum, scale). Along another axis: vectors run over the elements after it, so nothing is
+ * gathered. */
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/parallel.h"
 #include "backends/cpu/simd/f32.h"
@@ -63,7 +64,8 @@ static void softmax_rows(void *user, int64_t begin, int64_t end, int worker) {
     }
     if (i < j->n) {
       const vm tail = vf_tail(j->n - i);
-      vf_store_mask(y + i, tail, j->log ? vf_sub(vf_sub(vf_load_mask(x + i, tail), m), a) : vf_mul(vf_load_mask(y + i, tail), a));
+      vf_store_mask(y + i, tail,
+                    j->log ? vf_sub(vf_sub(vf_load_mask(x + i, tail), m), a) : vf_mul(vf_load_mask(y + i, tail), a));
     }
   }
 }
@@ -112,9 +114,12 @@ static kiln_status softmax_prepare(kernel_prep *p) {
   const int64_t axis = arg_int(&p->args, "axis");
   j->outer = j->inner = j->n = 1;
   for (int64_t d = 0; d < x->rank; ++d) {
-    if (d < axis) j->outer *= x->shape[d];
-    else if (d == axis) j->n = x->shape[d];
-    else j->inner *= x->shape[d];
+    if (d < axis)
+      j->outer *= x->shape[d];
+    else if (d == axis)
+      j->n = x->shape[d];
+    else
+      j->inner *= x->shape[d];
   }
   j->log = strcmp(p->args.node->op->name, "log_softmax") == 0;
   p->state = j;
@@ -126,8 +131,10 @@ static kiln_status softmax_run(const kernel_args *a) {
   j.x = a->in[0].data;
   j.y = a->out[0].data;
   if (j.outer * j.n * j.inner == 0) return KILN_OK;
-  if (j.inner == 1) cpu_parallel(a->pool, j.outer, 4 * j.n, softmax_rows, &j);
-  else cpu_parallel(a->pool, j.outer * ((j.inner + VF - 1) / VF), 4 * j.n * VF, softmax_columns, &j);
+  if (j.inner == 1)
+    cpu_parallel(a->pool, j.outer, 4 * j.n, softmax_rows, &j);
+  else
+    cpu_parallel(a->pool, j.outer * ((j.inner + VF - 1) / VF), 4 * j.n * VF, softmax_columns, &j);
   return KILN_OK;
 }
 

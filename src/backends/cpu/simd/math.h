@@ -1,6 +1,6 @@
-/* The functions of pointwise expressions (ops/pointwise_rows.h) over float, for loops that the compiler vectorizes: hot ones are
- * branch-free and accurate to a few ulp, with NaN, infinities and denormals right; rare ones call the C library per element.
- * Redefines the names of ops/scalar_math.h, whose integer forms stay as they are. */
+/* The functions of pointwise expressions (ops/pointwise_rows.h) over float, for loops that the compiler vectorizes: hot
+ * ones are branch-free and accurate to a few ulp, with NaN, infinities and denormals right; rare ones call the C
+ * library per element. Redefines the names of ops/scalar_math.h, whose integer forms stay as they are. */
 #ifndef KILN_BACKENDS_CPU_SIMD_MATH_H
 #define KILN_BACKENDS_CPU_SIMD_MATH_H
 
@@ -43,7 +43,8 @@ KF_INLINE float kf_exp_reduced(float r) {
   p = p * r + 0.5f;
   return (r * r) * p + r;
 }
-/* exp(r + n ln2): 2^n in two steps, so that results in the denormal range and n = 128 are right. NaN passes through r. */
+/* exp(r + n ln2): 2^n in two steps, so that results in the denormal range and n = 128 are right. NaN passes through
+ * r. */
 KF_INLINE float kf_exp_scaled(float r, float n) {
   const int32_t i = (int32_t)n, half = i >> 1;
   return (kf_exp_reduced(r) + 1.0f) * kf_pow2i(half) * kf_pow2i(i - half);
