@@ -15,7 +15,7 @@ TORCH ?= torch==2.13.0
 PY = $(abspath $(VENV))/bin/python
 export PYTHONPATH := $(abspath python)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
-.PHONY: help all setup venv build demo test test-c test-python test-sanitize test-examples test-werror bench fuzz format lint install clean
+.PHONY: help all setup venv build demo test test-c test-python test-sanitize test-examples test-werror bench fuzz format lint tidy install clean
 
 help:
 	@echo "make demo     compile two trained models, check them against PyTorch, print errors and times"
@@ -24,6 +24,7 @@ help:
 	@echo "make build    only the library, the kiln program and the Python extension, in $(BUILD)/ and python/kiln"
 	@echo "make fuzz     a longer run of the fuzz targets"
 	@echo "make format   clang-format and ruff format; make lint checks"
+	@echo "make tidy     clang-tidy over the C sources (needs clang-tidy)"
 	@echo "make install  library, headers and program under PREFIX (default /usr/local)"
 
 all: build
@@ -83,14 +84,23 @@ fuzz: $(BUILD)/.system
 
 # ---- House-keeping ---------------------------------------------------------------------------------------------------
 C_FILES = $(shell git ls-files '*.c' '*.h' '*.cpp' 2>/dev/null)
+CLANG_FORMAT = $(VENV)/bin/clang-format
+CLANG_TIDY ?= clang-tidy
 format: $(VENV)/.ready
-	clang-format -i $(C_FILES)
+	$(CLANG_FORMAT) -i $(C_FILES)
 	$(VENV)/bin/ruff format python tests tools bench examples
 	$(VENV)/bin/ruff check --fix python tests tools bench examples
 
 lint: $(VENV)/.ready
+	$(CLANG_FORMAT) --dry-run -Werror $(C_FILES)
 	$(VENV)/bin/ruff check python tests tools bench examples
 	$(VENV)/bin/ruff format --check python tests tools bench examples
+
+# Looks for bugs in C; takes minutes. TIDY_FILES="src/base/*.c" checks some files only.
+TIDY_FILES ?= $(shell git ls-files 'src/*.c' 2>/dev/null)
+tidy: $(BUILD)/build.ninja
+	@command -v $(CLANG_TIDY) >/dev/null || { echo "tidy: clang-tidy is not installed (apt-get install clang-tidy)"; exit 1; }
+	tools/tidy.sh "$(CLANG_TIDY)" $(BUILD) $(TIDY_FILES)
 
 install: build
 	cmake --install $(BUILD) --component kiln $(if $(PREFIX),--prefix $(PREFIX))

@@ -126,8 +126,7 @@ void build_options_free(build_options *b) {
   b->count = 0;
 }
 
-/* ---- The command
- * --------------------------------------------------------------------------------------------------------------- */
+/* ---- The command ------------------------------------------------------------------------------------------------- */
 
 static char *default_output(const char *model) {
   const char *slash = strrchr(model, '/'), *dot = strrchr(model, '.');

@@ -45,8 +45,7 @@ kiln_status cli_open(const char *path, const kiln_build_options *options, kiln_e
 void cli_print_shape(FILE *file, const int64_t *shape, int rank);
 void cli_print_bytes(FILE *file, double bytes); /* "12.3 MB" */
 
-/* ---- Tensors that the program owns
- * ------------------------------------------------------------------------------------------- */
+/* ---- Tensors that the program owns ------------------------------------------------------------------------------- */
 
 typedef struct cli_tensor {
   kiln_tensor tensor; /* contiguous; shape points to `shape` */
@@ -75,9 +74,7 @@ bool npy_write(const char *path, const kiln_tensor *t); /* contiguous */
 /* Finds `name` among the inputs; -1 with a message that lists them. */
 int cli_input_index(const kiln_engine *engine, const char *name, size_t length);
 
-/* ---- Timing
- * -------------------------------------------------------------------------------------------------------------------
- */
+/* ---- Timing ------------------------------------------------------------------------------------------------------ */
 
 double cli_now(void);
 

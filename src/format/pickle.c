@@ -96,8 +96,7 @@ const char *pickle_kind_name(pickle_kind kind) {
   return (size_t)kind < KILN_COUNT(names) ? names[kind] : "unknown";
 }
 
-/* ---- Memory and stack ---------------------------------------------------------------------------------------------
- */
+/* ---- Memory and stack -------------------------------------------------------------------------------------------- */
 
 static kiln_status take_memory(machine *m, size_t size, void **out) {
   if (size > m->limits.max_bytes - m->used_bytes) {
@@ -168,8 +167,7 @@ static kiln_status pop_mark(machine *m, pickle_value ***out, size_t *count) {
   return KILN_OK;
 }
 
-/* ---- Reading operands -----------------------------------------------------------------------------------------------
- */
+/* ---- Reading operands -------------------------------------------------------------------------------------------- */
 
 static kiln_status take(machine *m, size_t count, const uint8_t **out) {
   if (count > m->size - m->at) return PICKLE_FAIL(m, "cut short: %zu bytes expected, %zu left", count, m->size - m->at);
@@ -269,8 +267,7 @@ static kiln_status push_shared(machine *m, pickle_value **slot, pickle_kind kind
   return push(m, *slot);
 }
 
-/* ---- Collections
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- Collections ------------------------------------------------------------------------------------------------- */
 
 static kiln_status append_items(machine *m, pickle_value *v, pickle_value *const *items, size_t count) {
   if (count == 0) return KILN_OK;
@@ -338,8 +335,7 @@ static kiln_status extend_by(machine *m, size_t count, bool pairs) {
   return extend_top(m, m->stack + m->height, count, pairs);
 }
 
-/* ---- Globals, calls, memo
- * ----------------------------------------------------------------------------------------------- */
+/* ---- Globals, calls, memo ---------------------------------------------------------------------------------------- */
 
 static bool matches(const char *pattern, const char *text) {
   const char *star = strchr(pattern, '*');
@@ -456,8 +452,7 @@ static kiln_status memo_get(machine *m, size_t width) {
   return push(m, m->memo[index]);
 }
 
-/* ---- The loop
- * --------------------------------------------------------------------------------------------------------------- */
+/* ---- The loop ---------------------------------------------------------------------------------------------------- */
 
 static kiln_status discard_marked(machine *m) {
   pickle_value **items;
@@ -603,8 +598,7 @@ static kiln_status run(machine *m, pickle_value **out) {
   return KILN_OK;
 }
 
-/* ---- The walk that refuses cycles and exponential trees
- * ------------------------------------------------------------------------ */
+/* ---- The walk that refuses cycles and exponential trees ---------------------------------------------------------- */
 
 typedef struct visit {
   pickle_value *v;

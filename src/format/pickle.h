@@ -1,6 +1,6 @@
 /* Pickles as torch.save and TorchScript write them, read to a tree of values. Nothing is executed: calls stay in the
- * tree as PICKLE_REDUCE and PICKLE_OBJECT for the caller to interpret, and only globals on the caller's list may occur.
- */
+ * tree as PICKLE_REDUCE and PICKLE_OBJECT for the caller to interpret, and only globals on the caller's list may
+ * occur. */
 #ifndef KILN_FORMAT_PICKLE_H
 #define KILN_FORMAT_PICKLE_H
 

@@ -357,8 +357,8 @@ static kiln_status mutation_output(pt2 *p, scope *s, const json_t *spec, const c
   return lower_write(&p->b, w->tensor, lower_value(&p->b, v->u.t));
 }
 
-/* Names of outputs: keys of dicts and indices of sequences, from the root of the treespec; "output" for a lone tensor.
- */
+/* Names of outputs: keys of dicts and indices of sequences, from the root of the treespec; "output" for a lone
+ * tensor. */
 typedef struct namer {
   pt2 *p;
   const char **names;

@@ -7,8 +7,8 @@
  * (index among the graph's inputs) or {"name": "flag", "value": true} (a constant that the export baked in)
  *   torch.outputs                   JSON list, one for each flattened user output: {"tensor": 0}, {"int": 1} (a rank-0
  * i64 output to be read as a Python int), {"float": 1}, {"bool": 1} or {"value": null} torch.mutated_inputs JSON list
- * of {"input": i, "output": j}: the model wrote to input i; its new contents are output j torch.version of the exporter
- */
+ * of {"input": i, "output": j}: the model wrote to input i; its new contents are output j torch.version of the
+ * exporter */
 #ifndef KILN_IMPORT_EXPORT_H
 #define KILN_IMPORT_EXPORT_H
 

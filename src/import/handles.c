@@ -130,8 +130,8 @@ value *lower_diagonal_scatter(builder *b, value *x, value *src, int64_t offset, 
     value *v = index[0];
     index[0] = index[1], index[1] = v;
   }
-  /* The diagonal is src's last axis; advanced indexing puts it first, or at axes[0] when the two axes are neighbours.
-   */
+  /* The diagonal is src's last axis; advanced indexing puts it first, or at axes[0] when the two axes are
+   * neighbours. */
   const int place = axes[1] == axes[0] + 1 ? axes[0] : 0;
   dim order[KILN_MAX_RANK];
   for (int i = 0, next = 0; i < rank - 1; i++) order[i] = i == place ? rank - 2 : next++;

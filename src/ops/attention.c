@@ -6,8 +6,7 @@
 #include "ops/lowering.h"
 #include "ops/spatial.h"
 
-/* ---- attention
- * -------------------------------------------------------------------------------------------------------------- */
+/* ---- attention --------------------------------------------------------------------------------------------------- */
 
 /* Heads of k and v divide those of q; sizes before the heads broadcast. */
 static kiln_status attention_heads(graph *g, node *n, tensor_type *batch) {
@@ -156,8 +155,7 @@ static kiln_status attention_ref(const kernel_args *a) {
   return KILN_OK;
 }
 
-/* ---- PyTorch
- * ----------------------------------------------------------------------------------------------------------------- */
+/* ---- PyTorch ----------------------------------------------------------------------------------------------------- */
 
 static value *head_axis(builder *b, value *v) { return v && v->type.rank == 2 ? lowering_unsqueeze(b, v, 0) : v; }
 

@@ -3,9 +3,7 @@
 #include "ops/spatial.h"
 #include "ops/spatial_lower.h"
 
-/* ---- row
- * --------------------------------------------------------------------------------------------------------------------
- */
+/* ---- row --------------------------------------------------------------------------------------------------------- */
 
 typedef struct conv_spec {
   int64_t stride[SPATIAL_MAX], pad[SPATIAL_MAX], pad_end[SPATIAL_MAX], dilation[SPATIAL_MAX], output_pad[SPATIAL_MAX];
@@ -156,8 +154,7 @@ static kiln_status conv_ref(const kernel_args *a) {
   return status;
 }
 
-/* ---- PyTorch
- * --------------------------------------------------------------------------------------------------------------- */
+/* ---- PyTorch ----------------------------------------------------------------------------------------------------- */
 
 static kiln_status conv_emit(lower_call *c, int count, const conv_spec *s, bool transposed) {
   value *x = call_tensor(c, "input"), *w = call_tensor(c, "weight"), *b = call_tensor(c, "bias");
@@ -277,9 +274,7 @@ static const torch_row conv_torch[] = {
      NULL, lower_col2im},
     {NULL, NULL, NULL}};
 
-/* ---- cases
- * --------------------------------------------------------------------------------------------------------------------
- */
+/* ---- cases ------------------------------------------------------------------------------------------------------- */
 
 #define PLAIN_2D "pad_end=[1,1] output_pad=[0,0]"
 static const char *const conv_cases[] = {

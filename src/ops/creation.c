@@ -7,8 +7,7 @@
 #include "ops/op.h"
 #include "ops/ref.h"
 
-/* ---- inference
- * --------------------------------------------------------------------------------------------------------------- */
+/* ---- inference --------------------------------------------------------------------------------------------------- */
 
 static kiln_status infer_created(node *n, int rank, const dim *dims) {
   const int64_t dtype = node_int(n, "dtype");
@@ -49,8 +48,7 @@ static kiln_status infer_size(graph *g, node *n) {
   return KILN_OK;
 }
 
-/* ---- reference
- * ---------------------------------------------------------------------------------------------------------------- */
+/* ---- reference --------------------------------------------------------------------------------------------------- */
 
 static kiln_status full_ref(const kernel_args *a) {
   const tensor *out = &a->out[0];
@@ -80,8 +78,7 @@ static kiln_status size_ref(const kernel_args *a) {
   return KILN_OK;
 }
 
-/* ---- PyTorch: full and its relatives
- * ---------------------------------------------------------------------------------------------- */
+/* ---- PyTorch: full and its relatives ----------------------------------------------------------------------------- */
 
 /* A number argument as a tensor of this shape. Symbolic numbers and integers that a float attribute cannot hold go
  * through a scalar. */
@@ -207,8 +204,7 @@ static kiln_status lower_eye(lower_call *c) {
   return KILN_OK;
 }
 
-/* ---- PyTorch: ranges
- * ------------------------------------------------------------------------------------------------------------------ */
+/* ---- PyTorch: ranges --------------------------------------------------------------------------------------------- */
 
 static value *arange(builder *b, double start, double step, dim count, kiln_dtype dtype) {
   return build(b, "arange", 0, NULL,
@@ -319,9 +315,7 @@ static kiln_status triangle_indices(lower_call *c, bool lower) {
 static kiln_status lower_tril_indices(lower_call *c) { return triangle_indices(c, true); }
 static kiln_status lower_triu_indices(lower_call *c) { return triangle_indices(c, false); }
 
-/* ---- rows
- * --------------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- rows -------------------------------------------------------------------------------------------------------- */
 
 static const torch_row torch_full[] = {
     {"prims::scalar_tensor(Scalar s, *, ScalarType? dtype=None, Device? device=None) -> Tensor", NULL,

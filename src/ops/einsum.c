@@ -25,8 +25,7 @@ static label_set labels_of(const term *t) {
 }
 static bool has(label_set s, int label) { return s >> label & 1; }
 
-/* ---- parsing
- * ------------------------------------------------------------------------------------------------------------------ */
+/* ---- parsing ----------------------------------------------------------------------------------------------------- */
 
 static int letter_label(char ch) {
   return ch >= 'a' && ch <= 'z' ? ch - 'a' + 26 : ch >= 'A' && ch <= 'Z' ? ch - 'A' : -1;
@@ -125,8 +124,7 @@ static kiln_status parse(lower_call *c, int count, term *terms, term *result) {
   return KILN_OK;
 }
 
-/* ---- contraction
- * ---------------------------------------------------------------------------------------------------------------- */
+/* ---- contraction ------------------------------------------------------------------------------------------------- */
 
 static int axis_of(const term *t, int label) {
   for (int i = 0; i < t->rank; i++) {

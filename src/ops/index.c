@@ -8,8 +8,7 @@
 #include "ops/op.h"
 #include "ops/ref.h"
 
-/* ---- inference
- * ------------------------------------------------------------------------------------------------------------------ */
+/* ---- inference --------------------------------------------------------------------------------------------------- */
 
 static kiln_status infer_indices(const node *n, int operand) {
   const kiln_dtype d = in_type(n, operand)->dtype;
@@ -176,9 +175,7 @@ static kiln_status infer_nonzero(graph *g, node *n) {
   return KILN_OK;
 }
 
-/* ---- reference
- * -------------------------------------------------------------------------------------------------------------------
- */
+/* ---- reference --------------------------------------------------------------------------------------------------- */
 
 /* Loads an index and checks it against the axis. */
 static kiln_status load_index(const kernel_args *a, const tensor *indices, int64_t at, int64_t size, bool wraps,
@@ -325,9 +322,7 @@ static kiln_status index_put_ref(const kernel_args *a) {
   return KILN_OK;
 }
 
-/* ---- scatter
- * ------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- scatter ----------------------------------------------------------------------------------------------------- */
 
 typedef enum scatter_mode {
   SCATTER_NONE,
@@ -433,9 +428,7 @@ static kiln_status nonzero_ref(const kernel_args *a) {
                    (long long)out->shape[0]);
 }
 
-/* ---- rows
- * -------------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- rows -------------------------------------------------------------------------------------------------------- */
 
 static const torch_row torch_embedding[] = {{"aten::embedding(Tensor weight, Tensor indices, SymInt padding_idx=-1, "
                                              "bool scale_grad_by_freq=False, bool sparse=False) -> Tensor",

@@ -71,8 +71,7 @@ kiln_status lower_take_along_dim(lower_call *c) {
   return KILN_OK;
 }
 
-/* ---- advanced indexing
- * --------------------------------------------------------------------------------------------------------------- */
+/* ---- advanced indexing ------------------------------------------------------------------------------------------- */
 
 static bool is_mask(const value *v) { return v->type.dtype == KILN_BOOL || v->type.dtype == KILN_U8; }
 
@@ -263,9 +262,7 @@ kiln_status lower_take(lower_call *c) {
   return KILN_OK;
 }
 
-/* ---- scatter
- * ----------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- scatter ----------------------------------------------------------------------------------------------------- */
 
 static value *scatter(lower_call *c, value *x, int axis, value *index, value *src, const char *mode,
                       bool include_self) {
@@ -377,8 +374,7 @@ kiln_status lower_index_reduce(lower_call *c) {
   return scatter_along(c, source, mode, call_bool(c, "include_self"));
 }
 
-/* ---- slice_scatter, select_scatter
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- slice_scatter, select_scatter ------------------------------------------------------------------------------- */
 
 kiln_status lower_slice_scatter(lower_call *c) {
   value *x, *src;
@@ -423,9 +419,7 @@ kiln_status lower_select_scatter(lower_call *c) {
   return KILN_OK;
 }
 
-/* ---- nonzero, one_hot
- * ------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- nonzero, one_hot -------------------------------------------------------------------------------------------- */
 
 kiln_status lower_nonzero(lower_call *c) {
   value *x, *columns[KILN_MAX_RANK];

@@ -5,8 +5,8 @@
 
 #include "import/lower.h"
 
-/* For the values that a lowering must look into: fails with the graph's failure, or says that the argument is missing.
- */
+/* For the values that a lowering must look into: fails with the graph's failure, or says that the argument is
+ * missing. */
 #define LOWER_NEED(c, v)                        \
   do {                                          \
     if (!(v)) return lowering_missing((c), #v); \

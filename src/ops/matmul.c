@@ -7,9 +7,7 @@
 #include "ops/matmul_lower.h"
 #include "ops/spatial.h"
 
-/* ---- linear
- * -------------------------------------------------------------------------------------------------------------------
- */
+/* ---- linear ------------------------------------------------------------------------------------------------------ */
 
 static kiln_status linear_infer(graph *g, node *n) {
   KILN_TRY(infer_rank_between(n, 0, 1, KILN_MAX_RANK));
@@ -83,9 +81,7 @@ static kiln_status linear_ref(const kernel_args *a) {
   return status;
 }
 
-/* ---- matmul
- * --------------------------------------------------------------------------------------------------------------------
- */
+/* ---- matmul ------------------------------------------------------------------------------------------------------ */
 
 static kiln_status matmul_infer(graph *g, node *n) {
   KILN_TRY(infer_rank_between(n, 0, 2, KILN_MAX_RANK));
@@ -163,8 +159,7 @@ static kiln_status matmul_ref(const kernel_args *a) {
   return KILN_OK;
 }
 
-/* ---- PyTorch: building blocks
- * --------------------------------------------------------------------------------------------- */
+/* ---- PyTorch: building blocks ------------------------------------------------------------------------------------ */
 
 /* Is `v` a weight, or a view or cast of one? */
 static bool is_weight(const value *v) {
@@ -386,9 +381,7 @@ static kiln_status lower_cdist(lower_call *c) {
   return KILN_OK;
 }
 
-/* ---- rows
- * -----------------------------------------------------------------------------------------------------------------------
- */
+/* ---- rows -------------------------------------------------------------------------------------------------------- */
 
 static const torch_row linear_torch[] = {
     {"aten::linear(Tensor input, Tensor weight, Tensor? bias=None) -> Tensor", NULL, lower_linear},

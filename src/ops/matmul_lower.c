@@ -150,8 +150,7 @@ kiln_status lower_tensordot(lower_call *c) {
   return KILN_OK;
 }
 
-/* ---- embedding_bag
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- embedding_bag ----------------------------------------------------------------------------------------------- */
 
 /* Is item j in bag i? [bags, items]: offsets[i] <= j < offsets[i + 1] (the last bag goes to the end). */
 static value *bag_members(lower_call *c, value *offsets, dim items, bool has_last) {
@@ -220,8 +219,7 @@ kiln_status lower_embedding_bag(lower_call *c) {
   return KILN_OK; /* the other results serve training */
 }
 
-/* ---- trilinear forms
- * ------------------------------------------------------------------------------------------------- */
+/* ---- trilinear forms --------------------------------------------------------------------------------------------- */
 
 /* sum over `sumdim` of i1 * i2 * i3, each with dimensions of 1 put in where its expand list says. */
 kiln_status lower_trilinear(lower_call *c) {

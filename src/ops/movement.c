@@ -6,8 +6,7 @@
 #include "ops/op.h"
 #include "ops/ref.h"
 
-/* ---- contiguous
- * ------------------------------------------------------------------------------------------------------------- */
+/* ---- contiguous -------------------------------------------------------------------------------------------------- */
 
 static kiln_status contiguous_ref(const kernel_args *a) {
   const tensor *in = &a->in[0], *out = &a->out[0];
@@ -17,8 +16,7 @@ static kiln_status contiguous_ref(const kernel_args *a) {
   return KILN_OK;
 }
 
-/* ---- concat
- * ------------------------------------------------------------------------------------------------------------------ */
+/* ---- concat ------------------------------------------------------------------------------------------------------ */
 
 static kiln_status infer_own_axis(const node *n, int rank, int *out) {
   const int64_t axis = node_int(n, "axis");
@@ -62,9 +60,7 @@ static kiln_status concat_ref(const kernel_args *a) {
   return KILN_OK;
 }
 
-/* ---- pad
- * ------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- pad --------------------------------------------------------------------------------------------------------- */
 
 typedef enum pad_mode { PAD_CONSTANT, PAD_REFLECT, PAD_REPLICATE, PAD_CIRCULAR, PAD_UNKNOWN } pad_mode;
 static pad_mode pad_mode_of(const char *s) {
@@ -148,8 +144,7 @@ static kiln_status pad_ref(const kernel_args *a) {
   return KILN_OK;
 }
 
-/* ---- tile, flip, roll
- * --------------------------------------------------------------------------------------------------------------- */
+/* ---- tile, flip, roll -------------------------------------------------------------------------------------------- */
 
 static kiln_status infer_tile(graph *g, node *n) {
   const attr *repeats = node_attr(n, "repeats");
@@ -222,9 +217,7 @@ static kiln_status roll_ref(const kernel_args *a) {
   return KILN_OK;
 }
 
-/* ---- tril, triu
- * -----------------------------------------------------------------------------------------------------------------------
- */
+/* ---- tril, triu -------------------------------------------------------------------------------------------------- */
 
 static kiln_status infer_triangle(graph *g, node *n) {
   KILN_TRY(infer_rank_between(n, 0, 2, KILN_MAX_RANK));
@@ -249,8 +242,7 @@ static kiln_status triangle(const kernel_args *a, bool lower) {
 static kiln_status tril_ref(const kernel_args *a) { return triangle(a, true); }
 static kiln_status triu_ref(const kernel_args *a) { return triangle(a, false); }
 
-/* ---- PyTorch: copies that a functional graph does not need
- * ------------------------------------------------------------------------------ */
+/* ---- PyTorch: copies that a functional graph does not need ------------------------------------------------------- */
 
 static kiln_status self_tensor(lower_call *c, value **out) { return lowering_tensor(c, c->schema->args[0].name, out); }
 
@@ -269,9 +261,7 @@ static kiln_status lower_alias(lower_call *c) {
   return KILN_OK;
 }
 
-/* ---- PyTorch: concat
- * ---------------------------------------------------------------------------------------------------------------------
- */
+/* ---- PyTorch: concat --------------------------------------------------------------------------------------------- */
 
 /* The tensors of a list, promoted to one dtype. */
 static kiln_status tensors(lower_call *c, value ***out, int *out_count) {
@@ -403,9 +393,7 @@ static kiln_status lower_broadcast_tensors(lower_call *c) {
   return KILN_OK;
 }
 
-/* ---- PyTorch: pad
- * ---------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- PyTorch: pad ------------------------------------------------------------------------------------------------ */
 
 /* PyTorch lists pairs from the last axis backwards. */
 static kiln_status pad(lower_call *c, const char *pads_name, const char *mode, double fill) {
@@ -441,9 +429,7 @@ static kiln_status lower_reflection_pad(lower_call *c) { return pad(c, "padding"
 static kiln_status lower_replication_pad(lower_call *c) { return pad(c, "padding", "replicate", 0); }
 static kiln_status lower_circular_pad(lower_call *c) { return pad(c, "pad", "circular", 0); }
 
-/* ---- PyTorch: repeats
- * -------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- PyTorch: repeats -------------------------------------------------------------------------------------------- */
 
 static kiln_status lower_repeat(lower_call *c) {
   value *x;
@@ -490,8 +476,7 @@ static kiln_status lower_repeat_interleave(lower_call *c) {
   return KILN_OK;
 }
 
-/* ---- PyTorch: flip, roll, rot90
- * ------------------------------------------------------------------------------------------------------------------ */
+/* ---- PyTorch: flip, roll, rot90 ---------------------------------------------------------------------------------- */
 
 static value *flip(builder *b, value *x, int count, const int64_t *axes) {
   return count == 0 ? x : build(b, "flip", IN(x), ATTRS(A_INTS("axes", axes, count)));
@@ -563,9 +548,7 @@ static kiln_status lower_rot90(lower_call *c) {
   return KILN_OK;
 }
 
-/* ---- rows
- * ---------------------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- rows -------------------------------------------------------------------------------------------------------- */
 
 static const torch_row torch_contiguous[] = {
     {"aten::contiguous(Tensor(a) self, *, MemoryFormat memory_format=0) -> Tensor(a)", NULL, lower_copy},

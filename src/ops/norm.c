@@ -6,8 +6,7 @@
 #include "ops/lowering.h"
 #include "ops/spatial.h"
 
-/* ---- inference
- * -------------------------------------------------------------------------------------------------------------- */
+/* ---- inference --------------------------------------------------------------------------------------------------- */
 
 /* Operands from `first` on are vectors of one value per channel, of x's dtype. */
 static kiln_status infer_vectors(graph *g, node *n, int first, dim channels) {
@@ -66,8 +65,7 @@ static kiln_status local_response_norm_infer(graph *g, node *n) {
   return infer_same(g, n);
 }
 
-/* ---- reference
- * --------------------------------------------------------------------------------------------------------------- */
+/* ---- reference --------------------------------------------------------------------------------------------------- */
 
 /* Value `i` of a vector operand, `absent` if it is not given. */
 static double vector_at(const kernel_args *a, int operand, int64_t i, double absent) {
@@ -191,8 +189,7 @@ static kiln_status local_response_norm_ref(const kernel_args *a) {
   return KILN_OK;
 }
 
-/* ---- PyTorch
- * ----------------------------------------------------------------------------------------------------------------- */
+/* ---- PyTorch ----------------------------------------------------------------------------------------------------- */
 
 /* Statistics and parameters may be f32 where x is f16 or bf16: PyTorch then computes in f32. Brings all to one dtype;
  * *restore is the dtype of the result. */
@@ -400,9 +397,7 @@ static kiln_status lower_instance_norm(lower_call *c) {
   return group_norm_emit(c, x->type.dims[1]);
 }
 
-/* ---- rows
- * ------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- rows -------------------------------------------------------------------------------------------------------- */
 
 static const torch_row batch_norm_torch[] = {
     {"aten::batch_norm(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool "

@@ -7,8 +7,7 @@
 #include "ops/ref.h"
 #include "ops/scalar_math.h"
 
-/* ---- expressions as functions
- * --------------------------------------------------------------------------------------------- */
+/* ---- expressions as functions ------------------------------------------------------------------------------------ */
 
 #define p0 (p[0])
 #define p1 (p[1])
@@ -37,8 +36,7 @@ POINTWISE_ROWS(F, FI, I)
 #undef p1
 #undef p2
 
-/* ---- reference
- * ------------------------------------------------------------------------------------------------------------- */
+/* ---- reference --------------------------------------------------------------------------------------------------- */
 
 enum { MAX_PARAMETERS = 4 };
 
@@ -81,8 +79,7 @@ static kiln_status cast_ref(const kernel_args *a) {
   return KILN_OK;
 }
 
-/* ---- inference
- * ------------------------------------------------------------------------------------------------------------- */
+/* ---- inference --------------------------------------------------------------------------------------------------- */
 
 static kiln_status infer_pointwise(graph *g, node *n, bool to_bool) {
   const op *o = n->op;
@@ -116,8 +113,7 @@ static kiln_status infer_cast(graph *g, node *n) {
   return KILN_OK;
 }
 
-/* ---- pointwise: a body of the operators above
- * ----------------------------------------------------------------------------------- */
+/* ---- pointwise: a body of the operators above -------------------------------------------------------------------- */
 
 static kiln_status infer_body(graph *g, node *n) {
   if (n->n_blocks != 1) { /* the body is attached after the node is made */
@@ -141,8 +137,7 @@ static kiln_status infer_body(graph *g, node *n) {
   return KILN_OK;
 }
 
-/* ---- how PyTorch calls them
- * --------------------------------------------------------------------------------------------------- */
+/* ---- how PyTorch calls them -------------------------------------------------------------------------------------- */
 
 static const torch_row torch_neg[] = {{"aten::neg(Tensor self) -> Tensor", NULL, lower_unary},
                                       {"aten::negative(Tensor self) -> Tensor", NULL, lower_unary},
@@ -463,9 +458,7 @@ static const torch_row torch_where[] = {
     {"aten::copysign.Scalar(Tensor self, Scalar other) -> Tensor", NULL, lower_copysign},
     {NULL, NULL, NULL}};
 
-/* ---- cases
- * -------------------------------------------------------------------------------------------------------------------
- */
+/* ---- cases ------------------------------------------------------------------------------------------------------- */
 
 #define CASES(name, ...) static const char *const cases_##name[] = {__VA_ARGS__, NULL}
 #define SIZES1                                                                                                         \
@@ -524,9 +517,7 @@ CASES(CAST, "x:f32[N]=uniform(-100,100) dtype=i32 N:1,15,16,17,65", "x:f32[65] d
       "x:i64[3,5]=range(0,2) dtype=bool", "x:u8[65]=range(0,255) dtype=f32", "x:f32[0] dtype=i64",
       "x:f32[4,9]=inf dtype=f16", "x:f32[4,9]=inf dtype=bf16");
 
-/* ---- rows
- * ---------------------------------------------------------------------------------------------------------------------
- */
+/* ---- rows -------------------------------------------------------------------------------------------------------- */
 
 #define SIG_1 "x -> y"
 #define SIG_2 "x y -> z"

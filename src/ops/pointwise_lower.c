@@ -1,5 +1,5 @@
-/* PyTorch's pointwise calls that are more than one row: promotion, alpha, rounding modes, and those that have no row.
- */
+/* PyTorch's pointwise calls that are more than one row: promotion, alpha, rounding modes, and those that have no
+ * row. */
 #include <float.h>
 #include <math.h>
 #include <stdlib.h>
@@ -139,8 +139,7 @@ kiln_status lower_float_power(lower_call *c) {
   return KILN_OK;
 }
 
-/* ---- clamp
- * -------------------------------------------------------------------------------------------------------------- */
+/* ---- clamp ------------------------------------------------------------------------------------------------------- */
 
 /* One bound of a clamp. A constant number that a float attribute holds exactly goes to *number, anything else is
  * applied to *x. */
@@ -192,8 +191,7 @@ kiln_status lower_relu6(lower_call *c) {
   return KILN_OK;
 }
 
-/* ---- activations
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- activations ------------------------------------------------------------------------------------------------- */
 
 kiln_status lower_gelu(lower_call *c) {
   value *x;
@@ -265,8 +263,7 @@ kiln_status lower_logit(lower_call *c) {
   return KILN_OK;
 }
 
-/* ---- choosing
- * -------------------------------------------------------------------------------------------------------------- */
+/* ---- choosing ---------------------------------------------------------------------------------------------------- */
 
 kiln_status lower_where(lower_call *c) {
   value *condition, *x, *y;
@@ -320,8 +317,7 @@ kiln_status lower_nan_to_num(lower_call *c) {
   return KILN_OK;
 }
 
-/* ---- tests
- * ------------------------------------------------------------------------------------------------------------------ */
+/* ---- tests ------------------------------------------------------------------------------------------------------- */
 
 static value *is_finite(builder *b, value *x) {
   if (!x) return NULL;
@@ -388,8 +384,7 @@ kiln_status lower_isclose(lower_call *c) {
   return KILN_OK;
 }
 
-/* ---- arithmetic of several rows
- * ------------------------------------------------------------------------------------------------ */
+/* ---- arithmetic of several rows ---------------------------------------------------------------------------------- */
 
 /* self + value * tensor1 (* or /) tensor2 */
 static kiln_status addc(lower_call *c, const char *op_name) {

@@ -5,8 +5,7 @@
 #include "ops/spatial.h"
 #include "ops/spatial_lower.h"
 
-/* ---- inference
- * -------------------------------------------------------------------------------------------------------------- */
+/* ---- inference --------------------------------------------------------------------------------------------------- */
 
 typedef struct pool_spec {
   int64_t kernel[SPATIAL_MAX], stride[SPATIAL_MAX], pad[SPATIAL_MAX], dilation[SPATIAL_MAX];
@@ -79,8 +78,7 @@ static kiln_status adaptive_max_infer(graph *g, node *n) {
   return adaptive_infer(n, false);
 }
 
-/* ---- reference
- * --------------------------------------------------------------------------------------------------------------- */
+/* ---- reference --------------------------------------------------------------------------------------------------- */
 
 /* One window of x: positions first + step * k, k in [0, count), in each dimension; all inside x. */
 typedef struct window {
@@ -262,8 +260,7 @@ static kiln_status avg_run(const kernel_args *a, bool adaptive) {
 static kiln_status avg_pool_ref(const kernel_args *a) { return avg_run(a, false); }
 static kiln_status adaptive_avg_ref(const kernel_args *a) { return avg_run(a, true); }
 
-/* ---- PyTorch
- * ----------------------------------------------------------------------------------------------------------------- */
+/* ---- PyTorch ----------------------------------------------------------------------------------------------------- */
 
 static const int64_t pool_zeros[SPATIAL_MAX] = {0}, pool_ones[SPATIAL_MAX] = {1, 1, 1};
 
@@ -349,9 +346,7 @@ static kiln_status lower_adaptive_max(lower_call *c) {
   return KILN_OK;
 }
 
-/* ---- rows
- * ------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- rows -------------------------------------------------------------------------------------------------------- */
 
 static const torch_row max_pool_torch[] = {{"aten::max_pool1d(Tensor self, int[1] kernel_size, int[1] stride=[], "
                                             "int[1] padding=[0], int[1] dilation=[1], bool "

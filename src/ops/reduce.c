@@ -8,8 +8,7 @@
 #include "ops/op.h"
 #include "ops/ref.h"
 
-/* ---- inference
- * ---------------------------------------------------------------------------------------------------------------- */
+/* ---- inference --------------------------------------------------------------------------------------------------- */
 
 static kiln_status infer_reduced(node *n, int output, uint32_t mask, kiln_dtype dtype) {
   const tensor_type *in = in_type(n, 0);
@@ -84,8 +83,7 @@ static kiln_status infer_max_index(graph *g, node *n) {
   return infer_reduced(n, 1, mask, KILN_I64);
 }
 
-/* ---- reference
- * ------------------------------------------------------------------------------------------------------------------ */
+/* ---- reference --------------------------------------------------------------------------------------------------- */
 
 /* The axes of a tensor in two groups: those kept and those reduced, with the strides of the input in each, and the
  * strides that the kept ones have in an output. */
@@ -284,9 +282,7 @@ static kiln_status argmin_ref(const kernel_args *a) { return extreme(a, false, N
 static kiln_status max_index_ref(const kernel_args *a) { return extreme(a, true, &a->out[0], &a->out[1]); }
 static kiln_status min_index_ref(const kernel_args *a) { return extreme(a, false, &a->out[0], &a->out[1]); }
 
-/* ---- PyTorch
- * -----------------------------------------------------------------------------------------------------------------------
- */
+/* ---- PyTorch ----------------------------------------------------------------------------------------------------- */
 
 static const char *own_name(const lower_call *c) { return c->schema->op->name; }
 
@@ -566,9 +562,7 @@ static kiln_status lower_pairwise_distance(lower_call *c) {
   return KILN_OK;
 }
 
-/* ---- rows
- * -----------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- rows -------------------------------------------------------------------------------------------------------- */
 
 static const torch_row torch_sum[] = {
     {"aten::sum(Tensor self, *, ScalarType? dtype=None) -> Tensor", NULL, lower_sum},

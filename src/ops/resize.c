@@ -7,8 +7,7 @@
 #include "ops/spatial.h"
 #include "ops/spatial_lower.h"
 
-/* ---- resize
- * ----------------------------------------------------------------------------------------------------------------- */
+/* ---- resize ------------------------------------------------------------------------------------------------------ */
 
 static kiln_status resize_infer(graph *g, node *n) {
   (void)g;
@@ -154,8 +153,7 @@ static kiln_status resize_ref(const kernel_args *a) {
   return KILN_OK;
 }
 
-/* ---- grid_sample
- * -------------------------------------------------------------------------------------------------------------- */
+/* ---- grid_sample ------------------------------------------------------------------------------------------------- */
 
 static kiln_status grid_infer(graph *g, node *n) {
   int count, channel, first;
@@ -275,8 +273,7 @@ static kiln_status grid_ref(const kernel_args *a) {
   return KILN_OK;
 }
 
-/* ---- PyTorch: upsample
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- PyTorch: upsample ------------------------------------------------------------------------------------------- */
 
 static const char *upsample_mode(const lower_call *c) {
   const char *name = c->schema->name;
@@ -363,8 +360,7 @@ static kiln_status lower_upsample_vec(lower_call *c) {
   return upsample_emit(c, "input", size, scales);
 }
 
-/* ---- PyTorch: grid_sampler, channel_shuffle ------------------------------------------------------------------------
- */
+/* ---- PyTorch: grid_sampler, channel_shuffle ---------------------------------------------------------------------- */
 
 static kiln_status lower_grid_sampler(lower_call *c) {
   static const char *const modes[] = {"linear", "nearest", "cubic"}, *const paddings[] = {"zeros", "border",
@@ -404,9 +400,7 @@ static kiln_status lower_channel_shuffle(lower_call *c) {
   return KILN_OK;
 }
 
-/* ---- rows
- * ------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- rows -------------------------------------------------------------------------------------------------------- */
 
 #define UP_1D "(Tensor self, SymInt[1] output_size, "
 #define UP_2D "(Tensor self, SymInt[2] output_size, "

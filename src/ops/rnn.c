@@ -6,8 +6,7 @@
 #include "ops/lowering.h"
 #include "ops/spatial.h"
 
-/* ---- inference
- * -------------------------------------------------------------------------------------------------------------- */
+/* ---- inference --------------------------------------------------------------------------------------------------- */
 
 /* Operands: x, `states` states, w_ih, w_hh, b_ih?, b_hh?; `gates` blocks of H rows in the weights. */
 static kiln_status rnn_infer_any(graph *g, node *n, int states, int gates) {
@@ -46,8 +45,7 @@ static kiln_status rnn_infer(graph *g, node *n) {
   return rnn_infer_any(g, n, 1, 1);
 }
 
-/* ---- reference
- * --------------------------------------------------------------------------------------------------------------- */
+/* ---- reference --------------------------------------------------------------------------------------------------- */
 
 typedef struct rnn_data {
   double *x, *h, *c, *w_ih, *w_hh, *b_ih, *b_hh, *gates_x, *gates_h;
@@ -146,8 +144,7 @@ static kiln_status lstm_ref(const kernel_args *a) { return rnn_run(a, 2, 4); }
 static kiln_status gru_ref(const kernel_args *a) { return rnn_run(a, 1, 3); }
 static kiln_status rnn_ref(const kernel_args *a) { return rnn_run(a, 1, 1); }
 
-/* ---- PyTorch
- * ----------------------------------------------------------------------------------------------------------------- */
+/* ---- PyTorch ----------------------------------------------------------------------------------------------------- */
 
 enum { RNN_MAX_LAYERS = 64, RNN_MAX_PARAMS = RNN_MAX_LAYERS * 2 * 4 };
 
@@ -267,9 +264,7 @@ static kiln_status lower_gru_cell(lower_call *c) { return cell_emit(c, &kind_gru
 static kiln_status lower_tanh_cell(lower_call *c) { return cell_emit(c, &kind_tanh); }
 static kiln_status lower_relu_cell(lower_call *c) { return cell_emit(c, &kind_relu); }
 
-/* ---- rows
- * ------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- rows -------------------------------------------------------------------------------------------------------- */
 
 #define SEQUENCE_ARGS                                                                                      \
   "Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool " \

@@ -6,8 +6,7 @@
 #include "ops/op.h"
 #include "ops/ref.h"
 
-/* ---- inference
- * ------------------------------------------------------------------------------------------------------------------ */
+/* ---- inference --------------------------------------------------------------------------------------------------- */
 
 static kiln_status infer_scan_axis(const node *n) {
   const int rank = in_type(n, 0)->rank;
@@ -74,9 +73,7 @@ static kiln_status each_line(const kernel_args *a, line_fn fn) {
 static double line_get(line l, int64_t i) { return ref_load(l.t, l.at + i * l.stride); }
 static int64_t line_get_int(line l, int64_t i) { return ref_load_int(l.t, l.at + i * l.stride); }
 
-/* ---- scans
- * ----------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- scans ------------------------------------------------------------------------------------------------------- */
 
 static kiln_status cumulate(line in, line out, bool product) {
   double r = product ? 1 : 0;
@@ -139,9 +136,7 @@ static kiln_status cumprod_ref(const kernel_args *a) { return each_line(a, cumpr
 static kiln_status cummax_ref(const kernel_args *a) { return each_line(a, cummax_line); }
 static kiln_status cummin_ref(const kernel_args *a) { return each_line(a, cummin_line); }
 
-/* ---- sorts
- * ------------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- sorts ------------------------------------------------------------------------------------------------------- */
 
 /* Stable merge sort of indices: NaN last ascending, first descending. */
 static void merge_sort(line in, bool descending, int64_t *at, int64_t *room, int64_t n) {
@@ -185,9 +180,7 @@ static kiln_status topk_of(const kernel_args *a, line in, line out, line indices
 static kiln_status sort_ref(const kernel_args *a) { return each_line(a, sort_of); }
 static kiln_status topk_ref(const kernel_args *a) { return each_line(a, topk_of); }
 
-/* ---- PyTorch
- * ------------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- PyTorch ----------------------------------------------------------------------------------------------------- */
 
 static kiln_status input(lower_call *c, value **x, int *axis) {
   KILN_TRY(lowering_tensor(c, "self", x));
@@ -299,9 +292,7 @@ static kiln_status lower_kthvalue(lower_call *c) {
   return KILN_OK;
 }
 
-/* ---- rows
- * -----------------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- rows -------------------------------------------------------------------------------------------------------- */
 
 static const torch_row torch_cumsum[] = {
     {"aten::cumsum(Tensor self, int dim, *, ScalarType? dtype=None) -> Tensor", NULL, lower_cumsum},

@@ -17,8 +17,7 @@ kiln_status spatial_ints(const node *n, const char *name, int count, int64_t min
 /* Operand 0 is [N, C, 1 to 3 sizes]: the number of sizes, and where channels and the first size are. */
 kiln_status spatial_axes(const node *n, bool channels_last, int *out_count, int *out_channel, int *out_first);
 
-/* ---- concrete tensors -----------------------------------------------------------------------------------------------
- */
+/* ---- concrete tensors -------------------------------------------------------------------------------------------- */
 
 typedef struct spatial { /* sizes and strides (in elements) of a concrete tensor, missing dimensions as 1 and 0 */
   int count;
@@ -37,8 +36,7 @@ static inline bool spatial_empty(const int64_t *size) { return size[0] <= 0 || s
 kiln_status ref_to_doubles(const tensor *t, double **out);
 void ref_from_doubles(const double *values, const tensor *t);
 
-/* ---- lowering
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- lowering ---------------------------------------------------------------------------------------------------- */
 
 /* Operand without a batch dimension (rank `rank` - 1): a batch of 1 in front. *added says whether. */
 value *spatial_batched(lower_call *c, value *x, int rank, bool *added);

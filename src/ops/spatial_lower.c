@@ -21,8 +21,7 @@ static value *constant_of(builder *b, kiln_dtype dtype, int rank, const int64_t 
   return graph_constant_take(b->graph, &type, data);
 }
 
-/* ---- unfold and fold
- * ----------------------------------------------------------------------------------------------------------- */
+/* ---- unfold and fold --------------------------------------------------------------------------------------------- */
 
 typedef struct patch_spec {
   int64_t kernel[2], dilation[2], pad[2], stride[2];
@@ -121,8 +120,7 @@ kiln_status lower_col2im(lower_call *c) {
   return KILN_OK;
 }
 
-/* ---- antialiased resizing
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- antialiased resizing ---------------------------------------------------------------------------------------- */
 
 static double triangle(double x) {
   x = fabs(x);
@@ -213,8 +211,7 @@ kiln_status lower_upsample_antialias_vec(lower_call *c) {
   return antialias_emit(c, x, size, factor);
 }
 
-/* ---- affine grid
- * ------------------------------------------------------------------------------------------------------------------ */
+/* ---- affine grid ------------------------------------------------------------------------------------------------- */
 
 /* grid[n, p, :] = theta[n] @ (base point p, 1), base points in [-1, 1]; x is the last dimension. */
 kiln_status lower_affine_grid(lower_call *c) {
@@ -255,8 +252,7 @@ kiln_status lower_affine_grid(lower_call *c) {
   return KILN_OK;
 }
 
-/* ---- max_unpool
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- max_unpool -------------------------------------------------------------------------------------------------- */
 
 /* Puts each value at the place in its plane that its index names, zeros elsewhere. */
 kiln_status lower_max_unpool(lower_call *c) {

@@ -6,8 +6,7 @@
 #include "ops/op.h"
 #include "ops/ref.h"
 
-/* ---- views of concrete tensors
- * --------------------------------------------------------------------------------------------- */
+/* ---- views of concrete tensors ----------------------------------------------------------------------------------- */
 
 static void *moved(const tensor *t, int64_t elements) {
   return t->data ? (char *)t->data + elements * (int64_t)kiln_dtype_size(t->dtype) : NULL;
@@ -122,8 +121,7 @@ static kiln_status view_ref(const kernel_args *a) {
   return KILN_OK;
 }
 
-/* ---- inference
- * ------------------------------------------------------------------------------------------------------------- */
+/* ---- inference --------------------------------------------------------------------------------------------------- */
 
 static kiln_status infer_shape_attr(const node *n, const attr *shape) {
   if (shape->count > KILN_MAX_RANK)
@@ -220,8 +218,7 @@ static kiln_status infer_diagonal(graph *g, node *n) {
   return KILN_OK;
 }
 
-/* ---- PyTorch: reshape and its relatives
- * ---------------------------------------------------------------------------------------- */
+/* ---- PyTorch: reshape and its relatives -------------------------------------------------------------------------- */
 
 static kiln_status self_tensor(lower_call *c, value **out) { return lowering_tensor(c, c->schema->args[0].name, out); }
 
@@ -371,8 +368,7 @@ static kiln_status lower_atleast_1d(lower_call *c) { return at_least(c, 1); }
 static kiln_status lower_atleast_2d(lower_call *c) { return at_least(c, 2); }
 static kiln_status lower_atleast_3d(lower_call *c) { return at_least(c, 3); }
 
-/* ---- PyTorch: permute
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- PyTorch: permute -------------------------------------------------------------------------------------------- */
 
 static kiln_status lower_permute_call(lower_call *c) {
   value *x;
@@ -453,8 +449,7 @@ static kiln_status lower_movedim(lower_call *c) {
   return give(c, rank == 0 ? x : lower_permute(&c->b, x, rank, order));
 }
 
-/* ---- PyTorch: expand
- * -------------------------------------------------------------------------------------------------------------- */
+/* ---- PyTorch: expand --------------------------------------------------------------------------------------------- */
 
 static kiln_status lower_expand_call(lower_call *c) {
   value *x;
@@ -479,8 +474,7 @@ static kiln_status lower_expand_as(lower_call *c) {
   return give(c, lower_expand(&c->b, x, other->type.rank, other->type.dims));
 }
 
-/* ---- PyTorch: slices
- * --------------------------------------------------------------------------------------------------------------- */
+/* ---- PyTorch: slices --------------------------------------------------------------------------------------------- */
 
 /* The tensor and the axis argument that a slicing call has; rank 0 is refused. */
 static kiln_status sliced(lower_call *c, value **x, int *axis) {
@@ -548,8 +542,8 @@ static kiln_status lower_split(lower_call *c) {
     return LOWER_FAIL(c, "argument split_size is %lld, expected 1 or more", (long long)length);
   const dim count = dim_floordiv(t, dim_sub(t, dim_add(t, size, length), 1), length);
   if (dim_is_const(count)) return equal_pieces(c, x, axis, count, length);
-  /* torch.export fixed the number of pieces when it took the graph; a symbolic size must then lie in one piece's range.
-   */
+  /* torch.export fixed the number of pieces when it took the graph; a symbolic size must then lie in one piece's
+   * range. */
   return LOWER_FAIL(c, "the number of pieces depends on the input's shape");
 }
 
@@ -639,8 +633,7 @@ static kiln_status lower_unbind(lower_call *c) {
   return give_list(c, (int)size, items);
 }
 
-/* ---- PyTorch: diagonal, as_strided, unfold
- * ------------------------------------------------------------------------------------------- */
+/* ---- PyTorch: diagonal, as_strided, unfold ----------------------------------------------------------------------- */
 
 static kiln_status lower_diagonal(lower_call *c) {
   value *x;
@@ -777,9 +770,7 @@ static kiln_status lower_channel_shuffle(lower_call *c) {
   return KILN_OK;
 }
 
-/* ---- rows
- * ---------------------------------------------------------------------------------------------------------------------
- */
+/* ---- rows -------------------------------------------------------------------------------------------------------- */
 
 static const torch_row torch_reshape[] = {
     {"aten::view(Tensor(a) self, SymInt[] size) -> Tensor(a)", NULL, lower_view},

@@ -26,8 +26,8 @@ typedef struct test_case {
   double floats[CASE_ATTRS][CASE_LIST];
 } test_case;
 
-/* Calls fn for each size in the case's text. A text that does not parse is reported on stderr; returns how many were.
- */
+/* Calls fn for each size in the case's text. A text that does not parse is reported on stderr; returns how many
+ * were. */
 typedef void (*case_fn)(void *user, const test_case *c);
 int case_each(const op *o, const char *source, case_fn fn, void *user);
 

@@ -25,8 +25,8 @@ static value *pick(uint64_t *state, value *const *values, int count) {
   return values[random_next(state) % (uint64_t)count];
 }
 
-/* Fills `body` with up to 6 nodes over its parameters and a constant, the last of which has the shape of parameter 0.
- */
+/* Fills `body` with up to 6 nodes over its parameters and a constant, the last of which has the shape of parameter
+ * 0. */
 static kiln_status fill(block *body, uint64_t seed) {
   uint64_t state = seed;
   value *values[16];

@@ -101,8 +101,7 @@ void prepared_free(prepared *p) {
   for (int i = 0; i < RUN_OUTPUTS; i++) mem_free_aligned(p->out[i].data);
 }
 
-/* ---- comparing
- * ------------------------------------------------------------------------------------------------------------------ */
+/* ---- comparing --------------------------------------------------------------------------------------------------- */
 
 /* Room for the dtype's own rounding beside the row's tolerance, which is for f32. */
 static double dtype_tolerance(kiln_dtype d, double tolerance) {
@@ -130,9 +129,7 @@ static bool same_contents(const tensor *want, const tensor *got, int index, doub
   return true;
 }
 
-/* ---- running
- * ---------------------------------------------------------------------------------------------------------------------
- */
+/* ---- running ----------------------------------------------------------------------------------------------------- */
 
 static pool *workers(void) {
   static pool *p;

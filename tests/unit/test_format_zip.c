@@ -5,8 +5,7 @@
 #include "format/zip.h"
 #include "unit/expect.h"
 
-/* ---- A writer that can lie ------------------------------------------------------------------------------------------
- */
+/* ---- A writer that can lie --------------------------------------------------------------------------------------- */
 
 enum { LARGEST = 1 << 16 };
 
@@ -137,8 +136,7 @@ static void write_zip(output *o, const item *items, size_t count, bool zip64) {
   put_end(o, directory, count, zip64);
 }
 
-/* ---- Tests
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- Tests ------------------------------------------------------------------------------------------------------- */
 
 static void expect_content(const zip *z, const char *name, const char *content) {
   arena a = {0};

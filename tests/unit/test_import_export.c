@@ -1,5 +1,5 @@
-/* The .pt2 importer on small archives made here: what a good one gives, and that hostile ones give a text and no crash.
- */
+/* The .pt2 importer on small archives made here: what a good one gives, and that hostile ones give a text and no
+ * crash. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -12,8 +12,7 @@
 
 #include "base/memory.h"
 
-/* ---- Geometry
- * ---------------------------------------------------------------------------------------------------------------- */
+/* ---- Geometry ---------------------------------------------------------------------------------------------------- */
 
 static void conv_ints(const kernel_args *a, const char *name, int count, int64_t fill, int64_t out[3]) {
   const attr *v = arg_attr(a, name);
@@ -71,8 +70,7 @@ bool conv_fits_common(const node *n, bool transposed, const char **why) {
   return gemm_fits_f32(n, why);
 }
 
-/* ---- The igemm kernel
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- The igemm kernel -------------------------------------------------------------------------------------------- */
 
 typedef struct conv_phase { /* of a transposed convolution */
   int32_t *tap;             /* places of the window that count, as numbers and coordinates */
@@ -372,8 +370,7 @@ static kiln_status conv_run(const kernel_args *a) {
 
 static bool conv_fits(const node *n, const char **why) { return conv_fits_common(n, false, why); }
 
-/* ---- Transposed
- * ---------------------------------------------------------------------------------------------------------------- */
+/* ---- Transposed -------------------------------------------------------------------------------------------------- */
 
 static void transposed_rows(const gemm_job *j, int64_t batch, int64_t m0, int mr, const float **a, void *scratch) {
   (void)batch;
@@ -559,9 +556,7 @@ static kiln_status transposed_run(const kernel_args *a) {
 
 static bool transposed_fits(const node *n, const char **why) { return conv_fits_common(n, true, why); }
 
-/* ---- Rows
- * ------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- Rows -------------------------------------------------------------------------------------------------------- */
 
 #define CONV_ROWS(set, level, nr)                                                                      \
   static kiln_status conv_prepare_##set(kernel_prep *p) { return conv_prepare(p, level); }             \

@@ -17,8 +17,7 @@ static int64_t div_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static int64_t min_i64(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t max_i64(int64_t a, int64_t b) { return a > b ? a : b; }
 
-/* ---- Planning
- * ---------------------------------------------------------------------------------------------------------------- */
+/* ---- Planning ---------------------------------------------------------------------------------------------------- */
 
 enum { GEMM_TASK_FLOPS = 200000 /* about 1.5 us: less is not worth another thread */, GEMM_TASKS_PER_THREAD = 4 };
 
@@ -96,8 +95,7 @@ size_t gemm_job_scratch(const gemm_job *j, int threads) {
   return j->scratch_each * n;
 }
 
-/* ---- Running
- * ----------------------------------------------------------------------------------------------------------------- */
+/* ---- Running ----------------------------------------------------------------------------------------------------- */
 
 static void gemm_rows_plain(const gemm_job *j, int64_t batch, int64_t m0, int mr, const float **a) {
   const float *base = j->a + (j->a_batch ? j->a_batch[batch] : 0) + m0 * j->lda;
@@ -203,8 +201,7 @@ void gemm_job_run(const gemm_job *j, pool *workers) {
   pool_run(workers, j->batches * j->m_tasks * j->n_tasks, gemm_task, (void *)(uintptr_t)j);
 }
 
-/* ---- Tensors as matrices
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- Tensors as matrices ----------------------------------------------------------------------------------------- */
 
 bool tensor_as_matrix(const tensor *t, int inner, int64_t *out_pitch) {
   int64_t expect = 1;
@@ -303,8 +300,7 @@ void tensor_scatter_f32(const float *from, const tensor *to, pool *workers) {
   copy_run(to, (float *)(uintptr_t)from, true, workers);
 }
 
-/* ---- Small things for the kernels' rows
- * ---------------------------------------------------------------------------------------- */
+/* ---- Small things for the kernels' rows -------------------------------------------------------------------------- */
 
 bool node_operand_f32(const node *n, int index) {
   const value *v = node_in(n, index);

@@ -45,8 +45,7 @@ bool gemm_packed_floats(int64_t k, int64_t n, int nr, size_t *out);
 void gemm_pack_panel(const float *plain, int64_t s_tap, int64_t s_k, int64_t s_n, int64_t taps, int64_t kc, int64_t n,
                      int nr, int64_t panel, float *packed);
 
-/* ---- The driver: blocks, threads, epilogues
- * -------------------------------------------------------------------------------- */
+/* ---- The driver: blocks, threads, epilogues ---------------------------------------------------------------------- */
 
 typedef struct gemm_job gemm_job;
 /* Fills a[t * mr + i] for rows m0 .. m0 + mr of batch `batch`. `scratch` is the worker's row_scratch bytes, 64-byte
@@ -97,8 +96,7 @@ kiln_status gemm_job_plan(gemm_job *j, kernel_prep *p);
 size_t gemm_job_scratch(const gemm_job *j, int threads); /* bytes that `scratch` must have */
 void gemm_job_run(const gemm_job *j, pool *workers);
 
-/* ---- Tensors as matrices
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- Tensors as matrices ----------------------------------------------------------------------------------------- */
 
 /* Is `t` a matrix whose columns are its last `inner` dimensions, contiguous, and whose rows (all other dimensions) have
  * one pitch? */

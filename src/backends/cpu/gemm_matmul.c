@@ -24,9 +24,7 @@ static int64_t leading(const tensor *t, int trailing) {
   return n;
 }
 
-/* ---- linear
- * --------------------------------------------------------------------------------------------------------------------
- */
+/* ---- linear ------------------------------------------------------------------------------------------------------ */
 
 static kiln_status linear_prepare(kernel_prep *p, int isa) {
   const tensor *x = &p->args.in[0], *w = &p->args.in[1], *y = &p->args.out[0];
@@ -90,9 +88,7 @@ static kiln_status linear_run(const kernel_args *a) {
 
 static bool linear_fits(const node *n, const char **why) { return gemm_fits_f32(n, why); }
 
-/* ---- matmul
- * --------------------------------------------------------------------------------------------------------------------
- */
+/* ---- matmul ------------------------------------------------------------------------------------------------------ */
 
 /* Offsets of the batches of `t`, broadcast to the batch dimensions of `y`; NULL in *out if all are 0. */
 static kiln_status batch_offsets(const tensor *t, const tensor *y, arena *memory, const int64_t **out) {
@@ -195,9 +191,7 @@ static kiln_status matmul_run(const kernel_args *a) {
 
 static bool matmul_fits(const node *n, const char **why) { return gemm_fits_f32(n, why); }
 
-/* ---- Rows
- * -----------------------------------------------------------------------------------------------------------------------
- */
+/* ---- Rows -------------------------------------------------------------------------------------------------------- */
 
 #define GEMM_ROWS(set, level, nr)                                                              \
   static kiln_status linear_prepare_##set(kernel_prep *p) { return linear_prepare(p, level); } \

@@ -16,8 +16,7 @@ static int64_t div_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static int64_t min_i64(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t max_i64(int64_t a, int64_t b) { return a > b ? a : b; }
 
-/* ---- Weights
- * ------------------------------------------------------------------------------------------------------------------ */
+/* ---- Weights ----------------------------------------------------------------------------------------------------- */
 
 /* u = G g, in double: rows of G are (1, p, p^2) over the product of p's distances to the other points. */
 static void weights_1d(const double g[3], double u[6]) {
@@ -81,8 +80,7 @@ void winograd_unpack(const tensor_type *type, const void *packed, void *plain, i
     memcpy(plain, (const float *)packed + transformed, floats * sizeof(float));
 }
 
-/* ---- Preparing
- * ---------------------------------------------------------------------------------------------------------------- */
+/* ---- Preparing --------------------------------------------------------------------------------------------------- */
 
 typedef struct winograd_state {
   conv_geometry g;
@@ -203,8 +201,7 @@ static kiln_status winograd_prepare(kernel_prep *p, int isa) {
   return winograd_workspace(s, p, p->threads > 0 ? (size_t)p->threads : 1);
 }
 
-/* ---- Running
- * ------------------------------------------------------------------------------------------------------------------ */
+/* ---- Running ----------------------------------------------------------------------------------------------------- */
 
 typedef struct tile_place {
   int64_t n, h, w; /* image, first output row and column */
@@ -371,9 +368,7 @@ static kiln_status winograd_run(const kernel_args *a) {
   return KILN_OK;
 }
 
-/* ---- Rows
- * ------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- Rows -------------------------------------------------------------------------------------------------------- */
 
 /* Is it faster than the direct form, at the likely sizes? In cycles: multiplications at `lanes` a cycle and 8 bytes of
  * weights a cycle. */
