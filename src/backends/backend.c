@@ -52,7 +52,7 @@ const kernel reference_kernel = {.op = "*",
 
 static bool kernel_allowed(const target *t, const node *n, const kernel *k, text *why) {
   const char *reason = NULL;
-  if (k->isa > t->isa) return false;
+  if (k->isa > t->isa || (k->isa_max && t->isa > k->isa_max)) return false;
   if (n->epilogue && !k->epilogue) {
     reason = "it takes no epilogue";
   } else if (k->fits && !k->fits(n, &reason)) {

@@ -11,8 +11,11 @@ typedef struct backend backend;
 typedef struct target { /* "cpu:avx512" */
   const backend *backend;
   char name[32];
-  int isa; /* cpu: a cpu_isa */
+  int isa; /* cpu: a cpu_isa; cuda: 10 * major + minor of the compute capability */
 } target;
+
+/* An accelerator that programs are bound to: a backend's own type. */
+typedef struct device device;
 
 /* What prepare may ask for. Called when a context binds shapes: tensors have shapes, strides and (for constants) data;
  * other data pointers are not yet valid. May allocate in `arena`, which lives as long as the bound shapes. */
@@ -20,8 +23,10 @@ typedef struct kernel_prep {
   kernel_args args;
   arena *arena;
   int threads;
-  void *state;           /* out: handed to run as args.state */
-  size_t workspace_size; /* out: bytes in all */
+  void *state;                 /* out: handed to run as args.state */
+  size_t workspace_size;       /* out: bytes in all */
+  device *device;              /* NULL: the host */
+  const struct kernel *kernel; /* the row that is prepared */
 } kernel_prep;
 
 #define KERNEL_STRIDED_ALL 0xFFFFFFFFu

@@ -32,6 +32,8 @@ typedef struct kernel_args {
   size_t workspace_size;  /* in all (not per thread) */
   pool *pool;             /* may be NULL: run in the caller's thread */
   const int64_t *symbols; /* values of the graph's symbols at these shapes */
+  struct device *device;  /* NULL: the host; else all data are its addresses */
+  void *stream;           /* of the device */
 } kernel_args;
 
 /* Attributes of a running kernel by name. */
