@@ -75,12 +75,20 @@ test-sanitize: $(BUILD)/.system
 	cmake --build $(BUILD)-asan -j $(JOBS)
 	cd $(BUILD)-asan && ctest --output-on-failure -j $(JOBS)
 
+# With clang: libFuzzer, guided by coverage. Without: the random mutations of tests/fuzz/replay.c. What was found is left in
+# $(BUILD)-fuzz/findings.
 FUZZ_SECONDS ?= 60
+CLANG ?= clang
 fuzz: $(BUILD)/.system
-	cmake -S . -B $(BUILD)-asan -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_C_FLAGS_RELWITHDEBINFO="-O1 -g1" \
-	  -DKILN_SANITIZE=address,undefined
-	cmake --build $(BUILD)-asan -j $(JOBS)
-	tools/fuzz.sh $(BUILD)-asan $(FUZZ_SECONDS)
+	if command -v $(CLANG) >/dev/null; then \
+	  cmake -S . -B $(BUILD)-fuzz -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_C_FLAGS_RELWITHDEBINFO="-O1 -g1" \
+	    -DCMAKE_C_COMPILER=$(CLANG) -DKILN_FUZZ=ON && cmake --build $(BUILD)-fuzz -j $(JOBS) --target fuzzers; \
+	else \
+	  echo "fuzz: clang is not installed; random mutations instead of libFuzzer"; \
+	  cmake -S . -B $(BUILD)-fuzz -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_C_FLAGS_RELWITHDEBINFO="-O1 -g1" \
+	    -DKILN_SANITIZE=address,undefined && cmake --build $(BUILD)-fuzz -j $(JOBS); \
+	fi
+	tools/fuzz.sh $(BUILD)-fuzz $(FUZZ_SECONDS)
 
 # ---- House-keeping ---------------------------------------------------------------------------------------------------
 C_FILES = $(shell git ls-files '*.c' '*.h' '*.cpp' 2>/dev/null)
@@ -106,4 +114,4 @@ install: build
 	cmake --install $(BUILD) --component kiln $(if $(PREFIX),--prefix $(PREFIX))
 
 clean:
-	rm -rf $(BUILD) $(BUILD)-asan python/kiln/*.so
+	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-fuzz python/kiln/*.so
