@@ -284,8 +284,19 @@ def _widen(program: torch.export.ExportedProgram, leaves: list[Any]) -> None:
                 ranges[symbol] = type(ranges[symbol])(low, ranges[symbol].upper)
 
 
+def _name_return_types() -> None:
+    """Gives the named tuples that torch.max, topk, sort... return a name in files, which torch.export.save asks for."""
+    for kind in getattr(torch.return_types, "all_return_types", ()):
+        entry = pytree.SUPPORTED_SERIALIZED_TYPES.get(kind)
+        name = f"torch.return_types.{kind.__name__}"
+        if entry is not None and name not in pytree.SERIALIZED_TYPE_TO_PYTHON_TYPE:
+            pytree.SUPPORTED_SERIALIZED_TYPES[kind] = entry._replace(serialized_type_name=name)
+            pytree.SERIALIZED_TYPE_TO_PYTHON_TYPE[name] = kind
+
+
 def _program_bytes(program: torch.export.ExportedProgram) -> memoryview:
     buffer = io.BytesIO()
+    _name_return_types()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.export.save(program, buffer)

@@ -139,6 +139,23 @@ value *lowering_unsqueeze(builder *b, value *v, int axis) {
   return lower_reshape(b, v, rank, dims);
 }
 
+void lowering_broadcast(builder *b, int count, value **list) {
+  dim dims[KILN_MAX_RANK];
+  int rank = 0;
+  for (int i = 0; i < count; i++) {
+    if (!list[i]) return;
+    if (list[i]->type.rank > rank) rank = list[i]->type.rank;
+  }
+  for (int k = 0; k < rank; k++) {
+    dims[k] = 1;
+    for (int i = 0; i < count; i++) {
+      const int at = k - (rank - list[i]->type.rank);
+      if (at >= 0 && list[i]->type.dims[at] != 1) dims[k] = list[i]->type.dims[at];
+    }
+  }
+  for (int i = 0; i < count; i++) list[i] = lower_expand(b, list[i], rank, dims);
+}
+
 value *lowering_select(builder *b, value *v, int axis, dim index) {
   if (!v) return NULL;
   dim_table *t = b->graph->dims;

@@ -37,6 +37,8 @@ value *lowering_float(builder *b, value *v); /* integers and bool become f32 */
 value *lowering_slice(builder *b, value *v, int axis, dim start, dim end, int64_t step); /* Python's rules for bounds */
 value *lowering_select(builder *b, value *v, int axis, dim index);
 value *lowering_unsqueeze(builder *b, value *v, int axis);
+/* Expands all to their common shape, in place; a NULL leaves them as they are. */
+void lowering_broadcast(builder *b, int count, value **list);
 value *lowering_squeeze(builder *b, value *v, int axis); /* drops that axis, whatever its size is said to be */
 value *lowering_move_axis(builder *b, value *v, int from, int to);
 value *lowering_scalar_like(builder *b, const value *like, double v); /* rank 0, dtype of `like` */

@@ -375,20 +375,8 @@ static kiln_status lower_broadcast_tensors(lower_call *c) {
   if (!list) return KILN_NO_MEMORY("tensor list");
   if (call_tensors(c, "tensors", list, count) != count)
     return LOWER_FAIL(c, "argument tensors: expected a list of tensors");
-  dim dims[KILN_MAX_RANK];
-  int rank = 0;
-  for (int i = 0; i < count; i++) {
-    LOWER_NEED(c, list[i]);
-    if (list[i]->type.rank > rank) rank = list[i]->type.rank;
-  }
-  for (int k = 0; k < rank; k++) {
-    dims[k] = 1;
-    for (int i = 0; i < count; i++) {
-      const int at = k - (rank - list[i]->type.rank);
-      if (at >= 0 && list[i]->type.dims[at] != 1) dims[k] = list[i]->type.dims[at];
-    }
-  }
-  for (int i = 0; i < count; i++) list[i] = lower_expand(&c->b, list[i], rank, dims);
+  for (int i = 0; i < count; i++) LOWER_NEED(c, list[i]);
+  lowering_broadcast(&c->b, count, list);
   call_return_list(c, 0, count, list);
   return KILN_OK;
 }

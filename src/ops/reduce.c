@@ -534,11 +534,11 @@ static kiln_status lower_cosine_similarity(lower_call *c) {
   lower_promote(b, &x[0], false, &x[1], false);
   LOWER_NEED(c, x[0]);
   LOWER_NEED(c, x[1]);
-  const int rank = x[0]->type.rank > x[1]->type.rank ? x[0]->type.rank : x[1]->type.rank;
+  lowering_broadcast(b, 2, x); /* the norms count repeated elements, too */
+  LOWER_NEED(c, x[0]);
   int axis;
-  KILN_TRY(lowering_axis(c, "dim", rank, &axis));
+  KILN_TRY(lowering_axis(c, "dim", x[0]->type.rank, &axis));
   for (int i = 0; i < 2; i++) {
-    while (x[i] && x[i]->type.rank < rank) x[i] = lowering_unsqueeze(b, x[i], 0);
     const reduction r = {.count = 1, .axes = {axis}};
     value *size = build(b, "clamp", IN(norm_of(b, x[i], &r, 2, true)), ATTRS(A_FLOAT("min", call_float(c, "eps"))));
     x[i] = lower_binary(b, "div", x[i], size);
