@@ -1,0 +1,266 @@
+"""PyTorch's own operator database against Kiln: each operator's samples are captured by torch.export, built, run and compared.
+
+    python tests/opinfo/run.py                               all operators, float32; prints a summary, writes results/float32.csv
+    python tests/opinfo/run.py --dtype int64 --jobs 2
+    python tests/opinfo/run.py --ops add softmax -v          some operators, each failing sample in full
+
+Operators run in worker processes, so that one that crashes is known by name. What an operator can come to:
+
+    pass      every sample that torch.export captures is built and right
+    refused   Kiln refuses some sample with a reason; all others are right
+    export    torch.export captures no sample
+    random    results are not determined by the inputs
+    none      the database has no sample of this dtype (or only of types that Kiln lacks)
+    wrong     a sample's result differs
+    crash     the process died or hung
+Exit status 1 if any is wrong or crashed. Needs the package `expecttest`, which PyTorch's testing module imports.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import itertools
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+import warnings
+from collections import Counter
+from pathlib import Path
+from typing import Any, Optional
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = Path(__file__).resolve().parent / "results"
+SAMPLES = 20
+SECONDS = 120  # for one operator
+# Relative to the largest element, as sums of different order differ.
+TOLERANCE = {"float32": 2e-5, "float64": 1e-10, "float16": 4e-3, "bfloat16": 3e-2}
+# The database does not say so of all of these.
+RANDOM = ("bernoulli", "multinomial", "normal", "rand", "uniform", "exponential", "geometric", "cauchy", "log_normal", "dropout")
+UNDEFINED = ("empty", "new_empty", "empty_like", "empty_permuted", "empty_strided", "new_empty_strided", "resize_", "resize_as_")
+
+
+# ---- One operator, in a worker -------------------------------------------------------------------------------------------------
+
+
+def is_random(name: str) -> bool:
+    short = name.rpartition(".")[2]
+    return any(short.startswith(r) or short.endswith(f"_{r}") or r in short.split("_") for r in RANDOM) or short in UNDEFINED
+
+
+def make_module(op: Any, leaves: list[Any], spec: Any) -> tuple[Any, tuple[Any, ...]]:
+    import torch
+    from torch.utils import _pytree as pytree
+
+    tensors = [i for i, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
+
+    class Call(torch.nn.Module):
+        def forward(self, *inputs: Any) -> Any:
+            filled = list(leaves)
+            for i, tensor in zip(tensors, inputs):
+                filled[i] = tensor
+            args, kwargs = pytree.tree_unflatten(filled, spec)
+            return op(*args, **kwargs)
+
+    return Call().eval(), tuple(leaves[i].detach() for i in tensors)
+
+
+def compare(expected: Any, found: Any, tolerance: float) -> Optional[str]:
+    import torch
+    from torch.utils import _pytree as pytree
+
+    wanted, got = pytree.tree_leaves(expected), pytree.tree_leaves(found)
+    if len(wanted) != len(got):
+        return f"{len(wanted)} results expected, {len(got)} found"
+    for i, (w, g) in enumerate(zip(wanted, got)):
+        if not isinstance(w, torch.Tensor):
+            if w != g and not (w != w and g != g):
+                return f"result {i}: {w!r} expected, {g!r} found"
+            continue
+        if w.dtype != g.dtype or w.shape != g.shape:
+            return f"result {i}: {w.dtype}{list(w.shape)} expected, {g.dtype}{list(g.shape)} found"
+        if w.numel() == 0:
+            continue
+        if not w.dtype.is_floating_point:
+            if not torch.equal(w, g):
+                return f"result {i}: {int((w != g).sum())} of {w.numel()} elements differ"
+            continue
+        w, g = w.double(), g.double()
+        finite = w.isfinite()
+        if not torch.equal(finite, g.isfinite()) or not torch.equal(w[~finite].nan_to_num(), g[~finite].nan_to_num()):
+            return f"result {i}: inf or nan in other places: {w.flatten()[:4].tolist()} expected, {g.flatten()[:4].tolist()} found"
+        w, g = w[finite], g[finite]
+        error = (w - g).abs()
+        if w.numel() and not bool((error <= tolerance * w.abs() + tolerance * max(1e-3, w.abs().max().item())).all()):
+            return f"result {i}: largest difference {error.max().item():.3g}, largest element {w.abs().max().item():.3g}"
+    return None
+
+
+def run_sample(op: Any, sample: Any, tolerance: float, target: str) -> tuple[str, str]:
+    import torch
+    from torch.utils import _pytree as pytree
+
+    import kiln
+
+    leaves, spec = pytree.tree_flatten(((sample.input, *sample.args), sample.kwargs))
+    leaves = [leaf.detach() if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
+    if any(isinstance(leaf, torch.Tensor) and (leaf.is_complex() or leaf.layout is not torch.strided) for leaf in leaves):
+        return "none", "complex or sparse"
+    module, tensors = make_module(op, leaves, spec)
+    copies = [t.clone() for t in tensors]
+    with torch.no_grad():
+        try:
+            expected = module(*copies)
+        except Exception as error:
+            return "none", f"PyTorch itself: {error}".splitlines()[0]
+        if any(isinstance(leaf, torch.Tensor) and (leaf.is_complex() or leaf.layout is not torch.strided) for leaf in pytree.tree_leaves(expected)):
+            return "none", "complex or sparse result"
+        try:
+            program = torch.export.export(module, tensors, strict=False)
+        except Exception as error:
+            return "export", f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        try:
+            compiled = kiln.compile(program, target=target, threads=1)
+            found = compiled(*[t.clone() for t in tensors])
+        except kiln.KilnError as error:
+            return "refused", " | ".join(str(error).splitlines())[:300]
+    reason = compare(expected, found, tolerance)
+    return ("wrong", reason) if reason else ("pass", "")
+
+
+def run_operator(info: Any, dtype: Any, target: str) -> dict[str, Any]:
+    import torch
+
+    name = f"{info.name}.{info.variant_test_name}" if info.variant_test_name else info.name
+    result: dict[str, Any] = {"op": name, "samples": 0, "passed": 0, "reason": ""}
+    if dtype not in info.dtypes:
+        return {**result, "outcome": "none", "reason": "dtype"}
+    if is_random(info.name):
+        return {**result, "outcome": "random"}
+    torch.manual_seed(0)
+    tolerance = TOLERANCE.get(str(dtype).partition(".")[2], 0.0)
+    outcomes: Counter[str] = Counter()
+    reasons: dict[str, str] = {}
+    try:
+        samples = itertools.islice(info.sample_inputs("cpu", dtype, requires_grad=False), SAMPLES)
+        for number, sample in enumerate(samples):
+            outcome, reason = run_sample(info.op, sample, tolerance, target)
+            outcomes[outcome] += 1
+            reasons.setdefault(outcome, f"sample {number}: {reason}" if outcome == "wrong" else reason)
+    except Exception as error:
+        outcomes["wrong"] += 1
+        reasons.setdefault("wrong", f"{type(error).__name__}: {error}".splitlines()[0][:300])
+    result["samples"], result["passed"] = sum(outcomes.values()), outcomes["pass"]
+    for outcome in ("wrong", "refused", "pass", "export", "none"):
+        if outcomes[outcome]:
+            return {**result, "outcome": outcome, "reason": reasons[outcome]}
+    return {**result, "outcome": "none"}
+
+
+def work(options: argparse.Namespace) -> int:
+    """Reads indices into the database, one a line; answers each with a line of JSON."""
+    import torch
+
+    warnings.filterwarnings("ignore")
+    sys.path.insert(0, str(ROOT / "python"))
+    torch.set_num_threads(1)
+    from torch.testing._internal.common_methods_invocations import op_db
+
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what operators print goes elsewhere
+    for line in sys.stdin:
+        print(json.dumps(run_operator(op_db[int(line)], getattr(torch, options.dtype), options.target)), file=out, flush=True)
+    return 0
+
+
+# ---- All -----------------------------------------------------------------------------------------------------------------------
+
+
+class Worker:
+    def __init__(self, options: argparse.Namespace) -> None:
+        command = [sys.executable, __file__, "--worker", "--dtype", options.dtype, "--target", options.target]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        self.job: Optional[tuple[int, str]] = None
+        self.since = 0.0
+
+    def give(self, index: int, name: str) -> None:
+        assert self.process.stdin
+        self.job, self.since = (index, name), time.monotonic()
+        self.process.stdin.write(f"{index}\n")
+        self.process.stdin.flush()
+
+
+def run_all(jobs: list[tuple[int, str]], options: argparse.Namespace) -> list[dict[str, Any]]:
+    pending = list(reversed(jobs))
+    workers = [Worker(options) for _ in range(min(options.jobs, len(jobs)))]
+    results: list[dict[str, Any]] = []
+    while workers:
+        for worker in workers:
+            if worker.job is None and pending:
+                worker.give(*pending.pop())
+        busy = [w for w in workers if w.job]
+        if not busy:
+            break
+        ready, _, _ = select.select([w.process.stdout for w in busy], [], [], 1.0)
+        for at, worker in enumerate(workers):
+            if worker.job and worker.process.stdout in ready:
+                line = worker.process.stdout.readline()
+                if line:
+                    results.append(json.loads(line))
+                    worker.job = None
+                    show(results[-1], options)
+                    continue
+            if worker.job and (worker.process.poll() is not None or time.monotonic() - worker.since > SECONDS):
+                worker.process.kill()
+                how = f"exit status {worker.process.wait()}" if time.monotonic() - worker.since <= SECONDS else f"over {SECONDS} s"
+                results.append({"op": worker.job[1], "samples": 0, "passed": 0, "outcome": "crash", "reason": how})
+                show(results[-1], options)
+                workers[at] = Worker(options)
+    for worker in workers:
+        worker.process.kill()
+    return results
+
+
+def show(result: dict[str, Any], options: argparse.Namespace) -> None:
+    if options.verbose or result["outcome"] in ("wrong", "crash"):
+        print(f"{result['op']:48s}{result['outcome']:9s}{result['passed']}/{result['samples']}  {result['reason']}", flush=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ops", nargs="*")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--target", default="cpu")
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--output", help="CSV file; default results/DTYPE.csv when all operators ran")
+    parser.add_argument("-v", "--verbose", action="store_true")
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        return work(options)
+    from torch.testing._internal.common_methods_invocations import op_db
+
+    names = [f"{o.name}.{o.variant_test_name}" if o.variant_test_name else o.name for o in op_db]
+    jobs = [(i, name) for i, name in enumerate(names) if not options.ops or name in options.ops or op_db[i].name in options.ops]
+    results = run_all(jobs, options)
+    counts = Counter(r["outcome"] for r in results)
+    judged = counts["pass"] + counts["refused"] + counts["wrong"] + counts["crash"]
+    print(f"{options.dtype}, {options.target}: " + ", ".join(f"{n} {outcome}" for outcome, n in counts.most_common()))
+    if judged:
+        print(f"{100 * counts['pass'] / judged:.1f} % of the {judged} operators that torch.export captures pass")
+    output = options.output or (None if options.ops else str(RESULTS / f"{options.dtype}.csv"))
+    if output:
+        Path(output).parent.mkdir(parents=True, exist_ok=True)
+        with open(output, "w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["op", "outcome", "passed", "samples", "reason"])
+            for r in sorted(results, key=lambda r: r["op"]):
+                writer.writerow([r["op"], r["outcome"], r["passed"], r["samples"], r["reason"]])
+    return 1 if counts["wrong"] or counts["crash"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
