@@ -37,7 +37,8 @@ typedef struct kernel_prep {
 typedef struct kernel {
   const char *op;
   const char *name; /* "conv.igemm.avx512" */
-  int isa;          /* smallest cpu_isa it needs */
+  int isa;          /* smallest cpu_isa it needs; cuda: smallest compute capability, as in target.isa */
+  int isa_max;      /* the newest one that it runs on; 0: all that follow */
   /* NULL or: may this node run here? Static facts only (ranks, dtypes, constant operands, epilogue); any shape within
    * the symbols' ranges must then work. On false *why is a static text ("weights are not constant"). */
   bool (*fits)(const node *n, const char **why);
