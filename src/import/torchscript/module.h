@@ -58,7 +58,7 @@ typedef enum ts_value_kind {
   TSV_DICT,     /* dict: shared, mutable, in order of insertion */
   TSV_OBJECT,   /* object: a module or class instance; shared, mutable */
   TSV_NAMEDTUPLE, /* object, never changed */
-  TSV_ENUM,     /* object: its attributes are "name" and "value"; compared by name */
+  TSV_ENUM,     /* object: attrs[0] is the name (TSV_STR), attrs[1] the value; compared by name */
   TSV_DEVICE,   /* s */
   TSV_QTENSOR,  /* qtensor */
   TSV_FUNCTION, /* function */
@@ -111,6 +111,7 @@ struct ts_object {
   ts_value *attrs;   /* one for each attribute of the class */
   const char *path;  /* modules: "encoder.layer.0" ("" for the root); the first path that reaches it */
   int32_t n_attrs;
+  const ts_value *state; /* what __setstate__ must still get, see ts_archive.pending; its attrs are TSV_UNINITIALIZED until then */
 };
 
 typedef struct ts_qtensor { /* a quantized tensor: integers and how to read them; real = (x - zero_point) * scale */
@@ -127,7 +128,8 @@ typedef struct ts_attribute {
   const char *name;
   const ts_type *type;
   bool is_parameter, is_buffer; /* __parameters__, __buffers__ */
-  const ts_expr *constant;      /* Final[...] = value, NamedTuple default, enum member: not NULL; then no slot of objects */
+  const ts_expr *constant;      /* Final[...] = value, NamedTuple default, enum member: not NULL. Attributes and objects' slots have the
+                                   same indices: the slot of a Final constant or of an enum member is there, but unused */
 } ts_attribute;
 
 struct ts_class {
@@ -139,6 +141,8 @@ struct ts_class {
   ts_function *methods;
   int32_t n_methods;
   bool loaded; /* attributes are read on first use, since classes may name each other */
+  const ts_stmt *def; /* NULL: TSC_BUILTIN */
+  const char *base;   /* "Module", "NamedTuple", "Enum", "Interface", "" ...: as the file names it */
 };
 
 /* By qualified name; KILN_INVALID_FILE names what is missing. Parsed when first asked for. */
@@ -149,6 +153,12 @@ bool ts_name_exists(ts_archive *a, const char *qualified);
 const ts_function *ts_class_method(const ts_class *c, const char *name);  /* NULL: none */
 int ts_class_attribute(const ts_class *c, const char *name);              /* index, or -1 */
 kiln_status ts_function_params(ts_archive *a, const ts_function *f);      /* resolves f->params */
+/* Member `index` of an enum as a TSV_ENUM. */
+kiln_status ts_enum_member(ts_archive *a, const ts_class *c, int index, ts_value *out);
+/* Objects of torch.classes.quantized become TSV_OBJECT of a TSC_BUILTIN class with these attributes, decoded from their states:
+ * LinearPackedParamsBase: weight, bias. Conv1d/2d/3dPackedParamsBase: weight, bias, stride, padding, dilation, output_padding (lists
+ * of int), groups (int), transpose (bool). The class of that name, for the *_prepack operators to make such objects. */
+kiln_status ts_class_builtin(ts_archive *a, const char *qualified, const ts_class **out);
 
 /* ---- Archive ------------------------------------------------------------------------------------------------------------------ */
 
@@ -173,6 +183,14 @@ struct ts_archive {
   ts_parameter *parameters;
   int32_t n_parameters;
   int64_t version;    /* of operators: the archive's version record */
+  /* Objects whose class has __setstate__, in the order in which PyTorch would call it (an object comes after those in its state):
+   * whoever runs methods first calls __setstate__(state) on each, sets object->state to NULL, then calls ts_archive_collect. */
+  ts_object **pending;
+  int32_t n_pending;
+  map definitions;    /* qualified name -> ts_definition (classes.c) */
+  map tensors;        /* storage and view -> itensor* (tensors.c) */
+  map types;          /* text of a type -> ts_type* (types.c) */
+  map sources;        /* interned places (sources.c) */
 };
 
 /* Is this a zip with data.pkl and code/? torch.save files have data.pkl too, but no code. */
@@ -180,6 +198,20 @@ bool ts_archive_detect(const void *bytes, size_t size);
 /* Reads everything but method bodies' meaning. `g` gets the constants, borrowed from `bytes` where they are contiguous and aligned. */
 kiln_status ts_archive_open(ts_archive *a, graph *g, const void *bytes, size_t size, const char *origin);
 void ts_archive_close(ts_archive *a);
+/* Lists a->parameters (again): every tensor attribute of the modules below the root. ts_archive_open has called it. */
+kiln_status ts_archive_collect(ts_archive *a);
+/* The example inputs that a traced file keeps for `method`: a TSV_LIST of its arguments without self; tensors are constants of the
+ * graph that nothing uses yet. TSV_NONE: the file has none. */
+kiln_status ts_archive_traced_inputs(ts_archive *a, const char *method, ts_value *out);
+
+/* Types that need no annotation: TST_TENSOR, TST_INT, ...; those with items give List[Any] and the like. */
+const ts_type *ts_type_simple(ts_type_kind kind);
+const ts_type *ts_type_list_of(ts_archive *a, const ts_type *item); /* NULL: out of memory */
+/* The same as ts_type_resolve for a text, such as "List[str]". */
+kiln_status ts_type_parse(ts_archive *a, const char *annotation, const ts_type **out);
+
+/* Does the interpreter handle calls of this name ("aten::len", "prim::RaiseException") without a row of the operator table? */
+bool ts_builtin_exists(const char *name);
 
 /* Where serialized line `line` of `file` came from: "model.py:17" in the user's own source through the .debug_pkl records, else
  * "code/__torch__/model.py:42". Interned in the graph's arena. */
