@@ -1,9 +1,10 @@
 /* Binding: a planned graph and concrete shapes become a program.
  *
- * The idea: every value gets a place (buffer + byte offset + strides) before any kernel is prepared. Views cost nothing, they are
- * places inside another value's buffer; the inputs of a concat are written where the concat wants them when their kernels can
- * write strided; a kernel that needs contiguous operands gets a copy. Then lifetimes of buffers follow from the steps, and the
- * memory planner places them. Control flow is a flat list of steps with forward jumps. */
+ * The idea: every value gets a place (buffer + byte offset + strides) before any kernel is prepared. Views cost
+ * nothing, they are places inside another value's buffer; the inputs of a concat are written where the concat wants
+ * them when their kernels can write strided; a kernel that needs contiguous operands gets a copy. Then lifetimes of
+ * buffers follow from the steps, and the memory planner places them (lives.c). Control flow is a flat list of steps
+ * with jumps. */
 #include <string.h>
 
 #include "base/memory.h"
@@ -11,7 +12,7 @@
 #include "plan/memory_plan.h"
 #include "runtime/program_internal.h"
 
-/* ---- growing arrays ---------------------------------------------------------------------------------------------------- */
+/* ---- growing arrays ---------------------------------------------------------------------------------------------- */
 
 static bool grow(arena *a, void **items, int32_t count, int32_t *capacity, size_t size) {
   if (count < *capacity) return true;
@@ -37,13 +38,7 @@ static step *step_new(program *p, step_kind kind) {
   return s;
 }
 
-static void buffer_touch(program *p, int32_t b, int32_t at) {
-  if (b < 0) return;
-  if (at < p->buffers[b].first) p->buffers[b].first = at;
-  if (at > p->buffers[b].last) p->buffers[b].last = at;
-}
-
-/* ---- concrete types ------------------------------------------------------------------------------------------------------ */
+/* ---- concrete types ---------------------------------------------------------------------------------------------- */
 
 static kiln_status tensor_bind(program *p, const tensor_type *type, tensor *out, int64_t *out_bytes) {
   *out = (tensor){.dtype = type->dtype, .rank = type->rank};
@@ -53,8 +48,9 @@ static kiln_status tensor_bind(program *p, const tensor_type *type, tensor *out,
     if (!dim_eval(p->graph->dims, type->dims[i], p->symbols, &n) || n < 0) {
       text t = {0};
       type_print(p->graph, type, &t);
-      const kiln_status status = KILN_FAIL(KILN_INVALID_ARGUMENT, "at these input shapes a tensor of type %s has no valid size in dimension %d",
-                                           t.data ? t.data : "?", i);
+      const kiln_status status = KILN_FAIL(
+          KILN_INVALID_ARGUMENT, "at these input shapes a tensor of type %s has no valid size in dimension %d",
+          t.data ? t.data : "?", i);
       text_free(&t);
       return status;
     }
@@ -79,18 +75,19 @@ kiln_status attrs_bind(arena *a, const graph *g, const node *n, const int64_t *s
     } else if (bound[i].kind == ATTR_INTS && bound[i].count) {
       int64_t *list = ARENA_ARRAY(a, int64_t, bound[i].count);
       if (!list) return KILN_NO_MEMORY("program");
-      for (int32_t k = 0; ok && k < bound[i].count; k++) ok = dim_eval(g->dims, n->attrs[i].u.ints[k], symbols, &list[k]);
+      for (int32_t k = 0; ok && k < bound[i].count; k++)
+        ok = dim_eval(g->dims, n->attrs[i].u.ints[k], symbols, &list[k]);
       bound[i].u.ints = list;
     }
     if (!ok)
-      return KILN_FAIL(KILN_INVALID_ARGUMENT, "%s %s: attribute `%s` has no value at these input shapes", n->op->name, n->path,
-                       op_schema_of(n->op)->attrs[i].name);
+      return KILN_FAIL(KILN_INVALID_ARGUMENT, "%s %s: attribute `%s` has no value at these input shapes", n->op->name,
+                       n->path, op_schema_of(n->op)->attrs[i].name);
   }
   *out = bound;
   return KILN_OK;
 }
 
-/* ---- slots ------------------------------------------------------------------------------------------------------------------ */
+/* ---- slots ------------------------------------------------------------------------------------------------------- */
 
 static kiln_status slot_of(program *p, const value *v, slot **out) {
   slot *s = &p->slots[v->id];
@@ -125,7 +122,7 @@ static bool readers_take_strided(const value *v, const node *except) {
   return true;
 }
 
-/* ---- steps --------------------------------------------------------------------------------------------------------------------- */
+/* ---- steps ------------------------------------------------------------------------------------------------------- */
 
 static kiln_status step_arrays(program *p, step *s, int n_in, int n_out) {
   s->args.in = ARENA_ARRAY(&p->arena, tensor, n_in + 1);
@@ -163,7 +160,8 @@ static kiln_status contiguous_copy(program *p, const slot *from, const node *why
   return add_copy(p, from, out, why);
 }
 
-/* Places the inputs of `n` (a concat) inside its output where their producers can write there. `out` is the output's slot. */
+/* Places the inputs of `n` (a concat) inside its output where their producers can write there. `out` is the output's
+ * slot. */
 static void place_concat_inputs(program *p, const node *n, const slot *out) {
   const int64_t axis = node_int(n, "axis");
   int64_t at = 0;
@@ -173,13 +171,15 @@ static void place_concat_inputs(program *p, const node *n, const slot *out) {
     if (!dim_eval(p->graph->dims, v->type.dims[axis], p->symbols, &size)) return;
     slot *s = &p->slots[v->id];
     const node *m = v->producer;
-    const bool can = m && !s->known && m->parent == n->parent && !node_is_view(m) && m->n_outputs == 1 &&
-                     strcmp(m->op->name, "concat") != 0 && takes_strided(kernel_of(m)->strided_out, 0) && readers_take_strided(v, n);
+    const bool can = m && !s->known && m->parent == n->parent && !node_is_view(m) &&
+                     strcmp(m->op->name, "while") != 0 && m->n_outputs == 1 && strcmp(m->op->name, "concat") != 0 &&
+                     takes_strided(kernel_of(m)->strided_out, 0) && readers_take_strided(v, n);
     if (can) {
       int64_t bytes = 0;
       if (tensor_bind(p, &v->type, &s->t, &bytes) != KILN_OK) return;
       for (int d = 0; d < s->t.rank; d++) s->t.strides[d] = out->t.strides[d];
-      s->at = (place){out->at.buffer, out->at.offset + at * out->t.strides[axis] * (int64_t)kiln_dtype_size(out->t.dtype)};
+      s->at =
+          (place){out->at.buffer, out->at.offset + at * out->t.strides[axis] * (int64_t)kiln_dtype_size(out->t.dtype)};
       s->known = true;
     }
     at += size;
@@ -211,14 +211,16 @@ static kiln_status bind_view(program *p, const node *n) {
   kernel_args args = {.node = n, .in = &in->t, .n_in = 1, .out = &out->t, .n_out = 1, .symbols = p->symbols};
   KILN_TRY(attrs_bind(&p->arena, p->graph, n, p->symbols, &args.attrs));
   slot source = *in;
-  /* The view function moves `data`; a base of 1 stands for addresses that are not known yet, and keeps NULL for "absent". */
+  /* The view function moves `data`; a base of 1 stands for addresses that are not known yet, and keeps NULL for
+   * "absent". */
   char *const base = (char *)(uintptr_t)4096;
   source.t.data = base;
   if (!n->op->view(&args, &source.t, &out->t)) {
     KILN_TRY(contiguous_copy(p, in, n, &source));
     source.t.data = base;
     out = &p->slots[n->outputs[0]->id];
-    if (!n->op->view(&args, &source.t, &out->t)) return KILN_FAIL(KILN_INTERNAL, "%s: no view of a contiguous tensor", n->op->name);
+    if (!n->op->view(&args, &source.t, &out->t))
+      return KILN_FAIL(KILN_INTERNAL, "%s: no view of a contiguous tensor", n->op->name);
   }
   const int64_t moved = (int64_t)((uintptr_t)out->t.data - (uintptr_t)base);
   out->at = (place){source.at.buffer, source.at.offset + moved};
@@ -227,12 +229,8 @@ static kiln_status bind_view(program *p, const node *n) {
   return KILN_OK;
 }
 
-static bool same_tensor(const tensor *a, const tensor *b) {
-  return a->rank == b->rank && memcmp(a->shape, b->shape, (size_t)a->rank * sizeof(int64_t)) == 0 &&
-         memcmp(a->strides, b->strides, (size_t)a->rank * sizeof(int64_t)) == 0;
-}
-
-/* All concat inputs that already are where the output wants them need no step of their own; the rest are copied there. */
+/* All concat inputs that already are where the output wants them need no step of their own; the rest are copied there.
+ */
 static kiln_status bind_concat(program *p, const node *n) {
   const slot out = p->slots[n->outputs[0]->id];
   const int64_t axis = node_int(n, "axis"), element = (int64_t)kiln_dtype_size(out.t.dtype);
@@ -244,7 +242,8 @@ static kiln_status bind_concat(program *p, const node *n) {
     memcpy(part.t.shape, in->t.shape, sizeof part.t.shape);
     part.at.offset = out.at.offset + at * out.t.strides[axis] * element;
     at += in->t.shape[axis];
-    const bool there = in->at.buffer == part.at.buffer && in->at.offset == part.at.offset && same_tensor(&in->t, &part.t);
+    const bool there =
+        in->at.buffer == part.at.buffer && in->at.offset == part.at.offset && tensor_same_layout(&in->t, &part.t);
     if (!there) KILN_TRY(add_copy(p, in, &part, n));
   }
   return KILN_OK;
@@ -271,18 +270,31 @@ static kiln_status bind_branch(program *p, const block *b, const node *n) {
   return KILN_OK;
 }
 
-static kiln_status bind_if(program *p, const node *n) {
-  if (strcmp(n->op->name, "if") != 0 || n->n_blocks != 2)
-    return KILN_FAIL(KILN_UNSUPPORTED, "control flow `%s` at %s cannot be executed yet", n->op->name, n->source);
-  slot *condition = NULL;
-  KILN_TRY(slot_of(p, n->inputs[0].v, &condition));
+static kiln_status add_jump(program *p, const node *n, int32_t to) {
+  step *s = step_new(p, STEP_JUMP);
+  if (!s) return KILN_NO_MEMORY("program");
+  s->node = n;
+  s->target = to;
+  return step_arrays(p, s, 0, 0);
+}
+
+/* `out_step`: its target is still to be set. */
+static kiln_status add_jump_if_false(program *p, const node *n, const value *condition, int32_t *out_step) {
+  slot *c = NULL;
+  KILN_TRY(slot_of(p, condition, &c));
   step *s = step_new(p, STEP_JUMP_IF_FALSE);
   if (!s) return KILN_NO_MEMORY("program");
-  const int32_t branch = p->n_steps - 1;
   KILN_TRY(step_arrays(p, s, 1, 0));
   s->node = n;
-  s->args.in[0] = condition->t;
-  s->places[0] = condition->at;
+  s->args.in[0] = c->t;
+  s->places[0] = c->at;
+  *out_step = p->n_steps - 1;
+  return KILN_OK;
+}
+
+static kiln_status bind_if(program *p, const node *n) {
+  int32_t branch = 0;
+  KILN_TRY(add_jump_if_false(p, n, n->inputs[0].v, &branch));
   for (int k = 0; k < 2; k++) { /* block parameters are the operands after the condition */
     for (int32_t i = 0; i < n->blocks[k]->n_params; i++) {
       slot *from = NULL;
@@ -291,9 +303,7 @@ static kiln_status bind_if(program *p, const node *n) {
     }
   }
   KILN_TRY(bind_branch(p, n->blocks[0], n));
-  if (!(s = step_new(p, STEP_JUMP))) return KILN_NO_MEMORY("program");
-  s->node = n;
-  KILN_TRY(step_arrays(p, s, 0, 0));
+  KILN_TRY(add_jump(p, n, 0));
   const int32_t jump = p->n_steps - 1;
   p->steps[branch].target = p->n_steps;
   KILN_TRY(bind_branch(p, n->blocks[1], n));
@@ -301,8 +311,104 @@ static kiln_status bind_if(program *p, const node *n) {
   return KILN_OK;
 }
 
-/* A result that is only read through a permutation which keeps the last dimension (heads back to features after attention, say) is
- * laid out so that the permuted tensor is contiguous, if the kernel can write that: what follows then needs no copy. */
+/* Each carried value has one buffer for the whole loop: the parameters of both blocks and the node's results are all
+ * there. The buffers are `*out_first` and the ones after it. */
+static kiln_status bind_carried(program *p, const node *n, int32_t *out_first) {
+  for (int32_t i = 0; i < n->n_outputs; i++) {
+    slot *from = NULL, to = {.known = true};
+    int64_t bytes = 0;
+    KILN_TRY(slot_of(p, n->inputs[i].v, &from));
+    KILN_TRY(tensor_bind(p, &n->outputs[i]->type, &to.t, &bytes));
+    to.at = (place){buffer_new(p, BUFFER_ARENA, 0, bytes), 0};
+    if (to.at.buffer < 0) return KILN_NO_MEMORY("program");
+    if (i == 0) *out_first = to.at.buffer;
+    KILN_TRY(add_copy(p, from, &to, n));
+    p->slots[n->outputs[i]->id] = to;
+    for (int k = 0; k < 2; k++) p->slots[n->blocks[k]->params[i]->id] = to;
+  }
+  return KILN_OK;
+}
+
+typedef struct carry { /* one assignment at the end of the body */
+  slot from;
+  int32_t waits; /* pending assignments that still read the buffer to be written */
+  bool pending;
+} carry;
+
+static bool same_place(const slot *a, const slot *b) {
+  return a->at.buffer == b->at.buffer && a->at.offset == b->at.offset && tensor_same_layout(&a->t, &b->t);
+}
+
+static int32_t carried_index(const slot *s, int32_t first, int32_t count) {
+  return s->at.buffer >= first && s->at.buffer < first + count ? s->at.buffer - first : -1;
+}
+
+/* The body's results may be carried values themselves (a swap, say), or views of them: the assignments act as if all
+ * were done at once. Those whose target nobody reads any more go first; a cycle is opened with a copy. */
+static kiln_status bind_assignments(program *p, const node *n, int32_t first) {
+  const int32_t count = n->n_outputs;
+  carry *carries = ARENA_ARRAY(&p->arena, carry, count + 1);
+  if (!carries) return KILN_NO_MEMORY("program");
+  int32_t left = 0;
+  for (int32_t i = 0; i < count; i++) {
+    slot *from = NULL;
+    KILN_TRY(slot_of(p, n->blocks[1]->results[i].v, &from));
+    carries[i].from = *from;
+    carries[i].pending = !same_place(from, &p->slots[n->outputs[i]->id]);
+    if (!carries[i].pending) continue;
+    left++;
+    const int32_t source = carried_index(from, first, count);
+    if (source >= 0) carries[source].waits++;
+  }
+  while (left > 0) {
+    int32_t pick = -1;
+    for (int32_t i = 0; i < count && (pick < 0 || carries[pick].waits); i++) {
+      if (carries[i].pending && (pick < 0 || !carries[i].waits)) pick = i;
+    }
+    carry *c = &carries[pick];
+    for (int32_t i = 0; i < count && c->waits; i++) { /* whoever still reads the target gets a copy of it */
+      carry *reader = &carries[i];
+      if (!reader->pending || carried_index(&reader->from, first, count) != pick) continue;
+      const slot from = reader->from;
+      KILN_TRY(contiguous_copy(p, &from, n, &reader->from));
+      c->waits--;
+    }
+    const int32_t source = carried_index(&c->from, first, count);
+    KILN_TRY(add_copy(p, &c->from, &p->slots[n->outputs[pick]->id], n));
+    if (source >= 0) carries[source].waits--;
+    c->pending = false;
+    left--;
+  }
+  return KILN_OK;
+}
+
+/* Copies of the first values; then, at `head`, the condition, a jump behind the loop, the body, the assignments, a jump
+ * to `head`. */
+static kiln_status bind_while(program *p, const node *n) {
+  int32_t first = -1, leave = 0;
+  KILN_TRY(bind_carried(p, n, &first));
+  const int32_t head = p->n_steps;
+  KILN_TRY(bind_block(p, n->blocks[0]));
+  KILN_TRY(add_jump_if_false(p, n, n->blocks[0]->results[0].v, &leave));
+  KILN_TRY(bind_block(p, n->blocks[1]));
+  KILN_TRY(bind_assignments(p, n, first));
+  KILN_TRY(add_jump(p, n, head));
+  p->steps[leave].target = p->n_steps;
+  if (!grow(&p->arena, (void **)&p->loops, p->n_loops, &p->loop_capacity, sizeof *p->loops))
+    return KILN_NO_MEMORY("program");
+  p->loops[p->n_loops++] = (loop){head, p->n_steps - 1};
+  return KILN_OK;
+}
+
+static kiln_status bind_control(program *p, const node *n) {
+  if (strcmp(n->op->name, "if") == 0) return bind_if(p, n);
+  if (strcmp(n->op->name, "while") == 0) return bind_while(p, n);
+  return KILN_FAIL(KILN_UNSUPPORTED, "control flow `%s` at %s cannot be executed", n->op->name, n->source);
+}
+
+/* A result that is only read through a permutation which keeps the last dimension (heads back to features after
+ * attention, say) is laid out so that the permuted tensor is contiguous, if the kernel can write that: what follows
+ * then needs no copy. */
 static void lay_out_for_permute(const node *n, const kernel *k, tensor *t) {
   const node *user = n->n_outputs == 1 ? value_single_user(n->outputs[0]) : NULL;
   if (!user || !takes_strided(k->strided_out, 0) || strcmp(user->op->name, "permute") != 0 || user->epilogue) return;
@@ -326,7 +432,8 @@ static kiln_status bind_kernel(program *p, const node *n) {
     slot *in = NULL;
     KILN_TRY(slot_of(p, n->inputs[i].v, &in));
     operands[i] = *in;
-    if (!takes_strided(k->strided_in, i) && !tensor_is_contiguous(&in->t)) KILN_TRY(contiguous_copy(p, in, n, &operands[i]));
+    if (!takes_strided(k->strided_in, i) && !tensor_is_contiguous(&in->t))
+      KILN_TRY(contiguous_copy(p, in, n, &operands[i]));
   }
   step *s = step_new(p, STEP_KERNEL);
   if (!s) return KILN_NO_MEMORY("program");
@@ -357,9 +464,10 @@ static kiln_status bind_kernel(program *p, const node *n) {
 
 static kiln_status bind_node(program *p, const node *n) {
   if (n->op->flags & OP_DATA_DEPENDENT)
-    return KILN_FAIL(KILN_UNSUPPORTED, "`%s` (%s at %s) has a result whose size depends on data, which engines cannot run yet", n->op->name,
-                     n->path, n->source);
-  if (n->op->flags & OP_CONTROL_FLOW) return bind_if(p, n);
+    return KILN_FAIL(KILN_UNSUPPORTED,
+                     "`%s` (%s at %s) has a result whose size depends on data, which engines cannot run yet",
+                     n->op->name, n->path, n->source);
+  if (n->op->flags & OP_CONTROL_FLOW) return bind_control(p, n);
   if (node_is_view(n)) return bind_view(p, n);
   if (strcmp(n->op->name, "concat") == 0 && !n->epilogue) return bind_concat(p, n);
   return bind_kernel(p, n);
@@ -372,7 +480,7 @@ static kiln_status bind_block(program *p, const block *b) {
   return KILN_OK;
 }
 
-/* ---- parameters and results ----------------------------------------------------------------------------------------------------- */
+/* ---- parameters and results -------------------------------------------------------------------------------------- */
 
 static kiln_status bind_params(program *p) {
   const block *b = &p->graph->body;
@@ -384,8 +492,8 @@ static kiln_status bind_params(program *p) {
   p->result_staging = ARENA_ARRAY(&p->arena, size_t, b->n_results + 1);
   p->externals = ARENA_ARRAY(&p->arena, const void *, b->n_params + b->n_results + 1);
   p->finals = ARENA_ARRAY(&p->arena, final_copy, b->n_results + 1);
-  if (!p->params || !p->results || !p->param_buffers || !p->result_buffers || !p->param_staging || !p->result_staging || !p->externals ||
-      !p->finals)
+  if (!p->params || !p->results || !p->param_buffers || !p->result_buffers || !p->param_staging || !p->result_staging ||
+      !p->externals || !p->finals)
     return KILN_NO_MEMORY("program");
   for (int32_t i = 0; i < b->n_params; i++) {
     slot *s = &p->slots[b->params[i]->id];
@@ -424,55 +532,7 @@ static kiln_status bind_results(program *p) {
   return KILN_OK;
 }
 
-/* ---- lifetimes, in-place, preparation --------------------------------------------------------------------------------------------- */
-
-static void compute_lives(program *p) {
-  for (int32_t i = 0; i < p->n_steps; i++) {
-    const step *s = &p->steps[i];
-    for (int32_t k = 0; k < s->args.n_in + s->args.n_out; k++) buffer_touch(p, s->places[k].buffer, i);
-  }
-  for (int32_t i = 0; i < p->n_finals; i++) buffer_touch(p, p->finals[i].from_at.buffer, p->n_steps);
-}
-
-/* Lets steps write over an operand that dies with them. Straight-line programs only: a jump could skip the overwriting step. */
-static void share_in_place(program *p) {
-  int32_t *merged = ARENA_ARRAY(&p->arena, int32_t, p->n_buffers + 1);
-  if (!merged) return;
-  for (int32_t i = 0; i < p->n_buffers; i++) merged[i] = i;
-  for (int32_t i = 0; i < p->n_steps; i++) {
-    step *s = &p->steps[i];
-    if (s->kind != STEP_KERNEL) return;
-    for (int32_t k = 0; k < s->args.n_in + s->args.n_out; k++) {
-      if (s->places[k].buffer >= 0) s->places[k].buffer = merged[s->places[k].buffer];
-    }
-    if (!s->kernel->inplace || s->args.n_out != 1) continue;
-    const place out = s->places[s->args.n_in];
-    if (out.buffer < 0 || p->buffers[out.buffer].first != i || out.offset != 0) continue;
-    for (int32_t k = 0; k < s->args.n_in && k < 31; k++) {
-      if (!((s->kernel->inplace >> k) & 1) || s->places[k].buffer < 0 || s->places[k].offset != 0) continue;
-      buffer *from = &p->buffers[s->places[k].buffer], *to = &p->buffers[out.buffer];
-      if (from == to || from->kind != BUFFER_ARENA || from->last != i || from->bytes != to->bytes ||
-          s->args.in[k].dtype != s->args.out[0].dtype || !same_tensor(&s->args.in[k], &s->args.out[0]))
-        continue;
-      bool again = false; /* another operand in the same memory, maybe with other strides */
-      for (int32_t m = 0; m < s->args.n_in; m++) again = again || (m != k && s->places[m].buffer == s->places[k].buffer);
-      if (again) continue;
-      /* Keep the buffer that may be the caller's result: the older one takes over its kind. */
-      from->kind = to->kind;
-      from->index = to->index;
-      from->last = to->last;
-      if (to->kind == BUFFER_RESULT) p->result_buffers[to->index] = s->places[k].buffer;
-      to->first = INT32_MAX;
-      to->last = -1;
-      merged[out.buffer] = s->places[k].buffer;
-      s->places[s->args.n_in].buffer = s->places[k].buffer;
-      break;
-    }
-  }
-  for (int32_t i = 0; i < p->n_finals; i++) {
-    if (p->finals[i].from_at.buffer >= 0) p->finals[i].from_at.buffer = merged[p->finals[i].from_at.buffer];
-  }
-}
+/* ---- preparation ------------------------------------------------------------------------------------------------- */
 
 static kiln_status prepare_steps(program *p) {
   for (int32_t i = 0; i < p->n_steps; i++) {
@@ -486,14 +546,15 @@ static kiln_status prepare_steps(program *p) {
     }
     if (s->kernel->prepare) {
       kernel_prep prep = {.args = s->args, .arena = &p->arena, .threads = p->threads};
-      KILN_TRY_NOTE(s->kernel->prepare(&prep), "preparing kernel %s of `%s` (%s)", s->kernel->name, s->node->op->name, s->node->path);
+      KILN_TRY_NOTE(s->kernel->prepare(&prep), "preparing kernel %s of `%s` (%s)", s->kernel->name, s->node->op->name,
+                    s->node->path);
       s->args.state = prep.state;
       s->args.workspace_size = prep.workspace_size;
       if (prep.workspace_size) {
         const int32_t b = buffer_new(p, BUFFER_ARENA, 0, (int64_t)prep.workspace_size);
         if (b < 0) return KILN_NO_MEMORY("program");
         s->places[s->args.n_in + s->args.n_out] = (place){b, 0};
-        buffer_touch(p, b, i);
+        p->buffers[b].first = p->buffers[b].last = i;
       }
     }
     step_estimate(s);
@@ -564,8 +625,8 @@ static kiln_status program_bind(program *p) {
   KILN_TRY(bind_params(p));
   KILN_TRY(bind_block(p, &p->graph->body));
   KILN_TRY(bind_results(p));
-  compute_lives(p);
-  share_in_place(p);
+  program_lives(p);
+  KILN_TRY(program_share(p));
   KILN_TRY(prepare_steps(p));
   KILN_TRY(place_buffers(p));
   return collect_patches(p);

@@ -1,5 +1,5 @@
-/* Program: a planned graph bound to concrete shapes; a list of steps over one arena. Made when a context sees new input shapes,
- * then run any number of times without allocating. */
+/* Program: a planned graph bound to concrete shapes; a list of steps over one arena. Made when a context sees new input
+ * shapes, then run any number of times without allocating. */
 #ifndef KILN_RUNTIME_PROGRAM_H
 #define KILN_RUNTIME_PROGRAM_H
 
@@ -7,18 +7,19 @@
 
 typedef struct program program;
 
-/* Binds `g` (planned: every node has a tactic or runs its reference kernel) at these symbol values. `threads` is what kernels may
- * assume in prepare. The graph must outlive the program. */
+/* Binds `g` (planned: every node has a tactic or runs its reference kernel) at these symbol values. `threads` is what
+ * kernels may assume in prepare. The graph must outlive the program. */
 kiln_status program_create(graph *g, const target *t, const int64_t *symbols, int threads, program **out_program);
 void program_destroy(program *p);
 
-size_t program_arena_bytes(const program *p); /* activations and workspace; 64-byte aligned memory of this size is needed to run */
+size_t program_arena_bytes(
+    const program *p); /* activations and workspace; 64-byte aligned memory of this size is needed to run */
 /* Concrete tensors of the graph's parameters and results at the bound shapes (data pointers unset). */
 const tensor *program_param(const program *p, int index);
 const tensor *program_result(const program *p, int index);
 
-/* Runs all steps. `params[i]` have data and strides (any); `results[i]` with data set get the result (any strides), with data NULL
- * are pointed at arena memory. */
+/* Runs all steps. `params[i]` have data and strides (any); `results[i]` with data set get the result (any strides),
+ * with data NULL are pointed at arena memory. */
 kiln_status program_run(program *p, void *arena, const tensor *params, tensor *results, pool *workers, bool profile);
 
 size_t program_step_count(const program *p);
@@ -31,7 +32,12 @@ void program_print_memory(const program *p, text *out);
 /* The node's attributes with every symbolic size evaluated, in `a`. */
 kiln_status attrs_bind(arena *a, const graph *g, const node *n, const int64_t *symbols, const attr **out);
 
-/* Runs one node's reference kernel on plain tensors: for constant folding and tests. Executes blocks (epilogue, control flow) too. */
-kiln_status reference_run_node(const node *n, const attr *attrs, tensor *in, int n_in, tensor *out, int n_out, const int64_t *symbols);
+/* Runs one node's reference kernel on plain tensors: for constant folding and tests. Executes blocks (epilogue, control
+ * flow) too; blocks of control flow must then not use values from outside. */
+kiln_status reference_run_node(const node *n, const attr *attrs, tensor *in, int n_in, tensor *out, int n_out,
+                               const int64_t *symbols);
+/* Interprets a whole graph with the reference kernels: the truth for tests. `params` and `results` have data and
+ * strides, one for each of the body's. */
+kiln_status reference_run_graph(const graph *g, const int64_t *symbols, const tensor *params, const tensor *results);
 
 #endif

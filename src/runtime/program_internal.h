@@ -13,7 +13,7 @@ typedef enum buffer_kind {
 
 typedef struct buffer {
   buffer_kind kind;
-  int32_t index;       /* which param or result */
+  int32_t index; /* which param or result */
   int64_t bytes;
   int32_t first, last; /* steps in which it is live */
   size_t offset;       /* in the arena */
@@ -42,6 +42,10 @@ typedef struct step {
   double seconds, flops, bytes;
 } step;
 
+typedef struct loop { /* steps `head` (the condition) to `back` (the jump to `head`) */
+  int32_t head, back;
+} loop;
+
 typedef struct patch { /* a pointer that changes from run to run */
   void **pointer;
   place at;
@@ -63,24 +67,34 @@ struct program {
   int32_t n_steps, step_capacity;
   buffer *buffers;
   int32_t n_buffers, buffer_capacity;
+  loop *loops; /* inner ones before the ones around them */
+  int32_t n_loops, loop_capacity;
   slot *slots; /* by value id, while binding */
   uint32_t n_slots;
-  tensor *params, *results;     /* at the bound shapes */
+  tensor *params, *results; /* at the bound shapes */
   int32_t *param_buffers;
-  int32_t *result_buffers;      /* -1: written by a final copy only */
-  size_t *param_staging, *result_staging; /* arena offsets for strided inputs and for outputs that the caller does not provide */
-  patch *patches;               /* external pointers */
+  int32_t *result_buffers; /* -1: written by a final copy only */
+  size_t *param_staging,
+      *result_staging; /* arena offsets for strided inputs and for outputs that the caller does not provide */
+  patch *patches;      /* external pointers */
   int32_t n_patches;
   patch *arena_patches;
   int32_t n_arena_patches;
   final_copy *finals;
   int32_t n_finals;
-  const void **externals;       /* this run's params, then results */
+  const void **externals; /* this run's params, then results */
   void *last_arena;
   size_t arena_bytes;
   node copy_node; /* stands for the copies that binding inserts */
   const kernel *copy_kernel;
 };
+
+bool tensor_same_layout(const tensor *a, const tensor *b); /* shape and strides */
+/* Sets the life of each buffer. Values from before a loop that the loop reads live to its end. */
+void program_lives(program *p);
+/* Merges buffers: copies that need not be, and steps that may write over an operand that dies with them. Lives stay
+ * right. */
+kiln_status program_share(program *p);
 
 void step_estimate(step *s); /* fills flops and bytes */
 
