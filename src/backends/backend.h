@@ -14,8 +14,52 @@ typedef struct target { /* "cpu:avx512" */
   int isa; /* cpu: a cpu_isa; cuda: 10 * major + minor of the compute capability */
 } target;
 
-/* An accelerator that programs are bound to: a backend's own type. */
+/* An accelerator that programs are bound to: a backend's own type, shared by all engines of the process that use it.
+ * After an error that the hardware does not forget, every call on this device fails with KILN_DEVICE_ERROR; other
+ * devices go on. */
 typedef struct device device;
+
+/* What the runtime asks of an accelerator. Memory is freed by hand; a stream of NULL is the device's own. [any thread]
+ */
+typedef struct device_hooks {
+  /* The target's device number `ordinal`. Counted: each open is closed once. */
+  kiln_status (*open)(const target *t, int ordinal, device **out);
+  void (*close)(device *d);
+  int dlpack_type;
+  int (*ordinal)(const device *d);
+  /* Makes the device current in this thread, and puts back what was. */
+  kiln_status (*enter)(device *d);
+  void (*leave)(device *d);
+  kiln_status (*allocate)(device *d, size_t bytes, const char *what, void **out);
+  void (*release)(device *d, void *memory, size_t bytes);
+  kiln_status (*host_allocate)(device *d, size_t bytes, void **out); /* memory that copies fast */
+  void (*host_release)(device *d, void *memory);
+  /* The device's copy of bytes of the host that do not change, made on first use, and counted. */
+  kiln_status (*constant)(device *d, const void *data, size_t bytes, void **out);
+  void (*constant_release)(device *d, const void *data);
+  size_t (*constant_bytes)(device *d);
+  kiln_status (*stream_create)(device *d, void **out);
+  void (*stream_destroy)(device *d, void *stream);
+  kiln_status (*upload)(device *d, void *stream, void *to, const void *from, size_t bytes);
+  kiln_status (*download)(device *d, void *stream, void *to, const void *from, size_t bytes);
+  kiln_status (*copy)(device *d, void *stream, void *to, const void *from, size_t bytes);
+  kiln_status (*synchronize)(device *d, void *stream);
+  kiln_status (*finish_prepare)(device *d,
+                                int threads); /* all prepares of a program are done: compile what they asked for */
+  /* Is `memory` this device's? */
+  bool (*owns)(device *d, const void *memory);
+  kiln_status (*capturing)(device *d, void *stream, bool *out); /* by the caller */
+  kiln_status (*capture_begin)(device *d, void *stream);
+  kiln_status (*capture_end)(device *d, void *stream, bool keep, void **out_graph);
+  kiln_status (*graph_launch)(device *d, void *graph, void *stream);
+  void (*graph_destroy)(device *d, void *graph);
+  /* A mark in a stream, and the seconds between two marks (waits for the later one). */
+  kiln_status (*mark_create)(device *d, void **out);
+  void (*mark_destroy)(device *d, void *mark);
+  kiln_status (*mark)(device *d, void *mark, void *stream);
+  kiln_status (*mark_wait)(device *d, void *mark, void *stream); /* the stream goes on when the mark is reached */
+  kiln_status (*seconds_between)(device *d, void *start, void *end, double *out);
+} device_hooks;
 
 /* What prepare may ask for. Called when a context binds shapes: tensors have shapes, strides and (for constants) data;
  * other data pointers are not yet valid. May allocate in `arena`, which lives as long as the bound shapes. */
@@ -23,9 +67,10 @@ typedef struct kernel_prep {
   kernel_args args;
   arena *arena;
   int threads;
-  void *state;                 /* out: handed to run as args.state */
-  size_t workspace_size;       /* out: bytes in all */
-  device *device;              /* NULL: the host */
+  void *state;           /* out: handed to run as args.state */
+  size_t workspace_size; /* out: bytes in all */
+  device *device;        /* NULL: the host */
+  const int64_t *offsets; /* device: of in[], then out[]: bytes behind a multiple of 64; -1: unknown */
   const struct kernel *kernel; /* the row that is prepared */
 } kernel_prep;
 
@@ -52,14 +97,19 @@ typedef struct kernel {
   bool epilogue;    /* takes nodes with an epilogue */
   int pack_operand; /* with `packing`: this constant operand is stored packed so */
   const char *packing; /* NULL: none */
+  int variant;         /* tells rows that share functions apart: tile sizes, say */
 } kernel;
 
-/* A way to store a constant. `type` is the plain one. Undoing gives the very same bytes back. */
+/* A way to store a constant. `type` is the plain one. Undoing gives the very same bytes back. A packing without
+ * `unpack` is made at load: files keep the plain form, and the first context of an engine makes this one, part by part
+ * on all its threads. */
 typedef struct packing {
   const char *name;                                   /* "gemm_b:32" */
   bool (*size)(const tensor_type *type, size_t *out); /* false: cannot pack this type */
   void (*pack)(const tensor_type *type, const void *plain, void *packed);
   void (*unpack)(const tensor_type *type, const void *packed, void *plain);
+  int64_t (*parts)(const tensor_type *type); /* without `unpack`: into how many parts packing divides */
+  void (*pack_part)(const tensor_type *type, const void *plain, void *packed, int64_t part);
 } packing;
 
 struct backend {
@@ -69,6 +119,7 @@ struct backend {
   kiln_status (*rewrite)(const target *t, graph *g);
   const kernel *const *kernels; /* NULL-terminated list of rows */
   const packing *packings;      /* ends with a NULL name */
+  const device_hooks *device;   /* NULL: runs on the host */
 };
 
 const backend *backend_find(const char *name);
@@ -82,6 +133,6 @@ const kernel *kernel_find(const char *op_name,
                           const char *kernel_name); /* "reference" gives the reference kernel row */
 extern const kernel reference_kernel;
 
-extern const backend backend_reference, backend_cpu;
+extern const backend backend_reference, backend_cpu, backend_cuda;
 
 #endif

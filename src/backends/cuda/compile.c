@@ -1,0 +1,353 @@
+/* Kernel text to functions: NVRTC, with a cache in memory (one function for equal texts) and one of cubins on disk. Functions are
+ * requested one by one while a program is prepared, and compiled together in parallel at the end. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "backends/cuda/internal.h"
+#include "base/file.h"
+#include "base/memory.h"
+#include "base/threads.h"
+
+char *cuda_text(kernel_prep *p, const char *fmt, ...) {
+  va_list args, again;
+  va_start(args, fmt);
+  va_copy(again, args);
+  const int length = vsnprintf(NULL, 0, fmt, args);
+  va_end(args);
+  char *out = length < 0 ? NULL : arena_alloc(p->arena, (size_t)length + 1);
+  if (out) vsnprintf(out, (size_t)length + 1, fmt, again);
+  va_end(again);
+  if (!out) (void)KILN_NO_MEMORY("kernel text");
+  return out;
+}
+
+/* ---- the cache folder ---------------------------------------------------------------------------------------------- */
+
+static bool make_folder(const char *path) { return mkdir(path, 0700) == 0 || errno == EEXIST; }
+
+/* KILN_CACHE_DIR, else XDG_CACHE_HOME/kiln, else ~/.cache/kiln; false: none, everything is compiled anew. */
+static bool cache_folder(char *out, size_t room) {
+  const char *own = getenv("KILN_CACHE_DIR"), *base = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+  int n = -1;
+  if (own) {
+    if (!*own) return false; /* set to nothing: off */
+    n = snprintf(out, room, "%s", own);
+  } else if (base && *base) {
+    n = snprintf(out, room, "%s/kiln", base);
+    if (!make_folder(base)) return false;
+  } else if (home && *home) {
+    n = snprintf(out, room, "%s/.cache", home);
+    if (n < 0 || (size_t)n >= room || !make_folder(out)) return false;
+    n = snprintf(out, room, "%s/.cache/kiln", home);
+  }
+  return n > 0 && (size_t)n < room && make_folder(out);
+}
+
+static bool cache_path(const cuda_function *f, const char *suffix, char *out, size_t room) {
+  char folder[1024];
+  if (!cache_folder(folder, sizeof folder)) return false;
+  const int n = snprintf(out, room, "%s/%s.%s", folder, f->key, suffix);
+  return n > 0 && (size_t)n < room;
+}
+
+/* ---- NVRTC ------------------------------------------------------------------------------------------------------------ */
+
+static kiln_status keep_log(const cuda_nvrtc *v, void *program, const cuda_function *f) {
+  size_t bytes = 0;
+  char path[1200] = "";
+  (void)v->GetProgramLogSize(program, &bytes);
+  char *log = mem_calloc(1, bytes + 1);
+  if (!log) return KILN_NO_MEMORY("compiler log");
+  if (bytes) (void)v->GetProgramLog(program, log);
+  if (cache_path(f, "log.txt", path, sizeof path)) {
+    const file_span spans[] = {{log, strlen(log)}, {"\n\n", 2}, {f->text, strlen(f->text)}};
+    if (file_write_atomic(path, spans, 3) != KILN_OK) path[0] = 0;
+  }
+  const kiln_status status =
+      KILN_FAIL(KILN_INTERNAL, "kernel `%s` does not compile for %s: %.300s%s%s", f->entry, f->arch, log, *path ? " (all of it and the text are in " : "",
+                *path ? path : "");
+  mem_free(log);
+  return status;
+}
+
+static kiln_status compile_text(const cuda_function *f, char **out, size_t *out_bytes) {
+  const cuda_nvrtc *v = NULL;
+  void *program = NULL;
+  char arch[40];
+  size_t bytes = 0;
+  KILN_TRY(cuda_nvrtc_get(&v));
+  snprintf(arch, sizeof arch, "--gpu-architecture=%s", f->arch);
+  const char *const options[] = {arch, "-std=c++17", "-default-device"};
+  if (v->CreateProgram(&program, f->text, f->entry, 0, NULL, NULL) != 0) return KILN_FAIL(KILN_INTERNAL, "NVRTC takes no program");
+  kiln_status status = KILN_OK;
+  char *image = NULL;
+  if (v->CompileProgram(program, 3, options) != 0) {
+    status = keep_log(v, program, f);
+  } else if (v->GetCUBINSize(program, &bytes) != 0 || bytes == 0) {
+    status = KILN_FAIL(KILN_INTERNAL, "NVRTC made no code for `%s`", f->entry);
+  } else if (!(image = mem_alloc(bytes))) {
+    status = KILN_NO_MEMORY("kernel code");
+  } else if (v->GetCUBIN(program, image) != 0) {
+    status = KILN_FAIL(KILN_INTERNAL, "NVRTC lost the code of `%s`", f->entry);
+  }
+  (void)v->DestroyProgram(&program);
+  if (status != KILN_OK) {
+    mem_free(image);
+    return status;
+  }
+  *out = image;
+  *out_bytes = bytes;
+  return KILN_OK;
+}
+
+/* ---- loading ------------------------------------------------------------------------------------------------------------- */
+
+enum { FUNCTION_MAX_DYNAMIC_SHARED = 8 };
+
+static kiln_status load_image(device *d, cuda_function *f, const void *image) {
+  if (!d->driver) return KILN_OK;
+  KILN_TRY(cuda_hooks.enter(d));
+  kiln_status status = cuda_check(d, d->driver->ModuleLoadData(&f->module, image), "loading a kernel");
+  if (status == KILN_OK) status = cuda_check(d, d->driver->ModuleGetFunction(&f->handle, f->module, f->entry), "finding a kernel");
+  if (status == KILN_OK && f->shared > 48 * 1024)
+    status = cuda_check(d, d->driver->FuncSetAttribute(f->handle, FUNCTION_MAX_DYNAMIC_SHARED, (int)f->shared), "raising shared memory");
+  cuda_hooks.leave(d);
+  return status;
+}
+
+static bool load_cached(device *d, cuda_function *f, const char *path) {
+  file_map file;
+  if (file_map_open(path, &file) != KILN_OK) {
+    error_clear();
+    return false;
+  }
+  const bool plausible = file.size > 64 && memcmp(file.data, "\177ELF", 4) == 0;
+  const bool ok = plausible && load_image(d, f, file.data) == KILN_OK;
+  file_map_close(&file);
+  if (!ok) error_clear();
+  return ok;
+}
+
+static kiln_status function_make(device *d, cuda_function *f) {
+  char path[1200];
+  const bool cached = cache_path(f, "cubin", path, sizeof path);
+  if (cached && load_cached(d, f, path)) return KILN_OK;
+  char *image = NULL;
+  size_t bytes = 0;
+  KILN_TRY(compile_text(f, &image, &bytes));
+  kiln_status status = load_image(d, f, image);
+  if (status == KILN_OK && cached) {
+    const file_span span = {image, bytes};
+    if (file_write_atomic(path, &span, 1) != KILN_OK) error_clear(); /* a full disk only costs time */
+  }
+  mem_free(image);
+  return status;
+}
+
+/* ---- all that is pending --------------------------------------------------------------------------------------------------- */
+
+typedef struct compile_batch {
+  device *device;
+  cuda_function **functions;
+  char (*texts)[512]; /* error texts are per thread: carried over */
+} compile_batch;
+
+static void compile_one(void *user, int64_t i, int worker) {
+  compile_batch *b = user;
+  cuda_function *f = b->functions[i];
+  (void)worker;
+  f->status = function_make(b->device, f);
+  if (f->status != KILN_OK) snprintf(b->texts[i], sizeof b->texts[i], "%.500s", error_text());
+}
+
+static kiln_status compile_batch_run(device *d, cuda_function **list, size_t count, int threads) {
+  compile_batch b = {d, list, mem_calloc(count + 1, sizeof(char[512]))};
+  pool *workers = NULL;
+  if (!b.texts) return KILN_NO_MEMORY("compiling kernels");
+  kiln_status status = pool_create((size_t)threads > count ? (int)count : threads, &workers);
+  if (status == KILN_OK) pool_run(workers, (int64_t)count, compile_one, &b);
+  pool_destroy(workers);
+  for (size_t i = 0; i < count && status == KILN_OK; i++) {
+    cuda_function *f = list[i];
+    if (f->status != KILN_OK) {
+      status = KILN_FAIL(f->status, "%s", b.texts[i]);
+      continue;
+    }
+    f->done = true;
+    mem_free(f->text);
+    f->text = NULL;
+  }
+  mem_free(b.texts);
+  return status;
+}
+
+kiln_status cuda_functions_compile(device *d, int threads) {
+  size_t count = 0;
+  kiln_status status = KILN_OK;
+  pthread_mutex_lock(&d->lock);
+  for (const cuda_function *f = d->functions; f; f = f->next) count += !f->done;
+  cuda_function **list = count ? mem_calloc(count, sizeof *list) : NULL;
+  if (count && !list) status = KILN_NO_MEMORY("compiling kernels");
+  if (list) {
+    size_t n = 0;
+    for (cuda_function *f = d->functions; f; f = f->next) {
+      if (!f->done) list[n++] = f;
+    }
+  }
+  /* The lock stays held: a second program that asks for the same functions waits until they are there. */
+  if (list) status = compile_batch_run(d, list, count, threads < 1 ? 1 : threads);
+  pthread_mutex_unlock(&d->lock);
+  mem_free(list);
+  return status;
+}
+
+void cuda_functions_free(device *d) {
+  for (cuda_function *f = d->functions; f;) {
+    cuda_function *next = f->next;
+    if (f->module && d->driver && !d->poisoned) (void)d->driver->ModuleUnload(f->module);
+    mem_free(f->text);
+    mem_free(f);
+    f = next;
+  }
+  d->functions = NULL;
+}
+
+/* ---- requests ----------------------------------------------------------------------------------------------------------------- */
+
+static kiln_status function_new(device *d, const char *key, const cuda_source *s, char *whole, const char *arch, cuda_function **out) {
+  cuda_function *f = mem_calloc(1, sizeof *f);
+  if (!f) return KILN_NO_MEMORY("kernel");
+  snprintf(f->key, sizeof f->key, "%s", key);
+  snprintf(f->arch, sizeof f->arch, "%s", arch);
+  snprintf(f->entry, sizeof f->entry, "%s", s->entry);
+  f->text = whole;
+  f->shared = s->shared;
+  if (!map_put(&d->function_index, f->key, f)) {
+    mem_free(f);
+    return KILN_NO_MEMORY("kernel");
+  }
+  f->next = d->functions;
+  d->functions = f;
+  *out = f;
+  return KILN_OK;
+}
+
+kiln_status cuda_compile(kernel_prep *p, const cuda_source *s, const cuda_function **out) {
+  device *d = p->device;
+  char key[40], arch[16];
+  text whole = {0};
+  char *taken = NULL;
+  if (!d) return KILN_FAIL(KILN_INTERNAL, "kernel `%s` is prepared without a device", s->entry);
+  if (strlen(s->entry) >= sizeof((cuda_function *)0)->entry) return KILN_FAIL(KILN_INTERNAL, "kernel name `%s` is too long", s->entry);
+  snprintf(arch, sizeof arch, "sm_%d%s", d->facts.arch, s->specific ? "a" : "");
+  text_puts(&whole, cuda_prelude);
+  if (s->defines) text_puts(&whole, s->defines);
+  text_puts(&whole, s->text);
+  if (s->more) text_puts(&whole, s->more);
+  KILN_TRY(text_take(&whole, &taken));
+  const size_t length = strlen(taken);
+  const uint64_t seed = hash_bytes(arch, strlen(arch), s->shared + 1);
+  snprintf(key, sizeof key, "%016llx%016llx", (unsigned long long)hash_bytes(taken, length, seed),
+           (unsigned long long)hash_bytes(s->entry, strlen(s->entry), hash_bytes(taken, length, ~seed)));
+  pthread_mutex_lock(&d->lock);
+  cuda_function *f = map_get(&d->function_index, key);
+  kiln_status status = KILN_OK;
+  if (f) {
+    mem_free(taken);
+  } else {
+    status = function_new(d, key, s, taken, arch, &f);
+    if (status != KILN_OK) mem_free(taken);
+  }
+  pthread_mutex_unlock(&d->lock);
+  if (status == KILN_OK) *out = f;
+  return status;
+}
+
+/* ---- launching ------------------------------------------------------------------------------------------------------------------ */
+
+kiln_status cuda_launch(const kernel_args *a, const cuda_launch_config *l) {
+  device *d = a->device;
+  cu_launch_attribute attributes[2];
+  cu_launch_config c = {.shared = (unsigned)l->shared, .stream = a->stream, .attributes = attributes};
+  for (int i = 0; i < 3; i++) {
+    c.grid[i] = l->grid[i] ? l->grid[i] : 1;
+    c.block[i] = l->block[i] ? l->block[i] : 1;
+  }
+  memset(attributes, 0, sizeof attributes);
+  if (l->cluster[0]) {
+    cu_launch_attribute *x = &attributes[c.n_attributes++];
+    x->id = CU_ATTRIBUTE_CLUSTER;
+    for (int i = 0; i < 3; i++) x->value.cluster[i] = l->cluster[i] ? l->cluster[i] : 1;
+  }
+  if (l->overlap) {
+    attributes[c.n_attributes].id = CU_ATTRIBUTE_OVERLAP;
+    attributes[c.n_attributes++].value.overlap = 1;
+  }
+  if (!l->function->handle) return KILN_FAIL(KILN_INTERNAL, "kernel `%s` is not compiled", l->function->entry);
+  const int code = d->driver->LaunchKernelEx(&c, l->function->handle, l->params, NULL);
+  return code == CU_SUCCESS ? KILN_OK : cuda_check(d, code, l->function->entry);
+}
+
+kiln_status cuda_launch_1d(const kernel_args *a, const cuda_function *f, int64_t blocks, int threads, size_t shared, void **params) {
+  if (blocks <= 0) return KILN_OK;
+  if (blocks > INT32_MAX) return KILN_FAIL(KILN_UNSUPPORTED, "kernel `%s`: a grid of %lld blocks", f->entry, (long long)blocks);
+  const cuda_launch_config l = {
+      .function = f, .grid = {(unsigned)blocks, 1, 1}, .block = {(unsigned)threads, 1, 1}, .shared = shared, .params = params};
+  return cuda_launch(a, &l);
+}
+
+/* ---- tensor maps ------------------------------------------------------------------------------------------------------------------ */
+
+static int map_dtype(kiln_dtype d) {
+  switch (d) { /* CUtensorMapDataType */
+    case KILN_F16: return 6;
+    case KILN_F32: return 7;
+    case KILN_BF16: return 9;
+    case KILN_U8:
+    case KILN_I8: return 0;
+    case KILN_I32: return 3;
+    default: return -1;
+  }
+}
+static int map_swizzle(int bytes) { return bytes == 32 ? 1 : bytes == 64 ? 2 : bytes == 128 ? 3 : 0; }
+
+enum { MAP_L2_256 = 3 };
+
+kiln_status cuda_map_tiled(const kernel_args *a, cuda_map *out, const void *base, kiln_dtype dtype, int rank, const int64_t *sizes,
+                           const int64_t *strides, const int *box, int swizzle) {
+  uint64_t global[5], steps[5];
+  uint32_t boxes[5], ones[5];
+  if (rank < 1 || rank > 5 || map_dtype(dtype) < 0) return KILN_FAIL(KILN_INTERNAL, "no tensor map of rank %d of %s", rank, kiln_dtype_name(dtype));
+  for (int i = 0; i < rank; i++) {
+    global[i] = (uint64_t)sizes[i];
+    boxes[i] = (uint32_t)box[i];
+    ones[i] = 1;
+    if (i) steps[i - 1] = (uint64_t)strides[i];
+  }
+  void *address = (void *)(uintptr_t)base;
+  return cuda_check(a->device,
+                    a->device->driver->TensorMapEncodeTiled(out->bytes, map_dtype(dtype), (uint32_t)rank, address, global, steps, boxes, ones, 0,
+                                                            map_swizzle(swizzle), MAP_L2_256, 0),
+                    "making a tensor map");
+}
+
+kiln_status cuda_map_im2col(const kernel_args *a, cuda_map *out, const void *base, kiln_dtype dtype, int rank, const int64_t *sizes,
+                            const int64_t *strides, const int *lower, const int *upper, int channels, int pixels, const int *step,
+                            int swizzle) {
+  uint64_t global[5], steps[5];
+  uint32_t ones[5];
+  if (rank < 3 || rank > 5 || map_dtype(dtype) < 0) return KILN_FAIL(KILN_INTERNAL, "no image map of rank %d of %s", rank, kiln_dtype_name(dtype));
+  for (int i = 0; i < rank; i++) {
+    global[i] = (uint64_t)sizes[i];
+    ones[i] = step ? (uint32_t)step[i] : 1;
+    if (i) steps[i - 1] = (uint64_t)strides[i];
+  }
+  void *address = (void *)(uintptr_t)base;
+  return cuda_check(a->device,
+                    a->device->driver->TensorMapEncodeIm2col(out->bytes, map_dtype(dtype), (uint32_t)rank, address, global, steps, lower, upper,
+                                                             (uint32_t)channels, (uint32_t)pixels, ones, 0, map_swizzle(swizzle), MAP_L2_256, 0),
+                    "making an image map");
+}

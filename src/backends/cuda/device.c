@@ -1,0 +1,451 @@
+/* A GPU as one shared object of the process: its primary context (which torch uses too, so pointers and streams are common), memory with
+ * a limit, uploaded constants, streams, events and graphs. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "backends/cuda/internal.h"
+#include "base/memory.h"
+
+static pthread_mutex_t devices_lock = PTHREAD_MUTEX_INITIALIZER;
+static device *devices;
+
+/* ---- errors ------------------------------------------------------------------------------------------------------- */
+
+/* Codes after which the context is lost. */
+static bool code_is_sticky(int code) {
+  return code == 700 || (code >= 702 && code <= 703) || (code >= 710 && code <= 719) || code == 214 || code == 220 || code == 226;
+}
+
+kiln_status cuda_check(device *d, int code, const char *what) {
+  if (code == CU_SUCCESS) return KILN_OK;
+  const char *name = NULL, *explained = NULL;
+  if (d->driver) {
+    (void)d->driver->GetErrorName(code, &name);
+    (void)d->driver->GetErrorString(code, &explained);
+  }
+  if (code_is_sticky(code)) __atomic_store_n(&d->poisoned, code, __ATOMIC_RELAXED);
+  if (code == CU_OUT_OF_MEMORY) return KILN_FAIL(KILN_OUT_OF_MEMORY, "%s: GPU %d is out of memory", what, d->ordinal);
+  return KILN_FAIL(KILN_DEVICE_ERROR, "%s on GPU %d (%s): %s, %s", what, d->ordinal, d->facts.name, name ? name : "unknown error",
+                   explained ? explained : "no text");
+}
+
+static kiln_status check_alive(device *d) {
+  const int code = __atomic_load_n(&d->poisoned, __ATOMIC_RELAXED);
+  if (code)
+    return KILN_FAIL(KILN_DEVICE_ERROR, "GPU %d was lost by an earlier error (code %d): only a new process can use it again", d->ordinal, code);
+  if (!d->driver) return KILN_FAIL(KILN_INCOMPATIBLE, "%s is not present in this machine", d->facts.name);
+  return KILN_OK;
+}
+
+static kiln_status hook_enter(device *d) {
+  KILN_TRY(check_alive(d));
+  return cuda_check(d, d->driver->CtxPushCurrent(d->context), "making the context current");
+}
+
+static void hook_leave(device *d) {
+  void *context = NULL;
+  (void)d->driver->CtxPopCurrent(&context);
+}
+
+/* ---- facts ---------------------------------------------------------------------------------------------------------- */
+
+bool cuda_arch_facts(int arch, cuda_facts *out) {
+  static const cuda_facts rows[] = {
+      {"sm_80", 80, 108, 163 * 1024, 164 * 1024, (size_t)40 << 20, (size_t)40 << 30, false},
+      {"sm_86", 86, 84, 99 * 1024, 100 * 1024, (size_t)6 << 20, (size_t)24 << 30, false},
+      {"sm_89", 89, 128, 99 * 1024, 100 * 1024, (size_t)72 << 20, (size_t)24 << 30, false},
+      {"sm_90", 90, 132, 227 * 1024, 228 * 1024, (size_t)50 << 20, (size_t)80 << 30, false},
+      {"sm_100", 100, 148, 227 * 1024, 228 * 1024, (size_t)126 << 20, (size_t)180 << 30, false},
+      {"sm_120", 120, 170, 99 * 1024, 100 * 1024, (size_t)96 << 20, (size_t)32 << 30, false},
+  };
+  for (size_t i = 0; i < KILN_COUNT(rows); i++) {
+    if (rows[i].arch != arch) continue;
+    *out = rows[i];
+    return true;
+  }
+  return false;
+}
+
+enum { /* CUdevice_attribute */
+  ATTRIBUTE_SM_COUNT = 16,
+  ATTRIBUTE_L2 = 38,
+  ATTRIBUTE_MAJOR = 75,
+  ATTRIBUTE_MINOR = 76,
+  ATTRIBUTE_SHARED_SM = 81,
+  ATTRIBUTE_SHARED_BLOCK = 97
+};
+
+static kiln_status read_facts(device *d) {
+  const cuda_driver *v = d->driver;
+  int major = 0, minor = 0, sms = 0, l2 = 0, shared_sm = 0, shared_block = 0;
+  cuda_facts *f = &d->facts;
+  KILN_TRY(cuda_check(d, v->DeviceGetName(f->name, (int)sizeof f->name, d->handle), "asking the GPU's name"));
+  KILN_TRY(cuda_check(d, v->DeviceGetAttribute(&major, ATTRIBUTE_MAJOR, d->handle), "asking the GPU's architecture"));
+  KILN_TRY(cuda_check(d, v->DeviceGetAttribute(&minor, ATTRIBUTE_MINOR, d->handle), "asking the GPU's architecture"));
+  KILN_TRY(cuda_check(d, v->DeviceGetAttribute(&sms, ATTRIBUTE_SM_COUNT, d->handle), "asking the GPU's size"));
+  KILN_TRY(cuda_check(d, v->DeviceGetAttribute(&l2, ATTRIBUTE_L2, d->handle), "asking the GPU's cache"));
+  KILN_TRY(cuda_check(d, v->DeviceGetAttribute(&shared_sm, ATTRIBUTE_SHARED_SM, d->handle), "asking the GPU's shared memory"));
+  KILN_TRY(cuda_check(d, v->DeviceGetAttribute(&shared_block, ATTRIBUTE_SHARED_BLOCK, d->handle), "asking the GPU's shared memory"));
+  KILN_TRY(cuda_check(d, v->DeviceTotalMem(&f->memory_bytes, d->handle), "asking the GPU's memory"));
+  f->arch = major * 10 + minor;
+  f->sm_count = sms;
+  f->l2_bytes = (size_t)l2;
+  f->shared_sm = (size_t)shared_sm;
+  f->shared_block = (size_t)shared_block;
+  f->present = true;
+  if (f->arch < 80)
+    return KILN_FAIL(KILN_INCOMPATIBLE, "%s has compute capability %d.%d; Kiln needs 8.0 or newer", f->name, major, minor);
+  return KILN_OK;
+}
+
+/* ---- opening ----------------------------------------------------------------------------------------------------------- */
+
+static void device_free(device *d) {
+  if (d->driver && d->context) {
+    if (!d->poisoned && hook_enter(d) == KILN_OK) {
+      cuda_functions_free(d);
+      if (d->stream) (void)d->driver->StreamDestroy(d->stream);
+      for (size_t i = 0; i < d->n_constants; i++) (void)d->driver->MemFree((cu_address)(uintptr_t)d->constants[i].memory);
+      const cuda_cublaslt *blas = d->cublaslt ? cuda_cublaslt_get() : NULL;
+      const cuda_cudnn *dnn = d->cudnn ? cuda_cudnn_get() : NULL;
+      if (blas) (void)blas->Destroy(d->cublaslt);
+      if (dnn) (void)dnn->Destroy(d->cudnn);
+      hook_leave(d);
+    }
+    (void)d->driver->DevicePrimaryCtxRelease(d->handle);
+  }
+  cuda_functions_free(d);
+  mem_free(d->constants);
+  map_free(&d->function_index);
+  pthread_mutex_destroy(&d->lock);
+  mem_free(d);
+}
+
+static size_t memory_limit(void) {
+  const char *setting = getenv("KILN_CUDA_MEMORY_LIMIT"); /* MiB */
+  const long long mib = setting ? atoll(setting) : 0;
+  return mib > 0 && mib < (1LL << 40) ? (size_t)mib << 20 : 0;
+}
+
+static kiln_status start_device(device *d) {
+  int count = 0;
+  KILN_TRY(cuda_driver_get(&d->driver));
+  KILN_TRY(cuda_check(d, d->driver->DeviceGetCount(&count), "counting GPUs"));
+  if (d->ordinal < 0 || d->ordinal >= count)
+    return KILN_FAIL(KILN_INVALID_ARGUMENT, "there is no GPU %d: this process can use %d (CUDA_VISIBLE_DEVICES decides)", d->ordinal, count);
+  KILN_TRY(cuda_check(d, d->driver->DeviceGet(&d->handle, d->ordinal), "opening the GPU"));
+  KILN_TRY(read_facts(d));
+  KILN_TRY(cuda_check(d, d->driver->DevicePrimaryCtxRetain(&d->context, d->handle), "making a context"));
+  KILN_TRY(hook_enter(d));
+  const kiln_status status = cuda_check(d, d->driver->StreamCreate(&d->stream, 1), "making a stream");
+  hook_leave(d);
+  return status;
+}
+
+static kiln_status device_new(int ordinal, device **out) {
+  device *d = mem_calloc(1, sizeof *d);
+  if (!d) return KILN_NO_MEMORY("device");
+  d->ordinal = ordinal;
+  d->references = 1;
+  d->limit = memory_limit();
+  pthread_mutex_init(&d->lock, NULL);
+  *out = d;
+  return KILN_OK;
+}
+
+static kiln_status hook_open(const target *t, int ordinal, device **out) {
+  kiln_status status = KILN_OK;
+  pthread_mutex_lock(&devices_lock);
+  device *d = devices;
+  while (d && d->ordinal != ordinal) d = d->next;
+  if (d) {
+    d->references++;
+  } else {
+    status = device_new(ordinal, &d);
+    if (status == KILN_OK) status = start_device(d);
+    if (status != KILN_OK && d) {
+      device_free(d);
+      d = NULL;
+    }
+    if (d) {
+      d->next = devices;
+      devices = d;
+    }
+  }
+  pthread_mutex_unlock(&devices_lock);
+  (void)t;
+  if (status == KILN_OK) *out = d;
+  return status;
+}
+
+static void hook_close(device *d) {
+  if (!d) return;
+  pthread_mutex_lock(&devices_lock);
+  const bool last = --d->references == 0;
+  for (device **at = &devices; last && *at; at = &(*at)->next) {
+    if (*at != d) continue;
+    *at = d->next;
+    break;
+  }
+  pthread_mutex_unlock(&devices_lock);
+  if (last) device_free(d);
+}
+
+kiln_status cuda_device_offline(int arch, device **out) {
+  device *d = NULL;
+  cuda_facts facts;
+  if (!cuda_arch_facts(arch, &facts)) return KILN_FAIL(KILN_INVALID_ARGUMENT, "sm_%d is no architecture that Kiln knows", arch);
+  KILN_TRY(device_new(-1 - arch, &d));
+  d->facts = facts;
+  *out = d;
+  return KILN_OK;
+}
+
+const cuda_facts *cuda_device_facts(const device *d) { return &d->facts; }
+static int hook_ordinal(const device *d) { return d->ordinal; }
+
+/* ---- memory ---------------------------------------------------------------------------------------------------------------- */
+
+static kiln_status hook_allocate(device *d, size_t bytes, const char *what, void **out) {
+  KILN_TRY(check_alive(d));
+  if (bytes == 0) bytes = 1;
+  pthread_mutex_lock(&d->lock);
+  const size_t used = d->allocated;
+  const bool over = d->limit && (bytes > d->limit || used > d->limit - bytes);
+  pthread_mutex_unlock(&d->lock);
+  if (over)
+    return KILN_FAIL(KILN_OUT_OF_MEMORY, "GPU %d: %s needs %zu bytes, but %zu of the limit of %zu bytes (KILN_CUDA_MEMORY_LIMIT) are in use",
+                     d->ordinal, what, bytes, used, d->limit);
+  KILN_TRY(hook_enter(d));
+  cu_address address = 0;
+  size_t free_bytes = 0, total_bytes = 0;
+  const int code = d->driver->MemAlloc(&address, bytes);
+  if (code == CU_OUT_OF_MEMORY) (void)d->driver->MemGetInfo(&free_bytes, &total_bytes);
+  hook_leave(d);
+  if (code == CU_OUT_OF_MEMORY)
+    return KILN_FAIL(KILN_OUT_OF_MEMORY, "GPU %d: %s needs %zu bytes, but only %zu of %zu bytes are free", d->ordinal, what, bytes, free_bytes,
+                     total_bytes);
+  KILN_TRY(cuda_check(d, code, "allocating memory"));
+  pthread_mutex_lock(&d->lock);
+  d->allocated += bytes;
+  pthread_mutex_unlock(&d->lock);
+  *out = (void *)(uintptr_t)address;
+  return KILN_OK;
+}
+
+static void hook_release(device *d, void *memory, size_t bytes) {
+  if (!memory || !d->driver) return;
+  pthread_mutex_lock(&d->lock);
+  d->allocated -= bytes < d->allocated ? bytes : d->allocated;
+  pthread_mutex_unlock(&d->lock);
+  if (d->poisoned || hook_enter(d) != KILN_OK) return;
+  (void)d->driver->MemFree((cu_address)(uintptr_t)memory);
+  hook_leave(d);
+}
+
+static kiln_status hook_host_allocate(device *d, size_t bytes, void **out) {
+  KILN_TRY(hook_enter(d));
+  const int code = d->driver->MemHostAlloc(out, bytes ? bytes : 1, 0);
+  hook_leave(d);
+  return cuda_check(d, code, "allocating pinned memory");
+}
+
+static void hook_host_release(device *d, void *memory) {
+  if (!memory || d->poisoned || hook_enter(d) != KILN_OK) return;
+  (void)d->driver->MemFreeHost(memory);
+  hook_leave(d);
+}
+
+/* ---- copies ------------------------------------------------------------------------------------------------------------------ */
+
+static kiln_status hook_upload(device *d, void *stream, void *to, const void *from, size_t bytes) {
+  if (!bytes) return KILN_OK;
+  return cuda_check(d, d->driver->MemcpyHtoDAsync((cu_address)(uintptr_t)to, from, bytes, stream), "copying to the GPU");
+}
+static kiln_status hook_download(device *d, void *stream, void *to, const void *from, size_t bytes) {
+  if (!bytes) return KILN_OK;
+  return cuda_check(d, d->driver->MemcpyDtoHAsync(to, (cu_address)(uintptr_t)from, bytes, stream), "copying from the GPU");
+}
+static kiln_status hook_copy(device *d, void *stream, void *to, const void *from, size_t bytes) {
+  if (!bytes) return KILN_OK;
+  const int code = d->driver->MemcpyDtoDAsync((cu_address)(uintptr_t)to, (cu_address)(uintptr_t)from, bytes, stream);
+  return cuda_check(d, code, "copying on the GPU");
+}
+static kiln_status hook_synchronize(device *d, void *stream) {
+  return cuda_check(d, d->driver->StreamSynchronize(stream), "running on the GPU");
+}
+
+static bool hook_owns(device *d, const void *memory) {
+  int ordinal = -1; /* CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL */
+  return d->driver->PointerGetAttribute(&ordinal, 9, (cu_address)(uintptr_t)memory) == CU_SUCCESS && ordinal == d->ordinal;
+}
+
+/* ---- constants ----------------------------------------------------------------------------------------------------------------- */
+
+static device_constant *find_constant(device *d, const void *host) {
+  for (size_t i = 0; i < d->n_constants; i++) {
+    if (d->constants[i].host == host) return &d->constants[i];
+  }
+  return NULL;
+}
+
+static kiln_status upload_constant(device *d, const void *host, size_t bytes, void **out) {
+  KILN_TRY(hook_allocate(d, bytes, "a weight", out));
+  KILN_TRY(hook_enter(d));
+  kiln_status status = hook_upload(d, d->stream, *out, host, bytes);
+  if (status == KILN_OK) status = hook_synchronize(d, d->stream);
+  hook_leave(d);
+  if (status != KILN_OK) hook_release(d, *out, bytes);
+  return status;
+}
+
+/* Linear search: engines have hundreds of constants, and each is looked up once per bound shape. */
+static kiln_status hook_constant(device *d, const void *host, size_t bytes, void **out) {
+  if (!d->driver) { /* compile side: any address will do */
+    *out = (void *)(uintptr_t)4096;
+    return KILN_OK;
+  }
+  pthread_mutex_lock(&d->lock);
+  device_constant *found = find_constant(d, host);
+  if (found && found->bytes >= bytes) {
+    found->references++;
+    *out = found->memory;
+    pthread_mutex_unlock(&d->lock);
+    return KILN_OK;
+  }
+  if (d->n_constants == d->constant_capacity) {
+    const size_t wanted = d->constant_capacity ? 2 * d->constant_capacity : 256;
+    device_constant *grown = mem_realloc(d->constants, d->constant_capacity * sizeof *grown, wanted * sizeof *grown);
+    if (!grown) {
+      pthread_mutex_unlock(&d->lock);
+      return KILN_NO_MEMORY("device constants");
+    }
+    d->constants = grown;
+    d->constant_capacity = wanted;
+  }
+  pthread_mutex_unlock(&d->lock);
+  KILN_TRY(upload_constant(d, host, bytes, out));
+  pthread_mutex_lock(&d->lock);
+  d->constants[d->n_constants++] = (device_constant){host, *out, bytes, 1};
+  d->constant_bytes += bytes;
+  pthread_mutex_unlock(&d->lock);
+  return KILN_OK;
+}
+
+static void hook_constant_release(device *d, const void *host) {
+  if (!d->driver) return;
+  pthread_mutex_lock(&d->lock);
+  device_constant *found = find_constant(d, host);
+  void *memory = NULL;
+  size_t bytes = 0;
+  if (found && --found->references == 0) {
+    memory = found->memory;
+    d->constant_bytes -= found->bytes;
+    bytes = found->bytes;
+    *found = d->constants[--d->n_constants];
+  }
+  pthread_mutex_unlock(&d->lock);
+  hook_release(d, memory, bytes);
+}
+
+static size_t hook_constant_bytes(device *d) { return d->constant_bytes; }
+
+/* ---- streams, marks, graphs --------------------------------------------------------------------------------------------------------- */
+
+static kiln_status hook_stream_create(device *d, void **out) {
+  KILN_TRY(hook_enter(d));
+  const int code = d->driver->StreamCreate(out, 1);
+  hook_leave(d);
+  return cuda_check(d, code, "making a stream");
+}
+static void hook_stream_destroy(device *d, void *stream) {
+  if (!stream || d->poisoned || hook_enter(d) != KILN_OK) return;
+  (void)d->driver->StreamSynchronize(stream);
+  (void)d->driver->StreamDestroy(stream);
+  hook_leave(d);
+}
+
+static kiln_status hook_capturing(device *d, void *stream, bool *out) {
+  int state = 0;
+  KILN_TRY(cuda_check(d, d->driver->StreamIsCapturing(stream, &state), "asking a stream"));
+  *out = state != 0;
+  return KILN_OK;
+}
+static kiln_status hook_capture_begin(device *d, void *stream) {
+  return cuda_check(d, d->driver->StreamBeginCapture(stream, 1 /* this thread's calls only */), "starting a capture");
+}
+static kiln_status hook_capture_end(device *d, void *stream, bool keep, void **out_graph) {
+  void *captured = NULL, *exec = NULL;
+  kiln_status status = cuda_check(d, d->driver->StreamEndCapture(stream, &captured), "ending a capture");
+  if (status == KILN_OK && keep) {
+    status = cuda_check(d, d->driver->GraphInstantiate(&exec, captured, 0), "making a graph");
+    if (status == KILN_OK) *out_graph = exec;
+  }
+  if (captured) (void)d->driver->GraphDestroy(captured);
+  return status;
+}
+static kiln_status hook_graph_launch(device *d, void *exec, void *stream) {
+  return cuda_check(d, d->driver->GraphLaunch(exec, stream), "launching a graph");
+}
+static void hook_graph_destroy(device *d, void *exec) {
+  if (!exec || d->poisoned || hook_enter(d) != KILN_OK) return;
+  (void)d->driver->GraphExecDestroy(exec);
+  hook_leave(d);
+}
+
+static kiln_status hook_mark_create(device *d, void **out) {
+  return cuda_check(d, d->driver->EventCreate(out, 0), "making an event");
+}
+static void hook_mark_destroy(device *d, void *mark) {
+  if (mark && !d->poisoned) (void)d->driver->EventDestroy(mark);
+}
+static kiln_status hook_mark(device *d, void *mark, void *stream) {
+  return cuda_check(d, d->driver->EventRecord(mark, stream), "recording an event");
+}
+static kiln_status hook_mark_wait(device *d, void *mark, void *stream) {
+  return cuda_check(d, d->driver->StreamWaitEvent(stream, mark, 0), "waiting for an event");
+}
+static kiln_status hook_seconds(device *d, void *start, void *end, double *out) {
+  float milliseconds = 0;
+  KILN_TRY(cuda_check(d, d->driver->EventSynchronize(end), "running on the GPU"));
+  KILN_TRY(cuda_check(d, d->driver->EventElapsedTime(&milliseconds, start, end), "reading an event"));
+  *out = (double)milliseconds * 1e-3;
+  return KILN_OK;
+}
+
+static kiln_status hook_finish_prepare(device *d, int threads) { return cuda_functions_compile(d, threads); }
+
+const device_hooks cuda_hooks = {
+    .open = hook_open,
+    .close = hook_close,
+    .dlpack_type = KILN_DEVICE_CUDA,
+    .ordinal = hook_ordinal,
+    .enter = hook_enter,
+    .leave = hook_leave,
+    .allocate = hook_allocate,
+    .release = hook_release,
+    .host_allocate = hook_host_allocate,
+    .host_release = hook_host_release,
+    .constant = hook_constant,
+    .constant_release = hook_constant_release,
+    .constant_bytes = hook_constant_bytes,
+    .stream_create = hook_stream_create,
+    .stream_destroy = hook_stream_destroy,
+    .upload = hook_upload,
+    .download = hook_download,
+    .copy = hook_copy,
+    .synchronize = hook_synchronize,
+    .finish_prepare = hook_finish_prepare,
+    .owns = hook_owns,
+    .capturing = hook_capturing,
+    .capture_begin = hook_capture_begin,
+    .capture_end = hook_capture_end,
+    .graph_launch = hook_graph_launch,
+    .graph_destroy = hook_graph_destroy,
+    .mark_create = hook_mark_create,
+    .mark_destroy = hook_mark_destroy,
+    .mark = hook_mark,
+    .mark_wait = hook_mark_wait,
+    .seconds_between = hook_seconds,
+};

@@ -1,0 +1,61 @@
+/* Parts of the CUDA backend that its own files share and kernel rows do not need. */
+#ifndef KILN_BACKENDS_CUDA_INTERNAL_H
+#define KILN_BACKENDS_CUDA_INTERNAL_H
+
+#include <pthread.h>
+
+#include "backends/cuda/cuda.h"
+#include "backends/cuda/loader.h"
+
+struct cuda_function {
+  char key[40];      /* hash of text, options and compiler */
+  char entry[64];
+  char *text;        /* whole translation unit; freed when compiled */
+  char arch[16];     /* "sm_90a" */
+  size_t shared;
+  void *module, *handle;
+  bool done;         /* compiled (and loaded, on a present device) */
+  kiln_status status;
+  struct cuda_function *next;
+};
+
+typedef struct device_constant {
+  const void *host;
+  void *memory;
+  size_t bytes;
+  int references;
+} device_constant;
+
+struct device {
+  cuda_facts facts;
+  int ordinal, references;
+  const cuda_driver *driver; /* NULL: not present */
+  int handle;
+  void *context, *stream;
+  pthread_mutex_t lock;
+  cuda_function *functions;
+  map function_index;
+  device_constant *constants;
+  size_t n_constants, constant_capacity, constant_bytes;
+  size_t allocated, limit; /* limit 0: none */
+  int poisoned;            /* code of a sticky error, or 0 */
+  void *cublaslt, *cudnn;  /* handles, made on first use */
+  struct device *next;
+};
+
+/* KILN_OK, or an error that says what was tried; sticky codes poison the device. */
+kiln_status cuda_check(device *d, int code, const char *what);
+
+/* A device of facts alone, for compiling kernel text without a GPU. */
+kiln_status cuda_device_offline(int arch, device **out);
+bool cuda_arch_facts(int arch, cuda_facts *out);
+
+extern const device_hooks cuda_hooks;
+extern const char cuda_prelude[];
+
+kiln_status cuda_functions_compile(device *d, int threads);
+void cuda_functions_free(device *d);
+
+kiln_status cuda_rewrite(const target *t, graph *g);
+
+#endif
