@@ -53,7 +53,8 @@ kiln_status ts_value_read(ts_reader *r, const pickle_value *p, const char *where
 kiln_status ts_tensor_read(ts_reader *r, const pickle_value *args, const char *where, ts_value *out);
 kiln_status ts_qtensor_read(ts_reader *r, const pickle_value *args, const char *where, ts_value *out);
 /* The state of an object of torch.classes. */
-kiln_status ts_packed_read(ts_reader *r, const char *qualified, const pickle_value *state, const char *where, ts_value *out);
+kiln_status ts_packed_read(ts_reader *r, const char *qualified, const pickle_value *state, const char *where,
+                           ts_value *out);
 
 kiln_status ts_object_new(ts_archive *a, const ts_class *c, ts_object **out);
 kiln_status ts_list_new(ts_archive *a, int count, ts_list **out);
