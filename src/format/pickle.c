@@ -395,6 +395,11 @@ static kiln_status make_call(machine *m, pickle_kind kind, bool with_kwargs) {
   KILN_TRY(pop(m, &callable));
   if (callable->kind != PICKLE_GLOBAL)
     return PICKLE_FAIL(m, "calls %s; expected a global", pickle_kind_name(callable->kind));
+  if (kind == PICKLE_REDUCE && args->kind != PICKLE_TUPLE && m->limits.lone_arguments) {
+    KILN_TRY(push(m, args));
+    KILN_TRY(make_tuple(m, 1));
+    KILN_TRY(pop(m, &args));
+  }
   if (args->kind != PICKLE_TUPLE || (kwargs != NULL && kwargs->kind != PICKLE_DICT)) {
     return PICKLE_FAIL(m, "calls '%.*s' with %s; expected a tuple of arguments", LONGEST_SHOWN, callable->u.global.name,
                        pickle_kind_name(args->kind));

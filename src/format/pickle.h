@@ -63,6 +63,7 @@ typedef struct pickle_options {
   size_t max_values;  /* 0: 16 million values in the file; a walk of the result as a tree is held to 16 times that */
   size_t max_bytes;   /* 0: 2 GiB of memory */
   uint32_t max_depth; /* 0: 256 */
+  bool lone_arguments; /* TorchScript calls the class of an enum with its value; that becomes a tuple of one */
 } pickle_options;
 
 /* Reads one pickle (protocols 2 to 4). The result lives in `a`, shares what the file shares, and has no cycle. `origin`

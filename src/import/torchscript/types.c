@@ -133,13 +133,8 @@ static kiln_status composed_type(ts_archive *a, const char *file, const ts_expr 
   while (g < (int)KILN_COUNT(generics) && !str_eq(name, generics[g].name)) g++;
   if (g == (int)KILN_COUNT(generics))
     return TS_FAIL(a, KILN_UNSUPPORTED, file, e->line, "type `%.100s[...]` is not supported", name);
-  const ts_expr *one[1] = {e->items[0]};
-  const ts_expr *const *items = one;
-  int count = 1;
-  if (e->items[0]->kind == TS_TUPLE) {
-    items = (const ts_expr *const *)e->items[0]->items;
-    count = e->items[0]->count;
-  }
+  const ts_expr *const *items = (const ts_expr *const *)e->items;
+  const int count = e->count == 1 && items[0]->kind == TS_TUPLE && items[0]->count == 0 ? 0 : e->count; /* Tuple[()] */
   const int wanted = generics[g].count ? generics[g].count : 1;
   if (wanted > 0 && count != wanted)
     return TS_FAIL(a, KILN_INVALID_FILE, file, e->line, "%s[...] takes %d types, got %d", name, wanted, count);
