@@ -79,8 +79,11 @@ static bool may_overwrite(const program *p, const step *s, int32_t k) {
   if (p->buffers[from.buffer].bytes != p->buffers[out.buffer].bytes || s->args.in[k].dtype != s->args.out[0].dtype ||
       !tensor_same_layout(&s->args.in[k], &s->args.out[0]))
     return false;
-  for (int32_t m = 0; m < s->args.n_in; m++) { /* another operand in the same memory, maybe with other strides */
-    if (m != k && s->places[m].buffer == from.buffer) return false;
+  for (int32_t m = 0; m < s->args.n_in; m++) { /* another operand in the same memory must be the very same tensor */
+    if (m == k || s->places[m].buffer != from.buffer) continue;
+    if (m >= 31 || !((s->kernel->inplace >> m) & 1) || s->places[m].offset != 0 ||
+        !tensor_same_layout(&s->args.in[m], &s->args.in[k]))
+      return false;
   }
   return true;
 }
