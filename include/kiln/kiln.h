@@ -211,6 +211,9 @@ KILN_API kiln_status kiln_context_create(const kiln_engine *engine, kiln_context
 /* `options` may be NULL. */
 KILN_API kiln_status kiln_context_create_with(const kiln_engine *engine, const kiln_context_options *options,
                                               kiln_context **out_context);
+/* The same on GPU number `device` (as the process sees them), for engines whose target is a GPU; the others take 0. */
+KILN_API kiln_status kiln_context_create_on(const kiln_engine *engine, int device, const kiln_context_options *options,
+                                            kiln_context **out_context);
 /* Fixes the input shapes of the next runs: checks them, plans memory, and writes each output's ndim and dtype and,
  * where its shape pointer is not NULL (room for KILN_MAX_RANK), its shape. Input data pointers are not read. Costs
  * nothing when the shapes are those of the last call. `outputs` may be NULL. */
@@ -222,6 +225,11 @@ KILN_API kiln_status kiln_context_prepare(kiln_context *context, const kiln_tens
  * no lock once a shape has been seen. */
 KILN_API kiln_status kiln_context_run(kiln_context *context, const kiln_tensor *inputs, size_t input_count,
                                       kiln_tensor *outputs, size_t output_count);
+/* GPU engines: runs are enqueued on this stream (a CUstream of the context's device; NULL is the default stream) from now on, and
+ * kiln_context_run returns without waiting for them, unless a tensor is in host memory. Without this call a context has a stream of
+ * its own. A run on a new stream waits for the last run on the old one. While the stream is being captured by the caller, runs
+ * become part of that graph; the shapes must have been prepared. */
+KILN_API kiln_status kiln_context_set_stream(kiln_context *context, void *stream);
 /* Puts mutated buffers (an LSTM's state, say) back to their values in the model. */
 KILN_PUBLIC void kiln_context_reset(kiln_context *context);
 KILN_PUBLIC void kiln_context_destroy(kiln_context *context);
@@ -248,6 +256,9 @@ KILN_API kiln_status kiln_context_step(const kiln_context *context, size_t index
 /* Coverage as text or JSON: every operator, the names it answers to, and the backends' kernels. Release with
  * kiln_free. */
 KILN_API kiln_status kiln_ops_report(int json, char **out_text);
+/* Whether the importers take this operator of PyTorch: "aten::add.Tensor", "aten::linear" (the overload without a name). A
+ * model may still be refused for arguments that are not supported. [any thread] */
+KILN_PUBLIC int kiln_operator_supported(const char *name);
 
 #ifdef __cplusplus
 }

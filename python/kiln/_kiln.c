@@ -439,10 +439,18 @@ static PyObject *ops_report_py(PyObject *module, PyObject *json) {
   return text_result(status, text);
 }
 
+static PyObject *operator_supported_py(PyObject *module, PyObject *name) {
+  (void)module;
+  const char *text = PyUnicode_AsUTF8(name);
+  return text ? PyBool_FromLong(kiln_operator_supported(text)) : NULL;
+}
+
 static PyMethodDef module_methods[] = {
     {"model_report", model_report_py, METH_VARARGS,
      "model_report(path, what) -> str: a report on a model file, without building it."},
     {"ops_report", ops_report_py, METH_O, "ops_report(json) -> str: operator coverage as text or JSON."},
+    {"operator_supported", operator_supported_py, METH_O,
+     "operator_supported(name) -> bool: is there a row for \"aten::add.Tensor\"?"},
     {NULL, NULL, 0, NULL},
 };
 

@@ -17,7 +17,7 @@ from typing import Any, Callable, Optional, Union
 import torch
 from torch.utils import _pytree as pytree
 
-from kiln._kiln import KilnError
+from kiln._kiln import KilnError, operator_supported
 from kiln.engine import Engine
 from kiln.inputs import Input
 from kiln.module import CompiledModule
@@ -67,7 +67,7 @@ def compile(
     else:
         _check_model(model)
         program, specs = _export(model, inputs, dict(kwargs or {}), dynamic_shapes)
-    data = _program_bytes(program)
+    data = _program_bytes(_decompose(program))
     engine = Engine.build(
         data,
         target=target,
@@ -282,6 +282,30 @@ def _widen(program: torch.export.ExportedProgram, leaves: list[Any]) -> None:
             symbol = size.node.expr if isinstance(size, torch.SymInt) else None
             if symbol in ranges and low < 2 and ranges[symbol].lower == 2:
                 ranges[symbol] = type(ranges[symbol])(low, ranges[symbol].upper)
+
+
+def _decompose(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+    """Has PyTorch write operators that Kiln has no row for in terms of others, where it knows how to.
+
+    This also decomposes composite operators such as linear, which Kiln's passes put together again; so only where needed.
+    """
+    targets = {node.target for node in program.graph.nodes if isinstance(node.target, torch._ops.OpOverload)}
+    missing = [target for target in targets if not operator_supported(_operator_name(target))]
+    table = torch.export.default_decompositions() if missing else {}
+    composite = torch._C.DispatchKey.CompositeImplicitAutograd
+    known = [t for t in missing if t in table or t.has_kernel_for_dispatch_key(composite)]
+    if not known:
+        return program
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return program.run_decompositions({t: table[t] for t in known if t in table})
+    except Exception:
+        return program  # the importer says what is missing
+
+
+def _operator_name(target: Any) -> str:
+    return str(target._schema.name) + (f".{target._schema.overload_name}" if target._schema.overload_name else "")
 
 
 def _name_return_types() -> None:

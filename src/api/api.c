@@ -4,6 +4,7 @@
 
 #include "base/memory.h"
 #include "engine/engine.h"
+#include "import/aten.h"
 
 #define STRING(x) STRING_(x)
 #define STRING_(x) #x
@@ -95,4 +96,15 @@ kiln_status kiln_ops_report(int json, char **out_text) {
   const kiln_status status = text_take(&t, out_text);
   text_free(&t);
   return status;
+}
+
+int kiln_operator_supported(const char *name) {
+  char base[128];
+  bool in_place;
+  const char *dot = name ? strchr(name, '.') : NULL;
+  const size_t length = !name ? 0 : dot ? (size_t)(dot - name) : strlen(name);
+  if (!length || length >= sizeof base) return 0;
+  memcpy(base, name, length);
+  base[length] = 0;
+  return aten_resolve(base, dot ? dot + 1 : "", &in_place) != NULL;
 }
