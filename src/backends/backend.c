@@ -5,7 +5,7 @@
 
 #include "runtime/program.h"
 
-static const backend *const backends[] = {&backend_cpu, &backend_reference};
+static const backend *const backends[] = {&backend_cpu, &backend_cuda, &backend_reference};
 
 const backend *backend_find(const char *name) {
   for (size_t i = 0; i < KILN_COUNT(backends); i++) {
@@ -23,7 +23,7 @@ kiln_status target_parse(const char *name, target *out) {
       return backends[i]->parse_target(name, out);
   }
   return KILN_FAIL(KILN_INVALID_ARGUMENT,
-                   "unknown target `%.40s`: expected cpu, cpu:avx512, cpu:avx2, cpu:scalar or reference", name);
+                   "unknown target `%.40s`: expected cpu, cpu:avx512, cpu:avx2, cpu:scalar, cuda, cuda:sm_90 (and the like) or reference", name);
 }
 
 const packing *packing_find(const char *name) {
@@ -69,6 +69,7 @@ int backend_tactics(const target *t, const node *n, const kernel **out, int max,
   for (const kernel *const *k = t->backend->kernels; k && *k; k++) {
     if (count < max && str_eq((*k)->op, n->op->name) && kernel_allowed(t, n, *k, why)) out[count++] = *k;
   }
+  if (t->backend->device) return count; /* a host's kernel cannot reach the device's memory */
   if (count < max && (n->op->ref || n->n_blocks)) out[count++] = &reference_kernel;
   return count;
 }

@@ -96,6 +96,11 @@ static kiln_status slot_of(program *p, const value *v, slot **out) {
     int64_t bytes = 0;
     KILN_TRY(tensor_bind(p, &v->type, &s->t, &bytes));
     s->t.data = (void *)(uintptr_t)v->constant->data;
+    if (p->device) {
+      const size_t stored = v->constant->packing ? v->constant->size : (size_t)bytes;
+      KILN_TRY(p->target->backend->device->constant(p->device, v->constant->data, stored, &s->t.data));
+      p->constants[p->n_constants++] = v->constant->data;
+    }
     s->t.packing = v->constant->packing;
     s->at = (place){-1, 0};
     s->known = true;
@@ -423,7 +428,7 @@ static void lay_out_for_permute(const node *n, const kernel *k, tensor *t) {
 
 static kiln_status bind_kernel(program *p, const node *n) {
   const kernel *k = kernel_of(n);
-  if (k == &reference_kernel && !n->op->ref && !n->n_blocks)
+  if (k == &reference_kernel && (p->device || (!n->op->ref && !n->n_blocks)))
     return KILN_FAIL(KILN_UNSUPPORTED, "no kernel for `%s` (%s at %s)", n->op->name, n->path, n->source);
   slot *operands = ARENA_ARRAY(&p->arena, slot, n->n_inputs + 1);
   if (!operands) return KILN_NO_MEMORY("program");
@@ -526,13 +531,35 @@ static kiln_status bind_results(program *p) {
       p->result_buffers[i] = s->at.buffer;
     } else {
       p->result_buffers[i] = -1;
-      p->finals[p->n_finals++] = (final_copy){s->t, s->at, i};
+      p->finals[p->n_finals++] = (final_copy){s->t, s->at, i, NULL};
     }
   }
   return KILN_OK;
 }
 
 /* ---- preparation ------------------------------------------------------------------------------------------------- */
+
+/* Addresses of the step's tensors relative to their buffers, which start at multiples of 64. */
+static const int64_t *step_offsets(program *p, const step *s) {
+  const int n = s->args.n_in + s->args.n_out;
+  int64_t *offsets = ARENA_ARRAY(&p->arena, int64_t, n + 1);
+  for (int k = 0; offsets && k < n; k++) offsets[k] = s->places[k].buffer < 0 ? -1 : s->places[k].offset;
+  return offsets;
+}
+
+/* Results that are copied at the end: on a device the copies are kernels that must be compiled too. */
+static kiln_status prepare_finals(program *p) {
+  for (int32_t i = 0; p->device && i < p->n_finals; i++) {
+    final_copy *f = &p->finals[i];
+    tensor from = f->from, to = p->results[f->result];
+    kernel_args args = {.node = &p->copy_node, .attrs = p->copy_node.attrs, .in = &from, .n_in = 1, .out = &to, .n_out = 1};
+    const int64_t offsets[2] = {f->from_at.buffer < 0 ? -1 : f->from_at.offset, 0};
+    kernel_prep prep = {.args = args, .arena = &p->arena, .device = p->device, .offsets = offsets, .kernel = p->copy_kernel};
+    KILN_TRY(p->copy_kernel->prepare(&prep));
+    f->state = prep.state;
+  }
+  return p->device ? p->target->backend->device->finish_prepare(p->device, p->threads) : KILN_OK;
+}
 
 static kiln_status prepare_steps(program *p) {
   for (int32_t i = 0; i < p->n_steps; i++) {
@@ -545,7 +572,9 @@ static kiln_status prepare_steps(program *p) {
       KILN_TRY(attrs_bind(&p->arena, p->graph, s->node, p->symbols, &s->args.attrs));
     }
     if (s->kernel->prepare) {
-      kernel_prep prep = {.args = s->args, .arena = &p->arena, .threads = p->threads};
+      s->args.device = p->device;
+      kernel_prep prep = {.args = s->args, .arena = &p->arena, .threads = p->threads, .device = p->device, .kernel = s->kernel};
+      if (p->device && !(prep.offsets = step_offsets(p, s))) return KILN_NO_MEMORY("program");
       KILN_TRY_NOTE(s->kernel->prepare(&prep), "preparing kernel %s of `%s` (%s)", s->kernel->name, s->node->op->name,
                     s->node->path);
       s->args.state = prep.state;
@@ -617,10 +646,11 @@ static kiln_status collect_patches(program *p) {
 
 static kiln_status program_bind(program *p) {
   p->slots = ARENA_ARRAY(&p->arena, slot, p->graph->next_id + 1);
+  p->constants = ARENA_ARRAY(&p->arena, const void *, p->graph->next_id + 1);
   p->copy_node.op = op_find("contiguous");
   p->copy_node.path = p->copy_node.source = "";
   p->copy_node.attrs = ARENA_NEW(&p->arena, attr);
-  if (!p->slots || !p->copy_node.attrs) return KILN_NO_MEMORY("program");
+  if (!p->slots || !p->constants || !p->copy_node.attrs) return KILN_NO_MEMORY("program");
   if (!p->copy_node.op) return KILN_FAIL(KILN_INTERNAL, "there is no operator `contiguous`");
   KILN_TRY(bind_params(p));
   KILN_TRY(bind_block(p, &p->graph->body));
@@ -628,6 +658,7 @@ static kiln_status program_bind(program *p) {
   program_lives(p);
   KILN_TRY(program_share(p));
   KILN_TRY(prepare_steps(p));
+  KILN_TRY(prepare_finals(p));
   KILN_TRY(place_buffers(p));
   return collect_patches(p);
 }
@@ -644,11 +675,17 @@ static const kernel *find_copy_kernel(const target *t) {
 }
 
 kiln_status program_create(graph *g, const target *t, const int64_t *symbols, int threads, program **out_program) {
+  return program_create_on(g, t, NULL, symbols, threads, out_program);
+}
+
+kiln_status program_create_on(graph *g, const target *t, device *d, const int64_t *symbols, int threads,
+                              program **out_program) {
   KILN_TRY(ops_init());
   program *p = mem_calloc(1, sizeof *p);
   if (!p) return KILN_NO_MEMORY("program");
   p->graph = g;
   p->target = t;
+  p->device = d;
   p->threads = threads < 1 ? 1 : threads;
   p->copy_kernel = find_copy_kernel(t);
   const int n = dim_symbol_count(g->dims);

@@ -35,11 +35,18 @@ static kiln_status wrong_input(const kiln_context *c, int32_t i, const kiln_tens
   return status;
 }
 
+/* May this tensor be handed to a run? Engines on a GPU take the host's tensors too. */
+static bool device_fits(const kiln_context *c, const kiln_tensor *t) {
+  if (t->device.type == KILN_DEVICE_CPU) return true;
+  return c->gpu && t->device.type == c->gpu->hooks->dlpack_type && t->device.id == c->gpu->hooks->ordinal(c->gpu->device);
+}
+static const char *device_name(const kiln_context *c) { return c->gpu ? kiln_engine_target(c->engine) : "the CPU"; }
+
 static kiln_status check_dtype_and_rank(const kiln_context *c, int32_t i, const kiln_tensor *t) {
   const tensor_type *type = &graph_of(c)->body.params[i]->type;
-  if (t->device.type != KILN_DEVICE_CPU)
-    return KILN_FAIL(KILN_INVALID_ARGUMENT, "input %d (\"%s\") is on device type %d, but this engine runs on the CPU: move it there first",
-                     (int)i, graph_of(c)->input_names[i], t->device.type);
+  if (!device_fits(c, t))
+    return KILN_FAIL(KILN_INVALID_ARGUMENT, "input %d (\"%s\") is on device %d of type %d (DLPack), but this engine runs on %s: move it there first",
+                     (int)i, graph_of(c)->input_names[i], t->device.id, t->device.type, device_name(c));
   if (kiln_tensor_get_dtype(t) != type->dtype) return wrong_input(c, i, t, "wrong element type");
   if (t->ndim != type->rank) return wrong_input(c, i, t, "wrong number of dimensions");
   return KILN_OK;
@@ -120,14 +127,30 @@ static bound_program *find_program(kiln_context *c) {
   }
   if (oldest->program) {
     if (c->current == oldest->program) c->current = NULL;
+    if (c->gpu) device_graphs_clear(c->gpu, &oldest->graphs);
     program_destroy(oldest->program);
     oldest->program = NULL;
   }
   return oldest;
 }
 
+/* Graphs have the old addresses. Work that still uses the old memory is done before the driver gives it to others. */
+static kiln_status reserve_device_arena(kiln_context *c, size_t bytes) {
+  const device_run *r = c->gpu;
+  void *grown = NULL;
+  for (int i = 0; i < CONTEXT_PROGRAMS; i++) device_graphs_clear(c->gpu, &c->programs[i].graphs);
+  r->hooks->release(r->device, c->arena, c->arena_bytes); /* first: old and new together may not fit */
+  c->arena = NULL;
+  c->arena_bytes = 0;
+  KILN_TRY(r->hooks->allocate(r->device, bytes, "the arena of activations", &grown));
+  c->arena = grown;
+  c->arena_bytes = bytes;
+  return KILN_OK;
+}
+
 static kiln_status reserve_arena(kiln_context *c, size_t bytes) {
   if (bytes <= c->arena_bytes) return KILN_OK;
+  if (c->gpu) return reserve_device_arena(c, bytes);
   void *grown = mem_alloc_aligned(bytes);
   if (!grown) return KILN_FAIL(KILN_OUT_OF_MEMORY, "no memory for an arena of %zu bytes", bytes);
   mem_free_aligned(c->arena);
@@ -143,10 +166,11 @@ static kiln_status bind_shapes(kiln_context *c) {
     if (!b->symbols) b->symbols = mem_calloc((size_t)n + 1, sizeof *b->symbols);
     if (!b->symbols) return KILN_NO_MEMORY("context");
     if (n) memcpy(b->symbols, c->symbols, (size_t)n * sizeof *b->symbols);
-    KILN_TRY(program_create(c->engine->plan, &c->engine->target, b->symbols, c->threads, &b->program));
+    KILN_TRY(program_create_on(c->engine->plan, &c->engine->target, c->gpu ? c->gpu->device : NULL, b->symbols, c->threads, &b->program));
   }
   KILN_TRY(reserve_arena(c, program_arena_bytes(b->program)));
   b->last_use = ++c->clock;
+  c->bound = b;
   c->current = b->program;
   return KILN_OK;
 }
@@ -155,7 +179,7 @@ static bool shapes_unchanged(const kiln_context *c, const kiln_tensor *inputs) {
   if (!c->current) return false;
   for (int32_t i = 0; i < graph_of(c)->n_inputs; i++) {
     const tensor *bound = program_param(c->current, i);
-    if (inputs[i].ndim != bound->rank || kiln_tensor_get_dtype(&inputs[i]) != bound->dtype || inputs[i].device.type != KILN_DEVICE_CPU)
+    if (inputs[i].ndim != bound->rank || kiln_tensor_get_dtype(&inputs[i]) != bound->dtype || !device_fits(c, &inputs[i]))
       return false;
     for (int32_t d = 0; d < bound->rank; d++) {
       if (inputs[i].shape[d] != bound->shape[d]) return false;
@@ -198,15 +222,28 @@ kiln_status kiln_context_prepare(kiln_context *c, const kiln_tensor *inputs, siz
 
 static kiln_status check_output(const kiln_context *c, int32_t i, const kiln_tensor *t) {
   const tensor *bound = program_result(c->current, i);
-  bool same = t->ndim == bound->rank && kiln_tensor_get_dtype(t) == bound->dtype && t->device.type == KILN_DEVICE_CPU;
+  bool same = t->ndim == bound->rank && kiln_tensor_get_dtype(t) == bound->dtype && device_fits(c, t);
   for (int32_t d = 0; same && d < bound->rank; d++) same = t->shape[d] == bound->shape[d];
   if (same) return KILN_OK;
   text expected = {0};
   for (int32_t d = 0; d < bound->rank; d++) text_printf(&expected, d ? ",%lld" : "%lld", (long long)bound->shape[d]);
-  const kiln_status status = KILN_FAIL(KILN_INVALID_ARGUMENT, "output %d (\"%s\"): expected memory for %s[%s] on the CPU", (int)i,
-                                       graph_of(c)->output_names[i], kiln_dtype_name(bound->dtype), expected.data ? expected.data : "");
+  const kiln_status status = KILN_FAIL(KILN_INVALID_ARGUMENT, "output %d (\"%s\"): expected memory for %s[%s] on %s", (int)i,
+                                       graph_of(c)->output_names[i], kiln_dtype_name(bound->dtype), expected.data ? expected.data : "",
+                                       device_name(c));
   text_free(&expected);
   return status;
+}
+
+/* Outputs that the context provides are where the inputs are: on the device if any input is. */
+static void note_places(kiln_context *c, const kiln_tensor *inputs, const kiln_tensor *outputs) {
+  const graph *g = graph_of(c);
+  bool on_device = false;
+  for (int32_t i = 0; i < g->n_inputs; i++) {
+    c->gpu->host_in[i] = inputs[i].device.type == KILN_DEVICE_CPU;
+    on_device = on_device || !c->gpu->host_in[i];
+  }
+  for (int32_t i = 0; i < g->n_outputs; i++)
+    c->gpu->host_out[i] = outputs[i].data ? outputs[i].device.type == KILN_DEVICE_CPU : !on_device;
 }
 
 static kiln_status take_tensors(kiln_context *c, const kiln_tensor *inputs, kiln_tensor *outputs) {
@@ -222,6 +259,7 @@ static kiln_status take_tensors(kiln_context *c, const kiln_tensor *inputs, kiln
     KILN_TRY(check_output(c, i, &outputs[i]));
     c->results[i] = tensor_from(&outputs[i]);
   }
+  if (c->gpu) note_places(c, inputs, outputs);
   for (int32_t i = 0; i < g->n_states; i++) {
     const graph_state *s = &g->states[i];
     c->params[s->param] = *program_param(c->current, s->param);
@@ -237,8 +275,9 @@ static void lend_outputs(kiln_context *c, kiln_tensor *outputs) {
     if (outputs[i].data) continue;
     const tensor *t = &c->results[i];
     outputs[i].data = t->data;
-    outputs[i].device.type = KILN_DEVICE_CPU;
-    outputs[i].device.id = 0;
+    const bool on_device = c->gpu && !c->gpu->host_out[i];
+    outputs[i].device.type = on_device ? c->gpu->hooks->dlpack_type : KILN_DEVICE_CPU;
+    outputs[i].device.id = on_device ? c->gpu->hooks->ordinal(c->gpu->device) : 0;
     outputs[i].ndim = t->rank;
     outputs[i].byte_offset = 0;
     kiln_tensor_set_dtype(&outputs[i], t->dtype);
@@ -256,7 +295,11 @@ kiln_status kiln_context_run(kiln_context *c, const kiln_tensor *inputs, size_t 
   if (output_count != (size_t)g->n_outputs || (output_count && !outputs))
     return KILN_FAIL(KILN_INVALID_ARGUMENT, "%zu outputs were given, the engine has %d", outputs ? output_count : 0, (int)g->n_outputs);
   KILN_TRY(take_tensors(c, inputs, outputs));
-  KILN_TRY(program_run(c->current, c->arena, c->params, c->results, c->workers, c->profile));
+  if (c->gpu) {
+    KILN_TRY(device_run_program(c->gpu, c->current, &c->bound->graphs, c->arena, g, c->params, c->results, c->profile));
+  } else {
+    KILN_TRY(program_run(c->current, c->arena, c->params, c->results, c->workers, c->profile));
+  }
   for (int32_t i = 0; i < g->n_states; i++) {
     void *swap = c->state_now[i];
     c->state_now[i] = c->state_next[i];
@@ -266,18 +309,29 @@ kiln_status kiln_context_run(kiln_context *c, const kiln_tensor *inputs, size_t 
   return KILN_OK;
 }
 
+/* A device that fails here fails again, with its text, in the next run. */
+static void reset_on_device(kiln_context *c, void *state, const constant *initial) {
+  const device_run *r = c->gpu;
+  if (r->hooks->enter(r->device) != KILN_OK) return;
+  kiln_status status = r->hooks->synchronize(r->device, r->last_stream ? r->last_stream : r->stream);
+  if (status == KILN_OK) status = r->hooks->upload(r->device, r->stream, state, initial->data, initial->size);
+  if (status == KILN_OK) status = r->hooks->synchronize(r->device, r->stream);
+  r->hooks->leave(r->device);
+}
+
 void kiln_context_reset(kiln_context *c) {
   if (!c) return;
   const graph *g = graph_of(c);
   for (int32_t i = 0; i < g->n_states; i++) {
     const constant *initial = g->states[i].initial->constant;
-    memcpy(c->state_now[i], initial->data, initial->size);
+    if (c->gpu) reset_on_device(c, c->state_now[i], initial);
+    else memcpy(c->state_now[i], initial->data, initial->size);
   }
 }
 
 /* ---- life --------------------------------------------------------------------------------------------------------------------------- */
 
-static kiln_status context_allocate(kiln_context *c) {
+static kiln_status context_allocate(kiln_context *c, int ordinal) {
   const graph *g = graph_of(c);
   const size_t symbols = (size_t)dim_symbol_count(g->dims) + 1;
   c->symbols = mem_calloc(symbols, sizeof *c->symbols);
@@ -289,26 +343,37 @@ static kiln_status context_allocate(kiln_context *c) {
   c->state_next = mem_calloc((size_t)g->n_states + 1, sizeof *c->state_next);
   if (!c->symbols || !c->symbol_known || !c->params || !c->results || !c->lent_shapes || !c->state_now || !c->state_next)
     return KILN_NO_MEMORY("context");
+  const target *t = &c->engine->target;
+  if (t->backend->device) KILN_TRY(device_run_create(t, ordinal, g->body.n_params, g->body.n_results, &c->gpu));
   for (int32_t i = 0; i < g->n_states; i++) {
     const size_t bytes = g->states[i].initial->constant->size;
-    c->state_now[i] = mem_alloc_aligned(bytes ? bytes : 1);
-    c->state_next[i] = mem_alloc_aligned(bytes ? bytes : 1);
+    if (c->gpu) {
+      KILN_TRY(c->gpu->hooks->allocate(c->gpu->device, bytes, "a state", &c->state_now[i]));
+      KILN_TRY(c->gpu->hooks->allocate(c->gpu->device, bytes, "a state", &c->state_next[i]));
+    } else {
+      c->state_now[i] = mem_alloc_aligned(bytes ? bytes : 1);
+      c->state_next[i] = mem_alloc_aligned(bytes ? bytes : 1);
+    }
     if (!c->state_now[i] || !c->state_next[i]) return KILN_NO_MEMORY("context state");
     c->state_bytes += 2 * bytes;
   }
   kiln_context_reset(c);
-  return pool_create(c->threads, &c->workers);
+  KILN_TRY(pool_create(c->threads, &c->workers));
+  return engine_make_weights(c->engine, c->workers);
 }
 
-kiln_status kiln_context_create_with(const kiln_engine *engine, const kiln_context_options *options, kiln_context **out_context) {
+kiln_status kiln_context_create_on(const kiln_engine *engine, int ordinal, const kiln_context_options *options,
+                                   kiln_context **out_context) {
   if (!engine || !out_context) return KILN_FAIL(KILN_INVALID_ARGUMENT, "%s is NULL", engine ? "out_context" : "engine");
+  if (ordinal != 0 && !engine->target.backend->device)
+    return KILN_FAIL(KILN_INVALID_ARGUMENT, "device %d was asked for, but the engine runs on %s", ordinal, kiln_engine_target(engine));
   if (options && options->struct_size < sizeof(kiln_context_options))
     return KILN_FAIL(KILN_INVALID_ARGUMENT, "options.struct_size must be sizeof(kiln_context_options)");
   kiln_context *c = mem_calloc(1, sizeof *c);
   if (!c) return KILN_NO_MEMORY("context");
   c->engine = engine_retain(engine);
   c->threads = options && options->threads > 0 ? options->threads : cpu_count();
-  const kiln_status status = context_allocate(c);
+  const kiln_status status = context_allocate(c, ordinal);
   if (status != KILN_OK) {
     kiln_context_destroy(c);
     return status;
@@ -317,22 +382,42 @@ kiln_status kiln_context_create_with(const kiln_engine *engine, const kiln_conte
   return KILN_OK;
 }
 
+kiln_status kiln_context_create_with(const kiln_engine *engine, const kiln_context_options *options, kiln_context **out_context) {
+  return kiln_context_create_on(engine, 0, options, out_context);
+}
+
 kiln_status kiln_context_create(const kiln_engine *engine, kiln_context **out_context) {
   return kiln_context_create_with(engine, NULL, out_context);
+}
+
+kiln_status kiln_context_set_stream(kiln_context *c, void *stream) {
+  if (!c) return KILN_FAIL(KILN_INVALID_ARGUMENT, "context is NULL");
+  if (!c->gpu) return KILN_FAIL(KILN_INVALID_ARGUMENT, "this engine runs on %s, which has no streams", kiln_engine_target(c->engine));
+  c->gpu->user_stream = stream;
+  return KILN_OK;
+}
+
+/* Memory of this context, wherever it is. */
+static void release_memory(kiln_context *c, void *memory, size_t bytes) {
+  if (c->gpu) c->gpu->hooks->release(c->gpu->device, memory, bytes);
+  else mem_free_aligned(memory);
 }
 
 void kiln_context_destroy(kiln_context *c) {
   if (!c) return;
   for (int i = 0; i < CONTEXT_PROGRAMS; i++) {
+    if (c->gpu) device_graphs_clear(c->gpu, &c->programs[i].graphs);
     program_destroy(c->programs[i].program);
     mem_free(c->programs[i].symbols);
   }
   for (int32_t i = 0; i < graph_of(c)->n_states; i++) {
-    if (c->state_now) mem_free_aligned(c->state_now[i]);
-    if (c->state_next) mem_free_aligned(c->state_next[i]);
+    const size_t bytes = graph_of(c)->states[i].initial->constant->size;
+    if (c->state_now) release_memory(c, c->state_now[i], bytes);
+    if (c->state_next) release_memory(c, c->state_next[i], bytes);
   }
   pool_destroy(c->workers);
-  mem_free_aligned(c->arena);
+  release_memory(c, c->arena, c->arena_bytes);
+  device_run_destroy(c->gpu);
   mem_free(c->symbols);
   mem_free(c->symbol_known);
   mem_free(c->params);

@@ -3,6 +3,7 @@
 #define KILN_RUNTIME_CONTEXT_H
 
 #include "engine/engine.h"
+#include "runtime/device_run.h"
 #include "runtime/program.h"
 
 enum { CONTEXT_PROGRAMS = 8 }; /* shapes that stay bound; the least recently used makes room */
@@ -11,14 +12,17 @@ typedef struct bound_program {
   program *program;
   int64_t *symbols;
   uint64_t last_use;
+  device_graphs graphs;
 } bound_program;
 
 struct kiln_context {
   kiln_engine *engine;
   pool *workers;
+  device_run *gpu; /* NULL: runs on the host */
   bound_program programs[CONTEXT_PROGRAMS];
   program *current;
-  int64_t *symbols;       /* scratch for solving */
+  bound_program *bound; /* that `current` is of */
+  int64_t *symbols;     /* scratch for solving */
   char *symbol_known;
   uint64_t clock;
   void *arena;

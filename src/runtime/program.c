@@ -9,6 +9,9 @@
 
 void program_destroy(program *p) {
   if (!p) return;
+  const device_hooks *h = p->device ? p->target->backend->device : NULL;
+  for (int32_t i = 0; h && i < p->n_constants; i++) h->constant_release(p->device, p->constants[i]);
+  for (int i = 0; h && i < 2; i++) h->mark_destroy(p->device, p->marks[i]);
   arena_free(&p->arena);
   mem_free(p);
 }
@@ -35,6 +38,24 @@ void program_profile_clear(program *p) {
 }
 
 /* ---- running ------------------------------------------------------------------------------------------------------------ */
+
+/* On a device: a plain copy, or a kernel that is prepared for this copy alone. */
+kiln_status program_copy(program *p, const tensor *from, const tensor *to, void *stream) {
+  const device_hooks *h = p->target->backend->device;
+  tensor in = *from, out = *to;
+  if (tensor_is_contiguous(from) && tensor_is_contiguous(to))
+    return h->copy(p->device, stream, out.data, in.data, (size_t)tensor_numel(&in) * kiln_dtype_size(in.dtype));
+  arena a = {0};
+  kernel_args args = {.node = &p->copy_node, .attrs = p->copy_node.attrs, .in = &in, .n_in = 1, .out = &out, .n_out = 1,
+                      .symbols = p->symbols, .device = p->device, .stream = stream};
+  kernel_prep prep = {.args = args, .arena = &a, .threads = 1, .device = p->device, .kernel = p->copy_kernel};
+  kiln_status status = p->copy_kernel->prepare(&prep);
+  if (status == KILN_OK) status = h->finish_prepare(p->device, 1);
+  args.state = prep.state;
+  if (status == KILN_OK) status = p->copy_kernel->run(&args);
+  arena_free(&a);
+  return status;
+}
 
 static kiln_status copy_tensor(program *p, const tensor *from, const tensor *to, pool *workers) {
   tensor in = *from, out = *to;
@@ -123,6 +144,77 @@ kiln_status program_run(program *p, void *memory, const tensor *params, tensor *
     }
   }
   return finish_results(p, results, workers);
+}
+
+/* ---- on a device ------------------------------------------------------------------------------------------------- */
+
+bool program_has_jumps(const program *p) {
+  for (int32_t i = 0; i < p->n_steps; i++) {
+    if (p->steps[i].kind != STEP_KERNEL) return true;
+  }
+  return false;
+}
+
+size_t program_staging(const program *p, bool result, int index) {
+  return result ? p->result_staging[index] : p->param_staging[index];
+}
+
+/* Waits for the stream and reads the condition of a jump. */
+static kiln_status read_condition(program *p, const step *s, bool *out) {
+  const device_hooks *h = p->target->backend->device;
+  const tensor *in = &s->args.in[0];
+  int64_t scalar = 0;
+  tensor here = {.data = &scalar, .dtype = in->dtype};
+  KILN_TRY(h->download(p->device, p->stream, &scalar, in->data, kiln_dtype_size(in->dtype)));
+  KILN_TRY(h->synchronize(p->device, p->stream));
+  *out = ref_load(&here, 0) != 0;
+  return KILN_OK;
+}
+
+static kiln_status launch_step(program *p, step *s, bool profile) {
+  const device_hooks *h = p->target->backend->device;
+  double seconds = 0;
+  s->args.stream = p->stream;
+  if (profile) KILN_TRY(h->mark(p->device, p->marks[0], p->stream));
+  KILN_TRY(run_step(s, NULL));
+  if (!profile) return KILN_OK;
+  KILN_TRY(h->mark(p->device, p->marks[1], p->stream));
+  KILN_TRY(h->seconds_between(p->device, p->marks[0], p->marks[1], &seconds));
+  s->seconds += seconds;
+  return KILN_OK;
+}
+
+kiln_status program_launch(program *p, void *memory, const void *const *externals, void *stream, bool profile) {
+  const block *b = &p->graph->body;
+  const device_hooks *h = p->target->backend->device;
+  p->stream = stream;
+  for (int i = 0; profile && i < 2; i++) {
+    if (!p->marks[i]) KILN_TRY(h->mark_create(p->device, &p->marks[i]));
+  }
+  for (int32_t i = 0; i < b->n_params + b->n_results; i++) p->externals[i] = externals[i];
+  apply_patches(p, memory);
+  for (int32_t i = 0; i < p->n_steps;) {
+    step *s = &p->steps[i];
+    bool go = false;
+    if (s->kind == STEP_KERNEL) {
+      KILN_TRY(launch_step(p, s, profile));
+      i++;
+    } else if (s->kind == STEP_JUMP) {
+      i = s->target;
+    } else {
+      KILN_TRY(read_condition(p, s, &go));
+      i = go ? i + 1 : s->target;
+    }
+  }
+  for (int32_t i = 0; i < p->n_finals; i++) {
+    final_copy *f = &p->finals[i];
+    tensor to = p->results[f->result];
+    to.data = (void *)(uintptr_t)externals[b->n_params + f->result];
+    const kernel_args args = {.node = &p->copy_node, .attrs = p->copy_node.attrs, .in = &f->from, .n_in = 1, .out = &to, .n_out = 1,
+                              .state = f->state, .symbols = p->symbols, .device = p->device, .stream = stream};
+    KILN_TRY(p->copy_kernel->run(&args));
+  }
+  return KILN_OK;
 }
 
 /* ---- reports ---------------------------------------------------------------------------------------------------------------- */

@@ -10,6 +10,9 @@ typedef struct program program;
 /* Binds `g` (planned: every node has a tactic or runs its reference kernel) at these symbol values. `threads` is what
  * kernels may assume in prepare. The graph must outlive the program. */
 kiln_status program_create(graph *g, const target *t, const int64_t *symbols, int threads, program **out_program);
+/* The same on a device (NULL: the host), to which the constants are copied. */
+kiln_status program_create_on(graph *g, const target *t, device *d, const int64_t *symbols, int threads,
+                              program **out_program);
 void program_destroy(program *p);
 
 size_t program_arena_bytes(
@@ -21,6 +24,16 @@ const tensor *program_result(const program *p, int index);
 /* Runs all steps. `params[i]` have data and strides (any); `results[i]` with data set get the result (any strides),
  * with data NULL are pointed at arena memory. */
 kiln_status program_run(program *p, void *arena, const tensor *params, tensor *results, pool *workers, bool profile);
+
+/* Devices: enqueues all steps on `stream`, with the device current. `externals` are addresses of contiguous tensors on
+ * the device, multiples of 16, one for each parameter and then each result. Only programs without jumps may be
+ * captured. */
+kiln_status program_launch(program *p, void *arena, const void *const *externals, void *stream, bool profile);
+bool program_has_jumps(const program *p);
+/* Where a parameter or result may be put for a run, as bytes behind `arena`. */
+size_t program_staging(const program *p, bool result, int index);
+/* Copies between tensors of the device, any strides. */
+kiln_status program_copy(program *p, const tensor *from, const tensor *to, void *stream);
 
 size_t program_step_count(const program *p);
 const node *program_step(const program *p, size_t index, double *seconds, double *flops, double *bytes);

@@ -55,6 +55,7 @@ typedef struct final_copy { /* a result that no step could write in place */
   tensor from;
   place from_at;
   int32_t result;
+  void *state; /* of the copy kernel, on devices */
 } final_copy;
 
 struct program {
@@ -85,6 +86,11 @@ struct program {
   const void **externals; /* this run's params, then results */
   void *last_arena;
   size_t arena_bytes;
+  device *device;         /* NULL: the host */
+  void *stream;           /* of the run in progress */
+  const void **constants; /* host addresses that the device keeps copies of */
+  int32_t n_constants;
+  void *marks[2]; /* for profiling */
   node copy_node; /* stands for the copies that binding inserts */
   const kernel *copy_kernel;
 };

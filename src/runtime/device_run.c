@@ -1,0 +1,289 @@
+/* Running programs on a device, see device_run.h.
+ *
+ * A program is captured once for addresses inside the arena ("staged": inputs are copied in, outputs out), and again
+ * for sets of the caller's addresses that come twice, so that the steady state is one graph launch without copies.
+ * Callers that capture a graph themselves get plain launches into it. */
+#include "runtime/device_run.h"
+
+#include <string.h>
+
+#include "base/map.h"
+#include "base/memory.h"
+#include "ops/ref.h"
+
+kiln_status device_run_create(const target *t, int ordinal, int32_t n_params, int32_t n_results, device_run **out) {
+  device_run *r = mem_calloc(1, sizeof *r);
+  if (!r) return KILN_NO_MEMORY("device context");
+  r->hooks = t->backend->device;
+  r->n_externals = n_params + n_results;
+  r->externals = mem_calloc((size_t)r->n_externals + 1, sizeof *r->externals);
+  r->host_in = mem_calloc((size_t)n_params + 1, sizeof *r->host_in);
+  r->host_out = mem_calloc((size_t)n_results + 1, sizeof *r->host_out);
+  kiln_status status = r->externals && r->host_in && r->host_out ? KILN_OK : KILN_NO_MEMORY("device context");
+  if (status == KILN_OK) status = r->hooks->open(t, ordinal, &r->device);
+  if (status == KILN_OK) status = r->hooks->stream_create(r->device, &r->stream);
+  if (status == KILN_OK) {
+    status = r->hooks->enter(r->device);
+    if (status == KILN_OK) {
+      status = r->hooks->mark_create(r->device, &r->mark);
+      r->hooks->leave(r->device);
+    }
+  }
+  r->user_stream = r->stream;
+  if (status != KILN_OK) {
+    device_run_destroy(r);
+    return status;
+  }
+  *out = r;
+  return KILN_OK;
+}
+
+void device_run_destroy(device_run *r) {
+  if (!r) return;
+  if (r->device) {
+    if (r->last_stream && r->hooks->enter(r->device) == KILN_OK) {
+      double ignored = 0;
+      if (r->hooks->seconds_between(r->device, r->mark, r->mark, &ignored) != KILN_OK) error_clear(); /* waits */
+      r->hooks->leave(r->device);
+    }
+    r->hooks->stream_destroy(r->device, r->stream);
+    if (r->hooks->enter(r->device) == KILN_OK) {
+      r->hooks->mark_destroy(r->device, r->mark);
+      r->hooks->leave(r->device);
+    } else {
+      error_clear();
+    }
+    r->hooks->host_release(r->device, r->pinned);
+    r->hooks->close(r->device);
+  }
+  mem_free(r->externals);
+  mem_free(r->host_in);
+  mem_free(r->host_out);
+  mem_free(r);
+}
+
+void device_graphs_clear(device_run *r, device_graphs *g) {
+  for (int i = 0; i < DEVICE_GRAPHS; i++) {
+    r->hooks->graph_destroy(r->device, g->graphs[i].exec);
+    mem_free(g->graphs[i].externals);
+  }
+  memset(g, 0, sizeof *g);
+}
+
+/* ---- pinned memory
+ * -------------------------------------------------------------------------------------------------------- */
+
+static size_t bytes_of(const tensor *t) { return (size_t)tensor_numel(t) * kiln_dtype_size(t->dtype); }
+
+static kiln_status reserve_pinned(device_run *r, size_t bytes) {
+  if (bytes <= r->pinned_bytes) return KILN_OK;
+  void *grown = NULL;
+  KILN_TRY(r->hooks->host_allocate(r->device, bytes, &grown));
+  r->hooks->host_release(r->device, r->pinned);
+  r->pinned = grown;
+  r->pinned_bytes = bytes;
+  return KILN_OK;
+}
+
+static void copy_host(const tensor *from, const tensor *to) {
+  if (tensor_is_contiguous(from) && tensor_is_contiguous(to)) {
+    if (bytes_of(from)) memcpy(to->data, from->data, bytes_of(from));
+    return;
+  }
+  for (ref_iter it = ref_begin(to->rank, to->shape); ref_valid(&it); ref_next(&it)) {
+    int64_t a = 0, b = 0;
+    for (int d = 0; d < to->rank; d++) {
+      a += it.index[d] * from->strides[d];
+      b += it.index[d] * to->strides[d];
+    }
+    ref_copy_element(from, a, to, b);
+  }
+}
+
+/* Room for all tensors that are on the host: inputs, then outputs. */
+static kiln_status prepare_pinned(device_run *r, program *p, const graph *plan, void *stream) {
+  size_t bytes = 0;
+  for (int32_t i = 0; i < plan->body.n_params; i++)
+    bytes += r->host_in[i] ? size_align(bytes_of(program_param(p, i)), 64) : 0;
+  for (int32_t i = 0; i < plan->body.n_results; i++)
+    bytes += r->host_out[i] ? size_align(bytes_of(program_result(p, i)), 64) : 0;
+  if (!bytes) return KILN_OK;
+  if (r->pinned_busy) KILN_TRY(r->hooks->synchronize(r->device, r->last_stream ? r->last_stream : stream));
+  r->pinned_busy = false;
+  return reserve_pinned(r, bytes);
+}
+
+/* ---- addresses
+ * ---------------------------------------------------------------------------------------------------------------- */
+
+static bool usable(const tensor *t) { return t->data && (uintptr_t)t->data % 16 == 0 && tensor_is_contiguous(t); }
+
+static void choose_addresses(device_run *r, program *p, char *memory, const graph *plan, const tensor *params,
+                             const tensor *results) {
+  const int32_t n = plan->body.n_params;
+  for (int32_t i = 0; i < n; i++)
+    r->externals[i] = !r->host_in[i] && usable(&params[i]) ? params[i].data : memory + program_staging(p, false, i);
+  for (int32_t i = 0; i < plan->body.n_results; i++)
+    r->externals[n + i] =
+        !r->host_out[i] && usable(&results[i]) ? results[i].data : memory + program_staging(p, true, i);
+}
+
+static void choose_staging(device_run *r, program *p, char *memory, const graph *plan) {
+  for (int32_t i = 0; i < plan->body.n_params; i++) r->externals[i] = memory + program_staging(p, false, i);
+  for (int32_t i = 0; i < plan->body.n_results; i++)
+    r->externals[plan->body.n_params + i] = memory + program_staging(p, true, i);
+}
+
+/* ---- graphs
+ * -------------------------------------------------------------------------------------------------------------------
+ */
+
+static device_graph *find_graph(device_run *r, device_graphs *g) {
+  const size_t bytes = (size_t)r->n_externals * sizeof *r->externals;
+  for (int i = 0; i < DEVICE_GRAPHS; i++) {
+    device_graph *x = &g->graphs[i];
+    if (x->exec && memcmp(x->externals, r->externals, bytes) == 0) {
+      x->last_use = ++r->clock;
+      return x;
+    }
+  }
+  return NULL;
+}
+
+/* Did these addresses come before? Notes them if not. */
+static bool seen_before(device_run *r, device_graphs *g) {
+  const uint64_t h = hash_bytes(r->externals, (size_t)r->n_externals * sizeof *r->externals, 7) | 1;
+  for (int i = 0; i < DEVICE_SEEN; i++) {
+    if (g->seen[i] == h) return true;
+  }
+  g->seen[g->next_seen] = h;
+  g->next_seen = (g->next_seen + 1) % DEVICE_SEEN;
+  return false;
+}
+
+static kiln_status capture(device_run *r, program *p, device_graphs *g, void *memory, device_graph **out) {
+  device_graph *oldest = &g->graphs[0];
+  for (int i = 1; i < DEVICE_GRAPHS; i++) {
+    if (g->graphs[i].last_use < oldest->last_use) oldest = &g->graphs[i];
+  }
+  const size_t bytes = (size_t)r->n_externals * sizeof *r->externals;
+  if (!oldest->externals && !(oldest->externals = mem_alloc(bytes ? bytes : 1))) return KILN_NO_MEMORY("device graph");
+  r->hooks->graph_destroy(r->device, oldest->exec);
+  oldest->exec = NULL;
+  KILN_TRY(r->hooks->capture_begin(r->device, r->stream));
+  const kiln_status status = program_launch(p, memory, r->externals, r->stream, false);
+  const kiln_status ended = r->hooks->capture_end(r->device, r->stream, status == KILN_OK, &oldest->exec);
+  if (status != KILN_OK) return status;
+  KILN_TRY(ended);
+  if (bytes) memcpy(oldest->externals, r->externals, bytes);
+  oldest->last_use = ++r->clock;
+  *out = oldest;
+  return KILN_OK;
+}
+
+/* Finds or makes the graph for r->externals; those become the staged ones where a new graph does not pay. */
+static kiln_status choose_graph(device_run *r, program *p, device_graphs *g, char *memory, const graph *plan,
+                                device_graph **out) {
+  *out = find_graph(r, g);
+  if (*out) return KILN_OK;
+  if (seen_before(r, g)) return capture(r, p, g, memory, out);
+  choose_staging(r, p, memory, plan);
+  *out = find_graph(r, g);
+  return *out ? KILN_OK : capture(r, p, g, memory, out);
+}
+
+/* ---- copies around a run
+ * ------------------------------------------------------------------------------------------------------- */
+
+static kiln_status copies_in(device_run *r, program *p, const graph *plan, const tensor *params, void *stream) {
+  char *pinned = r->pinned;
+  for (int32_t i = 0; i < plan->body.n_params; i++) {
+    tensor to = *program_param(p, i);
+    const size_t bytes = bytes_of(&to);
+    to.data = (void *)(uintptr_t)r->externals[i];
+    if (r->host_in[i]) {
+      tensor here = to;
+      here.data = pinned;
+      copy_host(&params[i], &here);
+      KILN_TRY(r->hooks->upload(r->device, stream, to.data, pinned, bytes));
+      pinned += size_align(bytes, 64);
+      r->pinned_busy = true;
+    } else if (params[i].data != to.data) {
+      KILN_TRY(program_copy(p, &params[i], &to, stream));
+    }
+  }
+  return KILN_OK;
+}
+
+static kiln_status copies_out(device_run *r, program *p, const graph *plan, tensor *results, void *stream) {
+  char *pinned = r->pinned;
+  bool wait = false;
+  for (int32_t i = 0; i < plan->body.n_params; i++)
+    pinned += r->host_in[i] ? size_align(bytes_of(program_param(p, i)), 64) : 0;
+  char *const first = pinned;
+  for (int32_t i = 0; i < plan->body.n_results; i++) {
+    tensor made = *program_result(p, i);
+    made.data = (void *)(uintptr_t)r->externals[plan->body.n_params + i];
+    if (r->host_out[i]) {
+      KILN_TRY(r->hooks->download(r->device, stream, pinned, made.data, bytes_of(&made)));
+      pinned += size_align(bytes_of(&made), 64);
+      wait = true;
+    } else if (!results[i].data) {
+      results[i] = made;
+    } else if (results[i].data != made.data) {
+      KILN_TRY(program_copy(p, &made, &results[i], stream));
+    }
+  }
+  if (!wait) return KILN_OK;
+  KILN_TRY(r->hooks->synchronize(r->device, stream));
+  r->pinned_busy = false;
+  pinned = first;
+  for (int32_t i = 0; i < plan->body.n_results; i++) {
+    if (!r->host_out[i]) continue;
+    tensor here = *program_result(p, i);
+    here.data = pinned;
+    pinned += size_align(bytes_of(&here), 64);
+    if (results[i].data)
+      copy_host(&here, &results[i]);
+    else
+      results[i] = here;
+  }
+  return KILN_OK;
+}
+
+/* ---- one run
+ * ----------------------------------------------------------------------------------------------------------------------
+ */
+
+static kiln_status run_inside(device_run *r, program *p, device_graphs *g, char *memory, const graph *plan,
+                              const tensor *params, tensor *results, bool profile) {
+  void *const stream = r->user_stream;
+  bool captured_by_caller = false;
+  KILN_TRY(r->hooks->capturing(r->device, stream, &captured_by_caller));
+  if (!captured_by_caller && r->last_stream && r->last_stream != stream)
+    KILN_TRY(r->hooks->mark_wait(r->device, r->mark, stream));
+  KILN_TRY(prepare_pinned(r, p, plan, stream));
+  choose_addresses(r, p, memory, plan, params, results);
+  if (captured_by_caller || profile || program_has_jumps(p)) {
+    KILN_TRY(copies_in(r, p, plan, params, stream));
+    KILN_TRY(program_launch(p, memory, r->externals, stream, profile && !captured_by_caller));
+  } else {
+    device_graph *x = NULL;
+    KILN_TRY(choose_graph(r, p, g, memory, plan, &x));
+    KILN_TRY(copies_in(r, p, plan, params, stream));
+    KILN_TRY(r->hooks->graph_launch(r->device, x->exec, stream));
+  }
+  KILN_TRY(copies_out(r, p, plan, results, stream));
+  if (captured_by_caller) return KILN_OK;
+  KILN_TRY(r->hooks->mark(r->device, r->mark, stream));
+  r->last_stream = stream;
+  return KILN_OK;
+}
+
+kiln_status device_run_program(device_run *r, program *p, device_graphs *g, void *memory, const graph *plan,
+                               const tensor *params, tensor *results, bool profile) {
+  KILN_TRY(r->hooks->enter(r->device));
+  const kiln_status status = run_inside(r, p, g, memory, plan, params, results, profile);
+  r->hooks->leave(r->device);
+  return status;
+}

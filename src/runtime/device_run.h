@@ -1,0 +1,49 @@
+/* Running on a device: where inputs and outputs are, which stream, and programs as graphs that are launched in one
+ * piece. */
+#ifndef KILN_RUNTIME_DEVICE_RUN_H
+#define KILN_RUNTIME_DEVICE_RUN_H
+
+#include "runtime/program.h"
+
+enum { DEVICE_GRAPHS = 6, DEVICE_SEEN = 8 };
+
+/* A captured program for one set of addresses. */
+typedef struct device_graph {
+  const void **externals;
+  void *exec;
+  uint64_t last_use;
+} device_graph;
+
+typedef struct device_graphs { /* of one bound program */
+  device_graph graphs[DEVICE_GRAPHS];
+  uint64_t seen[DEVICE_SEEN]; /* hashes of addresses that ran once and are not captured yet */
+  int next_seen;
+} device_graphs;
+
+typedef struct device_run {
+  const device_hooks *hooks;
+  device *device;
+  void *stream;      /* its own; captures happen here */
+  void *user_stream; /* where runs are enqueued; `stream` unless the caller gave one */
+  void *last_stream; /* of the last run, whose memory the next one uses again */
+  void *mark;        /* the end of the last run, if last_stream is set */
+  char *pinned;
+  size_t pinned_bytes;
+  bool pinned_busy; /* an upload may still read it */
+  const void **externals;
+  int32_t n_externals;
+  bool *host_in, *host_out; /* of this run's tensors: in host memory? */
+  uint64_t clock;
+} device_run;
+
+kiln_status device_run_create(const target *t, int ordinal, int32_t n_params, int32_t n_results, device_run **out);
+void device_run_destroy(device_run *r); /* waits for what is running */
+/* Forgets a program's graphs: their memory moves, or the program goes. */
+void device_graphs_clear(device_run *r, device_graphs *g);
+
+/* One run. params and results as for program_run, with host_in and host_out set; results without data get memory of `r`
+ * or of the arena. Returns when the work is enqueued, or done if a tensor is on the host. */
+kiln_status device_run_program(device_run *r, program *p, device_graphs *g, void *arena, const graph *plan,
+                               const tensor *params, tensor *results, bool profile);
+
+#endif
