@@ -225,7 +225,7 @@ kiln_status ts_archive_traced_inputs(ts_archive *a, const char *method, ts_value
   *out = (ts_value){0};
   if (!zip_find(&a->zip, "traced_inputs.pkl")) return KILN_OK;
   ts_value v = {0};
-  KILN_TRY(ts_pickle_read(a, "traced_inputs.pkl", "traced_inputs", &v));
+  KILN_TRY(ts_pickle_read(a, "traced_inputs.pkl", NULL, &v));
   if (v.kind != TSV_DICT)
     return KILN_FAIL(KILN_INVALID_FILE, "traced_inputs.pkl holds %s; expected a dict", ts_value_kind_name(v.kind));
   const ts_dict *d = v.u.dict;

@@ -39,14 +39,15 @@ kiln_status ts_definition_find(ts_archive *a, const char *qualified, const ts_de
 typedef struct ts_reader {
   ts_archive *a;
   const char *entry;    /* "data.pkl" */
-  const char *storages; /* "data" */
+  const char *storages; /* "data"; NULL: tensors have no bytes in the file, as in traced_inputs.pkl, only shapes */
   map seen;             /* pickle_value* -> ts_value*, so that what the file shares is shared */
   int depth;
 } ts_reader;
 
-/* Reads an entry to values; KILN_INVALID_FILE if it is absent. `type` is the type that the value must have, or NULL. */
+/* Reads an entry to values; KILN_INVALID_FILE if it is absent. `storages` NULL: its tensors have no bytes in the file.
+ */
 kiln_status ts_pickle_read(ts_archive *a, const char *entry, const char *storages, ts_value *out);
-/* `where` names the value in texts. */
+/* `where` names the value in texts; `type` is the type that the value must have, or NULL. */
 kiln_status ts_value_read(ts_reader *r, const pickle_value *p, const char *where, const ts_type *type, ts_value *out);
 
 /* _rebuild_tensor_v2 and _rebuild_qtensor. */

@@ -223,8 +223,9 @@ kiln_status ts_archive_open(ts_archive *a, graph *g, const void *bytes, size_t s
 void ts_archive_close(ts_archive *a);
 /* Lists a->parameters (again): every tensor attribute of the modules below the root. ts_archive_open has called it. */
 kiln_status ts_archive_collect(ts_archive *a);
-/* The example inputs that a traced file keeps for `method`: a TSV_LIST of its arguments without self; tensors are
- * constants of the graph that nothing uses yet. TSV_NONE: the file has none. */
+/* The example inputs that a traced file keeps for `method`: a TSV_LIST of its arguments without self. Their tensors
+ * have types, but no contents: the handle's value is a parameter of no block of the graph. TSV_NONE: the file has none.
+ */
 kiln_status ts_archive_traced_inputs(ts_archive *a, const char *method, ts_value *out);
 
 /* Types that need no annotation: TST_TENSOR, TST_INT, ...; those with items give List[Any] and the like. */

@@ -321,6 +321,27 @@ static kiln_status parse_for(parser *p, ts_stmt *s) {
   return parse_suite(p, &s->body);
 }
 
+/* The right side of an assignment: an expression, or a tuple without brackets. */
+static kiln_status parse_value(parser *p, ts_expr **out) {
+  expr_list l = {0};
+  ts_expr *e = NULL;
+  KILN_TRY(parse_expr(p, out));
+  if (!at_op(p, ',')) return KILN_OK;
+  KILN_TRY(expr_new(p, TS_TUPLE, &e));
+  KILN_TRY(list_add(p, &l, *out, NULL));
+  KILN_TRY(advance(p));
+  while (p->token.kind != TOK_NEWLINE && p->token.kind != TOK_END) {
+    ts_expr *item = NULL;
+    KILN_TRY(parse_expr(p, &item));
+    KILN_TRY(list_add(p, &l, item, NULL));
+    if (!at_op(p, ',')) break;
+    KILN_TRY(advance(p));
+  }
+  list_give(&l, e);
+  *out = e;
+  return KILN_OK;
+}
+
 /* An expression, an assignment or a declaration. */
 static kiln_status parse_simple(parser *p, ts_stmt *s) {
   expr_list l = {0};
@@ -346,7 +367,7 @@ static kiln_status parse_simple(parser *p, ts_stmt *s) {
   } else if (at_op(p, '=')) {
     s->kind = TS_ASSIGN;
     KILN_TRY(advance(p));
-    KILN_TRY(parse_expr(p, &s->value));
+    KILN_TRY(parse_value(p, &s->value));
   } else if (l.count == 1) {
     s->kind = TS_EXPR;
     s->value = l.items[0];

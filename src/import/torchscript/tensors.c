@@ -55,7 +55,7 @@ static kiln_status read_storage(const ts_reader *r, const pickle_value *p, bool 
   const char *key = id->items[2]->u.s.data;
   if (strlen(key) > 200) return bad(r, l->where, "the name of its storage is too long");
   KILN_TRY(storage_type(r, id->items[1]->u.global.name, l->where, quantized, &l->type.dtype));
-  l->key = arena_printf(&r->a->arena, "%s/%s", r->storages, key);
+  l->key = arena_printf(&r->a->arena, "%s/%s", r->storages ? r->storages : "", key);
   return l->key ? KILN_OK : KILN_NO_MEMORY("tensors");
 }
 
@@ -155,7 +155,16 @@ static char *cache_key(const ts_reader *r, const layout *l) {
   return key;
 }
 
+/* A value that only tells a type. */
+static kiln_status shape_only(const ts_reader *r, const layout *l, itensor **out) {
+  block *nowhere = graph_new_block(r->a->im.graph, NULL);
+  value *v = nowhere ? graph_add_param(nowhere, NULL, &l->type) : NULL;
+  *out = v ? lower_tensor(&r->a->im, v) : NULL;
+  return *out ? KILN_OK : KILN_NO_MEMORY("tensors");
+}
+
 static kiln_status handle(const ts_reader *r, const layout *l, itensor **out) {
+  if (!r->storages) return shape_only(r, l, out);
   const char *key = cache_key(r, l);
   if (!key) return KILN_NO_MEMORY("tensors");
   *out = map_get(&r->a->tensors, key);
