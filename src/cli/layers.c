@@ -53,43 +53,16 @@ static kiln_status add_layers(graph *g) {
   return graph_check(g);
 }
 
-static void number_constant(void *user, constant *c) {
-  int64_t *next = user;
-  if (c->weight < 0) c->weight = (*next)++;
-}
-static void clear_number(void *user, constant *c) {
-  (void)user;
-  c->weight = -1;
-}
-
-static kiln_status plan_and_open(graph *g, const char *target_name, kiln_engine **out) {
-  target t;
-  const plan_options options = {0};
-  graph *plan = NULL;
-  text why = {0};
-  void *bytes = NULL;
-  size_t size = 0;
-  int64_t next = 0;
-  KILN_TRY(target_parse(target_name, &t));
-  graph_visit_constants(g, clear_number, NULL);
-  graph_visit_constants(g, number_constant, &next);
-  kiln_status status = plan_create(g, &t, &options, &plan, &why);
-  if (status == KILN_OK) status = engine_write(g, plan, &t, why.data ? why.data : "", &bytes, &size);
-  text_free(&why);
-  graph_destroy(plan);
-  if (status != KILN_OK) return status;
-  status = engine_open_bytes(bytes, size, bytes, NULL, out);
-  if (status != KILN_OK) mem_free_aligned(bytes);
-  return status;
-}
-
 kiln_status layers_build(const char *path, const kiln_build_options *options, kiln_engine **out_engine) {
   file_map file;
   graph *g = NULL;
   KILN_TRY(file_map_open(path, &file));
   kiln_status status = model_import(file.data, file.size, path, options, &g);
   if (status == KILN_OK) status = add_layers(g);
-  if (status == KILN_OK) status = plan_and_open(g, options->target, out_engine);
+  target t;
+  if (status == KILN_OK) status = target_parse(options->target, &t);
+  const kiln_build_options untuned = KILN_BUILD_OPTIONS_INIT; /* layers are compared, not timed */
+  if (status == KILN_OK) status = engine_from_graph(g, &t, &untuned, out_engine);
   graph_destroy(g);
   file_map_close(&file);
   return status;

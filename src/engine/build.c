@@ -137,23 +137,30 @@ static kiln_status build_bytes(graph *portable, const target *t, const kiln_buil
   return status;
 }
 
+kiln_status engine_from_graph(graph *portable, const target *t, const kiln_build_options *o, kiln_engine **out) {
+  void *bytes = NULL;
+  size_t size = 0;
+  KILN_TRY(build_bytes(portable, t, o, &bytes, &size));
+  const kiln_status status = engine_open_bytes(bytes, size, bytes, NULL, out);
+  if (status != KILN_OK) mem_free_aligned(bytes);
+  return status;
+}
+
 static kiln_status engine_build(const void *bytes, size_t size, const char *origin, const kiln_build_options *o,
                                 kiln_engine **out) {
   target t;
   graph *portable = NULL;
-  void *made = NULL;
-  size_t made_size = 0;
   KILN_TRY(ops_init());
   KILN_TRY(check_options(o, &t));
   KILN_TRY(progress(o, "importing", 0.0));
   KILN_TRY(model_import(bytes, size, origin, o, &portable));
   kiln_status status = progress(o, "planning", 0.3);
-  if (status == KILN_OK) status = build_bytes(portable, &t, o, &made, &made_size);
+  if (status == KILN_OK) status = engine_from_graph(portable, &t, o, out);
   graph_destroy(portable);
-  if (status != KILN_OK) return status;
-  status = engine_open_bytes(made, made_size, made, NULL, out);
-  if (status != KILN_OK) mem_free_aligned(made);
-  if (status == KILN_OK) status = progress(o, "done", 1.0);
+  if (status == KILN_OK && (status = progress(o, "done", 1.0)) != KILN_OK) {
+    kiln_engine_destroy(*out);
+    *out = NULL;
+  }
   return status;
 }
 

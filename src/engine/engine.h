@@ -3,8 +3,11 @@
 #ifndef KILN_ENGINE_ENGINE_H
 #define KILN_ENGINE_ENGINE_H
 
+#include <pthread.h>
+
 #include "backends/backend.h"
 #include "base/file.h"
+#include "base/threads.h"
 #include "graph/graph.h"
 
 /* The portable graph of a model file (told by content), optimized. The graph may borrow weights from `bytes`. */
@@ -23,13 +26,19 @@ typedef struct plan_options {
 kiln_status plan_create(const graph *portable, const target *t, const plan_options *options, graph **out_plan,
                         text *why);
 
-/* Replaces the constant operand that kernel `k` wants packed by its packed form, shared between readers in one plan. */
+/* Replaces the constant operand that kernel `k` wants packed by its packed form, shared between readers in one plan.
+ * Plans of plan_create have no data yet where the packing is made at load: plan_make_weights makes it, on `workers`
+ * (may be NULL). */
 kiln_status plan_pack_node(node *n, const kernel *k);
+kiln_status plan_make_weights(graph *plan, pool *workers);
 
 /* The bytes of an engine file (64-byte aligned, release with mem_free_aligned). Numbers the constants of both
  * graphs. */
 kiln_status engine_write(graph *portable, graph *plan, const target *t, const char *why, void **out_bytes,
                          size_t *out_size);
+
+/* Plans and writes an engine for an optimized graph, whose constants it numbers, and opens it. `o` may be NULL. */
+kiln_status engine_from_graph(graph *portable, const target *t, const kiln_build_options *o, kiln_engine **out);
 
 typedef struct weight_entry { /* as stored */
   uint64_t offset, size;
@@ -50,8 +59,11 @@ struct kiln_engine {
   graph *plan;
   graph *replanned; /* the portable graph that a plan made at load borrows constants from, or NULL */
   target target;
-  void **unpacked; /* plain forms that a new plan needed, by weight */
-  int references;  /* atomic: handles and contexts */
+  void **unpacked;              /* plain forms that a new plan needed, by weight */
+  int references;               /* atomic: handles and contexts */
+  pthread_mutex_t weights_lock; /* of the next two */
+  bool weights_made;
+  size_t weights_made_bytes;
 };
 
 /* Takes over `owned` (mem_alloc_aligned) or `file` on success; `bytes` otherwise stay the caller's. */
@@ -59,6 +71,8 @@ kiln_status engine_open_bytes(const void *bytes, size_t size, void *owned, const
 /* Parses the portable graph, unpacking weights where needed. The engine keeps what that needs. */
 kiln_status engine_portable(kiln_engine *e, graph **out);
 kiln_engine *engine_retain(const kiln_engine *e);
-size_t engine_weight_bytes(const kiln_engine *e);
+size_t engine_weight_bytes(const kiln_engine *e); /* in the file, and made at load so far */
+/* Makes the weights that files do not keep. [any thread] The first call does the work; contexts call it. */
+kiln_status engine_make_weights(kiln_engine *e, pool *workers);
 
 #endif

@@ -5,7 +5,7 @@
  * Everything is little endian. Weights start at multiples of 64 in a section that starts at a multiple of 4096, so a
  * mapped file is used as it is. Loading checks every checksum but the weights' (kiln_engine_verify does), so its time
  * does not depend on their size. A weight is stored once, in the layout (packing) that the plan wants; the portable
- * graph's plain form is made from it on demand. */
+ * graph's plain form is made from it on demand. Packings that cannot be undone are made when the first context is. */
 #include <stdio.h>
 #include <string.h>
 #include <zlib.h>
@@ -55,9 +55,14 @@ typedef struct writer {
   bool failed;
 } writer;
 
+/* What of a constant is stored: weights whose packing is made at load are stored plain. */
+static const char *stored_packing(const constant *c) { return c->plain ? NULL : c->packing; }
+static const void *stored_data(const constant *c) { return c->plain ? c->plain : c->data; }
+static size_t stored_size(const constant *c) { return c->plain ? c->plain_size : c->size; }
+
 static int64_t writer_find(const writer *w, int64_t original, const char *packing_name, bool any) {
   for (size_t i = 0; original >= 0 && i < w->count; i++) {
-    if (w->weights[i].original == original && (any || str_eq(w->weights[i].source->packing, packing_name)))
+    if (w->weights[i].original == original && (any || str_eq(stored_packing(w->weights[i].source), packing_name)))
       return (int64_t)i;
   }
   return -1;
@@ -91,7 +96,7 @@ static bool is_inline(const constant *c) { return c->size <= INLINE_BYTES && !c-
 static void number_constant(void *user, constant *c) {
   const numbering *n = user;
   if (is_inline(c) || c->weight >= NUMBERED) return;
-  int64_t at = writer_find(n->w, c->weight, c->packing, false);
+  int64_t at = writer_find(n->w, c->weight, stored_packing(c), false);
   if (at < 0 && !n->plan) at = writer_find(n->w, c->weight, NULL, true); /* the packed form will be undone on demand */
   if (at < 0) at = writer_add(n->w, c);
   c->weight = NUMBERED + at;
@@ -125,9 +130,10 @@ static void fill_bytes(char *out, const layout *l, const writer *w, const char *
   for (size_t i = 0; i < w->count; i++) {
     const constant *c = w->weights[i].source;
     char *data = out + h.sections[SECTION_DATA].offset + w->weights[i].offset;
-    memcpy(data, c->data, c->size);
-    table[i] = (weight_entry){.offset = w->weights[i].offset, .size = c->size, .crc = checksum(data, c->size)};
-    if (c->packing) snprintf(table[i].packing, sizeof table[i].packing, "%s", c->packing);
+    const size_t size = stored_size(c);
+    if (size) memcpy(data, stored_data(c), size);
+    table[i] = (weight_entry){.offset = w->weights[i].offset, .size = size, .crc = checksum(data, size)};
+    if (stored_packing(c)) snprintf(table[i].packing, sizeof table[i].packing, "%s", stored_packing(c));
   }
   for (int i = 0; i < SECTION_DATA; i++) h.sections[i].crc = checksum(out + h.sections[i].offset, h.sections[i].size);
   h.header_crc = header_checksum(&h);
@@ -147,7 +153,7 @@ static kiln_status lay_out(layout *l, graph *portable, graph *plan, const target
     return KILN_NO_MEMORY("engine file");
   for (size_t i = 0; i < w->count; i++) {
     w->weights[i].offset = l->data_size;
-    l->data_size += size_align(w->weights[i].source->size, WEIGHT_ALIGN);
+    l->data_size += size_align(stored_size(w->weights[i].source), WEIGHT_ALIGN);
   }
   file_header *h = &l->header;
   memcpy(h->magic, magic, sizeof magic);
@@ -173,7 +179,7 @@ kiln_status engine_write(graph *portable, graph *plan, const target *t, const ch
     if (bytes) {
       memset(bytes, 0, (size_t)l.header.sections[SECTION_DATA].offset);
       for (size_t i = 0; i < w.count; i++) { /* gaps between weights */
-        const uint64_t end = w.weights[i].offset + w.weights[i].source->size;
+        const uint64_t end = w.weights[i].offset + stored_size(w.weights[i].source);
         const uint64_t next = i + 1 < w.count ? w.weights[i + 1].offset : l.data_size;
         memset(bytes + l.header.sections[SECTION_DATA].offset + end, 0, (size_t)(next - end));
       }
@@ -244,15 +250,16 @@ static kiln_status plan_weight(void *user, int64_t index, const tensor_type *typ
   if (index < 0 || (uint64_t)index >= e->n_weights)
     return KILN_FAIL(KILN_INVALID_FILE, "there is no weight %lld", (long long)index);
   const weight_entry *w = &e->weights[index];
-  if (!str_eq(packing_name ? packing_name : "", w->packing))
+  const packing *p = packing_name ? packing_find(packing_name) : NULL;
+  if (packing_name && !p)
+    return KILN_FAIL(KILN_INCOMPATIBLE, "weight %lld has the unknown packing `%s`", (long long)index, packing_name);
+  const char *stored = p && p->unpack ? packing_name : "";
+  if (!str_eq(stored, w->packing))
     return KILN_FAIL(KILN_INVALID_FILE, "weight %lld is stored as `%s`, the plan wants `%s`", (long long)index,
-                     w->packing, packing_name ? packing_name : "");
-  if (packing_name) {
-    const packing *p = packing_find(packing_name);
+                     w->packing, stored);
+  if (p) {
     size_t expected = 0;
-    if (!p)
-      return KILN_FAIL(KILN_INCOMPATIBLE, "weight %lld has the unknown packing `%s`", (long long)index, packing_name);
-    if (!p->size(type, &expected) || expected != w->size)
+    if (!(p->unpack ? p->size(type, &expected) : type_bytes(type, &expected)) || expected != w->size)
       return KILN_FAIL(KILN_INVALID_FILE, "weight %lld has %llu bytes, expected %zu", (long long)index,
                        (unsigned long long)w->size, expected);
   }
@@ -290,10 +297,31 @@ kiln_status engine_portable(kiln_engine *e, graph **out) {
   return KILN_OK;
 }
 
+/* Weights whose packing is made at load were read plain. */
+static kiln_status expect_packings(graph *plan) {
+  for (constant *c = plan->constants; c; c = c->next) {
+    const packing *p = c->packing ? packing_find(c->packing) : NULL;
+    if (!p || p->unpack) continue;
+    c->plain = c->data;
+    c->plain_size = c->size;
+    c->data = NULL;
+    if (!p->size(&c->of->type, &c->size))
+      return KILN_FAIL(KILN_INVALID_FILE, "weight %lld cannot have the packing `%s`", (long long)c->weight, c->packing);
+  }
+  return KILN_OK;
+}
+
+static kiln_status read_plan(kiln_engine *e, graph **out) {
+  KILN_TRY_NOTE(graph_parse(e->plan_text, e->plan_size, plan_weight, e, out), "reading the engine's plan");
+  const kiln_status status = expect_packings(*out);
+  if (status != KILN_OK) graph_destroy(*out);
+  return status;
+}
+
 /* A plan for a processor that is not this one is replaced by a new one, made from the portable graph. */
 static kiln_status adopt_plan(kiln_engine *e) {
   graph *plan = NULL;
-  KILN_TRY_NOTE(graph_parse(e->plan_text, e->plan_size, plan_weight, e, &plan), "reading the engine's plan");
+  KILN_TRY(read_plan(e, &plan));
   const char *name = graph_metadata(plan, "kiln.target");
   if (name && target_parse(name, &e->target) == KILN_OK) {
     e->plan = plan;
@@ -336,6 +364,7 @@ kiln_status engine_open_bytes(const void *bytes, size_t size, void *owned, const
   e->bytes = bytes;
   e->size = size;
   e->references = 1;
+  pthread_mutex_init(&e->weights_lock, NULL);
   const kiln_status status = engine_read(e);
   if (status != KILN_OK) {
     kiln_engine_destroy(e);
@@ -370,13 +399,29 @@ void kiln_engine_destroy(kiln_engine *e) {
   graph_destroy(e->replanned);
   for (size_t i = 0; e->unpacked && i < e->n_weights; i++) mem_free_aligned(e->unpacked[i]);
   mem_free(e->unpacked);
+  pthread_mutex_destroy(&e->weights_lock);
   mem_free_aligned(e->owned);
   if (e->file.data) file_map_close(&e->file);
   mem_free(e);
 }
 
-size_t engine_weight_bytes(const kiln_engine *e) {
-  size_t total = 0;
+kiln_status engine_make_weights(kiln_engine *e, pool *workers) {
+  kiln_status status = KILN_OK;
+  pthread_mutex_lock(&e->weights_lock);
+  if (!e->weights_made) status = plan_make_weights(e->plan, workers);
+  if (status == KILN_OK && !e->weights_made) {
+    for (const constant *c = e->plan->constants; c; c = c->next) e->weights_made_bytes += c->plain ? c->size : 0;
+    e->weights_made = true;
+  }
+  pthread_mutex_unlock(&e->weights_lock);
+  return status;
+}
+
+size_t engine_weight_bytes(const kiln_engine *engine) {
+  kiln_engine *e = (kiln_engine *)(uintptr_t)engine;
+  pthread_mutex_lock(&e->weights_lock);
+  size_t total = e->weights_made_bytes;
+  pthread_mutex_unlock(&e->weights_lock);
   for (size_t i = 0; i < e->n_weights; i++) total += (size_t)e->weights[i].size;
   return total;
 }

@@ -19,6 +19,8 @@ static value *clone_value(cloner *c, const value *v) {
   copy->name = v->name ? arena_strdup(&c->to->arena, v->name) : NULL;
   copy->constant->size = v->constant->size;
   copy->constant->packing = v->constant->packing;
+  copy->constant->plain = v->constant->plain;
+  copy->constant->plain_size = v->constant->plain_size;
   copy->constant->weight = v->constant->weight;
   if (!map_put_number(&c->values, v->id, copy)) return NULL;
   return copy;

@@ -138,6 +138,7 @@ static value *constant_new(graph *g, const tensor_type *type, const void *data, 
   c->size = bytes;
   c->weight = -1;
   c->owned = owned;
+  c->of = v;
   c->next = g->constants;
   g->constants = c;
   v->constant = c;

@@ -66,9 +66,12 @@ struct constant {
   const void *data;
   size_t size;
   const char *packing; /* NULL: plain. Else a name such as "gemm_b:32" that backends/packing.h can pack and undo */
-  int64_t weight;      /* index of the weight in the engine file that this came from, or -1 */
-  bool owned;          /* data must be freed with mem_free_aligned when the graph is (else: borrowed or arena) */
-  constant *next;      /* list of all constants of the graph */
+  const void *plain;   /* only for packings that are made at load: the plain bytes; `data` is NULL until then */
+  size_t plain_size;
+  int64_t weight; /* index of the weight in the engine file that this came from, or -1 */
+  bool owned;     /* data must be freed with mem_free_aligned when the graph is (else: borrowed or arena) */
+  value *of;      /* the value that has these contents */
+  constant *next; /* list of all constants of the graph */
 };
 
 typedef struct use {

@@ -360,7 +360,7 @@ static kiln_status lower_upsample_vec(lower_call *c) {
   return upsample_emit(c, "input", size, scales);
 }
 
-/* ---- PyTorch: grid_sampler, channel_shuffle ---------------------------------------------------------------------- */
+/* ---- PyTorch: grid_sampler --------------------------------------------------------------------------------------- */
 
 static kiln_status lower_grid_sampler(lower_call *c) {
   static const char *const modes[] = {"linear", "nearest", "cubic"}, *const paddings[] = {"zeros", "border",
@@ -374,29 +374,6 @@ static kiln_status lower_grid_sampler(lower_call *c) {
               build(&c->b, "grid_sample", IN(call_tensor(c, "input"), call_tensor(c, "grid")),
                     ATTRS(A_STR("mode", modes[mode]), A_STR("padding", paddings[padding]),
                           A_BOOL("align_corners", call_bool(c, "align_corners")))));
-  return KILN_OK;
-}
-
-static kiln_status lower_channel_shuffle(lower_call *c) {
-  const dim groups = call_int(c, "groups");
-  value *x;
-  builder *b = &c->b;
-  KILN_TRY(lowering_tensor(c, "self", &x));
-  const int rank = x->type.rank;
-  if (rank < 3 || rank > KILN_MAX_RANK - 1)
-    return LOWER_FAIL(c, "argument self: expected rank 3 to %d", KILN_MAX_RANK - 1);
-  if (!dim_is_const(groups) || groups < 1) return LOWER_FAIL(c, "argument groups must be a positive constant");
-  dim split[KILN_MAX_RANK], order[KILN_MAX_RANK];
-  split[0] = x->type.dims[0];
-  split[1] = groups;
-  split[2] = dim_floordiv(b->graph->dims, x->type.dims[1], groups);
-  for (int i = 2; i < rank; i++) split[i + 1] = x->type.dims[i];
-  for (int i = 0; i <= rank; i++) order[i] = i;
-  order[1] = 2;
-  order[2] = 1;
-  value *v = lower_reshape(b, x, rank + 1, split);
-  if (v) v = lower_permute(b, v, rank + 1, order);
-  call_return(c, 0, v ? lower_reshape(b, v, rank, x->type.dims) : NULL);
   return KILN_OK;
 }
 
@@ -434,7 +411,6 @@ static const torch_row resize_torch[] = {
     {"aten::upsample_bilinear2d" VEC_ALIGN, NULL, lower_upsample_vec},
     {"aten::upsample_trilinear3d" VEC_ALIGN, NULL, lower_upsample_vec},
     {"aten::upsample_bicubic2d" VEC_ALIGN, NULL, lower_upsample_vec},
-    {"aten::native_channel_shuffle(Tensor self, SymInt groups) -> Tensor", NULL, lower_channel_shuffle},
     {"aten::_upsample_bilinear2d_aa" UP_2D ALIGN S_2D, NULL, lower_upsample_antialias},
     {"aten::_upsample_bicubic2d_aa" UP_2D ALIGN S_2D, NULL, lower_upsample_antialias},
     {"aten::_upsample_bilinear2d_aa" VEC_ALIGN, NULL, lower_upsample_antialias_vec},

@@ -819,6 +819,7 @@ static const torch_row torch_permute[] = {
     {"aten::pixel_shuffle(Tensor self, int upscale_factor) -> Tensor", NULL, lower_pixel_shuffle},
     {"aten::pixel_unshuffle(Tensor self, int downscale_factor) -> Tensor", NULL, lower_pixel_unshuffle},
     {"aten::channel_shuffle(Tensor self, SymInt groups) -> Tensor", NULL, lower_channel_shuffle},
+    {"aten::native_channel_shuffle(Tensor self, SymInt groups) -> Tensor", NULL, lower_channel_shuffle},
     {NULL, NULL, NULL}};
 
 static const torch_row torch_expand[] = {

@@ -9,11 +9,13 @@
 
 /* ---- packing ----------------------------------------------------------------------------------------------------- */
 
-kiln_status plan_pack_node(node *n, const kernel *k) {
+static kiln_status pack_data(constant *c, const tensor_type *type, const packing *p, const void *plain, pool *workers);
+
+/* With `later`, packings that are made at load get no data. */
+static kiln_status pack_node(node *n, const kernel *k, bool later) {
   if (!k->packing) return KILN_OK;
   value *v = node_in(n, k->pack_operand);
   if (!v || !v->constant || str_eq(v->constant->packing, k->packing)) return KILN_OK;
-  graph *g = n->parent->graph;
   const packing *p = packing_find(k->packing);
   if (!p || v->constant->packing)
     return KILN_FAIL(KILN_INTERNAL, "%s: cannot pack operand %d as `%s`", k->name, k->pack_operand, k->packing);
@@ -22,19 +24,59 @@ kiln_status plan_pack_node(node *n, const kernel *k) {
     node_set_input(n, k->pack_operand, earlier);
     return KILN_OK;
   }
-  size_t bytes = 0;
-  if (!p->size(&v->type, &bytes))
-    return KILN_FAIL(KILN_INTERNAL, "%s: cannot pack this weight as `%s`", k->name, k->packing);
-  void *data = mem_alloc_aligned(bytes ? bytes : 1);
-  if (!data) return KILN_FAIL(KILN_OUT_OF_MEMORY, "out of memory: %zu bytes for a packed weight", bytes);
-  p->pack(&v->type, v->constant->data, data);
-  value *packed = graph_constant_take(g, &v->type, data);
+  graph *g = n->parent->graph;
+  value *packed = graph_constant(g, &v->type, NULL);
   if (!packed) return graph_check(g);
-  packed->constant->size = bytes;
-  packed->constant->packing = p->name;
-  packed->constant->weight = v->constant->weight;
+  constant *c = packed->constant;
+  if (!p->size(&v->type, &c->size))
+    return KILN_FAIL(KILN_INTERNAL, "%s: cannot pack this weight as `%s`", k->name, k->packing);
+  c->packing = p->name;
+  c->weight = v->constant->weight;
+  if (!p->unpack) {
+    c->plain = v->constant->data;
+    c->plain_size = v->constant->size;
+  }
+  if (p->unpack || !later) KILN_TRY(pack_data(c, &v->type, p, v->constant->data, NULL));
   node_set_input(n, k->pack_operand, packed);
   v->scratch = packed;
+  return KILN_OK;
+}
+
+kiln_status plan_pack_node(node *n, const kernel *k) { return pack_node(n, k, false); }
+
+/* ---- packings made at load --------------------------------------------------------------------------------------- */
+
+typedef struct pack_job {
+  const packing *packing;
+  const tensor_type *type;
+  const void *plain;
+  void *data;
+} pack_job;
+
+static void pack_part_task(void *user, int64_t part, int worker) {
+  (void)worker;
+  const pack_job *j = user;
+  j->packing->pack_part(j->type, j->plain, j->data, part);
+}
+
+static kiln_status pack_data(constant *c, const tensor_type *type, const packing *p, const void *plain, pool *workers) {
+  void *data = mem_alloc_aligned(c->size ? c->size : 1);
+  if (!data) return KILN_FAIL(KILN_OUT_OF_MEMORY, "out of memory: %zu bytes for a packed weight", c->size);
+  if (p->pack_part) {
+    pack_job job = {p, type, plain, data};
+    pool_run(workers, p->parts(type), pack_part_task, &job);
+  } else {
+    p->pack(type, plain, data);
+  }
+  c->data = data;
+  c->owned = true;
+  return KILN_OK;
+}
+
+kiln_status plan_make_weights(graph *plan, pool *workers) {
+  for (constant *c = plan->constants; c; c = c->next) {
+    if (c->plain && !c->data) KILN_TRY(pack_data(c, &c->of->type, packing_find(c->packing), c->plain, workers));
+  }
   return KILN_OK;
 }
 
@@ -45,6 +87,7 @@ typedef struct planner {
   const plan_options *options;
   tuner *tuner;
   text *why;
+  text missing; /* nodes that no kernel takes */
   int done, total;
 } planner;
 
@@ -77,10 +120,13 @@ static kiln_status plan_node(planner *p, node *n) {
   if ((n->op->flags & OP_VIEW) && n->op->view && !n->epilogue) return KILN_OK; /* costs nothing at run time */
   const kernel *tactics[32];
   const int count = backend_tactics(p->target, n, tactics, 32, p->why);
-  if (!count) return KILN_FAIL(KILN_UNSUPPORTED, "no kernel for `%s` (%s at %s)", n->op->name, n->path, n->source);
+  if (!count) {
+    text_printf(&p->missing, "%s`%s` (%s at %s)", p->missing.length ? ", " : "", n->op->name, n->path, n->source);
+    return KILN_OK;
+  }
   const kernel *chosen = tuner_choose(p->tuner, n, tactics, count);
   n->tactic = chosen->name;
-  return plan_pack_node(n, chosen);
+  return pack_node(n, chosen, true);
 }
 
 static kiln_status plan_block(planner *p, block *b) {
@@ -110,6 +156,9 @@ kiln_status plan_create(const graph *portable, const target *t, const plan_optio
   clear_scratch(g, &g->body);
   KILN_GOTO(done, tuner_create(t, options, &p.tuner));
   status = plan_block(&p, &g->body);
+  if (status == KILN_OK && p.missing.length)
+    status = KILN_FAIL(KILN_UNSUPPORTED, "target %s has no kernel for %s", t->name, p.missing.data);
+  text_free(&p.missing);
   {
     const kiln_status finished = tuner_finish(p.tuner);
     if (status == KILN_OK) status = finished;

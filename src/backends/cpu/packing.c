@@ -164,23 +164,29 @@ static void taps_first_unpack(const tensor_type *type, const void *packed, void 
   static void winograd_pack_##nr(const tensor_type *t, const void *plain, void *packed) {                              \
     winograd_pack(t, plain, packed, nr);                                                                               \
   }                                                                                                                    \
-  static void winograd_unpack_##nr(const tensor_type *t, const void *packed, void *plain) {                            \
-    winograd_unpack(t, packed, plain, nr);                                                                             \
+  static int64_t winograd_parts_##nr(const tensor_type *t) { return winograd_pack_parts(t, nr); }                      \
+  static void winograd_part_##nr(const tensor_type *t, const void *plain, void *packed, int64_t part) {                \
+    winograd_pack_part(t, plain, packed, nr, part);                                                                    \
   }
 GEMM_PACKING(32)
 GEMM_PACKING(16)
 GEMM_PACKING(4)
 
+#define UNDONE_ROW(packed_as, prefix, suffix) \
+  { packed_as, prefix##_size##suffix, prefix##suffix, un##prefix##suffix, NULL, NULL }
+#define WINOGRAD_ROW(nr) \
+  { "winograd:" #nr, winograd_size_##nr, winograd_pack_##nr, NULL, winograd_parts_##nr, winograd_part_##nr }
+
 const packing cpu_packings[] = {
-    {"gemm_b:32", pack_b_size_32, pack_b_32, unpack_b_32},
-    {"gemm_b:16", pack_b_size_16, pack_b_16, unpack_b_16},
-    {"gemm_b:4", pack_b_size_4, pack_b_4, unpack_b_4},
-    {"gemm_bt:32", pack_bt_size_32, pack_bt_32, unpack_bt_32},
-    {"gemm_bt:16", pack_bt_size_16, pack_bt_16, unpack_bt_16},
-    {"gemm_bt:4", pack_bt_size_4, pack_bt_4, unpack_bt_4},
-    {"winograd:32", winograd_size_32, winograd_pack_32, winograd_unpack_32},
-    {"winograd:16", winograd_size_16, winograd_pack_16, winograd_unpack_16},
-    {"winograd:4", winograd_size_4, winograd_pack_4, winograd_unpack_4},
-    {"taps_first", taps_first_size, taps_first_pack, taps_first_unpack},
-    {NULL, NULL, NULL, NULL},
+    UNDONE_ROW("gemm_b:32", pack_b, _32),
+    UNDONE_ROW("gemm_b:16", pack_b, _16),
+    UNDONE_ROW("gemm_b:4", pack_b, _4),
+    UNDONE_ROW("gemm_bt:32", pack_bt, _32),
+    UNDONE_ROW("gemm_bt:16", pack_bt, _16),
+    UNDONE_ROW("gemm_bt:4", pack_bt, _4),
+    WINOGRAD_ROW(32),
+    WINOGRAD_ROW(16),
+    WINOGRAD_ROW(4),
+    {"taps_first", taps_first_size, taps_first_pack, taps_first_unpack, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL, NULL},
 };

@@ -18,11 +18,15 @@ static int64_t max_i64(int64_t a, int64_t b) { return a > b ? a : b; }
 
 /* ---- Weights ----------------------------------------------------------------------------------------------------- */
 
+/* So many output channels at once, as vectors; a divisor of every NR. */
+enum { LANES = 4 };
+typedef double quad __attribute__((vector_size(LANES * sizeof(double))));
+
 /* u = G g, in double: rows of G are (1, p, p^2) over the product of p's distances to the other points. */
-static void weights_1d(const double g[3], double u[6]) {
-  const double a = 0.70710678118654752440, b = 1.41421356237309504880;
-  const double even_a = (g[0] + 0.5 * g[2]) / -1.5, odd_a = a * g[1] / -1.5;
-  const double even_b = (g[0] + 2.0 * g[2]) / 6.0, odd_b = b * g[1] / 6.0;
+static inline void weights_1d(const quad g[3], quad u[6]) {
+  const double a = 0.70710678118654752440, b = 1.41421356237309504880, third = -2.0 / 3.0, sixth = 1.0 / 6.0;
+  const quad even_a = (g[0] + 0.5 * g[2]) * third, odd_a = (a * third) * g[1];
+  const quad even_b = (g[0] + 2.0 * g[2]) * sixth, odd_b = (b * sixth) * g[1];
   u[0] = g[0];
   u[1] = even_a + odd_a;
   u[2] = even_a - odd_a;
@@ -35,49 +39,48 @@ void winograd_transform_weights(const float *plain, int64_t out, int64_t in, int
   const int64_t plane = div_up(out, nr) * nr * in;
   float *to = packed + panel * in * nr;
   for (int64_t i = 0; i < in; i++) {
-    for (int64_t c = 0; c < nr; c++) {
+    for (int64_t c = 0; c < nr; c += LANES) {
       const int64_t o = panel * nr + c;
-      double t[6][3], u[6];
+      quad g[9] = {{0}}, columns[3][6], t[3], u[6];
+      for (int lane = 0; lane < LANES && o + lane < out; lane++) {
+        for (int k = 0; k < 9; k++) g[k][lane] = (double)plain[((o + lane) * in + i) * 9 + k];
+      }
       for (int col = 0; col < 3; col++) {
-        double g[3] = {0, 0, 0};
-        for (int row = 0; row < 3 && o < out; row++) g[row] = (double)plain[(o * in + i) * 9 + row * 3 + col];
-        weights_1d(g, u);
-        for (int row = 0; row < 6; row++) t[row][col] = u[row];
+        for (int row = 0; row < 3; row++) t[row] = g[row * 3 + col];
+        weights_1d(t, columns[col]);
       }
       for (int row = 0; row < 6; row++) {
-        weights_1d(t[row], u);
-        for (int col = 0; col < 6; col++) to[(row * 6 + col) * plane + i * nr + c] = (float)u[col];
+        for (int col = 0; col < 3; col++) t[col] = columns[col][row];
+        weights_1d(t, u);
+        for (int col = 0; col < 6; col++) {
+          float *at = to + (row * 6 + col) * plane + i * nr + c;
+          for (int lane = 0; lane < LANES; lane++) at[lane] = (float)u[col][lane];
+        }
       }
     }
   }
 }
 
-static bool winograd_floats(const tensor_type *t, int nr, size_t *transformed, size_t *plain) {
+static bool winograd_takes(const tensor_type *t) {
   if (t->dtype != KILN_F32 || t->rank != 4 || t->dims[2] != 3 || t->dims[3] != 3) return false;
-  if (!dim_is_const(t->dims[0]) || !dim_is_const(t->dims[1]) || t->dims[0] < 0 || t->dims[1] < 0) return false;
-  return gemm_packed_floats(t->dims[1], t->dims[0], nr, transformed) &&
-         size_mul(*transformed, WINOGRAD_PLANES, transformed) &&
-         size_mul((size_t)t->dims[0], (size_t)t->dims[1], plain) && size_mul(*plain, 9, plain);
+  return dim_is_const(t->dims[0]) && dim_is_const(t->dims[1]) && t->dims[0] >= 0 && t->dims[1] >= 0;
 }
 
 bool winograd_pack_size(const tensor_type *type, int nr, size_t *out) {
-  size_t transformed, plain;
-  return winograd_floats(type, nr, &transformed, &plain) && size_add(transformed, plain, out) &&
-         size_mul(*out, sizeof(float), out);
+  return winograd_takes(type) && gemm_packed_floats(type->dims[1], type->dims[0], nr, out) &&
+         size_mul(*out, WINOGRAD_PLANES * sizeof(float), out);
+}
+
+int64_t winograd_pack_parts(const tensor_type *type, int nr) {
+  return winograd_takes(type) ? div_up(type->dims[0], nr) : 0;
+}
+
+void winograd_pack_part(const tensor_type *type, const void *plain, void *packed, int nr, int64_t part) {
+  winograd_transform_weights(plain, type->dims[0], type->dims[1], nr, part, packed);
 }
 
 void winograd_pack(const tensor_type *type, const void *plain, void *packed, int nr) {
-  size_t transformed, floats;
-  if (!winograd_floats(type, nr, &transformed, &floats)) return;
-  for (int64_t p = 0; p * nr < type->dims[0]; p++)
-    winograd_transform_weights(plain, type->dims[0], type->dims[1], nr, p, packed);
-  memcpy((float *)packed + transformed, plain, floats * sizeof(float));
-}
-
-void winograd_unpack(const tensor_type *type, const void *packed, void *plain, int nr) {
-  size_t transformed, floats;
-  if (winograd_floats(type, nr, &transformed, &floats))
-    memcpy(plain, (const float *)packed + transformed, floats * sizeof(float));
+  for (int64_t p = 0; p < winograd_pack_parts(type, nr); p++) winograd_pack_part(type, plain, packed, nr, p);
 }
 
 /* ---- Preparing --------------------------------------------------------------------------------------------------- */

@@ -15,12 +15,13 @@ typedef struct winograd_isa {
 } winograd_isa;
 extern const winograd_isa winograd_isa_scalar, winograd_isa_avx2, winograd_isa_avx512;
 
-/* Packing winograd:<NR> of weights [O, I, 3, 3]: [36][O / NR][I][NR] transformed, then the plain weights (the transform
- * rounds, so it cannot be undone; the plain part is not read at run time and, in a mapped file, takes no memory). */
+/* Packing winograd:<NR> of weights [O, I, 3, 3]: [36][O / NR][I][NR], transformed. The transform rounds, so it cannot
+ * be undone: files have the plain weights, and this is made at load. Its parts are panels. */
 bool winograd_pack_size(const tensor_type *type, int nr, size_t *out);
 void winograd_pack(const tensor_type *type, const void *plain, void *packed, int nr);
-void winograd_unpack(const tensor_type *type, const void *packed, void *plain, int nr);
-/* Input channels [i0, i1) of output panel `panel` of plain weights [out][in][9]. */
+int64_t winograd_pack_parts(const tensor_type *type, int nr);
+void winograd_pack_part(const tensor_type *type, const void *plain, void *packed, int nr, int64_t part);
+/* Output panel `panel` of plain weights [out][in][9]. */
 void winograd_transform_weights(const float *plain, int64_t out, int64_t in, int nr, int64_t panel, float *packed);
 
 #endif
