@@ -310,10 +310,9 @@ def _operator_name(target: Any) -> str:
 
 def _name_return_types() -> None:
     """Gives the named tuples that torch.max, topk, sort... return a name in files, which torch.export.save asks for."""
-    for kind in getattr(torch.return_types, "all_return_types", ()):
-        entry = pytree.SUPPORTED_SERIALIZED_TYPES.get(kind)
+    for kind, entry in list(pytree.SUPPORTED_SERIALIZED_TYPES.items()):
         name = f"torch.return_types.{kind.__name__}"
-        if entry is not None and name not in pytree.SERIALIZED_TYPE_TO_PYTHON_TYPE:
+        if kind.__module__ == "torch.return_types" and name not in pytree.SERIALIZED_TYPE_TO_PYTHON_TYPE:
             pytree.SUPPORTED_SERIALIZED_TYPES[kind] = entry._replace(serialized_type_name=name)
             pytree.SERIALIZED_TYPE_TO_PYTHON_TYPE[name] = kind
 
@@ -323,5 +322,8 @@ def _program_bytes(program: torch.export.ExportedProgram) -> memoryview:
     _name_return_types()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.export.save(program, buffer)
+        try:
+            torch.export.save(program, buffer)
+        except Exception as error:
+            raise _error(f"torch.export.save could not write the exported program: {error}", "KILN_UNSUPPORTED") from error
     return buffer.getbuffer()

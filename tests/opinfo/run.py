@@ -116,7 +116,10 @@ def run_sample(op: Any, sample: Any, tolerance: float, target: str) -> tuple[str
             expected = module(*copies)
         except Exception as error:
             return "none", f"PyTorch itself: {error}".splitlines()[0]
-        if any(isinstance(leaf, torch.Tensor) and (leaf.is_complex() or leaf.layout is not torch.strided) for leaf in pytree.tree_leaves(expected)):
+        if any(
+            isinstance(leaf, torch.Tensor) and (leaf.is_complex() or leaf.layout is not torch.strided)
+            for leaf in pytree.tree_leaves(expected)
+        ):
             return "none", "complex or sparse result"
         try:
             program = torch.export.export(module, tensors, strict=False)
@@ -182,7 +185,9 @@ def work(options: argparse.Namespace) -> int:
 class Worker:
     def __init__(self, options: argparse.Namespace) -> None:
         command = [sys.executable, __file__, "--worker", "--dtype", options.dtype, "--target", options.target]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
         self.job: Optional[tuple[int, str]] = None
         self.since = 0.0
 
