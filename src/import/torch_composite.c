@@ -313,14 +313,15 @@ kiln_status lower_median(lower_call *c) {
     x = lower_reshape(b, x, 1, &flat);
   } else {
     KILN_TRY(lowering_axis(c, "dim", x->type.rank, &axis));
-    if (x->type.rank == 0) return LOWER_FAIL(c, "expected a tensor with dimensions");
   }
+  const bool scalar = x && x->type.rank == 0;
+  if (scalar) x = lowering_unsqueeze(b, x, 0);
   node *sorted = x ? build_node(b, "sort", IN(x), ATTRS(A_INT("axis", axis))) : NULL;
   if (!sorted) return LOWER_FAIL(c, "cannot sort");
   const dim middle = dim_floordiv(b->graph->dims, dim_sub(b->graph->dims, x->type.dims[axis], 1), 2);
   for (int i = 0; i < c->n_results; i++) {
     value *v = lowering_select(b, sorted->outputs[i], axis, middle);
-    call_return(c, i, v && !all && call_bool(c, "keepdim") ? lowering_unsqueeze(b, v, axis) : v);
+    call_return(c, i, v && !all && !scalar && call_bool(c, "keepdim") ? lowering_unsqueeze(b, v, axis) : v);
   }
   return KILN_OK;
 }

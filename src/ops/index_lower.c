@@ -38,6 +38,10 @@ kiln_status lower_gather(lower_call *c) {
   KILN_TRY(lowering_tensor(c, "index", &index));
   KILN_TRY(lowering_axis(c, "dim", x->type.rank, &axis));
   const int rank = index->type.rank;
+  if (type_numel(b->graph, &index->type) == 0) { /* of any rank */
+    call_return(c, 0, lowering_full(b, x->type.dtype, rank, index->type.dims, 0));
+    return KILN_OK;
+  }
   value *y = build(b, "gather", IN(at_least_1d(b, x), at_least_1d(b, as_index(b, index))), ATTRS(A_INT("axis", axis)));
   call_return(c, 0, back_to(b, y, rank));
   return KILN_OK;
@@ -67,7 +71,13 @@ kiln_status lower_take_along_dim(lower_call *c) {
     x = lower_expand(b, x, x->type.rank, x_dims);
     index = lower_expand(b, index, index->type.rank, index_dims);
   }
-  call_return(c, 0, build(b, "gather", IN(x, as_index(b, index)), ATTRS(A_INT("axis", axis))));
+  LOWER_NEED(c, x);
+  index = as_index(b, index);
+  /* Unlike gather, this takes negative indices. */
+  value *size = lower_cast(b, lower_size_tensor(b, x->type.dims[axis]), index ? index->type.dtype : KILN_I64);
+  value *negative = build(b, "lt", IN(index, lowering_scalar_like(b, index, 0)), NO_ATTRS);
+  index = build(b, "where", IN(negative, lower_binary(b, "add", index, size), index), NO_ATTRS);
+  call_return(c, 0, build(b, "gather", IN(x, index), ATTRS(A_INT("axis", axis))));
   return KILN_OK;
 }
 
@@ -234,7 +244,11 @@ kiln_status lower_masked_scatter(lower_call *c) {
   KILN_TRY(lowering_tensor(c, "self", &x));
   KILN_TRY(lowering_tensor(c, "mask", &mask));
   KILN_TRY(lowering_tensor(c, "source", &source));
-  mask = lower_expand(b, lower_cast(b, mask, KILN_BOOL), x->type.rank, x->type.dims);
+  value *both[2] = {x, lower_cast(b, mask, KILN_BOOL)};
+  lowering_broadcast(b, 2, both);
+  x = both[0];
+  mask = both[1];
+  LOWER_NEED(c, x);
   const dim n = type_numel(g, &x->type), m = type_numel(g, &source->type);
   if (m == 0) return LOWER_FAIL(c, "the source is empty");
   value *flat = lower_cast(b, lower_reshape(b, mask, 1, &n), KILN_I64);

@@ -383,6 +383,21 @@ static kiln_status lower_broadcast_tensors(lower_call *c) {
 
 /* ---- PyTorch: pad ------------------------------------------------------------------------------------------------ */
 
+/* A negative padding cuts off. */
+static void take_negative(dim *padding, dim *crop) {
+  if (!dim_is_const(*padding) || *padding >= 0) return;
+  *crop = -*padding;
+  *padding = 0;
+}
+
+static value *cropped(builder *b, value *v, const dim *before, const dim *after) {
+  for (int i = 0; v && i < v->type.rank; i++) {
+    if (!before[i] && !after[i]) continue;
+    v = lowering_slice(b, v, i, before[i], dim_sub(b->graph->dims, v->type.dims[i], after[i]), 1);
+  }
+  return v;
+}
+
 /* PyTorch lists pairs from the last axis backwards. */
 static kiln_status pad(lower_call *c, const char *pads_name, const char *mode, double fill) {
   value *x;
@@ -393,17 +408,25 @@ static kiln_status pad(lower_call *c, const char *pads_name, const char *mode, d
   if (count < 0 || count % 2 || count / 2 > rank) {
     return LOWER_FAIL(c, "argument %s: expected pairs for at most %d axes", pads_name, rank);
   }
+  dim crop_before[KILN_MAX_RANK] = {0}, crop_after[KILN_MAX_RANK] = {0};
+  const bool constant = str_eq(mode, "constant"), circular = str_eq(mode, "circular");
   bool any = false;
   for (int i = 0; i < count / 2; i++) {
-    before[rank - 1 - i] = pads[2 * i];
-    after[rank - 1 - i] = pads[2 * i + 1];
-    any = any || pads[2 * i] != 0 || pads[2 * i + 1] != 0;
+    const int axis = rank - 1 - i;
+    before[axis] = pads[2 * i];
+    after[axis] = pads[2 * i + 1];
+    if (!constant) {
+      take_negative(&before[axis], &crop_before[axis]);
+      take_negative(&after[axis], &crop_after[axis]);
+    }
+    any = any || before[axis] != 0 || after[axis] != 0;
   }
+  if (circular) x = cropped(&c->b, x, crop_before, crop_after); /* what is left wraps around */
   value *y = !any ? x
                   : build(&c->b, "pad", IN(x),
                           ATTRS(A_INTS("before", before, rank), A_INTS("after", after, rank), A_STR("mode", mode),
                                 A_FLOAT("value", fill)));
-  call_return(c, 0, y);
+  call_return(c, 0, circular ? y : cropped(&c->b, y, crop_before, crop_after));
   return KILN_OK;
 }
 

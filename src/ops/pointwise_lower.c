@@ -232,6 +232,8 @@ kiln_status lower_prelu(lower_call *c) {
     dim dims[KILN_MAX_RANK];
     for (int i = 0; i < x->type.rank; i++) dims[i] = i == 1 ? w->type.dims[0] : 1;
     w = lower_reshape(&c->b, w, x->type.rank, dims);
+  } else if (w->type.rank == 1 && x->type.rank == 0) {
+    w = lowering_squeeze(&c->b, w, 0);
   }
   call_return(c, 0, lower_binary(&c->b, "prelu", x, w));
   return KILN_OK;

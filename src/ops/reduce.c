@@ -538,12 +538,11 @@ static kiln_status lower_cosine_similarity(lower_call *c) {
   LOWER_NEED(c, x[0]);
   int axis;
   KILN_TRY(lowering_axis(c, "dim", x[0]->type.rank, &axis));
+  const reduction r = {.count = x[0]->type.rank ? 1 : 0, .axes = {axis}};
   for (int i = 0; i < 2; i++) {
-    const reduction r = {.count = 1, .axes = {axis}};
     value *size = build(b, "clamp", IN(norm_of(b, x[i], &r, 2, true)), ATTRS(A_FLOAT("min", call_float(c, "eps"))));
     x[i] = lower_binary(b, "div", x[i], size);
   }
-  const reduction r = {.count = 1, .axes = {axis}};
   call_return(c, 0, reduced(b, "sum", lower_binary(b, "mul", x[0], x[1]), &r, false));
   return KILN_OK;
 }

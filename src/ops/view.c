@@ -686,7 +686,8 @@ static kiln_status lower_unfold(lower_call *c) {
   dim_table *t = b->graph->dims;
   int axis;
   KILN_TRY(lowering_axis(c, "dimension", x->type.rank, &axis));
-  if (x->type.rank == 0) x = lowering_unsqueeze(b, x, 0);
+  const bool scalar = x->type.rank == 0;
+  if (scalar) x = lowering_unsqueeze(b, x, 0);
   LOWER_NEED(c, x);
   const dim size = call_int(c, "size"), step = call_int(c, "step"), full = x->type.dims[axis];
   if (!dim_is_const(size) || !dim_is_const(step) || size < 0 || step < 1 || dim_compare_le(t, size, full) == 0) {
@@ -707,7 +708,8 @@ static kiln_status lower_unfold(lower_call *c) {
   }
   if (rank > KILN_MAX_RANK)
     return LOWER_FAIL(c, "the result would have %d dimensions, at most %d are possible", rank, KILN_MAX_RANK);
-  call_return(c, 0, lowering_move_axis(b, lower_reshape(b, taken, rank, dims), axis + 1, rank - 1));
+  value *y = lowering_move_axis(b, lower_reshape(b, taken, rank, dims), axis + 1, rank - 1);
+  call_return(c, 0, scalar ? lowering_squeeze(b, y, 0) : y);
   return KILN_OK;
 }
 
@@ -837,6 +839,7 @@ static const torch_row torch_slice[] = {
     {"aten::select.int(Tensor(a) self, int dim, SymInt index) -> Tensor(a)", NULL, lower_select},
     {"aten::select_copy.int(Tensor self, int dim, SymInt index) -> Tensor", NULL, lower_select},
     {"aten::narrow(Tensor(a) self, int dim, SymInt start, SymInt length) -> Tensor(a)", NULL, lower_narrow},
+    {"aten::narrow_copy(Tensor self, int dim, SymInt start, SymInt length) -> Tensor", NULL, lower_narrow},
     {"aten::split.Tensor(Tensor(a -> *) self, SymInt split_size, int dim=0) -> Tensor(a)[]", NULL, lower_split},
     {"aten::split_copy.Tensor(Tensor self, SymInt split_size, int dim=0) -> Tensor[]", NULL, lower_split},
     {"aten::unsafe_split.Tensor(Tensor self, SymInt split_size, int dim=0) -> Tensor[]", NULL, lower_split},
@@ -862,6 +865,8 @@ static const torch_row torch_slice[] = {
     {"aten::dsplit.int(Tensor(a -> *) self, int sections) -> Tensor(a)[]", NULL, lower_dsplit},
     {"aten::dsplit.array(Tensor(a -> *) self, int[] indices) -> Tensor(a)[]", NULL, lower_dsplit},
     {"aten::as_strided(Tensor(a) self, SymInt[] size, SymInt[] stride, SymInt? storage_offset=None) -> Tensor(a)", NULL,
+     lower_as_strided},
+    {"aten::as_strided_copy(Tensor self, SymInt[] size, SymInt[] stride, SymInt? storage_offset=None) -> Tensor", NULL,
      lower_as_strided},
     {"aten::unfold(Tensor(a) self, int dimension, int size, int step) -> Tensor(a)", NULL, lower_unfold},
     {"aten::unfold_copy(Tensor self, int dimension, int size, int step) -> Tensor", NULL, lower_unfold},
