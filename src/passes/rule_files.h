@@ -5,6 +5,7 @@
 #include "passes/pass.h"
 
 #define RULE_FILES(FILE) \
+  FILE(control)          \
   FILE(canonicalize)     \
   FILE(arithmetic)       \
   FILE(fold)             \
