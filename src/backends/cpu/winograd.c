@@ -18,47 +18,8 @@ static int64_t max_i64(int64_t a, int64_t b) { return a > b ? a : b; }
 
 /* ---- Weights ----------------------------------------------------------------------------------------------------- */
 
-/* So many output channels at once, as vectors; a divisor of every NR. */
-enum { LANES = 4 };
-typedef double quad __attribute__((vector_size(LANES * sizeof(double))));
-
-/* u = G g, in double: rows of G are (1, p, p^2) over the product of p's distances to the other points. */
-static inline void weights_1d(const quad g[3], quad u[6]) {
-  const double a = 0.70710678118654752440, b = 1.41421356237309504880, third = -2.0 / 3.0, sixth = 1.0 / 6.0;
-  const quad even_a = (g[0] + 0.5 * g[2]) * third, odd_a = (a * third) * g[1];
-  const quad even_b = (g[0] + 2.0 * g[2]) * sixth, odd_b = (b * sixth) * g[1];
-  u[0] = g[0];
-  u[1] = even_a + odd_a;
-  u[2] = even_a - odd_a;
-  u[3] = even_b + odd_b;
-  u[4] = even_b - odd_b;
-  u[5] = g[2];
-}
-
-void winograd_transform_weights(const float *plain, int64_t out, int64_t in, int nr, int64_t panel, float *packed) {
-  const int64_t plane = div_up(out, nr) * nr * in;
-  float *to = packed + panel * in * nr;
-  for (int64_t i = 0; i < in; i++) {
-    for (int64_t c = 0; c < nr; c += LANES) {
-      const int64_t o = panel * nr + c;
-      quad g[9] = {{0}}, columns[3][6], t[3], u[6];
-      for (int lane = 0; lane < LANES && o + lane < out; lane++) {
-        for (int k = 0; k < 9; k++) g[k][lane] = (double)plain[((o + lane) * in + i) * 9 + k];
-      }
-      for (int col = 0; col < 3; col++) {
-        for (int row = 0; row < 3; row++) t[row] = g[row * 3 + col];
-        weights_1d(t, columns[col]);
-      }
-      for (int row = 0; row < 6; row++) {
-        for (int col = 0; col < 3; col++) t[col] = columns[col][row];
-        weights_1d(t, u);
-        for (int col = 0; col < 6; col++) {
-          float *at = to + (row * 6 + col) * plane + i * nr + c;
-          for (int lane = 0; lane < LANES; lane++) at[lane] = (float)u[col][lane];
-        }
-      }
-    }
-  }
+static const winograd_isa *winograd_isa_of(int isa) {
+  return isa >= ISA_AVX512 ? &winograd_isa_avx512 : isa == ISA_AVX2 ? &winograd_isa_avx2 : &winograd_isa_scalar;
 }
 
 static bool winograd_takes(const tensor_type *t) {
@@ -76,7 +37,8 @@ int64_t winograd_pack_parts(const tensor_type *type, int nr) {
 }
 
 void winograd_pack_part(const tensor_type *type, const void *plain, void *packed, int nr, int64_t part) {
-  winograd_transform_weights(plain, type->dims[0], type->dims[1], nr, part, packed);
+  const int isa = nr % WINOGRAD_WEIGHTS == 0 ? (int)cpu_best_isa() : ISA_SCALAR;
+  winograd_isa_of(isa)->weights(plain, type->dims[0], type->dims[1], nr, part, packed);
 }
 
 void winograd_pack(const tensor_type *type, const void *plain, void *packed, int nr) {
@@ -186,7 +148,7 @@ static kiln_status winograd_prepare(kernel_prep *p, int isa) {
   conv_geometry *g = &s->g;
   conv_geometry_of(&p->args, g);
   s->gemm = gemm_isa_of(isa);
-  s->isa = isa >= ISA_AVX512 ? &winograd_isa_avx512 : isa == ISA_AVX2 ? &winograd_isa_avx2 : &winograd_isa_scalar;
+  s->isa = winograd_isa_of(isa);
   KILN_TRY(gemm_epilogue(p, &s->chain, &s->lo, &s->hi));
   s->copy_x = !conv_pixels_contiguous(&p->args.in[0]);
   s->copy_y = !conv_pixels_contiguous(&p->args.out[0]);
@@ -337,8 +299,8 @@ static void transform_weights_task(void *user, int64_t panel, int worker) {
   (void)worker;
   const winograd_pass *r = user;
   const winograd_state *s = r->s;
-  winograd_transform_weights(r->args->in[1].data, s->g.out_channels, s->g.in_channels, s->gemm->nr, panel,
-                             (float *)(uintptr_t)r->w);
+  s->isa->weights(r->args->in[1].data, s->g.out_channels, s->g.in_channels, s->gemm->nr, panel,
+                  (float *)(uintptr_t)r->w);
 }
 
 static kiln_status winograd_run(const kernel_args *a) {

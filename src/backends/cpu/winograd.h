@@ -5,6 +5,7 @@
 #include "graph/graph.h"
 
 enum { WINOGRAD_IN = 6, WINOGRAD_OUT = 4, WINOGRAD_PLANES = WINOGRAD_IN * WINOGRAD_IN };
+enum { WINOGRAD_WEIGHTS = 16 }; /* output channels whose weights the vector code transforms at once */
 
 typedef struct winograd_isa {
   /* The 6x6 pixels (channel 0 of each) -> value (i, j) of all channels at v + (i * 6 + j) * plane. */
@@ -12,6 +13,9 @@ typedef struct winograd_isa {
   /* The same places of m -> 4x4 pixels at y[16], with bias (or NULL), clamped to [lo, hi]. */
   void (*output)(const float *m, int64_t plane, int64_t channels, const float *bias, float *const *y, float lo,
                  float hi);
+  /* Output panel `panel` of plain weights [out][in][9], into [36][out / nr][in][nr]. `nr` is a
+   * multiple of WINOGRAD_WEIGHTS (scalar: of 4). */
+  void (*weights)(const float *plain, int64_t out, int64_t in, int nr, int64_t panel, float *packed);
 } winograd_isa;
 extern const winograd_isa winograd_isa_scalar, winograd_isa_avx2, winograd_isa_avx512;
 
@@ -21,7 +25,5 @@ bool winograd_pack_size(const tensor_type *type, int nr, size_t *out);
 void winograd_pack(const tensor_type *type, const void *plain, void *packed, int nr);
 int64_t winograd_pack_parts(const tensor_type *type, int nr);
 void winograd_pack_part(const tensor_type *type, const void *plain, void *packed, int nr, int64_t part);
-/* Output panel `panel` of plain weights [out][in][9]. */
-void winograd_transform_weights(const float *plain, int64_t out, int64_t in, int nr, int64_t panel, float *packed);
 
 #endif

@@ -99,4 +99,53 @@ static void output(const float *m, int64_t plane, int64_t channels, const float 
   if (c < channels) output_vector(m, plane, c, bias, y, lov, hiv, vf_tail(channels - c), true);
 }
 
-const winograd_isa KERNEL(winograd_isa) = {input, output};
+/* ---- Weights ----------------------------------------------------------------------------------------------------- */
+
+/* WL output channels at once, in double: transformed weights are as exact as floats can be. */
+#if defined(KILN_ISA_scalar)
+enum { WL = 4 };
+#else
+enum { WL = WINOGRAD_WEIGHTS }; /* whole cache lines are written */
+#endif
+typedef double wl __attribute__((vector_size(WL * sizeof(double))));
+typedef float wl_float __attribute__((vector_size(WL * sizeof(float)), aligned(4), may_alias));
+
+/* u = G g: rows of G are (1, p, p^2) over the product of p's distances to the other points. */
+VF_INLINE void weights_1d(const wl g[3], wl u[6]) {
+  const double a = 0.70710678118654752440, b = 1.41421356237309504880, third = -2.0 / 3.0, sixth = 1.0 / 6.0;
+  const wl even_a = (g[0] + 0.5 * g[2]) * third, odd_a = (a * third) * g[1];
+  const wl even_b = (g[0] + 2.0 * g[2]) * sixth, odd_b = (b * sixth) * g[1];
+  u[0] = g[0];
+  u[1] = even_a + odd_a;
+  u[2] = even_a - odd_a;
+  u[3] = even_b + odd_b;
+  u[4] = even_b - odd_b;
+  u[5] = g[2];
+}
+
+static void weights(const float *plain, int64_t out, int64_t in, int nr, int64_t panel, float *packed) {
+  const int64_t plane = (out + nr - 1) / nr * nr * in;
+  for (int64_t c = 0; c < nr; c += WL) {
+    const int64_t o = panel * nr + c, n = out - o < WL ? out - o : WL;
+    for (int64_t i = 0; i < in; i++) {
+      wl g[9] = {{0}}, columns[3][6], t[3], u[6];
+      for (int64_t lane = 0; lane < n; lane++) {
+        for (int k = 0; k < 9; k++) g[k][lane] = (double)plain[((o + lane) * in + i) * 9 + k];
+      }
+      UNROLL for (int col = 0; col < 3; col++) {
+        for (int row = 0; row < 3; row++) t[row] = g[row * 3 + col];
+        weights_1d(t, columns[col]);
+      }
+      UNROLL for (int row = 0; row < 6; row++) {
+        for (int col = 0; col < 3; col++) t[col] = columns[col][row];
+        weights_1d(t, u);
+        float *to = packed + row * 6 * plane + panel * in * nr + i * nr + c;
+        UNROLL for (int col = 0; col < 6; col++) {
+          *(wl_float *)(void *)(to + col * plane) = __builtin_convertvector(u[col], wl_float);
+        }
+      }
+    }
+  }
+}
+
+const winograd_isa KERNEL(winograd_isa) = {input, output, weights};
