@@ -102,7 +102,9 @@ static kiln_status add_parameter(collector *c, ts_object *owner, int32_t slot, v
   return KILN_OK;
 }
 
-/* Modules are reached through attributes only: PyTorch keeps none in lists or dicts. */
+/* Modules and packed parameters; they are reached through attributes only: PyTorch keeps none in lists or dicts. */
+static bool has_tensors(const ts_class *c) { return c->kind == TSC_MODULE || c->kind == TSC_BUILTIN; }
+
 static kiln_status collect(collector *c, ts_object *o, int depth) {
   if (depth > MAX_MODULE_DEPTH)
     return KILN_FAIL(KILN_INVALID_FILE, "modules are nested more than %d deep", MAX_MODULE_DEPTH);
@@ -116,7 +118,13 @@ static kiln_status collect(collector *c, ts_object *o, int depth) {
   }
   for (int32_t i = 0; i < o->n_attrs; i++) {
     const ts_value *v = &o->attrs[i];
-    if (v->kind == TSV_OBJECT && v->u.object->cls->kind == TSC_MODULE) KILN_TRY(collect(c, v->u.object, depth + 1));
+    if (v->kind != TSV_OBJECT || !has_tensors(v->u.object->cls)) continue;
+    if (!v->u.object->path) { /* packed parameters; modules have theirs from the file */
+      const char *name = o->cls->attributes[i].name;
+      v->u.object->path = *o->path ? arena_printf(&c->a->arena, "%s.%s", o->path, name) : name;
+      if (!v->u.object->path) return KILN_NO_MEMORY("parameters");
+    }
+    KILN_TRY(collect(c, v->u.object, depth + 1));
   }
   return KILN_OK;
 }

@@ -266,12 +266,15 @@ kiln_status ts_function_find(ts_archive *a, const char *qualified, const ts_func
   return KILN_OK;
 }
 
-bool ts_name_exists(ts_archive *a, const char *qualified) {
-  if (!str_starts(qualified, "__torch__.")) return false;
-  if (map_has(&a->classes, qualified) || map_has(&a->functions, qualified)) return true;
+ts_definition_kind ts_name_kind(ts_archive *a, const char *qualified) {
+  if (!str_starts(qualified, "__torch__.")) return TS_DEFINES_NOTHING;
+  if (map_has(&a->classes, qualified)) return TS_DEFINES_CLASS;
   const ts_definition *d = NULL;
-  return ts_definition_find(a, qualified, &d) == KILN_OK && d != NULL;
+  if (ts_definition_find(a, qualified, &d) != KILN_OK || !d) return TS_DEFINES_NOTHING;
+  return d->stmt->kind == TS_CLASS ? TS_DEFINES_CLASS : TS_DEFINES_FUNCTION;
 }
+
+bool ts_name_exists(ts_archive *a, const char *qualified) { return ts_name_kind(a, qualified) != TS_DEFINES_NOTHING; }
 
 kiln_status ts_function_params(ts_archive *a, const ts_function *f) {
   if (f->params || f->def->n_params == 0) return KILN_OK;

@@ -167,6 +167,8 @@ kiln_status ts_class_find(ts_archive *a, const char *qualified, const ts_class *
 kiln_status ts_function_find(ts_archive *a, const char *qualified, const ts_function **out);
 /* Is there a class / function of this name? Does not fail. */
 bool ts_name_exists(ts_archive *a, const char *qualified);
+typedef enum ts_definition_kind { TS_DEFINES_NOTHING, TS_DEFINES_CLASS, TS_DEFINES_FUNCTION } ts_definition_kind;
+ts_definition_kind ts_name_kind(ts_archive *a, const char *qualified);   /* does not fail either */
 const ts_function *ts_class_method(const ts_class *c, const char *name); /* NULL: none */
 int ts_class_attribute(const ts_class *c, const char *name);             /* index, or -1 */
 kiln_status ts_function_params(ts_archive *a, const ts_function *f);     /* resolves f->params */

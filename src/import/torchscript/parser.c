@@ -6,22 +6,26 @@
 #include "import/torchscript/ast.h"
 #include "import/torchscript/lexer.h"
 
-enum { MAX_DEPTH = 200, MAX_ITEMS = 1 << 20 };
+enum { MAX_DEPTH = 200, MAX_LINKS = 1000, MAX_ITEMS = 1 << 20 };
 
 typedef struct parser {
   arena *arena;
   ts_lexer lexer;
   ts_token token; /* the next one */
   int depth;
+  int links; /* of a.b.c(...).d around the current token */
 } parser;
 
 static kiln_status parse_fail(const parser *p, const char *expected) {
-  return KILN_FAIL(KILN_INVALID_FILE, "%s:%d: this is not serialized TorchScript: expected %s", p->lexer.name, p->token.line, expected);
+  return KILN_FAIL(KILN_INVALID_FILE, "%s:%d: this is not serialized TorchScript: expected %s", p->lexer.name,
+                   p->token.line, expected);
 }
 
 static kiln_status advance(parser *p) { return ts_lexer_next(&p->lexer, &p->token); }
 static bool at_op(const parser *p, char op) { return p->token.kind == TOK_OP && p->token.op == op; }
-static bool at_word(const parser *p, const char *word) { return p->token.kind == TOK_NAME && strcmp(p->token.text, word) == 0; }
+static bool at_word(const parser *p, const char *word) {
+  return p->token.kind == TOK_NAME && strcmp(p->token.text, word) == 0;
+}
 
 static kiln_status expect_op(parser *p, char op) {
   const char what[] = {'`', op, '`', 0};
@@ -37,10 +41,12 @@ static kiln_status expect_name(parser *p, const char **out) {
 
 static kiln_status enter(parser *p) {
   if (++p->depth <= MAX_DEPTH) return KILN_OK;
-  return KILN_FAIL(KILN_INVALID_FILE, "%s:%d: code is nested more than %d levels deep", p->lexer.name, p->token.line, MAX_DEPTH);
+  return KILN_FAIL(KILN_INVALID_FILE, "%s:%d: code is nested more than %d levels deep", p->lexer.name, p->token.line,
+                   MAX_DEPTH);
 }
 
-/* ---- expressions ----------------------------------------------------------------------------------------------------------- */
+/* ---- expressions
+ * ----------------------------------------------------------------------------------------------------------- */
 
 static kiln_status parse_expr(parser *p, ts_expr **out);
 
@@ -61,7 +67,8 @@ typedef struct expr_list {
 
 static kiln_status list_add(parser *p, expr_list *l, ts_expr *e, const char *name) {
   if (l->count == l->capacity) {
-    if (l->capacity >= MAX_ITEMS) return KILN_FAIL(KILN_INVALID_FILE, "%s:%d: a list with too many items", p->lexer.name, p->token.line);
+    if (l->capacity >= MAX_ITEMS)
+      return KILN_FAIL(KILN_INVALID_FILE, "%s:%d: a list with too many items", p->lexer.name, p->token.line);
     const int wanted = l->capacity ? l->capacity * 2 : 4;
     ts_expr **items = ARENA_ARRAY(p->arena, ts_expr *, wanted);
     const char **names = ARENA_ARRAY(p->arena, const char *, wanted);
@@ -83,7 +90,8 @@ static void list_give(const expr_list *l, ts_expr *e) {
   e->count = l->count;
 }
 
-/* Items up to `close`, with an optional trailing comma; `keywords` allows name=value. Leaves the closing bracket to the caller. */
+/* Items up to `close`, with an optional trailing comma; `keywords` allows name=value. Leaves the closing bracket to the
+ * caller. */
 static kiln_status parse_items(parser *p, char close, bool keywords, expr_list *l, bool *trailing) {
   *trailing = false;
   while (!at_op(p, close)) {
@@ -172,11 +180,16 @@ static kiln_status parse_atom(parser *p, ts_expr **out) {
   return parse_fail(p, "an expression");
 }
 
-/* Attributes, calls and indices behind an atom. A loop, so that long chains need no stack. */
+/* Attributes, calls and indices behind an atom. Whoever walks the result recurses along a.b.c as well, so their number
+ * is bounded. */
 static kiln_status parse_postfix(parser *p, ts_expr **out) {
+  const int outer = p->links;
   KILN_TRY(parse_atom(p, out));
   for (;;) {
     ts_expr *e = NULL;
+    if (++p->links > MAX_LINKS)
+      return KILN_FAIL(KILN_INVALID_FILE, "%s:%d: an expression has more than %d parts in a row", p->lexer.name,
+                       p->token.line, MAX_LINKS);
     if (at_op(p, '.')) {
       KILN_TRY(expr_new(p, TS_ATTR, &e));
       KILN_TRY(advance(p));
@@ -192,6 +205,7 @@ static kiln_status parse_postfix(parser *p, ts_expr **out) {
       list_give(&l, e);
       if (!call && e->count < 1) return parse_fail(p, "an index");
     } else {
+      p->links = outer;
       return KILN_OK;
     }
     e->a = *out;
@@ -219,7 +233,8 @@ static kiln_status parse_expr(parser *p, ts_expr **out) {
   return KILN_OK;
 }
 
-/* ---- statements ---------------------------------------------------------------------------------------------------------------- */
+/* ---- statements
+ * ---------------------------------------------------------------------------------------------------------------- */
 
 static kiln_status parse_statement(parser *p, ts_stmt **out);
 

@@ -20,7 +20,8 @@ enum { MAX_DEBUG = 64 << 20, MAX_PLACE = 200 };
 typedef struct debug_source { /* one source of a record */
   const char *name;
   int64_t first_line;
-  int64_t *ends; /* offset of the end of each of its lines */
+  const pickle_value *pieces; /* of its text */
+  int64_t *ends; /* offset of the end of each of its lines; NULL until needed: ranges of traced code start at 0 */
   int64_t n_lines;
 } debug_source;
 
@@ -30,6 +31,7 @@ typedef struct debug_reader {
   arena scratch;
   const pickle_value *table; /* tuple of strings, or NULL */
   map sources;               /* pickle_value* -> debug_source* */
+  int64_t budget;            /* bytes of text that may still be looked at: lists can repeat one line for ever */
 } debug_reader;
 
 static bool is_tuple(const pickle_value *p, size_t count) { return p && p->kind == PICKLE_TUPLE && p->count >= count; }
@@ -45,15 +47,16 @@ static const char *string_at(const debug_reader *d, const pickle_value *p) {
  */
 
 /* Where the lines of a text in pieces end. False: out of memory. */
-static bool find_lines(debug_reader *d, const pickle_value *pieces, debug_source *s) {
+static bool find_lines(debug_reader *d, debug_source *s) {
+  const pickle_value *pieces = s->pieces;
   const size_t count = pieces->kind == PICKLE_LIST ? pieces->count : 1;
   size_t n = 0;
   for (int pass = 0; pass < 2; pass++) {
     int64_t at = 0;
     n = 0;
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = 0; i < count && d->budget > 0; i++, d->budget--) {
       const char *c = string_at(d, pieces->kind == PICKLE_LIST ? pieces->items[i] : pieces);
-      for (; c && *c; c++) {
+      for (; c && *c && d->budget > 0; c++, d->budget--) {
         at++;
         if (*c != '\n') continue;
         if (pass) s->ends[n] = at;
@@ -80,8 +83,8 @@ static debug_source *source_of(debug_reader *d, const pickle_value *p, bool *fai
     pieces = pieces->u.call.args->items[0]; /* build_intlist */
   s->name = string_at(d, p->items[1]);
   s->first_line = p->items[2]->kind == PICKLE_INT ? p->items[2]->u.i : 0;
-  *failed = !find_lines(d, pieces, s);
-  return *failed ? NULL : s;
+  s->pieces = pieces;
+  return s;
 }
 
 static int64_t line_at(const debug_source *s, int64_t offset) { /* lines that end at or before offset */
@@ -96,16 +99,43 @@ static int64_t line_at(const debug_source *s, int64_t offset) { /* lines that en
   return low;
 }
 
+/* Of a Python stack, "/a/model.py(17): forward\n" and so on from the inside outwards, the first frame that is not in
+ * PyTorch. */
+static bool user_frame(const debug_reader *d, const debug_source *s, const char **name, int *length, int64_t *line) {
+  const pickle_value *p = s->pieces;
+  const size_t count = p->kind == PICKLE_LIST ? p->count : 0;
+  for (size_t i = 0; i < count && i < 256; i++) {
+    const char *frame = string_at(d, p->items[i]), *open = frame ? strrchr(frame, '(') : NULL;
+    char *end = NULL;
+    const long number = open ? strtol(open + 1, &end, 10) : 0;
+    if (!open || number <= 0 || strncmp(end, "): ", 3) != 0) return false;
+    const char *torch = strstr(frame, "/torch/");
+    if ((torch && torch < open) || *frame == '<') continue;
+    *name = frame;
+    *length = (int)(open - frame < MAX_PLACE ? open - frame : MAX_PLACE);
+    *line = number;
+    return true;
+  }
+  return false;
+}
+
 /* "model.py:17" of /home/me/model.py; of PyTorch's own files "torch/nn/functional.py:17". */
-static const char *place_text(debug_reader *d, const debug_source *s, int64_t offset) {
+static const char *place_text(debug_reader *d, debug_source *s, int64_t offset) {
+  if (offset > 0 && s && !s->ends && !find_lines(d, s)) return NULL;
   if (!s || !s->name || !*s->name || s->first_line < 0 || s->first_line > INT32_MAX) return NULL;
-  const char *name = s->name, *own = NULL;
-  for (const char *p = s->name; (p = strstr(p, "/torch/")) != NULL; p++) own = p + 1;
-  for (const char *p = s->name; *p; p++)
-    if (*p == '/' || *p == '\\') name = p + 1;
-  if (own) name = own;
+  const char *name = s->name, *own = strstr(name, "/torch/");
+  int length = MAX_PLACE;
+  int64_t line = s->first_line;
+  const bool traced = own && offset == 0 && user_frame(d, s, &name, &length, &line);
+  if (!traced && offset > 0) line += line_at(s, offset);
+  if (traced) own = NULL;
+  const char *tail = name;
+  for (int i = 0; i < length && name[i]; i++)
+    if (name[i] == '/' || name[i] == '\\') tail = name + i + 1;
+  if (own) tail = own + 1;
   char place[MAX_PLACE + 32];
-  snprintf(place, sizeof place, "%.*s:%lld", MAX_PLACE, name, (long long)(s->first_line + line_at(s, offset)));
+  const int kept = length - (int)(tail - name);
+  snprintf(place, sizeof place, "%.*s:%lld", own ? MAX_PLACE : kept, tail, (long long)line);
   const char *known = map_get(&d->a->sources, place);
   if (known) return known;
   char *copy = arena_strdup(&d->a->im.graph->arena, place);
@@ -123,7 +153,7 @@ static kiln_status read_range(debug_reader *d, const pickle_value *record, ts_ra
   if (!is_tuple(range, 3) && record->count > 2) range = record->items[2];
   if (!is_tuple(range, 3) || range->items[1]->kind != PICKLE_INT) return KILN_OK;
   bool failed = false;
-  const debug_source *s = source_of(d, range->items[0], &failed);
+  debug_source *s = source_of(d, range->items[0], &failed);
   if (s) out->place = place_text(d, s, range->items[1]->u.i);
   if (failed || d->scratch.failed || d->a->im.graph->arena.failed) return KILN_NO_MEMORY("source places");
   return KILN_OK;
@@ -156,7 +186,7 @@ static kiln_status read_records(debug_reader *d, const pickle_value *root) {
 static void read_debug(ts_archive *a, ts_file *f) {
   static const pickle_global globals[] = {{"torch.jit._pickle", "build_intlist"}};
   const pickle_options options = {.globals = globals, .n_globals = KILN_COUNT(globals)};
-  debug_reader d = {.a = a, .file = f};
+  debug_reader d = {.a = a, .file = f, .budget = 256 << 20};
   f->ranges_read = true;
   char name[1200];
   const int n = snprintf(name, sizeof name, "%s.debug_pkl", f->name);
