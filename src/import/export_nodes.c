@@ -5,6 +5,7 @@
 
 enum { MAX_TARGET = 200, MAX_RESULTS = 16, MAX_OPERANDS = 64 };
 #define COND "torch.ops.higher_order.cond"
+#define WHILE_LOOP "torch.ops.higher_order.while_loop"
 
 /* ---- where a node comes from -------------------------------------------------------------------- */
 
@@ -118,7 +119,7 @@ static int wrapper_argument(const char *target) {
 bool pt2_is_supported(const char *target) {
   bool in_place;
   return pt2_is_symbol_target(target) || wrapper_argument(target) >= 0 || str_eq(target, COND) ||
-         resolve(target, &in_place) != NULL;
+         str_eq(target, WHILE_LOOP) || resolve(target, &in_place) != NULL;
 }
 
 /* ---- calls -------------------------------------------------------------------------------------- */
@@ -335,35 +336,73 @@ static kiln_status wrapper_node(pt2 *p, scope *s, const json_t *entry, const cha
   return define_all(p, s, entry, &results);
 }
 
-/* ---- torch.cond --------------------------------------------------------------------------------- */
+/* ---- torch.cond and while_loop ----------------------------------------------------------------- */
 
-/* One branch: a block whose parameters stand for the operands. */
-static kiln_status build_branch(pt2 *p, scope *s, const json_t *graph_argument, node *owner, const values *operands,
-                                block **out) {
-  block *made = graph_new_block(p->graph, owner);
+/* A block of `owner` that runs a subgraph: its parameters stand for the first `n_params` of the subgraph's inputs,
+ * whose types are those of the owner's operands from `first` on; `rest` are values from outside. */
+static kiln_status fill_block(pt2 *p, scope *s, const json_t *graph_argument, const node *owner, int first,
+                              int n_params, const values *rest, block *made) {
   ivalue room[MAX_RESULTS];
   value *results[MAX_RESULTS];
-  values given = {ARENA_ARRAY(&p->arena, ivalue, operands->count + 1), operands->count}, got = {room, 0};
-  if (!made || !given.items) return KILN_NO_MEMORY("import");
-  const builder saved = p->b;
-  p->b = builder_at_end(made);
-  for (int32_t i = 0; i < operands->count; i++) {
-    value *param = graph_add_param(made, NULL, &node_in(owner, i + 1)->type);
+  const int32_t count = n_params + rest->count;
+  values given = {ARENA_ARRAY(&p->arena, ivalue, count + 1), count}, got = {room, 0};
+  if (!given.items) return KILN_NO_MEMORY("import");
+  for (int32_t i = 0; i < n_params; i++) {
+    value *param = graph_add_param(made, NULL, &node_in(owner, first + i)->type);
     given.items[i] = (ivalue){.kind = IV_TENSOR};
     given.items[i].u.t = param ? lower_tensor(&p->im, param) : NULL;
     if (!given.items[i].u.t) return KILN_NO_MEMORY("import");
   }
+  for (int32_t i = 0; i < rest->count; i++) given.items[n_params + i] = rest->items[i];
   KILN_TRY(inline_subgraph(p, s, graph_argument, &given, &got));
   for (int32_t i = 0; i < got.count; i++) {
     results[i] = pt2_number_tensor(p, &got.items[i]);
     if (!results[i])
       return graph_check(p->graph) != KILN_OK
                  ? graph_check(p->graph)
-                 : KILN_FAIL(KILN_UNSUPPORTED, "a branch gives something that is no tensor");
+                 : KILN_FAIL(KILN_UNSUPPORTED, "a branch or loop gives something that is no tensor");
   }
   block_set_results(made, got.count, results);
+  return graph_check(p->graph);
+}
+
+static kiln_status build_block(pt2 *p, scope *s, const json_t *graph_argument, node *owner, int first, int n_params,
+                               const values *rest) {
+  block *made = graph_new_block(p->graph, owner);
+  if (!made) return KILN_NO_MEMORY("import");
+  const builder saved = p->b;
+  p->b = builder_at_end(made);
+  const kiln_status status = fill_block(p, s, graph_argument, owner, first, n_params, rest, made);
   p->b = saved;
-  *out = made;
+  if (status != KILN_OK) return status;
+  owner->blocks[owner->n_blocks++] = made;
+  return KILN_OK;
+}
+
+/* A node with room for two blocks. */
+static kiln_status control_node(pt2 *p, const char *op_name, int n_in, value *const *operands, size_t n_out,
+                                node **out) {
+  if (n_out > MAX_RESULTS) return KILN_FAIL(KILN_UNSUPPORTED, "`%s` with more than %d results", op_name, MAX_RESULTS);
+  node *n = node_create(&p->b, op_find(op_name), n_in, operands, NO_ATTRS, (int)n_out);
+  block **blocks = ARENA_ARRAY(&p->graph->arena, block *, 2);
+  if (!n || !blocks) return graph_check(p->graph) != KILN_OK ? graph_check(p->graph) : KILN_NO_MEMORY("import");
+  n->blocks = blocks;
+  *out = n;
+  return KILN_OK;
+}
+
+/* The tensors (or numbers) of a list argument. */
+static kiln_status list_argument(pt2 *p, scope *s, const json_t *argument, const char *what, ivalue *list,
+                                 value **out) {
+  KILN_TRY(pt2_argument(p, s, argument, list));
+  if (list->kind != IV_LIST || list->count > MAX_OPERANDS)
+    return KILN_FAIL(KILN_UNSUPPORTED, "%s that are no list of at most %d", what, MAX_OPERANDS);
+  for (int32_t i = 0; i < list->count; i++) {
+    out[i] = pt2_number_tensor(p, &list->u.items[i]);
+    if (!out[i])
+      return graph_check(p->graph) != KILN_OK ? graph_check(p->graph)
+                                              : KILN_FAIL(KILN_UNSUPPORTED, "%s of which one is no tensor", what);
+  }
   return KILN_OK;
 }
 
@@ -383,36 +422,49 @@ static kiln_status cond_node(pt2 *p, scope *s, const json_t *entry) {
   ivalue room[MAX_RESULTS], condition, list;
   value *operands[MAX_OPERANDS + 1];
   values results = {room, 0};
+  const values none = {0};
+  node *n = NULL;
   KILN_TRY(pt2_array(entry, "inputs", "node", &inputs));
   if (json_array_size(inputs) != 4)
     return KILN_FAIL(KILN_INVALID_FILE, "model.json: cond needs a condition, two graphs and a list of operands");
   KILN_TRY(pt2_argument(p, s, argument_of(inputs, 0), &condition));
-  KILN_TRY(pt2_argument(p, s, argument_of(inputs, 3), &list));
-  if (list.kind != IV_LIST || list.count > MAX_OPERANDS)
-    return KILN_FAIL(KILN_UNSUPPORTED, "cond with operands that are no list of at most %d", MAX_OPERANDS);
+  KILN_TRY(list_argument(p, s, argument_of(inputs, 3), "operands of cond", &list, operands + 1));
   const values given = {list.u.items, list.count};
   if (condition.kind == IV_BOOL) { /* decided by sizes */
     KILN_TRY(inline_subgraph(p, s, argument_of(inputs, condition.u.i ? 1 : 2), &given, &results));
     return define_all(p, s, entry, &results);
   }
   operands[0] = pt2_number_tensor(p, &condition);
-  for (int32_t i = 0; i < list.count; i++) operands[i + 1] = pt2_number_tensor(p, &list.u.items[i]);
-  for (int32_t i = 0; i <= list.count; i++)
-    if (!operands[i])
-      return graph_check(p->graph) != KILN_OK ? graph_check(p->graph)
-                                              : KILN_FAIL(KILN_UNSUPPORTED, "cond with an operand that is no tensor");
+  if (!operands[0])
+    return graph_check(p->graph) != KILN_OK ? graph_check(p->graph)
+                                            : KILN_FAIL(KILN_UNSUPPORTED, "cond with a condition that is no tensor");
   KILN_TRY(pt2_array(json_object_get(json_object_get(argument_of(inputs, 1), "as_graph"), "graph"), "outputs",
                      "branch of cond", &outputs));
-  if (json_array_size(outputs) > MAX_RESULTS)
-    return KILN_FAIL(KILN_UNSUPPORTED, "cond with more than %d outputs", MAX_RESULTS);
-  node *n = node_create(&p->b, op_find("if"), list.count + 1, operands, NO_ATTRS, (int)json_array_size(outputs));
-  block **blocks = ARENA_ARRAY(&p->graph->arena, block *, 2);
-  if (!n || !blocks) return graph_check(p->graph) != KILN_OK ? graph_check(p->graph) : KILN_NO_MEMORY("import");
+  KILN_TRY(control_node(p, "if", list.count + 1, operands, json_array_size(outputs), &n));
   for (int i = 0; i < 2; i++)
-    KILN_TRY_NOTE(build_branch(p, s, argument_of(inputs, (size_t)i + 1), n, &given, &blocks[i]), "in branch %d of cond",
-                  i);
-  n->blocks = blocks;
-  n->n_blocks = 2;
+    KILN_TRY_NOTE(build_block(p, s, argument_of(inputs, (size_t)i + 1), n, 1, list.count, &none),
+                  "in branch %d of cond", i);
+  KILN_TRY(node_infer(n));
+  return define_outputs(p, s, entry, n);
+}
+
+/* while_loop(condition, body, carried, others): both graphs get the carried values and the others. */
+static kiln_status while_node(pt2 *p, scope *s, const json_t *entry) {
+  const json_t *inputs;
+  ivalue carried, others;
+  value *operands[MAX_OPERANDS], *outside[MAX_OPERANDS];
+  node *n = NULL;
+  KILN_TRY(pt2_array(entry, "inputs", "node", &inputs));
+  if (json_array_size(inputs) != 4)
+    return KILN_FAIL(KILN_INVALID_FILE, "model.json: while_loop needs two graphs and two lists of values");
+  KILN_TRY(list_argument(p, s, argument_of(inputs, 2), "values carried by while_loop", &carried, operands));
+  /* Made here if they are pending views, not in a block. */
+  KILN_TRY(list_argument(p, s, argument_of(inputs, 3), "values used by while_loop", &others, outside));
+  const values rest = {others.u.items, others.count};
+  KILN_TRY(control_node(p, "while", carried.count, operands, (size_t)carried.count, &n));
+  for (int i = 0; i < 2; i++)
+    KILN_TRY_NOTE(build_block(p, s, argument_of(inputs, (size_t)i), n, 0, carried.count, &rest),
+                  "in the %s of while_loop", i ? "body" : "condition");
   KILN_TRY(node_infer(n));
   return define_outputs(p, s, entry, n);
 }
@@ -423,6 +475,7 @@ static kiln_status run_node(pt2 *p, scope *s, const json_t *entry, const char *t
   const int graph_argument = wrapper_argument(target);
   if (graph_argument >= 0) return wrapper_node(p, s, entry, target, (size_t)graph_argument);
   if (str_eq(target, COND)) return cond_node(p, s, entry);
+  if (str_eq(target, WHILE_LOOP)) return while_node(p, s, entry);
   /* torch 2.11's fake kernel of lstm gives h and c a dimension too many, and what follows inherits it: types in such
    * files are no check on ours. */
   if (str_eq(target, "torch.ops.aten.lstm.input")) p->doubt_types = true;
