@@ -253,8 +253,18 @@ static kiln_status lower_arange(lower_call *c) {
   if (integers) return arange_int(c, start->u.i, end->u.i, step->u.i, dtype);
   dim whole[3];
   if (whole_numbers(start, end, step, whole)) return arange_int(c, whole[0], whole[1], whole[2], dtype);
-  const double from = *overload ? call_float(c, "start") : 0, by = step == &one ? 1 : call_float(c, "step");
-  const double count = ceil((call_float(c, "end") - from) / by);
+  double from = *overload ? call_float(c, "start") : 0, by = step == &one ? 1 : call_float(c, "step");
+  double end_at = call_float(c, "end");
+  if (dtype == KILN_I64) { /* i64 ranges are counted in integers, others of integers in double */
+    from = trunc(from);
+    by = trunc(by);
+    end_at = trunc(end_at);
+  }
+  const double count = ceil((end_at - from) / by);
+  if (dtype_is_int(dtype)) {
+    from = trunc(from);
+    by = trunc(by);
+  }
   if (!(count <= (double)INT32_MAX)) return LOWER_FAIL(c, "the range is too long, infinite or has a step of 0");
   call_return(c, 0, arange(&c->b, from, by, count > 0 ? (int64_t)count : 0, dtype));
   return KILN_OK;

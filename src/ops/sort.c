@@ -206,11 +206,16 @@ static kiln_status lower_logcumsumexp(lower_call *c) {
   builder *b = &c->b;
   KILN_TRY(input(c, &x, &axis));
   const int64_t axes[1] = {axis};
+  /* In f64, so that terms far below the largest still count: those before it are sums of their own. */
+  const kiln_dtype dtype = x->type.dtype;
+  x = lower_cast(b, x, KILN_F64);
+  LOWER_NEED(c, x);
   value *max = build(b, "amax", IN(x), ATTRS(A_INTS("axes", axes, x->type.rank ? 1 : 0), A_BOOL("keepdim", 1)));
   max = build(b, "where", IN(build(b, "isinf", IN(max), NO_ATTRS), lowering_scalar_like(b, x, 0), max), NO_ATTRS);
   value *e = build(b, "exp", IN(lower_binary(b, "sub", x, max)), NO_ATTRS);
   value *sum = build(b, "cumsum", IN(e), ATTRS(A_INT("axis", axis)));
-  call_return(c, 0, lower_binary(b, "add", build(b, "log", IN(sum), NO_ATTRS), max));
+  value *y = lower_binary(b, "add", build(b, "log", IN(sum), NO_ATTRS), max);
+  call_return(c, 0, lower_cast(b, y, dtype_is_float(dtype) ? dtype : KILN_F32));
   return KILN_OK;
 }
 
