@@ -239,7 +239,7 @@ class Gemm:
             )
         tiles = math.ceil(m / bm) * math.ceil(n / bn)
         self.bm, self.bn = bm, bn
-        self.kernel = Kernel(entry, files, d, threads, smem, (tiles, self.split, z), front)
+        self.kernel = Kernel(entry, files, d, threads, smem, (tiles * z, self.split, 1), front)
 
     def workspace(self) -> tuple[int, int]:
         """Floats of partial sums, and counters."""
@@ -335,13 +335,13 @@ class Attention:
             for x in ("BKV",):
                 del d[x]
             smem = (32 * (e + 1) * 2 + 32 * ev + 32 * 33) * 4
-            grid = (math.ceil(self.group * self.lq / 32), 1, self.b * hkv)
+            grid = (math.ceil(self.group * self.lq / 32) * self.b * hkv, 1, 1)
             self.kernel = Kernel("kiln_attention_simt", ("attention_simt.cu",), d, 128, smem, grid)
             return
         bq = self.wq * self.r16 * 16
         kv = self.bkv * (hd + 8 + hdv + 8) * 2
         smem = max(bq * (hd + 8) * 2 + self.stages * kv, self.wkv * bq * (hdv + 6) * 4 + 16)
-        grid = (math.ceil(self.group * self.lq / bq), self.split, self.b * hkv)
+        grid = (math.ceil(self.group * self.lq / bq) * self.b * hkv, self.split, 1)
         self.bq, self.hdv = bq, hdv
         self.kernel = Kernel("kiln_attention", ("attention.cu",), d, self.wq * self.wkv * 32, smem, grid)
 

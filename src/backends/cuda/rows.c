@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "backends/cuda/internal.h"
+#include "backends/cuda/packing.h"
 
 #define CUDA_DECLARE(name) extern const kernel name[] __attribute__((weak));
 CUDA_GROUPS(CUDA_DECLARE)
@@ -48,13 +49,12 @@ static kiln_status parse_target(const char *name, target *out) {
   return KILN_OK;
 }
 
-static const packing no_packings[] = {{.name = NULL}};
 
 const backend backend_cuda = {
     .name = "cuda",
     .parse_target = parse_target,
     .rewrite = cuda_rewrite,
     .kernels = cuda_rows,
-    .packings = no_packings,
+    .packings = cuda_packings,
     .device = &cuda_hooks,
 };

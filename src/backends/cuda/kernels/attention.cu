@@ -16,13 +16,14 @@
  *   BKV STAGES             keys of a tile; tiles in flight or in use
  *   SPLIT                  keys are shared by SPLIT blocks, which merge through `ws` (floats: blocks * SPLIT * BQ * (HDV + 2)) and
  *                          `counters` (a word a block, zero at first, left zero)
- * Grid: (ceil(GROUP * LEN_Q / BQ) , SPLIT, BATCH * HEADS). A row that sees no key gives 0. */
+ * Grid: (ceil(GROUP * LEN_Q / BQ) * BATCH * HEADS, SPLIT). A row that sees no key gives 0. */
 
 #define WARPS (WARPS_Q * WARPS_KV)
 #define THREADS (WARPS * 32)
 typedef mx_u16 in_t;
 #define BQ (WARPS_Q * ROWS16 * 16)
 #define ROWS (GROUP * LEN_Q)
+#define BLOCKS ((ROWS + BQ - 1) / BQ) /* of a head */
 #define KW (BKV / WARPS_KV)       /* keys of a tile that one warp takes */
 #define PITCH_QK (HD + 8)         /* an odd number of 16-byte chunks: ldmatrix without bank conflicts */
 #define PITCH_V (HDV + 8)
@@ -78,7 +79,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
   extern __shared__ __align__(16) unsigned char smem[];
   const mx_u32 smem_q = mx_shared(smem), smem_kv = smem_q + Q_BYTES;
   const int tid = threadIdx.x, lane = tid & 31, warp = tid >> 5, wq = warp % WARPS_Q, wkv = warp / WARPS_Q;
-  const int batch = blockIdx.z / HEADS, head = blockIdx.z % HEADS, split = blockIdx.y, row0 = blockIdx.x * BQ;
+  const int head = blockIdx.x / BLOCKS % HEADS, batch = blockIdx.x / BLOCKS / HEADS, split = blockIdx.y;
+  const int row0 = blockIdx.x % BLOCKS * BQ;
   mx_grid_trigger();
   mx_grid_wait();
   k += K_AT((long long)batch, head);
@@ -297,7 +299,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 
   constexpr int VECS = HDV / 4;
 #if SPLIT > 1
-  const long long block = (long long)blockIdx.z * gridDim.x + blockIdx.x;
+  const long long block = blockIdx.x;
   float *parts = ws + block * SPLIT * (BQ * (HDV + 2));
 #endif
   constexpr float NONE_LIMIT = -3.0e38f;

@@ -2,9 +2,10 @@
  * not take. A block makes 32 queries; four threads share a query, each with a quarter of the keys' scores and of the columns.
  *
  * Macros as in attention.cu: IN_TYPE BATCH HEADS GROUP LEN_Q LEN_K DIM DIM_V Q_AT.. Q_ROW.. MASK_* CAUSAL SCALE.
- * Grid: (ceil(GROUP * LEN_Q / 32), 1, BATCH * HEADS); block: 128. Shared memory: SMEM_BYTES. */
+ * Grid: ceil(GROUP * LEN_Q / 32) * BATCH * HEADS; block: 128. Shared memory: SMEM_BYTES. */
 
 #define ROWS (GROUP * LEN_Q)
+#define BLOCKS ((ROWS + BQ - 1) / BQ) /* of a head */
 #define BQ 32
 #define BKV 32
 #define PITCH_QK (DIM + 1)
@@ -19,8 +20,8 @@ extern "C" __global__ void __launch_bounds__(128)
                 const void *__restrict__ mask, int len_arg) {
   extern __shared__ __align__(16) unsigned char smem[];
   float *sq = (float *)smem, *sk = sq + BQ * PITCH_QK, *sv = sk + BKV * PITCH_QK, *sp = sv + BKV * DIM_V;
-  const int tid = threadIdx.x, r = tid / 4, part = tid % 4, row0 = blockIdx.x * BQ;
-  const int batch = blockIdx.z / HEADS, head = blockIdx.z % HEADS;
+  const int tid = threadIdx.x, r = tid / 4, part = tid % 4, row0 = blockIdx.x % BLOCKS * BQ;
+  const int head = blockIdx.x / BLOCKS % HEADS, batch = blockIdx.x / BLOCKS / HEADS;
   const int row = min(row0 + r, ROWS - 1), query = row % LEN_Q;
   const float none = __int_as_float(0xff800000);
   mx_grid_trigger();

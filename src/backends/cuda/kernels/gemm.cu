@@ -21,7 +21,7 @@
  *                                  IMG_H IMG_W OUT_H OUT_W CONV_C (channels of this group) KERNEL_H KERNEL_W STRIDE_H STRIDE_W
  *                                  PAD_H PAD_W DILATION_H DILATION_W
  *   PDL, B_CONST                   launched as a dependent launch; B is a weight, so loads of B start before the wait
- * Grid: (tiles_m * tiles_n, SPLIT, batches); block: THREADS. Shared memory: SMEM_BYTES, all dynamic.
+ * Grid: (tiles_m * tiles_n * batches, SPLIT); block: THREADS. Shared memory: SMEM_BYTES, all dynamic.
  *
  * The idea: every tile row is 64 to 256 bytes of 16-byte chunks, stored swizzled, so that the copies, ldmatrix and wgmma all see
  * the same layout. Accumulators leave through shared memory as f32, so that bias, epilogue and stores work on whole vectors of
@@ -158,13 +158,14 @@ extern "C" __global__ void CLUSTER_DIMS __launch_bounds__(THREADS, MIN_CTAS)
   const mx_u32 smem0 = mx_shared(smem);
   const int tid = threadIdx.x, lane = tid & 31, warp = tid >> 5;
   const int wm = warp % WARPS_M, wn = warp / WARPS_M % WARPS_N, wk = warp / (WARPS_M * WARPS_N);
-  const int z = blockIdx.z, split = blockIdx.y;
+  const int split = blockIdx.y;
   mx_grid_trigger();
 
   /* Which tile. */
-  int tile_m, tile_n;
+  int tile_m, tile_n, z;
   {
-    int tiles_m = (GEMM_M + BM - 1) / BM, t = blockIdx.x, in_group = GROUP_M * TILES_N;
+    int tiles_m = (GEMM_M + BM - 1) / BM, t = blockIdx.x % (tiles_m * TILES_N), in_group = GROUP_M * TILES_N;
+    z = blockIdx.x / (tiles_m * TILES_N);
     int first = t / in_group * GROUP_M, rest = t % in_group, rows = min(tiles_m - first, GROUP_M);
     tile_m = first + rest % rows;
     tile_n = rest / rows;
@@ -397,7 +398,7 @@ extern "C" __global__ void CLUSTER_DIMS __launch_bounds__(THREADS, MIN_CTAS)
   __syncthreads();
 #endif
 #if SPLIT > 1 && !SPLIT_CLUSTER
-  const long long tile = (long long)z * gridDim.x + blockIdx.x;
+  const long long tile = blockIdx.x;
   float *parts = ws + tile * SPLIT * (BM * BN);
   for (int e = tid; e < VECS; e += THREADS) {
     const int r = e / ROW_VECS, col = e % ROW_VECS * VEC_C;

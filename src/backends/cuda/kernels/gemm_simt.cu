@@ -2,7 +2,7 @@
  *
  * Macros as in gemm.cu: IN_TYPE OUT_TYPE BIAS_TYPE HAS_BIAS GEMM_M GEMM_N GEMM_K LDA LDB A_OFFSET B_OFFSET C_AT B_KN VEC_A VEC_B (4 at
  * most) VEC_C (divides TN) SPLIT (through `ws` and `counters`) CONV... EPILOGUE...; and BM BN BK, TM TN (results of a thread).
- * Grid: (tiles_m * tiles_n, SPLIT, batches); block: THREADS = BM / TM * BN / TN. */
+ * Grid: (tiles_m * tiles_n * batches, SPLIT); block: THREADS = BM / TM * BN / TN. */
 
 #define THREADS (BM / TM * (BN / TN))
 #define AV (VEC_A < 4 ? VEC_A : 4)
@@ -37,8 +37,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     KERNEL_NAME(const void *__restrict__ a, const void *__restrict__ b, void *__restrict__ c, const void *__restrict__ bias,
                 float *__restrict__ ws, mx_u32 *__restrict__ counters, int m_arg EPILOGUE_PARAMS) {
   extern __shared__ __align__(16) unsigned char smem[];
-  const int tid = threadIdx.x, z = blockIdx.z, split = blockIdx.y;
-  const int m0 = blockIdx.x / TILES_N * BM, n0 = blockIdx.x % TILES_N * BN;
+  const int tid = threadIdx.x, split = blockIdx.y, tiles = (GEMM_M + BM - 1) / BM * TILES_N;
+  const int z = blockIdx.x / tiles, m0 = blockIdx.x % tiles / TILES_N * BM, n0 = blockIdx.x % TILES_N * BN;
   const int tm = tid / (BN / TN) * TM, tn = tid % (BN / TN) * TN;
   const int k_first = (int)((long long)K_TILES * split / SPLIT), k_last = (int)((long long)K_TILES * (split + 1) / SPLIT);
   const long long a0 = A_OFFSET((long long)z), b0 = B_OFFSET((long long)z);
@@ -133,7 +133,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
   }
 
 #if SPLIT > 1
-  const long long tile = (long long)z * gridDim.x + blockIdx.x;
+  const long long tile = blockIdx.x;
   float *parts = ws + tile * SPLIT * (BM * BN);
 #pragma unroll
   for (int i = 0; i < TM; i++) mx_store<MX_F32, TN>(parts, (long long)split * (BM * BN) + (tm + i) * BN + tn, acc[i]);

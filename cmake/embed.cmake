@@ -1,0 +1,10 @@
+# cmake -DINPUTS="a.cu;b.cu" -DOUTPUT=x.c -P embed.cmake: C file with the bytes of each input, NUL-terminated, as cuda_text_<name>.
+set(code "/* Made by cmake/embed.cmake. */\n#include \"backends/cuda/texts.h\"\n")
+foreach(input IN LISTS INPUTS)
+  get_filename_component(name "${input}" NAME_WE)
+  file(READ "${input}" hex HEX)
+  string(REGEX REPLACE "([0-9a-f][0-9a-f])" "0x\\1," bytes "${hex}")
+  string(REGEX REPLACE "(................................................................................)" "\\1\n" bytes "${bytes}")
+  string(APPEND code "const char cuda_text_${name}[] = {\n${bytes}0x00};\n")
+endforeach()
+file(WRITE "${OUTPUT}" "${code}")

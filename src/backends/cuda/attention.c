@@ -1,0 +1,285 @@
+/* Fused attention: shapes and strides to the macros of attention.cu (f16, bf16) or attention_simt.cu (f32), and how to
+ * cut it. */
+#include <stdio.h>
+
+#include "backends/cuda/gemm.h"
+#include "backends/cuda/texts.h"
+
+/* Rows of 16 queries, how warps share keys, keys of a tile. */
+typedef struct attention_tile {
+  int warps_q, warps_kv, rows16, keys;
+} attention_tile;
+
+typedef struct attention_state {
+  const cuda_function *function, *zero;
+  dense_copy copy[3];
+  int64_t blocks;
+  int split, threads, len_k;
+  size_t shared, counters_at, partials_at;
+} attention_state;
+
+typedef struct attention_shape {
+  int64_t batch, heads, group, len_q, len_k, dim, dim_v; /* heads: of k and v */
+  bool causal;
+} attention_shape;
+
+static int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+
+/* ---- Text -------------------------------------------------------------------------------------------------------- */
+
+/* NAME_AT(b, h): offset of head h of batch b (leading dimensions flattened), with broadcasting. */
+static void put_offset(text *t, const char *name, const tensor *x, const tensor *y, bool dense) {
+  int64_t strides[KILN_MAX_RANK], step = 1;
+  for (int r = x->rank - 1; r >= 0; r--) {
+    strides[r] = dense ? step : x->strides[r];
+    step *= x->shape[r];
+  }
+  text_printf(t, "#define %s_AT(b, h) (0LL", name);
+  step = 1;
+  for (int r = y->rank - 3; r >= 0; r--) {
+    const int k = r - (y->rank - x->rank);
+    const bool head = r == y->rank - 3;
+    if (k >= 0 && x->shape[k] != 1 && strides[k] != 0) {
+      if (head)
+        text_printf(t, " + (long long)(h) * %lldLL", (long long)strides[k]);
+      else
+        text_printf(t, " + (long long)(b) / %lldLL %% %lldLL * %lldLL", (long long)step, (long long)y->shape[r],
+                    (long long)strides[k]);
+    }
+    if (!head) step *= y->shape[r] ? y->shape[r] : 1;
+  }
+  text_puts(t, ")\n");
+}
+
+static int64_t row_pitch(const tensor *x, bool dense) {
+  return x->shape[x->rank - 2] == 1 ? x->shape[x->rank - 1] : dense ? x->shape[x->rank - 1] : x->strides[x->rank - 2];
+}
+
+static int operand_vector(const kernel_prep *p, const tensor *x, int align, bool dense) {
+  int64_t numbers[KILN_MAX_RANK + 1];
+  int count = 0;
+  numbers[count++] = x->shape[x->rank - 1];
+  for (int r = 0; r < x->rank - 1 && !dense; r++) {
+    if (x->shape[r] != 1) numbers[count++] = x->strides[r];
+  }
+  (void)p;
+  return cuda_vector(8, 2, dense ? 16 : align, count, numbers);
+}
+
+static void put_mask(text *t, const tensor *m, const tensor *y) {
+  if (!m) {
+    text_puts(t, "#define MASK_KIND 0\n");
+    return;
+  }
+  const int64_t rows = m->rank >= 2 ? m->shape[m->rank - 2] : 1, cols = m->rank >= 1 ? m->shape[m->rank - 1] : 1;
+  text_printf(t, "#define MASK_KIND %d\n#define MASK_TYPE %s\n#define MASK_ROW %lldLL\n#define MASK_COL %lldLL\n",
+              m->dtype == KILN_BOOL ? 1 : 2, cuda_mx_type(m->dtype),
+              (long long)(rows == 1 ? 0 : m->strides[m->rank - 2]),
+              (long long)(cols == 1 ? 0 : m->strides[m->rank - 1]));
+  put_offset(t, "MASK", m, y, false);
+}
+
+static void put_shape(text *t, kernel_prep *p, const attention_shape *s, const attention_state *state) {
+  static const char *const names[] = {"Q", "K", "V"};
+  const tensor *y = &p->args.out[0];
+  text_printf(t,
+              "#define IN_TYPE %s\n#define PDL 1\n#define HEADS %lld\n#define GROUP %lld\n#define LEN_Q %lld\n#define "
+              "LEN_K %lld\n",
+              cuda_mx_type(y->dtype), (long long)s->heads, (long long)s->group, (long long)s->len_q,
+              (long long)s->len_k);
+  text_printf(t,
+              "#define DIM %lld\n#define DIM_V %lld\n#define HD %lld\n#define HDV %lld\n#define CAUSAL %d\n#define "
+              "SCALE %.9ef\n",
+              (long long)s->dim, (long long)s->dim_v, (long long)round_up(s->dim, 16),
+              (long long)round_up(s->dim_v, 16), s->causal, arg_float(&p->args, "scale") + 0.0);
+  for (int i = 0; i < 3; i++) {
+    const tensor *x = &p->args.in[i];
+    const bool dense = state->copy[i].function != NULL;
+    put_offset(t, names[i], x, y, dense);
+    text_printf(t, "#define %s_ROW %lldLL\n#define VEC_%s %d\n", names[i], (long long)row_pitch(x, dense), names[i],
+                operand_vector(p, x, cuda_in_alignment(p, i), dense));
+  }
+  put_offset(t, "O", y, y, false);
+  text_printf(t, "#define O_ROW %lldLL\n#define VEC_O %d\n", (long long)row_pitch(y, false),
+              operand_vector(p, y, cuda_out_alignment(p, 0), false));
+}
+
+/* ---- How to cut it ------------------------------------------------------------------------------------------------
+ */
+
+static const attention_tile tiles[] = {
+    {1, 4, 1, 64}, {1, 4, 1, 128}, {2, 2, 1, 64}, {2, 2, 1, 128},
+    {4, 1, 1, 64}, {4, 2, 1, 128}, {4, 1, 2, 64}, {1, 4, 1, 64},
+};
+
+static size_t tile_shared(const attention_shape *s, const attention_tile *t) {
+  const int64_t hd = round_up(s->dim, 16), hdv = round_up(s->dim_v, 16), bq = t->warps_q * t->rows16 * 16;
+  const int64_t loop = bq * (hd + 8) * 2 + 2 * t->keys * (hd + hdv + 16) * 2;
+  const int64_t out = t->warps_kv * bq * (hdv + 6) * 4 + 16;
+  return (size_t)(loop > out ? loop : out);
+}
+
+/* Few blocks: small ones that share keys among warps, so that all multiprocessors work. */
+static attention_tile choose_tile(const cuda_facts *gpu, const attention_shape *s, int rank) {
+  const int64_t sms = gpu->sm_count > 0 ? gpu->sm_count : 132, rows = s->group * s->len_q, heads = s->batch * s->heads;
+  const int order[3][4] = {{0, 1, 2, 3}, {3, 2, 5, 0}, {4, 6, 5, 2}};
+  int kind = 2;
+  if (heads * cuda_div_up(rows, 64) < 2 * sms) kind = 1;
+  if (heads * cuda_div_up(rows, 32) < sms) kind = 0;
+  attention_tile t = tiles[order[kind][rank & 3]];
+  if (kind == 2 && rows <= 32) t = tiles[2];
+  while (tile_shared(s, &t) > gpu->shared_block && t.keys > 16 * t.warps_kv) t.keys /= 2;
+  while (tile_shared(s, &t) > gpu->shared_block && t.rows16 > 1) t.rows16 /= 2;
+  if (round_up(s->dim, 16) > 128 || round_up(s->dim_v, 16) > 128) { /* accumulators fill the registers */
+    t.rows16 = 1;
+    if (t.keys > 32 * t.warps_kv) t.keys = 32 * t.warps_kv;
+  }
+  return t;
+}
+
+static int choose_split(const cuda_facts *gpu, const attention_shape *s, const attention_tile *t, int64_t blocks) {
+  const int64_t sms = gpu->sm_count > 0 ? gpu->sm_count : 132, key_tiles = cuda_div_up(s->len_k, t->keys);
+  int64_t split = 2 * sms / (blocks > 0 ? blocks : 1);
+  if (s->len_q > 64 || split < 2) return 1;
+  if (split > key_tiles / 2) split = key_tiles / 2;
+  return (int)(split < 1 ? 1 : split > 32 ? 32 : split);
+}
+
+static const char zero_text[] =
+    "extern \"C\" __global__ void __launch_bounds__(256) zero_words(u32 *p, int n) {\n"
+    "  KILN_WAIT;\n  const int i = blockIdx.x * 256 + threadIdx.x;\n  if (i < n) p[i] = 0;\n}\n";
+
+static kiln_status compile_tensor(kernel_prep *p, const attention_shape *s, attention_state *state, text *t) {
+  const cuda_facts *gpu = cuda_device_facts(p->device);
+  const attention_tile tile = choose_tile(gpu, s, p->kernel->variant);
+  const int64_t bq = tile.warps_q * tile.rows16 * 16;
+  state->blocks = cuda_div_up(s->group * s->len_q, bq) * s->batch * s->heads;
+  state->split = choose_split(gpu, s, &tile, state->blocks);
+  state->threads = tile.warps_q * tile.warps_kv * 32;
+  state->shared = tile_shared(s, &tile);
+  text_printf(t,
+              "#define WARPS_Q %d\n#define WARPS_KV %d\n#define ROWS16 %d\n#define BKV %d\n#define STAGES 2\n#define "
+              "SPLIT %d\n",
+              tile.warps_q, tile.warps_kv, tile.rows16, tile.keys, state->split);
+  text_puts(t, cuda_text_matrix_common);
+  if (state->split > 1) {
+    const size_t floats = (size_t)(state->blocks * state->split * bq * (round_up(s->dim_v, 16) + 2));
+    KILN_TRY(workspace_reserve(p, (size_t)state->blocks * 4, &state->counters_at));
+    KILN_TRY(workspace_reserve(p, floats * 4, &state->partials_at));
+    KILN_TRY(cuda_compile(p, &(cuda_source){.entry = "zero_words", .text = zero_text}, &state->zero));
+  }
+  const char *front = NULL;
+  KILN_TRY(cuda_text_keep(p, t, &front));
+  return cuda_compile(
+      p,
+      &(cuda_source){.entry = "kiln_attention", .defines = front, .text = cuda_text_attention, .shared = state->shared},
+      &state->function);
+}
+
+static kiln_status compile_plain(kernel_prep *p, const attention_shape *s, attention_state *state, text *t) {
+  state->blocks = cuda_div_up(s->group * s->len_q, 32) * s->batch * s->heads;
+  state->split = 1;
+  state->threads = 128;
+  state->shared = (size_t)(64 * (s->dim + 1) + 32 * s->dim_v + 32 * 33) * 4;
+  text_puts(t, cuda_text_matrix_common);
+  const char *front = NULL;
+  KILN_TRY(cuda_text_keep(p, t, &front));
+  return cuda_compile(
+      p,
+      &(cuda_source){
+          .entry = "kiln_attention_simt", .defines = front, .text = cuda_text_attention_simt, .shared = state->shared},
+      &state->function);
+}
+
+static kiln_status attention_prepare(kernel_prep *p) {
+  const tensor *q = &p->args.in[0], *k = &p->args.in[1], *v = &p->args.in[2], *y = &p->args.out[0];
+  const tensor *mask = node_in(p->args.node, 3) ? &p->args.in[3] : NULL;
+  attention_state *state = ARENA_NEW(p->arena, attention_state);
+  if (!state) return KILN_NO_MEMORY("attention");
+  p->state = state;
+  attention_shape s = {.batch = 1,
+                       .heads = k->shape[k->rank - 3],
+                       .len_q = q->shape[q->rank - 2],
+                       .len_k = k->shape[k->rank - 2],
+                       .dim = q->shape[q->rank - 1],
+                       .dim_v = v->shape[v->rank - 1],
+                       .causal = arg_bool(&p->args, "causal")};
+  for (int r = 0; r < y->rank - 3; r++) s.batch *= y->shape[r];
+  if (tensor_numel(y) == 0) return KILN_OK;
+  s.group = y->shape[y->rank - 3] / s.heads;
+  if (s.group * s.len_q > INT32_MAX / 2 || s.len_k > INT32_MAX / 2 || s.batch > INT32_MAX / 2)
+    return KILN_FAIL(KILN_UNSUPPORTED, "attention: %lld queries and %lld keys are too many for a GPU kernel",
+                     (long long)s.len_q, (long long)s.len_k);
+  for (int i = 0; i < 3; i++) {
+    const tensor *x = &p->args.in[i];
+    if (x->shape[x->rank - 1] != 1 && x->strides[x->rank - 1] != 1) KILN_TRY(dense_copy_prepare(p, x, &state->copy[i]));
+  }
+  state->len_k = (int)s.len_k;
+  text t = {0};
+  put_shape(&t, p, &s, state);
+  put_mask(&t, mask, y);
+  const bool tensor_cores = y->dtype != KILN_F32;
+  const kiln_status status = tensor_cores ? compile_tensor(p, &s, state, &t) : compile_plain(p, &s, state, &t);
+  text_free(&t);
+  if (status == KILN_OK && state->blocks > INT32_MAX)
+    return KILN_FAIL(KILN_UNSUPPORTED, "attention: too many blocks for a GPU kernel");
+  return status;
+}
+
+static kiln_status attention_run(const kernel_args *a) {
+  const attention_state *s = a->state;
+  const void *data[3], *mask = node_in(a->node, 3) ? a->in[3].data : NULL;
+  void *o = a->out[0].data, *counters = NULL, *partials = NULL;
+  int len_k = s->len_k;
+  if (!s->function) return KILN_OK;
+  for (int i = 0; i < 3; i++) KILN_TRY(dense_copy_run(a, &s->copy[i], i, &data[i]));
+  if (s->split > 1) {
+    int words = (int)s->blocks;
+    counters = (char *)a->workspace + s->counters_at;
+    partials = (char *)a->workspace + s->partials_at;
+    KILN_TRY(cuda_launch_1d(a, s->zero, cuda_div_up(words, 256), 256, 0, CUDA_PARAMS(&counters, &words)));
+  }
+  const bool plain = a->out[0].dtype == KILN_F32;
+  const cuda_launch_config launch = {
+      .function = s->function,
+      .grid = {(unsigned)s->blocks, (unsigned)s->split, 1},
+      .block = {(unsigned)s->threads, 1, 1},
+      .shared = s->shared,
+      .overlap = cuda_device_facts(a->device)->arch >= 90,
+      .params = plain ? CUDA_PARAMS(&data[0], &data[1], &data[2], &o, &mask, &len_k)
+                      : CUDA_PARAMS(&data[0], &data[1], &data[2], &o, &mask, &partials, &counters, &len_k),
+  };
+  return cuda_launch(a, &launch);
+}
+
+static bool attention_fits(const node *n, const char **why) {
+  const tensor_type *q = &node_in(n, 0)->type, *v = &node_in(n, 2)->type;
+  for (int i = 0; i < 3; i++) {
+    if (!cuda_is_float(node_in(n, i)->type.dtype)) {
+      *why = "needs f32, f16 or bf16";
+      return false;
+    }
+  }
+  const dim e = q->dims[q->rank - 1], ev = v->dims[v->rank - 1];
+  if (!dim_is_const(e) || !dim_is_const(ev) || e < 1 || ev < 1 || e > 256 || ev > 256) {
+    *why = "head sizes above 256, or not constant";
+    return false;
+  }
+  return true;
+}
+
+#define ATTENTION(suffix, rank)      \
+  {.op = "attention",                \
+   .name = "attention.flash" suffix, \
+   .isa = 80,                        \
+   .fits = attention_fits,           \
+   .prepare = attention_prepare,     \
+   .run = attention_run,             \
+   .strided_in = 15,                 \
+   .strided_out = 1,                 \
+   .variant = rank},
+/* clang-format off */
+const kernel cuda_attention_rows[] = {
+    ATTENTION("", 0) ATTENTION(".2nd", 1) ATTENTION(".3rd", 2) ATTENTION(".4th", 3)
+    {.op = NULL},
+};

@@ -1,0 +1,478 @@
+/* Convolutions on GPUs: depthwise, implicit matrix product (1x1: a plain one), transposed without overlap as products
+ * that scatter, and a kernel of one thread for each result for everything else. */
+#include <string.h>
+
+#include "backends/cuda/gemm.h"
+#include "backends/cuda/packing.h"
+#include "backends/cuda/texts.h"
+
+/* Sizes as of a 3-d convolution: missing leading dimensions are 1 (kernel 1, stride 1, no padding). */
+typedef struct conv_shape {
+  int64_t batch, in_channels, out_channels, groups;
+  int64_t in[3], out[3], kernel[3], stride[3], pad[3], dilation[3], taps;
+  bool channels_last;
+} conv_shape;
+
+typedef struct conv_state {
+  gemm_plan plan;
+  dense_copy x, w;
+  bool bias;
+  const cuda_function *function; /* depthwise, direct */
+  int64_t blocks, total;
+  int threads;
+} conv_state;
+
+static void read_ints(const kernel_args *a, const char *name, int count, int64_t fill, int64_t out[3]) {
+  const attr *v = arg_attr(a, name);
+  for (int i = 0; i < 3; i++) {
+    const int at = i - (3 - count);
+    out[i] = at >= 0 && at < v->count ? v->u.ints[at] : fill;
+  }
+}
+
+static void conv_shape_of(const kernel_args *a, conv_shape *s) {
+  const tensor *x = &a->in[0], *w = &a->in[1], *y = &a->out[0];
+  const int count = x->rank - 2;
+  const bool last = arg_bool(a, "channels_last");
+  const int first = last ? 1 : 2, channel = last ? x->rank - 1 : 1;
+  *s = (conv_shape){.batch = x->shape[0],
+                    .in_channels = x->shape[channel],
+                    .out_channels = y->shape[channel],
+                    .groups = arg_int(a, "groups"),
+                    .taps = 1,
+                    .channels_last = last};
+  for (int i = 0; i < 3; i++) {
+    const int at = i - (3 - count);
+    s->in[i] = at >= 0 ? x->shape[first + at] : 1;
+    s->out[i] = at >= 0 ? y->shape[first + at] : 1;
+    s->kernel[i] = at >= 0 ? w->shape[2 + at] : 1;
+    s->taps *= s->kernel[i];
+  }
+  read_ints(a, "stride", count, 1, s->stride);
+  read_ints(a, "pad", count, 0, s->pad);
+  read_ints(a, "dilation", count, 1, s->dilation);
+}
+
+/* The weight [O, I, k...] in the order that a kernel reads. */
+static tensor weight_view(const tensor *w, int order_o, int order_i) {
+  tensor v = *w;
+  for (int r = 0, at = 0; r < w->rank; r++) {
+    int to;
+    if (r == 0)
+      to = order_o < 0 ? w->rank + order_o : order_o;
+    else if (r == 1)
+      to = order_i < 0 ? w->rank + order_i : order_i;
+    else {
+      while (at == (order_o < 0 ? w->rank + order_o : order_o) || at == (order_i < 0 ? w->rank + order_i : order_i))
+        at++;
+      to = at++;
+    }
+    v.shape[to] = w->shape[r];
+    v.strides[to] = w->strides[r];
+  }
+  return v;
+}
+
+/* Weights that do not come packed as `name` are brought into that order first. */
+static kiln_status prepare_weight(kernel_prep *p, const char *name, int order_o, int order_i, dense_copy *out) {
+  const tensor *w = &p->args.in[1];
+  *out = (dense_copy){0};
+  if (str_eq(w->packing, name)) return KILN_OK;
+  const tensor v = weight_view(w, order_o, order_i);
+  if (tensor_is_contiguous(&v)) return KILN_OK;
+  return dense_copy_prepare(p, &v, out);
+}
+
+/* ---- Implicit matrix product ------------------------------------------------------------------------------------- */
+
+static const char *conv_macros(kernel_prep *p, const conv_shape *s, int64_t channels) {
+  return cuda_text(
+      p,
+      "#define CONV_C %lld\n#define IMG_H %lld\n#define IMG_W %lld\n#define OUT_H %lld\n#define OUT_W %lld\n"
+      "#define KERNEL_H %lld\n#define KERNEL_W %lld\n#define STRIDE_H %lld\n#define STRIDE_W %lld\n"
+      "#define PAD_H %lld\n#define PAD_W %lld\n#define DILATION_H %lld\n#define DILATION_W %lld\n",
+      (long long)channels, (long long)s->in[1], (long long)s->in[2], (long long)s->out[1], (long long)s->out[2],
+      (long long)s->kernel[1], (long long)s->kernel[2], (long long)s->stride[1], (long long)s->stride[2],
+      (long long)s->pad[1], (long long)s->pad[2], (long long)s->dilation[1], (long long)s->dilation[2]);
+}
+
+/* x as pixels with one pitch, and how wide its channels can be read. */
+static kiln_status prepare_image(kernel_prep *p, conv_state *state, int64_t channels, int64_t *pitch, int *vector) {
+  const tensor *x = &p->args.in[0];
+  const int size = (int)kiln_dtype_size(x->dtype);
+  int align = cuda_in_alignment(p, 0);
+  if (!cuda_matrix(x, pitch)) {
+    KILN_TRY(dense_copy_prepare(p, x, &state->x));
+    *pitch = x->shape[x->rank - 1];
+    align = 16;
+  }
+  *vector = cuda_vector(16 / size, size, align, 2, (int64_t[]){channels, *pitch});
+  return KILN_OK;
+}
+
+static bool plain_product(const conv_shape *s) {
+  if (s->groups != 1 || s->taps != 1) return false;
+  for (int i = 0; i < 3; i++) {
+    if (s->stride[i] != 1 || s->pad[i] != 0 || s->in[i] != s->out[i]) return false;
+  }
+  return true;
+}
+
+static kiln_status igemm_prepare(kernel_prep *p) {
+  conv_shape s;
+  conv_shape_of(&p->args, &s);
+  const tensor *w = &p->args.in[1];
+  const int size = (int)kiln_dtype_size(w->dtype);
+  const int64_t in = s.in_channels / s.groups, out = s.out_channels / s.groups;
+  conv_state *state = ARENA_NEW(p->arena, conv_state);
+  if (!state) return KILN_NO_MEMORY("convolution");
+  p->state = state;
+  state->bias = node_in(p->args.node, 2) != NULL;
+  gemm_problem q = {.dtype = w->dtype,
+                    .m = s.batch * s.out[1] * s.out[2],
+                    .n = out,
+                    .k = in * s.taps,
+                    .batches = s.groups,
+                    .ldb = in * s.taps,
+                    .a_offset = "0LL",
+                    .b_offset = "0LL",
+                    .bias_offset = "0LL",
+                    .out_row = "row",
+                    .out_col = "col",
+                    .has_bias = state->bias,
+                    .a_elements = tensor_numel(&p->args.in[0])};
+  KILN_TRY(prepare_image(p, state, in, &q.lda, &q.vec_a));
+  KILN_TRY(prepare_weight(p, PACKING_OHWI, 0, -1, &state->w));
+  q.b_constant = w->data != NULL && !state->w.function;
+  q.vec_b = cuda_vector(16 / size, size, state->w.function ? 16 : cuda_in_alignment(p, 1), 1, &q.k);
+  q.vec_c = cuda_bias_vector(p, 2, cuda_result_vector(p, 8, out));
+  if (s.groups > 1) {
+    q.a_offset = cuda_text(p, "(long long)(z) * %lldLL", (long long)in);
+    q.b_offset = cuda_text(p, "(long long)(z) * %lldLL", (long long)(out * q.k));
+    q.bias_offset = cuda_text(p, "(long long)(z) * %lldLL", (long long)out);
+    q.out_col = cuda_text(p, "(z) * %lldLL + (col)", (long long)out);
+    if (!q.a_offset || !q.b_offset || !q.bias_offset || !q.out_col) return KILN_NO_MEMORY("convolution");
+  }
+  if (!plain_product(&s)) {
+    q.conv = conv_macros(p, &s, in);
+    if (!q.conv) return KILN_NO_MEMORY("convolution");
+  }
+  return gemm_plan_make(p, &q, p->kernel->variant, &state->plan);
+}
+
+static kiln_status product_run(const kernel_args *a) {
+  const conv_state *s = a->state;
+  const void *x, *w;
+  if (!s->plan.function) return KILN_OK;
+  KILN_TRY(dense_copy_run(a, &s->x, 0, &x));
+  KILN_TRY(dense_copy_run(a, &s->w, 1, &w));
+  return gemm_plan_run(a, &s->plan, x, w, s->bias ? a->in[2].data : NULL);
+}
+
+static bool fits_layout(const node *n, bool transposed, const char **why) {
+  if (!node_bool(n, "channels_last")) {
+    *why = "not channels_last";
+    return false;
+  }
+  if (node_bool(n, "transposed") != transposed) {
+    *why = transposed ? "not transposed" : "transposed";
+    return false;
+  }
+  if (node_in(n, 0)->type.rank > 4) {
+    *why = "three spatial dimensions";
+    return false;
+  }
+  return cuda_fits_float(n, why) && cuda_epilogue_fits(n, why);
+}
+
+static bool igemm_fits(const node *n, const char **why) { return fits_layout(n, false, why); }
+
+/* ---- Transposed without overlap: every place of the window is a product whose results are scattered
+ * ------------------- */
+
+static kiln_status scatter_prepare(kernel_prep *p) {
+  conv_shape s;
+  conv_shape_of(&p->args, &s);
+  const tensor *w = &p->args.in[1];
+  const int size = (int)kiln_dtype_size(w->dtype);
+  conv_state *state = ARENA_NEW(p->arena, conv_state);
+  if (!state) return KILN_NO_MEMORY("convolution");
+  p->state = state;
+  state->bias = node_in(p->args.node, 2) != NULL;
+  gemm_problem q = {.dtype = w->dtype,
+                    .m = s.batch * s.in[1] * s.in[2],
+                    .n = s.out_channels,
+                    .k = s.in_channels,
+                    .batches = s.taps,
+                    .ldb = s.in_channels,
+                    .a_offset = "0LL",
+                    .bias_offset = "0LL",
+                    .out_col = "col",
+                    .has_bias = state->bias,
+                    .a_elements = tensor_numel(&p->args.in[0])};
+  KILN_TRY(prepare_image(p, state, s.in_channels, &q.lda, &q.vec_a));
+  KILN_TRY(prepare_weight(p, PACKING_HWOI, -1, -2, &state->w));
+  q.b_constant = w->data != NULL && !state->w.function;
+  q.b_offset = cuda_text(p, "(long long)(z) * %lldLL", (long long)(q.n * q.k));
+  q.out_row = cuda_text(
+      p,
+      "((long long)(row) / %lldLL * %lldLL + (long long)(row) / %lldLL %% %lldLL * %lldLL + (z) / %lldLL) * %lldLL + "
+      "(long long)(row) %% %lldLL * %lldLL + (z) %% %lldLL",
+      (long long)(s.in[1] * s.in[2]), (long long)s.out[1], (long long)s.in[2], (long long)s.in[1],
+      (long long)s.stride[1], (long long)s.kernel[2], (long long)s.out[2], (long long)s.in[2], (long long)s.stride[2],
+      (long long)s.kernel[2]);
+  if (!q.b_offset || !q.out_row) return KILN_NO_MEMORY("convolution");
+  q.vec_b = cuda_vector(16 / size, size, state->w.function ? 16 : cuda_in_alignment(p, 1), 1, &q.k);
+  q.vec_c = cuda_bias_vector(p, 2, cuda_result_vector(p, 8, q.n));
+  return gemm_plan_make(p, &q, p->kernel->variant, &state->plan);
+}
+
+static const attr *node_ints(const node *n, const char *name) {
+  const int i = op_attr_index(n->op, name);
+  return i < 0 ? NULL : &n->attrs[i];
+}
+
+static bool all_ints(const node *n, const char *name, int64_t expected) {
+  const attr *a = node_ints(n, name);
+  for (int i = 0; a && i < a->count; i++) {
+    if (a->u.ints[i] != expected) return false;
+  }
+  return true;
+}
+
+static bool scatter_fits(const node *n, const char **why) {
+  if (!fits_layout(n, true, why)) return false;
+  const tensor_type *w = &node_in(n, 1)->type;
+  const attr *stride = node_ints(n, "stride");
+  *why = "windows overlap, or groups, padding or dilation";
+  if (node_int(n, "groups") != 1 || !all_ints(n, "pad", 0) || !all_ints(n, "pad_end", 0) ||
+      !all_ints(n, "output_pad", 0) || !all_ints(n, "dilation", 1))
+    return false;
+  for (int i = 0; i < w->rank - 2; i++) {
+    const int64_t step = stride && i < stride->count ? stride->u.ints[i] : 1;
+    if (!dim_is_const(w->dims[2 + i]) || w->dims[2 + i] != step) return false;
+  }
+  *why = NULL;
+  return true;
+}
+
+/* ---- Depthwise --------------------------------------------------------------------------------------------------- */
+
+typedef struct depthwise_way {
+  int vec, px, py, threads;
+} depthwise_way;
+
+/* Many outputs to a thread save reads; few of them give more threads. */
+static depthwise_way choose_depthwise(const cuda_facts *gpu, const conv_shape *s, int vec, int rank) {
+  static const depthwise_way ways[] = {{8, 1, 1, 128}, {8, 2, 1, 128}, {8, 4, 1, 128},
+                                       {4, 4, 1, 128}, {4, 4, 2, 128}, {2, 4, 2, 128}};
+  const int64_t sms = gpu->sm_count > 0 ? gpu->sm_count : 132;
+  const int64_t vectors = s->batch * s->out[1] * s->out[2] * s->out_channels / 8; /* of 8 results */
+  int order[6] = {0, 1, 2, 3, 4, 5};
+  if (s->taps > 9) {
+    const int large[6] = {3, 4, 2, 1, 5, 0}, small[6] = {1, 0, 3, 2, 4, 5};
+    memcpy(order, vectors > sms * 1024 ? large : small, sizeof order);
+  } else if (vectors > sms * 1024) {
+    const int large[6] = {1, 2, 0, 3, 4, 5};
+    memcpy(order, large, sizeof order);
+  }
+  depthwise_way w = ways[order[rank % 6]];
+  if (w.vec > vec) w.vec = vec;
+  return w;
+}
+
+static kiln_status depthwise_prepare(kernel_prep *p) {
+  conv_shape s;
+  conv_shape_of(&p->args, &s);
+  const tensor *x = &p->args.in[0];
+  conv_state *state = ARENA_NEW(p->arena, conv_state);
+  if (!state) return KILN_NO_MEMORY("convolution");
+  p->state = state;
+  state->bias = node_in(p->args.node, 2) != NULL;
+  state->total = s.batch;
+  if (tensor_numel(&p->args.out[0]) == 0) return KILN_OK;
+  int64_t pitch;
+  int vec;
+  KILN_TRY(prepare_image(p, state, s.in_channels, &pitch, &vec));
+  KILN_TRY(prepare_weight(p, PACKING_HWO, -1, -2, &state->w));
+  const int size = (int)kiln_dtype_size(x->dtype), w_align = state->w.function ? 16 : cuda_in_alignment(p, 1);
+  while (vec > 1 && vec * size > w_align) vec /= 2;
+  const int wide = cuda_bias_vector(p, 2, cuda_result_vector(p, 8, s.out_channels));
+  const depthwise_way way =
+      choose_depthwise(cuda_device_facts(p->device), &s, vec < wide ? vec : wide, p->kernel->variant);
+  const char *epilogue = NULL, *front = NULL;
+  KILN_TRY(cuda_epilogue_text(p, &epilogue));
+  const char *macros = conv_macros(p, &s, s.in_channels);
+  if (!macros) return KILN_NO_MEMORY("convolution");
+  text t = {0};
+  text_printf(&t, "#define PDL 1\n#define IN_TYPE %s\n#define OUT_TYPE %s\n#define BIAS_TYPE %s\n#define HAS_BIAS %d\n",
+              cuda_mx_type(x->dtype), cuda_mx_type(p->args.out[0].dtype), cuda_mx_type(x->dtype), state->bias);
+  text_printf(&t,
+              "#define CHANNELS %lld\n#define X_PIXEL %lldLL\n#define X_IMAGE %lldLL\n#define VEC %d\n#define PX "
+              "%d\n#define PY %d\n#define THREADS %d\n",
+              (long long)s.in_channels, (long long)pitch, (long long)(pitch * s.in[1] * s.in[2]), way.vec, way.px,
+              way.py, way.threads);
+  text_puts(
+      &t,
+      "#define EPILOGUE_PARAMS , const kiln_epi epi\n#define EPILOGUE(v, row, col) kiln_epilogue(v, epi, row, col);\n"
+      "#define Y_AT(row, col) (kiln_out_row(row) + (long long)(col) * KILN_OUT_STEP)\n");
+  text_puts(&t, macros);
+  text_puts(&t, epilogue);
+  text_puts(&t, cuda_text_matrix_common);
+  KILN_TRY(cuda_text_keep(p, &t, &front));
+  state->threads = way.threads;
+  state->blocks = cuda_div_up(
+      s.batch * cuda_div_up(s.out[1], way.py) * cuda_div_up(s.out[2], way.px) * (s.in_channels / way.vec), way.threads);
+  return cuda_compile(p, &(cuda_source){.entry = "kiln_depthwise", .defines = front, .text = cuda_text_depthwise},
+                      &state->function);
+}
+
+static kiln_status depthwise_run(const kernel_args *a) {
+  const conv_state *s = a->state;
+  const void *x, *w, *bias = s->bias ? a->in[2].data : NULL;
+  void *y = a->out[0].data;
+  int batch = (int)s->total;
+  if (!s->function) return KILN_OK;
+  KILN_TRY(dense_copy_run(a, &s->x, 0, &x));
+  KILN_TRY(dense_copy_run(a, &s->w, 1, &w));
+  cuda_epilogue_args epilogue;
+  cuda_epilogue_fill(a, &epilogue);
+  return cuda_launch_1d(a, s->function, s->blocks, s->threads, 0, CUDA_PARAMS(&x, &w, &y, &bias, &batch, &epilogue));
+}
+
+static bool depthwise_fits(const node *n, const char **why) {
+  if (!fits_layout(n, false, why)) return false;
+  const tensor_type *w = &node_in(n, 1)->type;
+  if (w->dims[0] != node_int(n, "groups") || w->dims[1] != 1) {
+    *why = "not depthwise";
+    return false;
+  }
+  int64_t taps = 1;
+  for (int i = 2; i < w->rank; i++) taps *= w->dims[i];
+  if (taps > 121) { /* the loops are unrolled */
+    *why = "the window is too large";
+    return false;
+  }
+  return true;
+}
+
+/* ---- Everything else --------------------------------------------------------------------------------------------- */
+
+static void put_strides(text *t, const conv_shape *s, const tensor *x, const tensor *w, bool transposed) {
+  static const char *const axes[] = {"D", "H", "W"};
+  const int count = x->rank - 2, first = s->channels_last ? 1 : 2, channel = s->channels_last ? x->rank - 1 : 1;
+  for (int i = 0; i < 3; i++) {
+    const int at = i - (3 - count);
+    text_printf(t,
+                "#define IN_%s %lld\n#define OUT_%s %lld\n#define KERNEL_%s %lld\n#define STRIDE_%s %lld\n#define "
+                "PAD_%s %lld\n",
+                axes[i], (long long)s->in[i], axes[i], (long long)s->out[i], axes[i], (long long)s->kernel[i], axes[i],
+                (long long)s->stride[i], axes[i], (long long)s->pad[i]);
+    text_printf(t, "#define DILATION_%s %lld\n#define X_%s %lldLL\n#define W_%s %lldLL\n", axes[i],
+                (long long)s->dilation[i], axes[i], (long long)(at >= 0 ? x->strides[first + at] : 0), axes[i],
+                (long long)(at >= 0 ? w->strides[2 + at] : 0));
+  }
+  const int64_t in = s->in_channels / s->groups, out = s->out_channels / s->groups;
+  text_printf(
+      t, "#define X_N %lldLL\n#define X_C %lldLL\n#define OUT_C %lld\n#define GROUP_IN %lld\n#define GROUP_OUT %lld\n",
+      (long long)x->strides[0], (long long)x->strides[channel], (long long)s->out_channels, (long long)in,
+      (long long)out);
+  text_printf(t, "#define TRANSPOSED %d\n#define W_O %lldLL\n#define W_I %lldLL\n#define W_G %lldLL\n", transposed,
+              (long long)w->strides[transposed ? 1 : 0], (long long)w->strides[transposed ? 0 : 1],
+              (long long)(w->strides[0] * (transposed ? in : out)));
+}
+
+static kiln_status direct_prepare(kernel_prep *p) {
+  conv_shape s;
+  conv_shape_of(&p->args, &s);
+  const tensor *x = &p->args.in[0], *w = &p->args.in[1], *y = &p->args.out[0];
+  conv_state *state = ARENA_NEW(p->arena, conv_state);
+  if (!state) return KILN_NO_MEMORY("convolution");
+  p->state = state;
+  state->bias = node_in(p->args.node, 2) != NULL;
+  state->total = tensor_numel(y);
+  if (state->total == 0) return KILN_OK;
+  const char *epilogue = NULL, *front = NULL;
+  KILN_TRY(cuda_epilogue_text(p, &epilogue));
+  text t = {0};
+  text_printf(&t, "#define PDL 1\n#define IN_TYPE %s\n#define OUT_TYPE %s\n#define BIAS_TYPE %s\n#define HAS_BIAS %d\n",
+              cuda_mx_type(x->dtype), cuda_mx_type(y->dtype), cuda_mx_type(x->dtype), state->bias);
+  put_strides(&t, &s, x, w, arg_bool(&p->args, "transposed"));
+  if (s.channels_last)
+    text_puts(&t,
+              "#define OUT_ROW(n, c, d, h, w) ((((long long)(n) * OUT_D + (d)) * OUT_H + (h)) * OUT_W + (w))\n"
+              "#define OUT_COL(c, w) (c)\n");
+  else if (x->rank == 3)
+    text_puts(&t, "#define OUT_ROW(n, c, d, h, w) ((long long)(n) * OUT_C + (c))\n#define OUT_COL(c, w) (w)\n");
+  else
+    text_puts(&t,
+              "#define OUT_ROW(n, c, d, h, w) ((((long long)(n) * OUT_C + (c)) * OUT_D + (d)) * OUT_H + (h))\n"
+              "#define OUT_COL(c, w) (w)\n");
+  text_puts(&t,
+            "#define EPILOGUE_PARAMS , const kiln_epi epi\n"
+            "#define EPILOGUE(v, n, c, d, h, w) kiln_epilogue(v, epi, OUT_ROW(n, c, d, h, w), OUT_COL(c, w));\n"
+            "#define Y_AT(n, c, d, h, w) (kiln_out_row(OUT_ROW(n, c, d, h, w)) + (long long)OUT_COL(c, w) * "
+            "KILN_OUT_STEP)\n");
+  text_puts(&t, epilogue);
+  text_puts(&t, cuda_text_matrix_common);
+  KILN_TRY(cuda_text_keep(p, &t, &front));
+  state->threads = 256;
+  state->blocks = cuda_div_up(state->total, 256);
+  return cuda_compile(p, &(cuda_source){.entry = "kiln_conv_direct", .defines = front, .text = cuda_text_conv_direct},
+                      &state->function);
+}
+
+static kiln_status direct_run(const kernel_args *a) {
+  const conv_state *s = a->state;
+  const void *bias = s->bias ? a->in[2].data : NULL;
+  long long total = s->total;
+  if (!s->function) return KILN_OK;
+  cuda_epilogue_args epilogue;
+  cuda_epilogue_fill(a, &epilogue);
+  return cuda_launch_1d(a, s->function, s->blocks, s->threads, 0,
+                        CUDA_PARAMS(&a->in[0].data, &a->in[1].data, &a->out[0].data, &bias, &total, &epilogue));
+}
+
+static bool direct_fits(const node *n, const char **why) {
+  return cuda_fits_float(n, why) && cuda_epilogue_fits(n, why);
+}
+
+/* ---- Rows -------------------------------------------------------------------------------------------------------- */
+
+#define DEPTHWISE(suffix, rank)     \
+  {.op = "conv",                    \
+   .name = "conv.depthwise" suffix, \
+   .isa = 80,                       \
+   .fits = depthwise_fits,          \
+   .prepare = depthwise_prepare,    \
+   .run = depthwise_run,            \
+   .strided_in = 1,                 \
+   .strided_out = 1,                \
+   .epilogue = true,                \
+   .pack_operand = 1,               \
+   .packing = PACKING_HWO,          \
+   .variant = rank},
+#define IGEMM(suffix, rank)     \
+  {.op = "conv",                \
+   .name = "conv.igemm" suffix, \
+   .isa = 80,                   \
+   .fits = igemm_fits,          \
+   .prepare = igemm_prepare,    \
+   .run = product_run,          \
+   .strided_in = 1,             \
+   .strided_out = 1,            \
+   .epilogue = true,            \
+   .pack_operand = 1,           \
+   .packing = PACKING_OHWI,     \
+   .variant = rank},
+/* clang-format off */
+const kernel cuda_conv_rows[] = {
+    DEPTHWISE("", 0) DEPTHWISE(".2nd", 1) DEPTHWISE(".3rd", 2) DEPTHWISE(".4th", 3) DEPTHWISE(".5th", 4) DEPTHWISE(".6th", 5)
+    IGEMM("", 0) IGEMM(".2nd", 1) IGEMM(".3rd", 2) IGEMM(".4th", 3) IGEMM(".5th", 4) IGEMM(".6th", 5) IGEMM(".7th", 6)
+    IGEMM(".8th", 7) IGEMM(".9th", 8) IGEMM(".10th", 9)
+    {.op = "conv", .name = "conv.scatter", .isa = 80, .fits = scatter_fits, .prepare = scatter_prepare, .run = product_run,
+     .strided_in = 1, .strided_out = 1, .epilogue = true, .pack_operand = 1, .packing = PACKING_HWOI},
+    {.op = "conv", .name = "conv.direct", .isa = 80, .fits = direct_fits, .prepare = direct_prepare, .run = direct_run,
+     .strided_in = 1, .strided_out = 1, .epilogue = true},
+    {.op = NULL},
+};

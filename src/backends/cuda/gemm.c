@@ -1,0 +1,342 @@
+/* The planner of matrix products: a list of tiles, a cost model that orders them, kernel text, launch.
+ *
+ * The cost model counts, for each multiprocessor: waves of blocks; per slice of k the largest of tensor-core time, time
+ * to bring the slice from the L2 cache, and a latency; and what starting and finishing a block takes. Its constants
+ * were fitted to about 1500 timings on an H100 (docs/performance.md). */
+#include "backends/cuda/gemm.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "backends/cuda/texts.h"
+#include "base/memory.h"
+
+/* ---- Small helpers ----------------------------------------------------------------------------------------------- */
+
+kiln_status workspace_reserve(kernel_prep *p, size_t bytes, size_t *out_at) {
+  *out_at = p->workspace_size;
+  if (bytes > PTRDIFF_MAX || !size_add(p->workspace_size, size_align(bytes, 256), &p->workspace_size))
+    return KILN_FAIL(KILN_OUT_OF_MEMORY, "workspace is too large");
+  return KILN_OK;
+}
+
+bool cuda_matrix(const tensor *t, int64_t *out_pitch) {
+  const int last = t->rank - 1;
+  int64_t next = 0;
+  bool first = true;
+  *out_pitch = t->rank > 0 ? t->shape[last] : 1;
+  if (t->rank == 0) return true;
+  if (t->shape[last] != 1 && t->strides[last] != 1) return false;
+  for (int r = last - 1; r >= 0; r--) {
+    if (t->shape[r] == 1) continue;
+    if (first)
+      *out_pitch = t->strides[r];
+    else if (t->strides[r] != next)
+      return false;
+    first = false;
+    next = t->strides[r] * t->shape[r];
+  }
+  return true;
+}
+
+int cuda_vector(int most, int size, int alignment, int count, const int64_t *numbers) {
+  int v = most;
+  while (v > 1 && v * size > (alignment < 16 ? alignment : 16)) v /= 2;
+  for (int i = 0; i < count; i++) {
+    while (v > 1 && numbers[i] % v != 0) v /= 2;
+  }
+  return v;
+}
+
+int cuda_result_vector(const kernel_prep *p, int most, int64_t columns) {
+  const tensor *y = &p->args.out[0];
+  int64_t numbers[KILN_MAX_RANK + 1];
+  int count = 0;
+  if (y->rank == 0 || y->strides[y->rank - 1] != 1) return 1;
+  numbers[count++] = columns;
+  for (int r = 0; r < y->rank - 1; r++) {
+    if (y->shape[r] != 1) numbers[count++] = y->strides[r];
+  }
+  /* Results wider than 16 bytes are stored in parts. */
+  const int size = (int)kiln_dtype_size(y->dtype), align = cuda_out_alignment(p, 0);
+  const int v = cuda_vector(most, size, align, count, numbers);
+  if (v * size == 16 && most > v && align == 16) return cuda_vector(most, 1, 16, count, numbers);
+  return v;
+}
+
+int cuda_bias_vector(const kernel_prep *p, int operand, int vector) {
+  if (!node_in(p->args.node, operand)) return vector;
+  const int size = (int)kiln_dtype_size(p->args.in[operand].dtype), align = cuda_in_alignment(p, operand);
+  while (vector > 1 && align < 16 && vector * size > align) vector /= 2;
+  return vector;
+}
+
+const char *cuda_mx_type(kiln_dtype d) { return d == KILN_F16 ? "MX_F16" : d == KILN_BF16 ? "MX_BF16" : "MX_F32"; }
+
+/* ---- Operands with other strides --------------------------------------------------------------------------------- */
+
+kiln_status dense_copy_prepare(kernel_prep *p, const tensor *in, dense_copy *out) {
+  const int64_t total = tensor_numel(in);
+  size_t bytes;
+  *out = (dense_copy){.blocks = cuda_div_up(total, 256)};
+  if (total == 0) return KILN_OK;
+  if (!size_mul((size_t)total, kiln_dtype_size(in->dtype), &bytes))
+    return KILN_FAIL(KILN_OUT_OF_MEMORY, "operand is too large");
+  KILN_TRY(workspace_reserve(p, bytes, &out->at));
+  const char *type = cuda_type(in->dtype);
+  text t = {0};
+  text_printf(&t,
+              "extern \"C\" __global__ void __launch_bounds__(256) dense(const %s *__restrict__ in, %s *out) {\n"
+              "  KILN_WAIT;\n  const i64 i = (i64)blockIdx.x * 256 + threadIdx.x;\n  if (i >= %lldLL) return;\n",
+              type, type, (long long)total);
+  cuda_coordinates(&t, "i64", "c", "i", in->rank, in->shape);
+  text_puts(&t, "  out[i] = in[");
+  cuda_offset(&t, "c", in->rank, in->shape, in->strides);
+  text_puts(&t, "];\n}\n");
+  const char *kept = NULL;
+  KILN_TRY(cuda_text_keep(p, &t, &kept));
+  return cuda_compile(p, &(cuda_source){.entry = "dense", .text = kept}, &out->function);
+}
+
+kiln_status dense_copy_run(const kernel_args *a, const dense_copy *c, int operand, const void **out) {
+  *out = a->in[operand].data;
+  if (!c->function) return KILN_OK;
+  void *to = (char *)a->workspace + c->at;
+  *out = to;
+  return cuda_launch_1d(a, c->function, c->blocks, 256, 0, CUDA_PARAMS(&a->in[operand].data, &to));
+}
+
+/* ---- Ways -------------------------------------------------------------------------------------------------------- */
+
+static const gemm_tile tensor_tiles[] = {
+    {16, 32, 128, 4, 1, 1, 4, 4, false},  {16, 64, 64, 6, 1, 1, 4, 3, false},   {16, 64, 128, 4, 1, 2, 2, 2, false},
+    {16, 128, 64, 5, 1, 4, 1, 2, false},  {32, 32, 128, 4, 1, 1, 4, 3, false},  {32, 64, 64, 5, 1, 2, 2, 3, false},
+    {32, 64, 128, 3, 1, 2, 2, 2, false},  {64, 32, 64, 5, 2, 1, 2, 3, false},   {64, 64, 64, 4, 2, 2, 1, 3, false},
+    {64, 64, 64, 5, 2, 2, 2, 2, false},   {64, 64, 128, 3, 2, 2, 2, 2, false},  {64, 128, 64, 4, 2, 2, 1, 2, false},
+    {64, 128, 64, 4, 2, 4, 1, 2, false},  {128, 64, 64, 4, 2, 2, 1, 2, false},  {128, 64, 64, 3, 4, 2, 1, 2, false},
+    {128, 128, 64, 3, 2, 2, 1, 2, false}, {128, 128, 64, 3, 2, 4, 1, 2, false}, {128, 256, 64, 3, 2, 4, 1, 1, false},
+    {64, 64, 64, 6, 4, 1, 1, 3, true},    {64, 128, 64, 4, 4, 1, 1, 2, true},   {64, 256, 64, 5, 4, 1, 1, 1, true},
+    {128, 64, 64, 4, 8, 1, 1, 2, true},   {128, 96, 64, 4, 8, 1, 1, 2, true},   {128, 128, 64, 3, 8, 1, 1, 2, true},
+    {128, 128, 64, 6, 8, 1, 1, 1, true},  {128, 192, 64, 5, 8, 1, 1, 1, true},  {128, 256, 64, 4, 8, 1, 1, 1, true},
+    {256, 128, 64, 4, 16, 1, 1, 1, true},
+};
+
+/* gemm_simt.cu: warps_m and warps_n are the results of a thread. */
+static const gemm_tile plain_tiles[] = {
+    {32, 32, 16, 2, 2, 2, 1, 4, false},
+    {64, 64, 16, 2, 4, 4, 1, 4, false},
+    {128, 64, 16, 2, 8, 4, 1, 2, false},
+    {128, 128, 16, 2, 8, 8, 1, 2, false},
+};
+
+enum { GEMM_MAX_WAYS = 192, GEMM_MAX_SPLIT = 8 };
+
+typedef struct gemm_way {
+  const gemm_tile *tile;
+  int split;
+  double cost;
+} gemm_way;
+
+static bool uses_tensor_cores(const kernel_prep *p, const gemm_problem *q) {
+  return q->dtype != KILN_F32 || cuda_math_of(p->args.node) == CUDA_MATH_TF32;
+}
+
+static int64_t tile_bk(const gemm_tile *t, kiln_dtype d, bool cores) {
+  return cores && d == KILN_F32 ? t->bk / 2 : t->bk;
+}
+
+static int tile_threads(const gemm_tile *t, bool cores) {
+  if (!cores) return t->bm / t->warps_m * (t->bn / t->warps_n);
+  return t->warps_m * t->warps_n * t->warps_k * 32;
+}
+
+static size_t tile_shared(const gemm_tile *t, bool cores) {
+  if (!cores) return (size_t)(2 * t->bk * (t->bm + t->bn + 8) * 4 + 16);
+  const size_t loop = (size_t)t->stages * (size_t)(t->bm + t->bn) * (size_t)t->bk * 2;
+  const size_t out = (size_t)t->warps_k * (size_t)t->bm * (size_t)(t->bn + 8) * 4 + 16;
+  return loop > out ? loop : out;
+}
+
+static double larger(double a, double b) { return a > b ? a : b; }
+
+/* Microseconds, on an H100 in 16 bits; other GPUs differ, but keep the order of ways roughly. */
+static double way_cost(const cuda_facts *gpu, const gemm_problem *q, const gemm_tile *t, int split, bool cores) {
+  const double launch = 1.7, start = 1.7, latency = 0.034, barrier = 0.037, cluster = 1.1, l2 = 275.6e3,
+               epilogue = 63.6e3;
+  const double size = q->dtype == KILN_F32 ? 2 : 1; /* of an element against 2 bytes; tf32 has half the rate as well */
+  const double rate = (cores ? t->wgmma ? 1.806e6 : 1.212e6 : 0.06e6) / (cores ? size : 1);
+  const double sms = gpu->sm_count > 0 ? gpu->sm_count : 132;
+  const int64_t bk = tile_bk(t, q->dtype, cores);
+  const double slices = (double)cuda_div_up(cuda_div_up(q->k, bk), split);
+  const double blocks =
+      (double)cuda_div_up(q->m, t->bm) * (double)cuda_div_up(q->n, t->bn) * (double)q->batches * split;
+  double resident = 2048.0 / tile_threads(t, cores);
+  const double room = (double)(int64_t)((double)gpu->shared_sm / ((double)tile_shared(t, cores) + 1024));
+  if (resident > t->blocks) resident = t->blocks;
+  if (resident > room) resident = room;
+  if (resident < 1) resident = 1;
+  const double each = (double)cuda_div_up((int64_t)blocks, (int64_t)sms), n = each < resident ? each : resident;
+  double waves = blocks / (sms * n);
+  if (n < resident)
+    waves = 1;
+  else if (waves <= 6)
+    waves = (double)cuda_div_up((int64_t)blocks, (int64_t)(sms * n));
+  const double work = n * t->bm * t->bn * (double)bk / rate;
+  const double bytes = n * (t->bm + t->bn) * (double)bk * 2 * size * (q->conv ? 3.4 : 1) / l2;
+  const double slice = larger(larger(work, bytes), latency) + barrier;
+  const double finish =
+      n * t->bm * t->bn / epilogue * (split > 1 ? 0.5 : 1) + (split > 1 ? cluster * (1 + 0.1 * split) : 0);
+  const double memory = 2 * size *
+                        ((double)q->a_elements + (double)q->n * (double)q->k * (double)q->batches +
+                         (double)q->m * (double)q->n * (double)q->batches) /
+                        2.6e6;
+  const double all = launch + waves * (start + slices * slice + finish);
+  return larger(all, launch + memory) + 0.02 * all;
+}
+
+static int compare_ways(const void *a, const void *b) {
+  const gemm_way *x = a, *y = b;
+  return x->cost < y->cost ? -1 : x->cost > y->cost ? 1 : 0;
+}
+
+/* What a tile needs of the problem. */
+static bool tile_fits(const cuda_facts *gpu, const gemm_problem *q, const gemm_tile *t, bool cores) {
+  if (tile_shared(t, cores) > gpu->shared_block) return false;
+  if (t->wgmma && (gpu->arch != 90 || q->b_kn)) return false;
+  if (q->b_kn && cores && (t->bn & (t->bn - 1)) != 0) return false;
+  const int64_t m = q->m > 16 ? q->m : 16, n = q->n > 32 ? q->n : 32;
+  return t->bm < 2 * m && t->bn < 2 * n;
+}
+
+static int list_ways(const cuda_facts *gpu, const gemm_problem *q, bool cores, gemm_way ways[GEMM_MAX_WAYS]) {
+  static const int splits[] = {1, 2, 3, 4, 6, 8};
+  const gemm_tile *tiles = cores ? tensor_tiles : plain_tiles;
+  const size_t count = cores ? KILN_COUNT(tensor_tiles) : KILN_COUNT(plain_tiles);
+  int n = 0;
+  for (size_t i = 0; i < count; i++) {
+    const gemm_tile *t = &tiles[i];
+    if (!tile_fits(gpu, q, t, cores)) continue;
+    const int64_t blocks = cuda_div_up(q->m, t->bm) * cuda_div_up(q->n, t->bn) * q->batches;
+    for (size_t s = 0; s < KILN_COUNT(splits) && n < GEMM_MAX_WAYS; s++) {
+      const int split = splits[s];
+      if (split > 1 && (blocks * split > 3 * 132 || cuda_div_up(q->k, tile_bk(t, q->dtype, cores)) < 2 * split))
+        continue;
+      ways[n++] = (gemm_way){t, split, way_cost(gpu, q, t, split, cores)};
+    }
+  }
+  if (n == 0) ways[n++] = (gemm_way){&tiles[0], 1, 0};
+  qsort(ways, (size_t)n, sizeof ways[0], compare_ways);
+  return n;
+}
+
+/* ---- Text -------------------------------------------------------------------------------------------------------- */
+
+static void put_problem(text *t, const kernel_prep *p, const gemm_problem *q, int vec_c) {
+  const tensor *y = &p->args.out[0];
+  text_printf(t, "#define IN_TYPE %s\n#define OUT_TYPE %s\n#define BIAS_TYPE %s\n#define HAS_BIAS %d\n",
+              cuda_mx_type(q->dtype), cuda_mx_type(y->dtype), cuda_mx_type(q->dtype), q->has_bias);
+  text_printf(t, "#define GEMM_M %lld\n#define GEMM_N %lld\n#define GEMM_K %lld\n", (long long)q->m, (long long)q->n,
+              (long long)q->k);
+  text_printf(t, "#define LDA %lldLL\n#define LDB %lldLL\n#define B_KN %d\n#define VEC_A %d\n#define VEC_B %d\n",
+              (long long)q->lda, (long long)q->ldb, q->b_kn, q->vec_a, q->vec_b);
+  text_printf(t, "#define VEC_C %d\n#define A_OFFSET(z) (%s)\n#define B_OFFSET(z) (%s)\n#define BIAS_OFFSET(z) (%s)\n",
+              vec_c, q->a_offset, q->b_offset, q->bias_offset);
+  text_printf(t,
+              "#define PDL 1\n#define B_CONST %d\n#define EPILOGUE_PARAMS , const kiln_epi epi\n"
+              "#define EPILOGUE(v, z, row, col) kiln_epilogue(v, epi, (long long)(%s), (int)(%s));\n"
+              "#define C_AT(z, row, col) (kiln_out_row((long long)(%s)) + (long long)(%s) * KILN_OUT_STEP)\n",
+              q->b_constant, q->out_row, q->out_col, q->out_row, q->out_col);
+  text_printf(t, "#define CONV %d\n%s", q->conv != NULL, q->conv ? q->conv : "");
+}
+
+static void put_tile(text *t, const gemm_tile *tile, int64_t bk, bool cores) {
+  text_printf(t, "#define BM %d\n#define BN %d\n#define BK %lld\n", tile->bm, tile->bn, (long long)bk);
+  if (!cores) {
+    text_printf(t, "#define TM %d\n#define TN %d\n", tile->warps_m, tile->warps_n);
+    return;
+  }
+  text_printf(t,
+              "#define MATH %d\n#define STAGES %d\n#define WARPS_M %d\n#define WARPS_N %d\n#define WARPS_K %d\n#define "
+              "MIN_CTAS %d\n",
+              tile->wgmma, tile->stages, tile->warps_m, tile->warps_n, tile->warps_k, tile->blocks);
+}
+
+static const char zero_text[] =
+    "extern \"C\" __global__ void __launch_bounds__(256) zero_words(u32 *p, int n) {\n"
+    "  KILN_WAIT;\n  const int i = blockIdx.x * 256 + threadIdx.x;\n  if (i < n) p[i] = 0;\n}\n";
+
+static kiln_status plan_split(kernel_prep *p, const gemm_way *w, int64_t blocks, gemm_plan *out) {
+  size_t floats;
+  if (!size_mul((size_t)blocks * (size_t)w->split, (size_t)(w->tile->bm * w->tile->bn), &floats) ||
+      floats > PTRDIFF_MAX / 4)
+    return KILN_FAIL(KILN_OUT_OF_MEMORY, "partial sums are too large");
+  out->counters = (size_t)blocks;
+  KILN_TRY(workspace_reserve(p, (size_t)blocks * 4, &out->counters_at));
+  KILN_TRY(workspace_reserve(p, floats * 4, &out->partials_at));
+  return cuda_compile(p, &(cuda_source){.entry = "zero_words", .text = zero_text}, &out->zero);
+}
+
+kiln_status gemm_plan_make(kernel_prep *p, const gemm_problem *q, int rank, gemm_plan *out) {
+  const cuda_facts *gpu = cuda_device_facts(p->device);
+  const bool cores = uses_tensor_cores(p, q);
+  gemm_way ways[GEMM_MAX_WAYS];
+  *out = (gemm_plan){.m = (int)q->m};
+  if (q->m == 0 || q->n == 0 || q->batches == 0) return KILN_OK;
+  if (q->m > INT32_MAX - 512 || q->n > INT32_MAX - 512 || q->k > INT32_MAX - 512)
+    return KILN_FAIL(KILN_UNSUPPORTED, "%s: a matrix of %lld x %lld x %lld is too large for a GPU kernel",
+                     p->args.node->op->name, (long long)q->m, (long long)q->n, (long long)q->k);
+  const int count = list_ways(gpu, q, cores, ways);
+  const gemm_way *w = &ways[rank < count ? rank : count - 1];
+  const gemm_tile *t = w->tile;
+  const int64_t blocks = cuda_div_up(q->m, t->bm) * cuda_div_up(q->n, t->bn) * q->batches;
+  if (blocks > INT32_MAX)
+    return KILN_FAIL(KILN_UNSUPPORTED, "%s: too many blocks for a GPU kernel", p->args.node->op->name);
+  const bool cluster = w->split > 1 && cores && gpu->arch >= 90;
+  text defines = {0};
+  const char *epilogue = NULL, *front = NULL;
+  KILN_TRY(cuda_epilogue_text(p, &epilogue));
+  put_problem(&defines, p, q, !cores && q->vec_c > t->warps_n ? t->warps_n : q->vec_c);
+  put_tile(&defines, t, tile_bk(t, q->dtype, cores), cores);
+  text_printf(&defines, "#define SPLIT %d\n#define SPLIT_CLUSTER %d\n", w->split, cluster);
+  text_puts(&defines, epilogue);
+  text_puts(&defines, cuda_text_matrix_common);
+  if (t->wgmma) text_puts(&defines, cuda_text_wgmma);
+  KILN_TRY(cuda_text_keep(p, &defines, &front));
+  out->grid[0] = (unsigned)blocks;
+  out->grid[1] = (unsigned)w->split;
+  out->threads = (unsigned)tile_threads(t, cores);
+  out->shared = tile_shared(t, cores);
+  out->cluster = cluster ? (unsigned)w->split : 0;
+  out->overlap = gpu->arch >= 90;
+  if (w->split > 1 && !cluster) KILN_TRY(plan_split(p, w, blocks, out));
+  const cuda_source source = {.entry = cores ? "kiln_gemm" : "kiln_gemm_simt",
+                              .defines = front,
+                              .text = cores ? cuda_text_gemm : cuda_text_gemm_simt,
+                              .shared = out->shared,
+                              .specific = t->wgmma};
+  return cuda_compile(p, &source, &out->function);
+}
+
+kiln_status gemm_plan_run(const kernel_args *args, const gemm_plan *plan, const void *a, const void *b,
+                          const void *bias) {
+  if (!plan->function) return KILN_OK;
+  void *c = args->out[0].data, *counters = NULL, *partials = NULL;
+  int m = plan->m;
+  cuda_epilogue_args epilogue;
+  cuda_epilogue_fill(args, &epilogue);
+  if (plan->counters) {
+    int words = (int)plan->counters;
+    counters = (char *)args->workspace + plan->counters_at;
+    partials = (char *)args->workspace + plan->partials_at;
+    KILN_TRY(cuda_launch_1d(args, plan->zero, cuda_div_up(words, 256), 256, 0, CUDA_PARAMS(&counters, &words)));
+  }
+  const cuda_launch_config launch = {
+      .function = plan->function,
+      .grid = {plan->grid[0], plan->grid[1], 1},
+      .block = {plan->threads, 1, 1},
+      .shared = plan->shared,
+      .overlap = plan->overlap,
+      .params = CUDA_PARAMS(&a, &b, &c, &bias, &partials, &counters, &m, &epilogue),
+  };
+  return cuda_launch(args, &launch);
+}
