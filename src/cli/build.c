@@ -78,6 +78,21 @@ static bool spec_parse(build_options *b, const char *text, int role) {
   return true;
 }
 
+/* NAME=VALUE: an argument that is no tensor. */
+static bool constant_parse(build_options *b, const char *text) {
+  const char *value;
+  if (!strchr(text, '=') || *text == '=') {
+    cli_error(CLI_USAGE, "'%s': expected NAME=VALUE", text);
+    return false;
+  }
+  kiln_input_spec *spec = spec_find(b, text, 3, &value);
+  if (!spec) return false;
+  spec->constant = value;
+  spec->rank = 0;
+  b->given[spec - b->specs] = 7;
+  return true;
+}
+
 int build_options_parse(build_options *b, int option, const char *value) {
   switch (option) {
     case OPT_INPUT:
@@ -96,6 +111,11 @@ int build_options_parse(build_options *b, int option, const char *value) {
       return 1;
     case OPT_TUNE:
       return cli_parse_seconds(value, "--tune", &b->options.tune_seconds) ? 1 : -1;
+    case OPT_CONSTANT:
+      return constant_parse(b, value) ? 1 : -1;
+    case OPT_METHOD:
+      b->options.method = value;
+      return 1;
     case OPT_CACHE:
       b->options.tactic_cache = value;
       return 1;
@@ -193,15 +213,17 @@ done:
 }
 
 const cli_command cli_build = {
-    "build", "compile a model file (.pt2 of torch.export) into an engine file",
+    "build", "compile a model file (.pt2 of torch.export, .pt of TorchScript) into an engine file",
     "Usage: kiln build MODEL [-o ENGINE] [OPTIONS]\n\n"
-    "Compiles MODEL, a .pt2 file written by torch.export.save, and writes ENGINE (default: MODEL with the ending "
-    ".kiln).\n"
+    "Compiles MODEL, a .pt2 file written by torch.export.save or a .pt file written by torch.jit.save, and writes\n"
+    "ENGINE (default: MODEL with the ending .kiln).\n"
     "ENGINE appears only when it is complete. NAME= may be left out: inputs then count by position.\n\nOptions:\n"
     "  -o, --output ENGINE         the file to write\n"
     "  --input NAME=SHAPE[:DTYPE]  fix an input's shape, such as x=1x3x224x224:f32\n"
     "  --min, --opt, --max NAME=SHAPE\n"
-    "                              narrow the range of an input whose shape may vary\n"
+    "                              narrow the range of an input whose shape may vary; TorchScript: give that range\n"
+    "  --constant NAME=VALUE       TorchScript: fix an argument that is no tensor: 3, 0.5, true, none or 'text'\n"
+    "  --method NAME               TorchScript: the method to compile (default: forward)\n"
     "  --target TARGET             cpu (default: the best of this machine), cpu:avx512, cpu:avx2, cpu:scalar, "
     "reference\n"
     "  --precision fp32            arithmetic (fp32 is the only one so far)\n"

@@ -14,6 +14,8 @@ enum {
   OPT_TUNE,
   OPT_CACHE,
   OPT_THREADS,
+  OPT_CONSTANT,
+  OPT_METHOD,
   OPT_OWN
 };
 
@@ -21,7 +23,8 @@ enum {
   {"input", required_argument, NULL, OPT_INPUT}, {"min", required_argument, NULL, OPT_MIN},                   \
       {"opt", required_argument, NULL, OPT_OPT}, {"max", required_argument, NULL, OPT_MAX},                   \
       {"target", required_argument, NULL, OPT_TARGET}, {"precision", required_argument, NULL, OPT_PRECISION}, \
-      {"tune", required_argument, NULL, OPT_TUNE}, {"cache", required_argument, NULL, OPT_CACHE}, {           \
+      {"tune", required_argument, NULL, OPT_TUNE}, {"cache", required_argument, NULL, OPT_CACHE},             \
+      {"constant", required_argument, NULL, OPT_CONSTANT}, {"method", required_argument, NULL, OPT_METHOD}, { \
     "threads", required_argument, NULL, OPT_THREADS                                                           \
   }
 

@@ -4,6 +4,7 @@
 #include "base/memory.h"
 #include "engine/engine.h"
 #include "import/export.h"
+#include "import/torchscript/torchscript.h"
 #include "passes/pass.h"
 
 /* ---- import ------------------------------------------------------------------------------------------------------ */
@@ -21,6 +22,9 @@ static int find_input(const graph *g, const char *name) {
 static kiln_status apply_input(graph *g, const kiln_input_spec *spec, int at) {
   const tensor_type *type = &g->body.params[at]->type;
   const char *name = g->input_names[at];
+  if (spec->constant)
+    return KILN_FAIL(KILN_INVALID_ARGUMENT, "input \"%s\" is a tensor and cannot be fixed to \"%.60s\"", name,
+                     spec->constant);
   if (spec->rank != type->rank)
     return KILN_FAIL(KILN_INVALID_ARGUMENT, "input \"%s\" has %d dimensions in the model, the specification has %d",
                      name, type->rank, spec->rank);
@@ -72,16 +76,27 @@ static kiln_status apply_inputs(graph *g, const kiln_build_options *o) {
   return KILN_OK;
 }
 
+/* What kind of file it is, its content tells. */
+static kiln_status import_file(const void *bytes, size_t size, const char *origin, const kiln_build_options *options,
+                               graph **out) {
+  if (!is_zip(bytes, size))
+    return KILN_FAIL(KILN_INVALID_FILE,
+                     "%s: not a model file that Kiln knows; expected a .pt2 archive made by torch.export.save, or a "
+                     "TorchScript archive made by torch.jit.save",
+                     origin);
+  if (torchscript_detect(bytes, size)) return torchscript_import(bytes, size, origin, options, out);
+  KILN_TRY(export_import(bytes, size, origin, out));
+  const kiln_status status = apply_inputs(*out, options);
+  if (status != KILN_OK) graph_destroy(*out);
+  return status;
+}
+
 kiln_status model_import(const void *bytes, size_t size, const char *origin, const kiln_build_options *options,
                          graph **out) {
   graph *g = NULL;
   KILN_TRY(ops_init());
-  if (!is_zip(bytes, size))
-    return KILN_FAIL(KILN_INVALID_FILE,
-                     "%s: not a model file that Kiln knows; expected a .pt2 archive made by torch.export.save", origin);
-  KILN_TRY(export_import(bytes, size, origin, &g));
-  kiln_status status = apply_inputs(g, options);
-  if (status == KILN_OK) status = passes_portable(g, false);
+  KILN_TRY(import_file(bytes, size, origin, options, &g));
+  const kiln_status status = passes_portable(g, false);
   if (status != KILN_OK) {
     graph_destroy(g);
     return status;
@@ -146,6 +161,14 @@ kiln_status engine_from_graph(graph *portable, const target *t, const kiln_build
   return status;
 }
 
+static kiln_status add_metadata(graph *g, const kiln_build_options *o) {
+  for (const char *const *m = o ? o->metadata : NULL; m && m[0]; m += 2) {
+    if (!m[1]) return KILN_FAIL(KILN_INVALID_ARGUMENT, "options.metadata: key \"%.60s\" has no value", m[0]);
+    KILN_TRY(graph_set_metadata(g, m[0], m[1]));
+  }
+  return KILN_OK;
+}
+
 static kiln_status engine_build(const void *bytes, size_t size, const char *origin, const kiln_build_options *o,
                                 kiln_engine **out) {
   target t;
@@ -154,7 +177,8 @@ static kiln_status engine_build(const void *bytes, size_t size, const char *orig
   KILN_TRY(check_options(o, &t));
   KILN_TRY(progress(o, "importing", 0.0));
   KILN_TRY(model_import(bytes, size, origin, o, &portable));
-  kiln_status status = progress(o, "planning", 0.3);
+  kiln_status status = add_metadata(portable, o);
+  if (status == KILN_OK) status = progress(o, "planning", 0.3);
   if (status == KILN_OK) status = engine_from_graph(portable, &t, o, out);
   graph_destroy(portable);
   if (status == KILN_OK && (status = progress(o, "done", 1.0)) != KILN_OK) {

@@ -21,6 +21,9 @@ itensor *lower_tensor(importer *im, value *v) {
   if (!t) return NULL;
   t->base = t;
   t->v = v;
+  t->older = im->handles;
+  t->serial = t->older ? t->older->serial + 1 : 0;
+  im->handles = t;
   return t;
 }
 
@@ -168,6 +171,10 @@ static kiln_status undo(builder *b, const node *n, value *w, value **out) {
 /* Replaces t's contents by `v`, which has its type. */
 static kiln_status set_contents(builder *b, itensor *t, value *v) {
   if (t->base == t) {
+    if (t->frozen)
+      return KILN_FAIL(KILN_UNSUPPORTED,
+                       "the model writes in place to a tensor that a data-dependent branch or loop chose, "
+                       "or may have chosen; clone() it in the model");
     t->v = v;
     t->version++;
     return KILN_OK;

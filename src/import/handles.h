@@ -15,6 +15,9 @@ struct itensor {
   int32_t depth;    /* of parents above it */
   uint32_t version; /* bases: how often written; views: the base's version that `v` was computed from */
   value *v;
+  itensor *older;  /* the handle made before this one: all of an import are linked, see importer.handles */
+  uint32_t serial; /* counts them */
+  bool frozen;     /* it may share memory with a tensor chosen at run time, so writing to it is refused */
 };
 
 /* A handle for `v` as a view of `parent`; a fresh base if more than view nodes lie between parent->v (which must be up

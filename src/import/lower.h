@@ -115,7 +115,8 @@ kiln_status lower_write(builder *b, itensor *t, value *v); /* copy_ semantics: v
 
 struct importer {
   graph *graph;
-  arena *arena; /* for handles, as long as the import */
+  arena *arena;     /* for handles, as long as the import */
+  itensor *handles; /* the newest */
 };
 
 #endif
