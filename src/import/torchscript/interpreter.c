@@ -246,6 +246,14 @@ static kiln_status enter(interp *it, const ts_function *f, ts_object *self, int 
   return interp_run_block(it, f->def->body);
 }
 
+/* Nodes outlive the archive. */
+static const char *lasting_path(interp *it, const ts_object *self) {
+  const char *known = map_get_number(&it->paths, (uint64_t)(uintptr_t)self);
+  if (known) return known;
+  known = arena_strdup(&it->g->arena, self->path);
+  return known && map_put_number(&it->paths, (uint64_t)(uintptr_t)self, (void *)(uintptr_t)known) ? known : "";
+}
+
 kiln_status interp_invoke(interp *it, const ts_function *f, ts_object *self, int n, const ts_value *args,
                           const char *const *names, ts_value *out) {
   if (it->depth >= TS_MAX_DEPTH)
@@ -253,7 +261,7 @@ kiln_status interp_invoke(interp *it, const ts_function *f, ts_object *self, int
                    "calls are nested more than %d deep: recursion that does not end at build time?", TS_MAX_DEPTH);
   ts_frame frame = {.caller = it->frame, .function = f, .line = f->def->line, .path = it->frame ? it->frame->path : ""};
   const char *path = it->b.path;
-  if (self && self->cls->kind == TSC_MODULE && self->path) frame.path = self->path;
+  if (self && self->cls->kind == TSC_MODULE && self->path) frame.path = lasting_path(it, self);
   it->frame = &frame;
   it->b.path = frame.path;
   it->depth++;
@@ -298,5 +306,6 @@ kiln_status interp_open(interp *it, ts_archive *a, graph *g) {
 void interp_close(interp *it) {
   map_free(&it->builtins);
   map_free(&it->folded);
+  map_free(&it->paths);
   text_free(&it->notes);
 }

@@ -59,6 +59,7 @@ typedef struct interp {
   int64_t steps, work;
   bool raised;  /* the failure on its way is an exception of the model */
   map builtins; /* name -> ts_builtin_link* */
+  map paths;    /* module -> its path, in the graph's arena */
   map folded;   /* value id -> constant, or NULL: cannot be */
   text notes;   /* what the user should know, for the import report */
   int n_notes;
@@ -68,7 +69,8 @@ typedef struct interp {
   TS_FAIL((it)->a, (status), interp_here((it)), (it)->frame ? (it)->frame->line : 0, __VA_ARGS__)
 const char *interp_here(const interp *it); /* file that runs */
 /* "out of memory", or the sticky failure of the graph. */
-kiln_status interp_no_memory(interp *it);
+kiln_status interp_out_of_memory(interp *it);
+static inline kiln_status interp_no_memory(interp *it) { return error_is_set(interp_out_of_memory(it)); }
 void interp_note(interp *it, const char *fmt, ...) KILN_PRINTF(2, 3);
 
 /* ---- interpreter.c ---- */

@@ -51,7 +51,7 @@ ts_type_kind interp_number_type(const ts_value *v) {
   return v->kind == TSV_FLOAT ? TST_FLOAT : v->kind == TSV_BOOL ? TST_BOOL : TST_INT;
 }
 
-kiln_status interp_no_memory(interp *it) {
+kiln_status interp_out_of_memory(interp *it) {
   const kiln_status status = graph_check(it->g);
   return status != KILN_OK ? status : KILN_NO_MEMORY("importing TorchScript");
 }
