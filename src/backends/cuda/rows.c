@@ -6,7 +6,7 @@
 #include "backends/cuda/internal.h"
 #include "backends/cuda/packing.h"
 
-#define CUDA_DECLARE(name) extern const kernel name[] __attribute__((weak));
+#define CUDA_DECLARE(name) extern const kernel name[];
 CUDA_GROUPS(CUDA_DECLARE)
 
 enum { CUDA_MAX_ROWS = 1024 };
