@@ -508,6 +508,7 @@ static kiln_status two_programs(runner *r) {
   if (!first) return interp_no_memory(it);
   KILN_TRY(new_state(r, "first_call", first, &first->type, &flag));
   sides[0] = r->first;
+  r->first.scope.seen = (map){0};
   const uint32_t serial = it->a->im.handles ? it->a->im.handles->serial : 0;
   KILN_TRY(control_merge(it, flag, &r->start, sides, serial));
   for (int k = 0; k < 2; k++) control_side_free(&sides[k]);
