@@ -73,7 +73,9 @@ done:
 const cli_command cli_inspect = {
     "inspect", "show a model's or an engine's graph, plan, memory, or what was refused",
     "Usage: kiln inspect MODEL|ENGINE [--graph|--plan|--memory|--why] [--html FILE] [BUILD OPTIONS]\n\n"
-    "Prints a summary, or one of the reports. A model is built first where the report needs a plan.\n\nOptions:\n"
+    "Prints a summary, or one of the reports. A model is built first where the report needs a plan. The summary of a\n"
+    "TorchScript file lists methods, example inputs, tensors, and operators with counts; those that are not supported\n"
+    "with the line of the Python source.\n\nOptions:\n"
     "  --graph       the portable graph, as text\n"
     "  --plan        the planned graph with the kernel of each node\n"
     "  --memory      where each value lies in the arena\n"

@@ -4,6 +4,8 @@
 
 #include "base/memory.h"
 #include "engine/engine.h"
+#include "import/torchscript/torchscript.h"
+#include "ops/op.h"
 #include "runtime/program.h"
 
 static void io_line(const graph *g, const char *what, int i, const char *name, const tensor_type *type, text *t) {
@@ -122,7 +124,15 @@ kiln_status kiln_model_report(const char *path, kiln_report what, char **out_tex
   graph *g = NULL;
   text t = {0};
   KILN_TRY(file_map_open(path, &file));
-  kiln_status status = model_import(file.data, file.size, path, NULL, &g);
+  const bool script = torchscript_detect(file.data, file.size);
+  kiln_status status = KILN_OK;
+  if (script && what == KILN_REPORT_SUMMARY) { /* of the file as it is: scripted methods have no graph without shapes */
+    status = ops_init();
+    if (status == KILN_OK) status = torchscript_describe(file.data, file.size, path, &t);
+    file_map_close(&file);
+    return finish(status, &t, out_text);
+  }
+  status = model_import(file.data, file.size, path, NULL, &g);
   if (status == KILN_OK && what == KILN_REPORT_GRAPH) graph_print(g, 64, &t);
   if (status == KILN_OK && what == KILN_REPORT_SUMMARY) status = graph_summary(g, &t);
   graph_destroy(g);

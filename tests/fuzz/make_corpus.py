@@ -136,6 +136,42 @@ def without_debug_files(archive: bytes) -> bytes:
     return out.getvalue()
 
 
+def relocate(record: bytes) -> bytes:
+    """A pickle of source ranges whose texts name files without the folders of the machine that ran this."""
+
+    def shorten(match: re.Match) -> bytes:
+        length = struct.unpack("<I", match[1])[0]
+        text, rest = match[2][:length], match[2][length:]
+        if len(text) < length or not text.startswith(b"/"):
+            return b"X" + match[1] + re.sub(pattern, shorten, match[2], flags=re.DOTALL)
+        package = text.find(b"/torch/")
+        name = text[package:] if package >= 0 else re.sub(rb"^/[^(]*/", b"", text)
+        return b"X" + struct.pack("<I", len(name)) + name + re.sub(pattern, shorten, rest, flags=re.DOTALL)
+
+    pattern = rb"X(....)(.*)"
+    return re.sub(pattern, shorten, record, flags=re.DOTALL)
+
+
+def relocated(archive: bytes) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(archive)) as old, zipfile.ZipFile(out, "w") as new:
+        for info in old.infolist():
+            data = old.read(info)
+            name = "m/" + info.filename.split("/", 1)[1]
+            method = zipfile.ZIP_STORED  # mutations of compressed bytes would end at the checksum
+            new.writestr(zipfile.ZipInfo(name), relocate(data) if name.endswith(".debug_pkl") else data, method)
+    return out.getvalue()
+
+
+def torchscript_files() -> None:
+    import torch
+    import torchscript_seeds as seeds
+
+    torch.manual_seed(0)
+    for name, module in seeds.modules():
+        put("torchscript", f"{name}.pt", relocated(saved(torch.jit.save, module)))
+
+
 def torch_files() -> None:
     import torch
 
@@ -217,6 +253,7 @@ def main() -> None:
     jsons()
     pickles()
     torch_files()
+    torchscript_files()
     if arguments.kiln:
         engines(arguments.kiln)
     print(sum(f.stat().st_size for f in HERE.rglob("*") if f.is_file()), "bytes of seeds in", HERE)

@@ -270,7 +270,9 @@ ts_definition_kind ts_name_kind(ts_archive *a, const char *qualified) {
   if (!str_starts(qualified, "__torch__.")) return TS_DEFINES_NOTHING;
   if (map_has(&a->classes, qualified)) return TS_DEFINES_CLASS;
   const ts_definition *d = NULL;
-  if (ts_definition_find(a, qualified, &d) != KILN_OK || !d) return TS_DEFINES_NOTHING;
+  const kiln_status status = ts_definition_find(a, qualified, &d);
+  if (status == KILN_OUT_OF_MEMORY) a->arena.failed = true; /* so that the next one who allocates says so */
+  if (status != KILN_OK || !d) return TS_DEFINES_NOTHING;
   return d->stmt->kind == TS_CLASS ? TS_DEFINES_CLASS : TS_DEFINES_FUNCTION;
 }
 

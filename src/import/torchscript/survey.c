@@ -185,12 +185,20 @@ static kiln_status add_unit(walk *w, const ts_function *f, int32_t *out) {
   return map_put_number(&w->unit_of, (uint64_t)(uintptr_t)f, (void *)((intptr_t)*out + 1)) ? KILN_OK : no_memory();
 }
 
+/* NULL: not known; whoever runs the code says what is wrong with it. */
+static const ts_type *type_named(walk *w, const char *file, const ts_expr *e) {
+  const ts_type *t = NULL;
+  const kiln_status status = ts_type_resolve(w->a, file, e, &t);
+  if (status == KILN_OUT_OF_MEMORY) w->a->arena.failed = true; /* this is said at the end */
+  return status == KILN_OK ? t : NULL;
+}
+
 static const ts_type *result_of(walk *w, const ts_function *f) {
   if (!f->def->type) return NULL;
   const ts_type *t = map_get_number(&w->results, (uint64_t)(uintptr_t)f->def);
   if (t) return t;
-  if (ts_type_resolve(w->a, f->file, f->def->type, &t) != KILN_OK)
-    t = ts_type_simple(TST_ANY); /* said when it is run */
+  t = type_named(w, f->file, f->def->type);
+  if (!t) t = ts_type_simple(TST_ANY);
   (void)map_put_number(&w->results, (uint64_t)(uintptr_t)f->def, (void *)(uintptr_t)t);
   return t;
 }
@@ -331,9 +339,7 @@ static kiln_status named_call(walk *w, const ts_expr *e, const char *name, fact 
     KILN_TRY(walk_expr(w, e->items[i], &arg));
     if (i == 0) first = arg;
   }
-  if (typed && e->count > 0 &&
-      ts_type_resolve(w->a, w->units[w->current].function->file, e->items[0], &out->type) != KILN_OK)
-    out->type = NULL;
+  if (typed && e->count > 0) out->type = type_named(w, w->units[w->current].function->file, e->items[0]);
   for (size_t i = 0; i < KILN_COUNT(casts); i++)
     if (str_eq(name, casts[i].name)) out->type = ts_type_simple(casts[i].kind);
   if (str_eq(name, "range")) out->type = ts_type_list_of(w->a, ts_type_simple(TST_INT));
@@ -460,8 +466,8 @@ static kiln_status walk_stmt(walk *w, const ts_stmt *s) {
   if (s->kind == TS_WITH) return walk_block(w, s->body); /* no_grad, autocast: nothing that their methods call runs */
   if (s->value) KILN_TRY(walk_expr(w, s->value, &v));
   if (s->kind == TS_DECLARE && s->type) {
-    const ts_type *t = NULL;
-    if (ts_type_resolve(w->a, w->units[w->current].function->file, s->type, &t) == KILN_OK) v.type = t;
+    const ts_type *t = type_named(w, w->units[w->current].function->file, s->type);
+    if (t) v.type = t;
   }
   if (s->kind == TS_FOR) v = (fact){.type = element(v.type, -1)};
   for (int i = 0; s->kind != TS_EXPR && i < s->count; i++) {
