@@ -23,6 +23,7 @@ PAGES = [
     ["docs/getting-started.md", "docs/c-api.md"],
     ["docs/python.md"],
     ["docs/cli.md"],
+    ["docs/torch2trt.md"],
 ]
 
 

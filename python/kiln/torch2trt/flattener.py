@@ -1,0 +1,126 @@
+"""Flattener: nested tuples, lists and dicts of tensors as flat lists, as torch2trt's users know it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Callable, Optional
+
+import torch
+
+__all__ = ["Flatten", "Flattener", "Unflatten"]
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, torch.Tensor)
+
+
+class Flattener:
+    """How a structure nests: ``schema`` has the same nesting, with the place of each leaf in the flat list, or None for leaves that
+    are left out. Integer tensors are kept (torch2trt drops them).
+    """
+
+    def __init__(self, schema: Any, size: int) -> None:
+        self._schema = schema
+        self._size = size
+
+    @property
+    def schema(self) -> Any:
+        return self._schema
+
+    @property
+    def size(self) -> int:
+        return self._size
+
+    @staticmethod
+    def from_value(value: Any, condition: Callable[[Any], bool] = _is_tensor) -> Flattener:
+        """The flattener of this structure; leaves for which ``condition`` does not hold are left out."""
+        count = 0
+
+        def walk(item: Any) -> Any:
+            nonlocal count
+            if isinstance(item, (tuple, list)):
+                return type(item)(walk(child) for child in item) if not hasattr(item, "_fields") else tuple(map(walk, item))
+            if isinstance(item, Mapping):
+                return {key: walk(child) for key, child in item.items()}
+            if condition(item):
+                count += 1
+                return count - 1
+            return None
+
+        return Flattener(walk(value), count)
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> Flattener:
+        return Flattener(values["schema"], values["size"])
+
+    def dict(self) -> dict[str, Any]:
+        return {"schema": self._schema, "size": self._size}
+
+    def flatten(self, value: Any, result: Optional[list[Any]] = None) -> list[Any]:
+        """The leaves of ``value``, which must nest as the schema does."""
+        flat: list[Any] = [None] * self._size
+
+        def walk(item: Any, schema: Any, where: str) -> None:
+            if isinstance(schema, (tuple, list)):
+                if not isinstance(item, (tuple, list)) or len(item) != len(schema):
+                    raise ValueError(f"value{where}: expected {len(schema)} items, got {_describe(item)}")
+                for i, (child, child_schema) in enumerate(zip(item, schema)):
+                    walk(child, child_schema, f"{where}[{i}]")
+            elif isinstance(schema, Mapping):
+                if not isinstance(item, Mapping) or set(item) != set(schema):
+                    raise ValueError(f"value{where}: expected the keys {sorted(map(str, schema))}, got {_describe(item)}")
+                for key, child_schema in schema.items():
+                    walk(item[key], child_schema, f"{where}[{key!r}]")
+            elif schema is not None:
+                flat[schema] = item
+
+        walk(value, self._schema, "")
+        return flat
+
+    def unflatten(self, flat: Any) -> Any:
+        """The structure with the leaves of ``flat``; left-out leaves are None."""
+
+        def build(schema: Any) -> Any:
+            if isinstance(schema, (tuple, list)):
+                return type(schema)(build(child) for child in schema)
+            if isinstance(schema, Mapping):
+                return {key: build(child) for key, child in schema.items()}
+            return None if schema is None else flat[schema]
+
+        return build(self._schema)
+
+
+def _describe(item: Any) -> str:
+    if isinstance(item, Mapping):
+        return f"the keys {sorted(map(str, item))}"
+    return f"{len(item)} items" if isinstance(item, (tuple, list)) else type(item).__name__
+
+
+class Flatten(torch.nn.Module):
+    """Calls a module with flat arguments: they are nested before, and results are flattened after."""
+
+    def __init__(self, module: torch.nn.Module, input_flattener: Any = None, output_flattener: Any = None) -> None:
+        super().__init__()
+        self.module = module
+        self.input_flattener = input_flattener
+        self.output_flattener = output_flattener
+
+    def forward(self, *args: Any) -> Any:
+        nested = self.input_flattener.unflatten(args) if self.input_flattener else args
+        result = self.module(*nested)
+        return self.output_flattener.flatten(result) if self.output_flattener else result
+
+
+class Unflatten(torch.nn.Module):
+    """Calls a module that takes flat arguments with nested ones."""
+
+    def __init__(self, module: torch.nn.Module, input_flattener: Any = None, output_flattener: Any = None) -> None:
+        super().__init__()
+        self.module = module
+        self.input_flattener = input_flattener
+        self.output_flattener = output_flattener
+
+    def forward(self, *args: Any) -> Any:
+        flat = self.input_flattener.flatten(args) if self.input_flattener else args
+        result = self.module(*flat)
+        return self.output_flattener.unflatten(result) if self.output_flattener else result

@@ -1,0 +1,139 @@
+"""The names of TensorRT's Python module that torch2trt's users and their converters need, with Kiln behind them.
+
+There is no TensorRT here. Enumerations say what a layer of :mod:`kiln.torch2trt.network` computes; ``Logger`` holds a level.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Any, Optional
+
+import torch
+
+__all__ = [
+    "ActivationType",
+    "CalibrationAlgoType",
+    "DataType",
+    "DeviceType",
+    "Dims",
+    "ElementWiseOperation",
+    "InterpolationMode",
+    "Logger",
+    "MatrixOperation",
+    "PaddingMode",
+    "Permutation",
+    "PoolingType",
+    "ReduceOperation",
+    "ResizeMode",
+    "ScaleMode",
+    "TensorLocation",
+    "TopKOperation",
+    "UnaryOperation",
+    "Weights",
+    "float16",
+    "float32",
+    "int8",
+    "int32",
+    "int64",
+    "nptype",
+    "volume",
+]
+
+
+class Logger:
+    INTERNAL_ERROR, ERROR, WARNING, INFO, VERBOSE = range(5)
+
+    def __init__(self, min_severity: int = 2) -> None:
+        self.min_severity = min_severity
+
+    def log(self, severity: int, text: str) -> None:
+        if severity <= self.min_severity:
+            print(f"[kiln] {text}")
+
+
+class DataType(enum.Enum):
+    FLOAT = torch.float32
+    HALF = torch.float16
+    BF16 = torch.bfloat16
+    INT8 = torch.int8
+    UINT8 = torch.uint8
+    INT32 = torch.int32
+    INT64 = torch.int64
+    BOOL = torch.bool
+
+
+float32, float16, int8, int32, int64 = DataType.FLOAT, DataType.HALF, DataType.INT8, DataType.INT32, DataType.INT64
+
+
+def nptype(dtype: DataType) -> Any:
+    """The NumPy type of a data type."""
+    return torch.empty(0, dtype=dtype.value).numpy().dtype.type
+
+
+class Dims(tuple):
+    """A shape."""
+
+
+class Dims2(Dims):
+    pass
+
+
+class Dims3(Dims):
+    pass
+
+
+class Dims4(Dims):
+    pass
+
+
+class Permutation(tuple):
+    """An order of axes."""
+
+
+class Weights:
+    """A constant; nothing is an empty one, as for a convolution without bias."""
+
+    def __init__(self, value: Any = None) -> None:
+        self.value = None if isinstance(value, DataType) else value
+
+
+def volume(dims: Any) -> int:
+    total = 1
+    for size in dims:
+        total *= size
+    return total
+
+
+def _names(name: str, members: str) -> Any:
+    return enum.Enum(name, members.split(), module=__name__)
+
+
+ActivationType = _names(
+    "ActivationType",
+    "RELU SIGMOID TANH LEAKY_RELU ELU SELU SOFTSIGN SOFTPLUS CLIP HARD_SIGMOID SCALED_TANH THRESHOLDED_RELU GELU_ERF GELU_TANH",
+)
+CalibrationAlgoType = _names(
+    "CalibrationAlgoType", "LEGACY_CALIBRATION ENTROPY_CALIBRATION ENTROPY_CALIBRATION_2 MINMAX_CALIBRATION"
+)
+DeviceType = _names("DeviceType", "GPU DLA")
+ElementWiseOperation = _names("ElementWiseOperation", "SUM PROD MAX MIN SUB DIV POW FLOOR_DIV AND OR XOR EQUAL GREATER LESS")
+InterpolationMode = _names("InterpolationMode", "NEAREST LINEAR CUBIC")
+ResizeMode = InterpolationMode
+MatrixOperation = _names("MatrixOperation", "NONE TRANSPOSE VECTOR")
+PaddingMode = _names("PaddingMode", "EXPLICIT_ROUND_DOWN EXPLICIT_ROUND_UP SAME_UPPER SAME_LOWER")
+PoolingType = _names("PoolingType", "MAX AVERAGE MAX_AVERAGE_BLEND")
+ReduceOperation = _names("ReduceOperation", "SUM PROD MAX MIN AVG")
+ScaleMode = _names("ScaleMode", "UNIFORM CHANNEL ELEMENTWISE")
+TensorLocation = _names("TensorLocation", "DEVICE HOST")
+TopKOperation = _names("TopKOperation", "MAX MIN")
+UnaryOperation = _names(
+    "UnaryOperation",
+    "EXP LOG SQRT RECIP ABS NEG SIN COS TAN SINH COSH ASIN ACOS ATAN ASINH ACOSH ATANH CEIL FLOOR ERF NOT SIGN ROUND ISINF ISNAN",
+)
+
+__version__ = "10.0.0"
+
+
+def device_of(kind: Optional[Any]) -> str:
+    """A word for texts."""
+    return getattr(kind, "name", str(kind))

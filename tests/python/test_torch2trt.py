@@ -1,0 +1,269 @@
+"""kiln.torch2trt against PyTorch: scripts as torch2trt's users write them, with the import line changed."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import torch
+
+import kiln
+from kiln.torch2trt import (
+    CONVERTERS,
+    DatasetRecorder,
+    Flattener,
+    FolderDataset,
+    ListDataset,
+    TensorBatchDataset,
+    TRTModule,
+    add_missing_trt_tensors,
+    get_arg,
+    tensorrt_converter,
+    torch2trt,
+    torch_dim_to_trt_axes,
+    trt,
+    trt_,
+)
+
+
+class Small(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 8, 3, padding=1)
+        self.norm = torch.nn.BatchNorm2d(8)
+        self.fc = torch.nn.Linear(8, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.norm(self.conv(x)))
+        return self.fc(x.mean((2, 3)))
+
+
+def close(a: torch.Tensor, b: torch.Tensor) -> None:
+    torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture(autouse=True)
+def no_grad_and_no_converters():
+    torch.manual_seed(0)
+    with torch.no_grad():
+        yield
+    CONVERTERS.clear()
+
+
+def test_convert_save_and_load(tmp_path):
+    model, x = Small().eval(), torch.randn(1, 3, 16, 16)
+    converted = torch2trt(model, [x])
+    close(converted(x), model(x))
+    torch.save(converted.state_dict(), tmp_path / "model.pth")
+    loaded = TRTModule()
+    loaded.load_state_dict(torch.load(tmp_path / "model.pth", weights_only=True))
+    close(loaded(x), model(x))
+    assert loaded.input_names == ["input_0"] and loaded.output_names == ["output_0"]
+    (tmp_path / "model.engine").write_bytes(converted.engine.serialize())
+    close(TRTModule(str(tmp_path / "model.engine"), ["image"], ["scores"])(x), model(x))
+
+
+def test_inside_another_module(tmp_path):
+    model, x = Small().eval(), torch.randn(1, 3, 16, 16)
+
+    class Outer(torch.nn.Module):
+        def __init__(self, inner: torch.nn.Module) -> None:
+            super().__init__()
+            self.inner = inner
+            self.head = torch.nn.Linear(5, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.inner(x))
+
+    outer = Outer(torch2trt(model, [x]))
+    torch.save(outer.state_dict(), tmp_path / "outer.pth")
+    other = Outer(TRTModule())
+    other.load_state_dict(torch.load(tmp_path / "outer.pth", weights_only=True))
+    close(other(x), outer(x))
+    assert other.inner.input_flattener is not None
+
+
+def test_dynamic_shapes():
+    model, x = Small().eval(), torch.randn(1, 3, 16, 16)
+    by_batch = torch2trt(model, [x], max_batch_size=6)
+    by_shapes = torch2trt(model, [x], min_shapes=[(1, 3, 8, 8)], opt_shapes=[(2, 3, 16, 16)], max_shapes=[(4, 3, 32, 32)])
+    for shape in ((1, 3, 16, 16), (6, 3, 16, 16)):
+        close(by_batch(y := torch.randn(shape)), model(y))
+    for shape in ((1, 3, 8, 8), (3, 3, 24, 32), (4, 3, 32, 32)):
+        close(by_shapes(y := torch.randn(shape)), model(y))
+    with pytest.raises(kiln.KilnError, match="7"):
+        by_batch(torch.randn(7, 3, 16, 16))
+
+
+def test_dataset_gives_the_ranges():
+    model = Small().eval()
+    dataset = ListDataset([[torch.randn(1, 3, n, 2 * n)] for n in (8, 16, 12)])
+    assert dataset.infer_dynamic_axes(flat=True) == [[2, 3]]
+    assert dataset.median_numel_shapes(flat=True) == [(1, 3, 12, 24)]
+    converted = torch2trt(model, dataset)
+    for item in dataset:
+        close(converted(*item), model(*item))
+
+
+def test_nested_and_integer_inputs():
+    class Nested(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = torch.nn.Embedding(20, 4)
+
+        def forward(self, pair, options):
+            a, b = pair
+            return {"sum": self.table(a) + b, "rest": [options["scale"] * b, (b, b.shape[0])]}
+
+    model = Nested().eval()
+    args = [(torch.randint(0, 20, (3,)), torch.randn(3, 4)), {"scale": torch.tensor(2.0)}]
+    converted = torch2trt(model, args)
+    got, expected = converted(*args), model(*args)
+    close(got["sum"], expected["sum"])
+    close(got["rest"][0], expected["rest"][0])
+    assert isinstance(got["rest"][1], tuple) and got["rest"][1][1] is None  # not a tensor
+    with pytest.raises(ValueError, match="scale"):
+        converted(args[0], {"other": torch.tensor(2.0)})
+
+
+def test_custom_converter_replaces_a_method():
+    @tensorrt_converter("torch.nn.ReLU.forward")
+    def convert_relu(ctx):
+        input = ctx.method_args[1]
+        layer = ctx.network.add_activation(input=input._trt, type=trt.ActivationType.TANH)  # so that it shows
+        ctx.method_return._trt = layer.get_output(0)
+
+    model, x = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.ReLU()).eval(), torch.randn(2, 4)
+    converted = torch2trt(model, [x])
+    close(converted(x), torch.tanh(model[0](x)))
+    assert converted.network.num_layers == 1
+    close(model(x), torch.relu(model[0](x)))  # nothing stays patched
+
+
+def test_converters_of_every_kind_of_layer():
+    weight, bias = torch.randn(6, 2, 3, 3), torch.randn(6)
+
+    @tensorrt_converter("test_torch2trt.block")
+    def convert_block(ctx):
+        x = get_arg(ctx, "x", pos=0, default=None)
+        net = ctx.network
+        (tensor,) = add_missing_trt_tensors(net, [x])
+        conv = net.add_convolution_nd(tensor, 6, (3, 3), weight.numpy(), bias.numpy())
+        conv.stride_nd, conv.padding_nd, conv.num_groups = (2, 2), (1, 1), 2
+        pool = net.add_pooling_nd(conv.get_output(0), trt.PoolingType.AVERAGE, (2, 2))
+        pool.stride_nd = (2, 2)
+        scale = net.add_scale(pool.get_output(0), trt.ScaleMode.CHANNEL, bias.numpy(), bias.numpy(), None)
+        a, b = trt_(net, scale.get_output(0), 0.5)
+        total = net.add_elementwise(a, b, trt.ElementWiseOperation.SUM).get_output(0)
+        root = net.add_unary(net.add_unary(total, trt.UnaryOperation.ABS).get_output(0), trt.UnaryOperation.SQRT).get_output(0)
+        shuffle = net.add_shuffle(root)
+        shuffle.first_transpose, shuffle.reshape_dims = trt.Permutation([0, 2, 3, 1]), (0, -1, 6)
+        soft = net.add_softmax(shuffle.get_output(0))
+        soft.axes = torch_dim_to_trt_axes(-1, 3)
+        mean = net.add_reduce(soft.get_output(0), trt.ReduceOperation.AVG, torch_dim_to_trt_axes(1), True).get_output(0)
+        product = net.add_matrix_multiply(soft.get_output(0), trt.MatrixOperation.NONE, mean, trt.MatrixOperation.TRANSPOSE)
+        both = net.add_concatenation([product.get_output(0), product.get_output(0)])
+        both.axis = 2
+        part = net.add_slice(both.get_output(0), (0, 1, 0), (1, 2, 2), (1, 2, 1)).get_output(0)
+        ctx.method_return._trt = part
+
+    class Block(torch.nn.Module):
+        def forward(self, x):
+            return block(x)
+
+    x = torch.randn(1, 4, 16, 16)
+    converted = torch2trt(Block().eval(), [x])
+    close(converted(x), block(x, weight, bias))
+
+
+def block(x, weight=None, bias=None):
+    if weight is None:
+        return x[:, 0, :2, :2]  # of the converted shape; the converter computes what stands below
+    y = torch.nn.functional.conv2d(x, weight, bias, stride=2, padding=1, groups=2)
+    y = torch.nn.functional.avg_pool2d(y, 2)
+    y = y * bias.reshape(1, -1, 1, 1) + bias.reshape(1, -1, 1, 1) + 0.5
+    y = y.abs().sqrt().permute(0, 2, 3, 1).reshape(1, -1, 6).softmax(-1)
+    y = y @ y.mean(1, True).transpose(1, 2)
+    return torch.cat([y, y], 2)[:, 1:4:2]
+
+
+def test_recorder_and_folders(tmp_path):
+    model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2)).eval()
+    dataset = FolderDataset(tmp_path / "data")
+    with DatasetRecorder(dataset, model[2]):
+        for _ in range(3):
+            model(torch.randn(2, 4))
+    assert len(dataset) == 3 and len(FolderDataset(tmp_path / "data")) == 3
+    assert dataset[1][0].shape == (2, 8)
+    close(torch2trt(model[2], dataset)(dataset[2][0]), model[2](dataset[2][0]))
+
+
+def test_tensor_batches():
+    dataset = TensorBatchDataset()
+    for _ in range(4):
+        dataset.insert([torch.randn(1, 3), torch.zeros(1)])
+    assert len(dataset) == 4 and dataset.shapes(flat=True)[0] == [(1, 3)] * 4
+    with pytest.raises(IndexError):
+        dataset[4]
+
+
+def test_flattener_round_trip():
+    value = {"a": [torch.ones(1), 3], "b": (torch.zeros(2), {"c": torch.ones(1, dtype=torch.int64)})}
+    flattener = Flattener.from_value(value)
+    assert flattener.size == 3
+    again = Flattener.from_dict(flattener.dict())
+    back = again.unflatten(again.flatten(value))
+    assert back["a"][1] is None and back["b"][1]["c"].dtype is torch.int64 and isinstance(back["b"], tuple)
+
+
+def test_arguments_that_do_nothing_say_so_once():
+    model, x = torch.nn.Linear(2, 2).eval(), torch.randn(1, 2)
+    with pytest.warns(UserWarning, match="DLA"):
+        torch2trt(model, [x], default_device_type=trt.DeviceType.DLA)
+    with pytest.warns(UserWarning, match="ONNX"):
+        torch2trt(model, [x], use_onnx=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"inputs": []}, "inputs"),
+        ({"input_names": ["a", "b"]}, "input_names"),
+        ({"max_batch_size": 0}, "max_batch_size"),
+        ({"min_shapes": [(1,), (2,)]}, "min_shapes"),
+        ({"output_names": ["a", "b"]}, "output_names"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments, text):
+    with pytest.raises(ValueError, match=text):
+        torch2trt(torch.nn.Linear(2, 2).eval(), **{"inputs": [torch.randn(1, 2)], **arguments})
+
+
+def test_refusals():
+    model, x = torch.nn.Linear(2, 2), torch.randn(1, 2)
+    with pytest.raises(kiln.KilnError, match="training mode"):
+        torch2trt(model, [x])
+    with pytest.raises(kiln.KilnError, match="int8_mode"):
+        torch2trt(model.eval(), [x], int8_mode=True)
+    with pytest.raises(kiln.KilnError, match="no engine"):
+        TRTModule()(x)
+    with pytest.raises(RuntimeError, match="engine"):
+        TRTModule().load_state_dict({})
+
+
+def test_served_from_four_threads():
+    model, x = Small().eval(), torch.randn(1, 3, 16, 16)
+    converted, expected, wrong = torch2trt(model, [x]), model(x), []
+
+    def serve() -> None:
+        with torch.no_grad():
+            for _ in range(50):
+                if not torch.allclose(converted(x), expected, rtol=1e-4, atol=1e-5):
+                    wrong.append(1)
+
+    threads = [threading.Thread(target=serve) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
