@@ -27,11 +27,14 @@ itensor *lower_tensor(importer *im, value *v) {
   return t;
 }
 
+/* View nodes, and the index_select that unfold and as_strided are made of. */
+static bool is_step(const node *n) { return (n->op->flags & OP_VIEW) || str_eq(n->op->name, "index_select"); }
+
 /* The chain of view nodes from `from` to `to`; -1 if there is anything else between them. */
 static int view_chain(const value *from, value *to, node **steps, int max) {
   int n = 0;
   for (value *v = to; v != from; v = node_in(v->producer, 0)) {
-    if (!v->producer || !(v->producer->op->flags & OP_VIEW) || n == max) return -1;
+    if (!v->producer || !is_step(v->producer) || n == max) return -1;
     steps[n++] = v->producer;
   }
   for (int i = 0; i < n / 2; i++) {
@@ -57,6 +60,30 @@ itensor *handle_view(importer *im, itensor *parent, value *v) {
   return t;
 }
 
+bool handle_become(importer *im, itensor *t, const itensor *view) {
+  if (view->parent != t) return true;
+  itensor *old = ARENA_NEW(im->arena, itensor); /* takes t's place for all that was made from it */
+  if (!old) return false;
+  *old = *t;
+  if (t->base == t) old->base = old;
+  for (itensor *h = im->handles; h; h = h->older) {
+    if (h == t) continue;
+    if (h->parent == t) h->parent = old;
+    if (h->base == t) h->base = old;
+  }
+  old->older = t->older; /* beside t, as old as it */
+  itensor *const older = old;
+  const uint32_t serial = t->serial;
+  *t = *view;
+  t->older = older;
+  t->serial = serial;
+  for (itensor_link *l = old->links; l; l = l->next)
+    for (itensor_link *k = l->other->links; k; k = k->next)
+      if (k->other == t) k->other = old;
+  t->links = NULL;
+  return true;
+}
+
 /* The same view operator on another input. */
 static node *replay(builder *b, const node *n, value *x) {
   graph *g = b->graph;
@@ -70,7 +97,8 @@ static node *replay(builder *b, const node *n, value *x) {
   int count = 0;
   for (int i = 0; i < schema->n_attrs && i < (int)KILN_COUNT(attrs); i++)
     attrs[count++] = (named_attr){schema->attrs[i].name, n->attrs[i]};
-  return build_node(b, n->op->name, 1, &x, count, attrs);
+  value *operands[2] = {x, n->n_inputs > 1 ? node_in(n, 1) : NULL};
+  return build_node(b, n->op->name, n->n_inputs > 1 ? 2 : 1, operands, count, attrs);
 }
 
 /* Brings the view's steps up to date; its value is the last one's output. */
@@ -89,7 +117,30 @@ static bool refresh(builder *b, itensor *t) {
   return true;
 }
 
-value *lower_value(builder *b, itensor *t) { return t && refresh(b, t) ? t->v : NULL; }
+bool handle_link(importer *im, itensor *a, itensor *b) {
+  itensor *const ends[2] = {a->base, b->base};
+  for (int i = 0; i < 2; i++) {
+    itensor_link *l = ARENA_NEW(im->arena, itensor_link);
+    if (!l) return false;
+    *l = (itensor_link){ends[1 - i], ends[i]->links};
+    ends[i]->links = l;
+  }
+  return true;
+}
+
+bool lower_is_base(const itensor *t) { return t->base == t; }
+
+value *lower_value(builder *b, itensor *t) {
+  graph *g = b->graph;
+  if (t && t->base->stale && !g->failed) {
+    g->failed = true;
+    g->failure =
+        KILN_FAIL(KILN_UNSUPPORTED,
+                  "a tensor is read after an in-place write to another that may be the same one, depending on a branch "
+                  "or loop on tensor data; clone() it in the model before it is written");
+  }
+  return t && !g->failed && refresh(b, t) ? t->v : NULL;
+}
 
 /* ---- writing ------------------------------------------------------------------------------------ */
 
@@ -160,6 +211,9 @@ static kiln_status undo(builder *b, const node *n, value *w, value **out) {
                        A_INT("end", node_int(n, "end")), A_INT("step", node_int(n, "step"))));
   } else if (str_eq(name, "expand")) {
     return undo_expand(b, &x->type, w, out);
+  } else if (str_eq(name, "index_select")) { /* whose places are distinct, else PyTorch refuses the write */
+    const int64_t axis = node_int(n, "axis");
+    *out = build(b, "index_put", IN(x, w, node_in(n, 1)), ATTRS(A_INTS("axes", &axis, 1)));
   } else if (str_eq(name, "diagonal")) {
     *out = lower_diagonal_scatter(b, x, w, node_int(n, "offset"), (int)node_int(n, "axis1"), (int)node_int(n, "axis2"));
   } else {
@@ -171,10 +225,7 @@ static kiln_status undo(builder *b, const node *n, value *w, value **out) {
 /* Replaces t's contents by `v`, which has its type. */
 static kiln_status set_contents(builder *b, itensor *t, value *v) {
   if (t->base == t) {
-    if (t->frozen)
-      return KILN_FAIL(KILN_UNSUPPORTED,
-                       "the model writes in place to a tensor that a data-dependent branch or loop chose, "
-                       "or may have chosen; clone() it in the model");
+    for (itensor_link *l = t->links; l; l = l->next) l->other->stale = true;
     t->v = v;
     t->version++;
     return KILN_OK;

@@ -15,14 +15,27 @@ struct itensor {
   int32_t depth;    /* of parents above it */
   uint32_t version; /* bases: how often written; views: the base's version that `v` was computed from */
   value *v;
-  itensor *older;  /* the handle made before this one: all of an import are linked, see importer.handles */
-  uint32_t serial; /* counts them */
-  bool frozen;     /* it may share memory with a tensor chosen at run time, so writing to it is refused */
+  itensor *older;             /* the handle made before this one: all of an import are linked, see importer.handles */
+  uint32_t serial;            /* counts them */
+  struct itensor_link *links; /* tensors that may be the same memory, which is decided at run time only */
+  bool stale;                 /* one of them was written, so it is not known what this one holds: reading it fails */
 };
+
+typedef struct itensor_link {
+  itensor *other; /* a base */
+  struct itensor_link *next;
+} itensor_link;
+
+/* Notes that a and b may share memory. False when out of memory. */
+bool handle_link(importer *im, itensor *a, itensor *b);
 
 /* A handle for `v` as a view of `parent`; a fresh base if more than view nodes lie between parent->v (which must be up
  * to date) and `v`. NULL when out of memory. */
 itensor *handle_view(importer *im, itensor *parent, value *v);
+
+/* Makes `t` what `view`, a view of t, is: squeeze_ and its like change a tensor's own shape. Other views of t stay what
+ * they are. False when out of memory. */
+bool handle_become(importer *im, itensor *t, const itensor *view);
 
 /* x with its diagonal (as the operator of that name gives it) replaced by src. */
 value *lower_diagonal_scatter(builder *b, value *x, value *src, int64_t offset, int axis1, int axis2);

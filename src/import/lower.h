@@ -110,6 +110,7 @@ const aten_schema *aten_find_overload(const char *name, const char *overload);
 
 kiln_status lower_run(lower_call *call);       /* checks kinds, runs the row, applies in-place and view semantics */
 itensor *lower_tensor(importer *im, value *v); /* a fresh handle */
+bool lower_is_base(const itensor *t);          /* owns its value: no view */
 value *lower_value(builder *b, itensor *t);    /* brings a view up to date if its base was written */
 kiln_status lower_write(builder *b, itensor *t, value *v); /* copy_ semantics: v is broadcast and cast to t's type */
 

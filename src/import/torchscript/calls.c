@@ -279,6 +279,48 @@ static kiln_status no_overload(interp *it, const char *name, const ts_call *c) {
   return status;
 }
 
+/* f(..., out=t): f, and a write to t. */
+static kiln_status call_with_out(interp *it, const char *qualified, const ts_call *c, int at, ts_value *out) {
+  ts_value args[64];
+  const char *names[64];
+  const ts_value target = c->args[at];
+  bool found = false;
+  int n = 0;
+  for (int i = 0; i < c->n; i++) {
+    if (i == at) continue;
+    names[n] = c->names[i];
+    args[n++] = c->args[i];
+  }
+  const ts_call call = {.name = c->name, .n = n, .args = args, .names = names};
+  KILN_TRY(interp_call_schema(it, qualified, &call, &found, out));
+  if (target.kind == TSV_NONE) return KILN_OK;
+  value *old = target.kind == TSV_TENSOR ? lower_value(&it->b, target.u.tensor) : NULL;
+  value *made = out->kind == TSV_TENSOR ? lower_value(&it->b, out->u.tensor) : NULL;
+  bool same = old && made && old->type.rank == made->type.rank;
+  for (int i = 0; same && i < old->type.rank; i++)
+    same = dim_compare_equal(it->g->dims, old->type.dims[i], made->type.dims[i]) == 1;
+  if (!same)
+    return IT_FAIL(it, KILN_UNSUPPORTED, "%s(out=...): only a tensor of the result's shape is supported", qualified);
+  KILN_TRY(lower_write(&it->b, target.u.tensor, made));
+  *out = target;
+  return KILN_OK;
+}
+
+/* squeeze_(x) and its like: the view that the functional form gave is what x is from now on. */
+static kiln_status change_shape(interp *it, const char *qualified, const candidate *chosen, const ts_call *c,
+                                ts_value *out) {
+  const size_t n = strlen(chosen->schema->name);
+  if (strncmp(qualified, chosen->schema->name, n) != 0 || qualified[n] != '_' || out->kind != TSV_TENSOR || c->n < 1 ||
+      c->args[0].kind != TSV_TENSOR)
+    return KILN_OK;
+  if (it->scope && c->args[0].u.tensor->serial <= it->scope->serial)
+    return IT_FAIL(it, KILN_UNSUPPORTED, "%s of an input, or of a tensor from outside of a data-dependent branch",
+                   qualified);
+  if (!handle_become(&it->a->im, c->args[0].u.tensor, out->u.tensor)) return interp_no_memory(it);
+  *out = c->args[0];
+  return KILN_OK;
+}
+
 kiln_status interp_call_schema(interp *it, const char *qualified, const ts_call *c, bool *out_found, ts_value *out) {
   candidate list[48];
   ivalue args[64], best[64];
@@ -288,8 +330,7 @@ kiln_status interp_call_schema(interp *it, const char *qualified, const ts_call 
   if (n == 0) return KILN_OK;
   if (c->n > 64) return no_overload(it, qualified, c);
   for (int i = 0; i < c->n; i++)
-    if (c->names && str_eq(c->names[i], "out"))
-      return IT_FAIL(it, KILN_UNSUPPORTED, "%s(out=...): variants that write to `out` are not supported", qualified);
+    if (c->names && str_eq(c->names[i], "out")) return call_with_out(it, qualified, c, i, out);
   KILN_TRY(replace_data(it, c, &call));
   int chosen = -1;
   for (int i = 0; i < n; i++) {
@@ -301,7 +342,9 @@ kiln_status interp_call_schema(interp *it, const char *qualified, const ts_call 
   }
   if (it->arena->failed) return interp_no_memory(it);
   if (chosen < 0) return no_overload(it, qualified, c);
-  return run(it, &list[chosen], best, out);
+  KILN_TRY(run(it, &list[chosen], best, out));
+  return str_ends(qualified, "_") && !list[chosen].in_place ? change_shape(it, qualified, &list[chosen], &call, out)
+                                                            : KILN_OK;
 }
 
 kiln_status interp_aten(interp *it, const char *name, int n, const ts_value *args, ts_value *out) {

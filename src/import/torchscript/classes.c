@@ -34,7 +34,7 @@ static const char *assigned_name(const ts_stmt *s) { /* of an enum's member */
 /* __parameters__, __buffers__ and their like: lists of names about other attributes. */
 static bool is_list_of_names(const char *name) {
   return str_eq(name, "__parameters__") || str_eq(name, "__buffers__") || str_eq(name, "__forward_hooks__") ||
-         str_eq(name, "__forward_pre_hooks__") || str_eq(name, "__attributes__");
+         str_eq(name, "__forward_pre_hooks__") || str_eq(name, "__attributes__") || str_eq(name, "__annotations__");
 }
 
 static bool is_final(const ts_expr *type) { return type->kind == TS_INDEX && is_name(type->a, "Final"); }

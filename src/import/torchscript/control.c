@@ -80,7 +80,7 @@ kiln_status interp_note_created(interp *it, void *container) {
 }
 
 void control_open(interp *it, ts_scope *s) {
-  *s = (ts_scope){.outer = it->scope};
+  *s = (ts_scope){.outer = it->scope, .serial = it->a->im.handles ? it->a->im.handles->serial : 0};
   it->scope = s;
 }
 
@@ -96,6 +96,25 @@ const ts_saved *control_find(const ts_scope *s, const void *container) {
 
 kiln_status control_undo(interp *it, const ts_scope *s) {
   for (int i = 0; i < s->n_saved; i++) KILN_TRY(control_restore(it, &s->saved[i]));
+  return KILN_OK;
+}
+
+/* The same container with other parts. */
+kiln_status control_rebuild(interp *it, const ts_value *v, const ts_value *items, int n, ts_value *out) {
+  *out = *v;
+  if (interp_items(v)) return interp_list_new(it, v->kind, n, items, out);
+  if (v->kind == TSV_DICT) {
+    KILN_TRY(interp_dict_new(it, out));
+    for (int i = 0; i < n; i++) KILN_TRY(interp_dict_put(it, out->u.dict, v->u.dict->keys[i], items[i]));
+    return KILN_OK;
+  }
+  ts_object *o = ARENA_NEW(it->arena, ts_object);
+  ts_value *attrs = arena_copy(it->arena, items, (size_t)(n ? n : 1) * sizeof *items);
+  if (!o || !attrs) return interp_no_memory(it);
+  *o = *v->u.object;
+  o->attrs = attrs;
+  KILN_TRY(interp_note_created(it, o));
+  out->u.object = o;
   return KILN_OK;
 }
 
@@ -291,8 +310,7 @@ static kiln_status take_pair(merger *m, const ts_value *x, const ts_value *y, ts
   const ts_value *sides[2] = {x, y};
   for (int i = 0; i < 2; i++) { /* does it share memory with a tensor from before? */
     if (sides[i]->kind != TSV_TENSOR || sides[i]->u.tensor->base->serial > m->serial) continue;
-    sides[i]->u.tensor->base->frozen = true;
-    out->u.tensor->frozen = true;
+    if (!handle_link(&m->it->a->im, out->u.tensor, sides[i]->u.tensor)) return interp_no_memory(m->it);
   }
   return KILN_OK;
 }
@@ -617,10 +635,4 @@ kiln_status interp_if_data(interp *it, const ts_stmt *s, value *condition) {
     status = control_merge(it, condition, &start, sides, serial);
   for (int k = 0; k < 2; k++) control_side_free(&sides[k]);
   return status;
-}
-
-kiln_status interp_while_data(interp *it, const ts_stmt *s, bool is_for, const ts_value *trip) {
-  (void)s, (void)is_for, (void)trip;
-  return IT_FAIL(it, KILN_UNSUPPORTED,
-                 "a loop whose length depends on tensor data or on the input's shape is not supported");
 }

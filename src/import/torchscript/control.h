@@ -58,6 +58,8 @@ kiln_status control_undo(interp *it, const ts_scope *s);
 const ts_saved *control_find(const ts_scope *s, const void *container); /* what it was, or NULL */
 kiln_status control_contents(interp *it, ts_value_kind kind, void *container, ts_saved *out);
 kiln_status control_restore(interp *it, const ts_saved *s);
+/* A container like v with other parts. */
+kiln_status control_rebuild(interp *it, const ts_value *v, const ts_value *items, int n, ts_value *out);
 kiln_status control_handles(interp *it, control_handles_state *out);
 kiln_status control_handles_again(interp *it, const control_handles_state *of, control_handles_state *out);
 void control_handles_apply(const control_handles_state *s);

@@ -1,4 +1,5 @@
 /* Expressions of the abstract interpreter: names, attributes, indices, and what a call's text refers to. */
+#include <stdio.h>
 #include <string.h>
 
 #include "import/torchscript/archive.h"
@@ -210,6 +211,20 @@ static kiln_status call_value(interp *it, const ts_value *callee, const ts_expr 
   return IT_FAIL(it, KILN_INVALID_FILE, "%s is called like a function", interp_kind_name(callee));
 }
 
+/* (x).tolist(): an operator written like a method. */
+static kiln_status call_operator_on(interp *it, const ts_value *self, const ts_expr *e, ts_value *out) {
+  ts_value *args = ARENA_ARRAY(it->arena, ts_value, e->count + 1);
+  const char **names = ARENA_ARRAY(it->arena, const char *, e->count + 1);
+  if (!args || !names) return interp_no_memory(it);
+  args[0] = *self;
+  for (int i = 0; i < e->count; i++) {
+    KILN_TRY(interp_eval(it, e->items[i], &args[i + 1]));
+    names[i + 1] = e->names[i];
+  }
+  const ts_call call = {e->a->s, e->count + 1, args, names};
+  return interp_call_operator(it, &call, out);
+}
+
 static kiln_status call_method(interp *it, const ts_expr *e, ts_value *out) {
   ts_value owner, callee;
   KILN_TRY(interp_eval(it, e->a->a, &owner));
@@ -220,6 +235,7 @@ static kiln_status call_method(interp *it, const ts_expr *e, ts_value *out) {
     bool handled = false;
     KILN_TRY(quantized_method(it, &owner, e->a->s, out, &handled));
     if (handled) return KILN_OK;
+    if (owner.kind != TSV_OBJECT && owner.kind != TSV_NAMEDTUPLE) return call_operator_on(it, &owner, e, out);
     KILN_TRY(interp_attribute_get(it, &owner, e->a->s, &callee));
     return call_value(it, &callee, e, out);
   }
@@ -284,7 +300,12 @@ static kiln_status eval_isinstance(interp *it, const ts_expr *e, ts_value *out) 
   KILN_TRY(interp_eval(it, e->items[0], &v));
   *out = of_bool(false);
   for (int i = 0; i < (many ? types->count : 1); i++) {
-    KILN_TRY(ts_type_resolve(it->a, interp_here(it), many ? types->items[i] : types, &t));
+    const ts_expr *type = many ? types->items[i] : types;
+    if (type->kind == TS_NAME && (str_eq(type->s, "list") || str_eq(type->s, "tuple"))) { /* of anything */
+      if (v.kind == (*type->s == 'l' ? TSV_LIST : TSV_TUPLE)) *out = of_bool(true);
+      continue;
+    }
+    KILN_TRY(ts_type_resolve(it->a, interp_here(it), type, &t));
     if (has_type(&v, t)) *out = of_bool(true);
   }
   return KILN_OK;
@@ -348,6 +369,29 @@ static kiln_status eval_name(interp *it, const ts_expr *e, ts_value *out) {
   return KILN_OK;
 }
 
+/* x[i]; of a ModuleList, child number i. */
+static kiln_status eval_index(interp *it, const ts_expr *e, ts_value *out) {
+  ts_value args[2];
+  char name[24];
+  KILN_TRY(interp_eval(it, e->a, &args[0]));
+  KILN_TRY(interp_eval(it, e->items[0], &args[1]));
+  if (args[0].kind == TSV_OBJECT && args[0].u.object->cls->kind == TSC_MODULE) {
+    if (args[1].kind == TSV_STR) return interp_attribute_get(it, &args[0], args[1].u.s, out);
+    int64_t i = args[1].kind == TSV_INT ? args[1].u.i : DIM_ERROR;
+    for (int64_t n = 0; i < 0 && dim_is_const(i);
+         n++) { /* from the end: there are as many as there are numbered attributes */
+      (void)snprintf(name, sizeof name, "%lld", (long long)n);
+      if (ts_class_attribute(args[0].u.object->cls, name) < 0) i = n + i < 0 ? DIM_ERROR : n + i;
+    }
+    if (!dim_is_const(i))
+      return IT_FAIL(it, KILN_UNSUPPORTED, "a module list can only be indexed with what is known at build time");
+    (void)snprintf(name, sizeof name, "%lld", (long long)i);
+    return interp_attribute_get(it, &args[0], name, out);
+  }
+  const ts_call call = {.name = "__getitem__", .n = 2, .args = args};
+  return interp_call_operator(it, &call, out);
+}
+
 static kiln_status eval_many(interp *it, const ts_expr *e, ts_value *out) {
   KILN_TRY(interp_list_new(it, e->kind == TS_TUPLE ? TSV_TUPLE : TSV_LIST, e->count, NULL, out));
   for (int i = 0; i < e->count; i++) KILN_TRY(interp_eval(it, e->items[i], &out->u.list->items[i]));
@@ -406,7 +450,7 @@ kiln_status interp_eval(interp *it, const ts_expr *e, ts_value *out) {
     case TS_CALL:
       return eval_call(it, e, out);
     case TS_INDEX:
-      return eval_operator(it, "__getitem__", 2, (const ts_expr *const[]){e->a, e->items[0]}, out);
+      return eval_index(it, e, out);
     case TS_TUPLE:
     case TS_LIST:
       return eval_many(it, e, out);

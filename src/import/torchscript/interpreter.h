@@ -42,6 +42,7 @@ typedef struct ts_saved { /* contents of a list, dict or object when a scope fir
 
 typedef struct ts_scope {
   struct ts_scope *outer;
+  uint32_t serial; /* of the newest tensor handle when it was opened */
   map seen; /* container -> index in saved + 1 */
   ts_saved *saved;
   int n_saved, capacity;

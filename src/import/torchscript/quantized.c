@@ -1,7 +1,8 @@
 /* Quantized tensors: making and reading them, and operators that take them without packed parameters.
  *
- * PyTorch's CPU kernels quantize with x * (1 / scale) in f32, rounded half to even, plus zero_point, clamped; reading
- * back is (q - zero_point) * scale in f32. Operators that have no exact form here read, compute in f32, and quantize:
+ * PyTorch's CPU kernels quantize with x * (1 / scale) in f32, rounded half to even, plus zero_point, clamped;
+ * quantize_per_tensor and quantize_per_channel add zero_point before they round. Reading back is
+ * (q - zero_point) * scale in f32. Operators that have no exact form here read, compute in f32, and quantize:
  * PyTorch's own vectorized kernels do the same up to one step. */
 #include "import/torchscript/quantized.h"
 
@@ -133,8 +134,8 @@ static kiln_status new_qtensor(interp *it, itensor *integers, itensor *scale, it
   return KILN_OK;
 }
 
-/* round(v) + zero, clamped to the integers' range; qint32 does not fit f32. */
-static value *to_integers(interp *it, value *v, value *zero, kiln_dtype dtype) {
+/* round(v) + zero, or round(v + zero) with `zero_first`, clamped to the integers' range; qint32 does not fit f32. */
+static value *to_integers(interp *it, value *v, value *zero, bool zero_first, kiln_dtype dtype) {
   builder *b = &it->b;
   const double low = dtype == KILN_U8 ? 0 : dtype == KILN_I8 ? -128 : -2147483648.0;
   const double high = dtype == KILN_U8 ? 255 : dtype == KILN_I8 ? 127 : 2147483647.0;
@@ -142,23 +143,32 @@ static value *to_integers(interp *it, value *v, value *zero, kiln_dtype dtype) {
     v = lower_cast(b, v, KILN_F64);
     zero = lower_cast(b, zero, KILN_F64);
   }
+  if (zero_first) v = v && zero ? lower_binary(b, "add", v, zero) : NULL;
   v = build(b, "round", IN(v), NO_ATTRS);
-  v = v && zero ? lower_binary(b, "add", v, zero) : NULL;
+  if (!zero_first) v = v && zero ? lower_binary(b, "add", v, zero) : NULL;
   v = build(b, "clamp", IN(v), ATTRS(A_FLOAT("min", low), A_FLOAT("max", high)));
   return v ? lower_cast(b, v, dtype) : NULL;
 }
 
-kiln_status quantized_from_steps(interp *it, value *scaled, const quantized_params *p, ts_value *out) {
-  value *v = to_integers(it, scaled, param_f32(it, p->zero_point, 0, -1), p->dtype);
+static kiln_status from_steps(interp *it, value *scaled, bool zero_first, const quantized_params *p, ts_value *out) {
+  value *v = to_integers(it, scaled, param_f32(it, p->zero_point, 0, -1), zero_first, p->dtype);
   return new_qtensor(it, v ? lower_tensor(&it->a->im, v) : NULL, p->scale, p->zero_point, -1, out);
+}
+
+kiln_status quantized_from_steps(interp *it, value *scaled, const quantized_params *p, ts_value *out) {
+  return from_steps(it, scaled, false, p, out);
 }
 
 static value *reciprocal(interp *it, value *scale) { return build(&it->b, "reciprocal", IN(scale), NO_ATTRS); }
 
-kiln_status quantized_from_real(interp *it, value *real, const quantized_params *p, ts_value *out) {
+static value *in_steps(interp *it, value *real, const quantized_params *p) {
   value *inverse = reciprocal(it, param_f32(it, p->scale, 0, -1));
   value *x = real ? lower_cast(&it->b, real, KILN_F32) : NULL;
-  return quantized_from_steps(it, x && inverse ? lower_binary(&it->b, "mul", x, inverse) : NULL, p, out);
+  return x && inverse ? lower_binary(&it->b, "mul", x, inverse) : NULL;
+}
+
+kiln_status quantized_from_real(interp *it, value *real, const quantized_params *p, ts_value *out) {
+  return from_steps(it, in_steps(it, real, p), false, p, out);
 }
 
 static value *f64_binary(interp *it, const char *op_name, value *x, double y) {
@@ -233,7 +243,7 @@ static kiln_status quantize_per_tensor(interp *it, const ts_call *c, ts_value *o
   KILN_TRY(float_arg(it, c, 0, "self", &x));
   KILN_TRY(dtype_arg(it, c, 3, &p.dtype));
   KILN_TRY(quantized_params_of(it, c, 1, p.dtype, &p));
-  return quantized_from_real(it, x, &p, out);
+  return from_steps(it, in_steps(it, x, &p), true, &p, out);
 }
 
 static kiln_status quantize_dynamic(interp *it, const ts_call *c, ts_value *out) {
@@ -245,7 +255,7 @@ static kiln_status quantize_dynamic(interp *it, const ts_call *c, ts_value *out)
   KILN_TRY(dtype_arg(it, c, 1, &dtype));
   if (dtype != KILN_U8) return IT_FAIL(it, KILN_UNSUPPORTED, "%s: only quint8 is supported", c->name);
   KILN_TRY(quantized_choose(it, x, reduce.kind == TSV_BOOL && reduce.u.i, &p));
-  return quantized_from_real(it, x, &p, out);
+  return from_steps(it, in_steps(it, x, &p), true, &p, out);
 }
 
 static kiln_status quantize_per_channel(interp *it, const ts_call *c, ts_value *out) {
@@ -266,7 +276,7 @@ static kiln_status quantize_per_channel(interp *it, const ts_call *c, ts_value *
   value *inverse = reciprocal(it, quantized_scale(it, &q, rank, (int)axis)),
         *zero = quantized_zero(it, &q, rank, (int)axis);
   value *v = inverse ? lower_binary(&it->b, "mul", lower_cast(&it->b, x, KILN_F32), inverse) : NULL;
-  v = v && zero ? to_integers(it, v, zero, dtype) : NULL;
+  v = v && zero ? to_integers(it, v, zero, true, dtype) : NULL;
   return new_qtensor(it, v ? lower_tensor(&it->a->im, v) : NULL, q.scale, q.zero_point, (int)axis, out);
 }
 
@@ -777,7 +787,11 @@ static quantized_fn row_fn(const char *name) {
 }
 
 bool quantized_takes(const ts_call *c) {
-  return str_starts(c->name, "quantized.") || row_fn(c->name) || first_quantized(c);
+  if (str_starts(c->name, "quantized.") || row_fn(c->name)) return true;
+  /* Containers and comparisons with None are not about what is in them. */
+  if (c->n < 1 || str_starts(c->name, "__is")) return false;
+  if (c->args[0].kind == TSV_QTENSOR || str_eq(c->name, "copy_")) return first_quantized(c) != NULL;
+  return (str_eq(c->name, "cat") || str_eq(c->name, "stack")) && first_quantized(c);
 }
 
 bool quantized_exists(const char *qualified) {

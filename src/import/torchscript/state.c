@@ -241,25 +241,6 @@ static int parts(const ts_value *v, const ts_value **items) {
   return v->u.object->n_attrs;
 }
 
-/* The same container with other parts. */
-static kiln_status rebuild(runner *r, const ts_value *v, const ts_value *items, int n, ts_value *out) {
-  interp *it = r->it;
-  *out = *v;
-  if (interp_items(v)) return interp_list_new(it, v->kind, n, items, out);
-  if (v->kind == TSV_DICT) {
-    KILN_TRY(interp_dict_new(it, out));
-    for (int i = 0; i < n; i++) KILN_TRY(interp_dict_put(it, out->u.dict, v->u.dict->keys[i], items[i]));
-    return KILN_OK;
-  }
-  ts_object *o = ARENA_NEW(it->arena, ts_object);
-  ts_value *attrs = arena_copy(it->arena, items, (size_t)(n ? n : 1) * sizeof *items);
-  if (!o || !attrs) return interp_no_memory(it);
-  *o = *v->u.object;
-  o->attrs = attrs;
-  out->u.object = o;
-  return KILN_OK;
-}
-
 /* What a run starts with where the module has `from` and a run left `to`. `later`: all but the first call, which start
  * from what the first left; else `from` is the states' first value. */
 static kiln_status enter(runner *r, const char *name, const ts_value *from, const ts_value *to, bool later, int depth,
@@ -289,7 +270,7 @@ static kiln_status enter(runner *r, const char *name, const ts_value *from, cons
     if (!key) return interp_no_memory(r->it);
     KILN_TRY(enter(r, key, n == count ? &a[i] : &none, &b[i], later, depth + 1, &made[i]));
   }
-  return rebuild(r, to, made, count, out);
+  return control_rebuild(r->it, to, made, count, out);
 }
 
 /* The present contents of a container that a side changed. */
