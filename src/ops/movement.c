@@ -261,6 +261,12 @@ static kiln_status lower_alias(lower_call *c) {
   return KILN_OK;
 }
 
+/* contiguous() is the tensor itself if that owns its memory, and a copy of a view. */
+static kiln_status lower_contiguous(lower_call *c) {
+  const ivalue *self = call_arg(c, "self");
+  return self && self->kind == IV_TENSOR && lower_is_base(self->u.t) ? lower_alias(c) : lower_copy(c);
+}
+
 /* ---- PyTorch: concat --------------------------------------------------------------------------------------------- */
 
 /* The tensors of a list, promoted to one dtype. */
@@ -562,7 +568,7 @@ static kiln_status lower_rot90(lower_call *c) {
 /* ---- rows -------------------------------------------------------------------------------------------------------- */
 
 static const torch_row torch_contiguous[] = {
-    {"aten::contiguous(Tensor(a) self, *, MemoryFormat memory_format=0) -> Tensor(a)", NULL, lower_copy},
+    {"aten::contiguous(Tensor(a) self, *, MemoryFormat memory_format=0) -> Tensor(a)", NULL, lower_contiguous},
     {"aten::clone(Tensor self, *, MemoryFormat? memory_format=None) -> Tensor", NULL, lower_copy},
     {"aten::alias_copy(Tensor self) -> Tensor", NULL, lower_copy},
     {"aten::detach_copy(Tensor self) -> Tensor", NULL, lower_copy},

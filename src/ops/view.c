@@ -646,6 +646,14 @@ static kiln_status lower_diagonal(lower_call *c) {
       c, build(&c->b, "diagonal", IN(x), ATTRS(A_INT("offset", offset), A_INT("axis1", axis1), A_INT("axis2", axis2))));
 }
 
+/* unfold and as_strided take places of their argument, and are views of it unless named _copy. */
+static void return_strided(lower_call *c, value *v) {
+  if (str_ends(c->schema->name, "_copy"))
+    call_return(c, 0, v);
+  else
+    call_return_view(c, 0, "self", v);
+}
+
 /* Reads the input's memory, taken as contiguous, at constant offsets. The result is a copy. */
 static kiln_status lower_as_strided(lower_call *c) {
   value *x;
@@ -674,7 +682,7 @@ static kiln_status lower_as_strided(lower_call *c) {
   }
   value *flat = lower_reshape(&c->b, x, 1, &total);
   value *taken = build(&c->b, "index_select", IN(flat, graph_constant(c->b.graph, &type, at)), ATTRS(A_INT("axis", 0)));
-  call_return(c, 0, lower_reshape(&c->b, taken, rank, size));
+  return_strided(c, lower_reshape(&c->b, taken, rank, size));
   return KILN_OK;
 }
 
@@ -709,7 +717,7 @@ static kiln_status lower_unfold(lower_call *c) {
   if (rank > KILN_MAX_RANK)
     return LOWER_FAIL(c, "the result would have %d dimensions, at most %d are possible", rank, KILN_MAX_RANK);
   value *y = lowering_move_axis(b, lower_reshape(b, taken, rank, dims), axis + 1, rank - 1);
-  call_return(c, 0, scalar ? lowering_squeeze(b, y, 0) : y);
+  return_strided(c, scalar ? lowering_squeeze(b, y, 0) : y);
   return KILN_OK;
 }
 
@@ -813,6 +821,7 @@ static const torch_row torch_permute[] = {
     {"aten::matrix_H.a(Tensor(a) self) -> Tensor(a)", NULL, lower_matrix_t},
     {"aten::mT(Tensor(a) self) -> Tensor(a)", NULL, lower_matrix_t},
     {"aten::adjoint(Tensor(a) self) -> Tensor(a)", NULL, lower_matrix_t},
+    {"aten::mH(Tensor(a) self) -> Tensor(a)", NULL, lower_matrix_t},
     {"aten::matrix_H(Tensor(a) self) -> Tensor(a)", NULL, lower_matrix_t},
     {"aten::movedim.int(Tensor(a) self, int source, int destination) -> Tensor(a)", NULL, lower_movedim},
     {"aten::movedim.intlist(Tensor(a) self, int[] source, int[] destination) -> Tensor(a)", NULL, lower_movedim},

@@ -36,10 +36,36 @@ def specs(args: Any) -> list[tuple[Any, ...]]:
     return [(None, DTYPES[leaf.dtype], *[tuple(leaf.shape)] * 3) for leaf in leaves]
 
 
+def named_specs(module: Any, args: Sequence[Any], method: str = "forward") -> list[tuple[Any, ...]]:
+    """The same by name, with parts of containers as `x.0` and `d.key`, and the defaults that saved functions forget as constants."""
+    schema = module.schema if isinstance(module, torch.jit.ScriptFunction) else module._c._get_method(method).schema
+    formals = [a for a in schema.arguments if a.name != "self"]
+    rows: list[tuple[Any, ...]] = []
+
+    def add(name: str, value: Any) -> None:
+        if isinstance(value, torch.Tensor):
+            rows.append((name, DTYPES[value.dtype], *[tuple(value.shape)] * 3))
+        elif isinstance(value, dict):
+            for key, item in value.items():
+                add(f"{name}.{key}", item)
+        elif isinstance(value, (list, tuple)):
+            for i, item in enumerate(value):
+                add(f"{name}.{i}", item)
+        else:
+            rows.append((name, str(value)))
+
+    for formal, value in zip(formals, args):
+        add(formal.name, value)
+    for formal in formals[len(args) :]:
+        if isinstance(formal.default_value, (bool, int, float, str)):
+            rows.append((formal.name, str(formal.default_value)))
+    return rows
+
+
 def build(module: Any, args: Sequence[Any], **options: Any) -> kiln.CompiledModule:
     """The module saved, read by the C importer for inputs like `args`, and called as the module is."""
-    data = module if isinstance(module, bytes) else saved(module)
-    engine = kiln.Engine.build(data, inputs=specs(args), **{"threads": 2, **options})
+    inputs = named_specs(module, args, options.get("method") or "forward")
+    engine = kiln.Engine.build(saved(module), inputs=inputs, **{"threads": 2, **options})
     return kiln.CompiledModule(engine, threads=options.get("threads", 2))
 
 
