@@ -158,7 +158,10 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     const int r = (wq * ROWS16 + i) * 16 + (lane & 15), c = kk * 16 + (lane >> 4) * 8;
     mx_ldmatrix4(f, smem_q + (r * PITCH_QK + c) * 2);
   };
+  /* Scores are kept in units of 1 / UNIT; weights are 2 to the power of score * UNIT. Without a mask, scaling waits until then. */
   constexpr float LOG2E = 1.4426950408889634f;
+  constexpr bool LATE = MASK_KIND == 0 && (float)(SCALE) > 0.0f;
+  constexpr float UNIT = LATE ? (float)(SCALE)*LOG2E : 1.0f;
 
   for (int t = 0; t < count; t++) {
     mx_wait<STAGES - 2>();
@@ -166,6 +169,9 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     if (t + STAGES - 1 < count) load_kv(t + STAGES - 1);
     mx_commit();
     const mx_u32 base_k = smem_kv + t % STAGES * KV_BYTES, base_v = base_k + K_BYTES;
+    const int key_first = (t_first + t) * BKV + wkv * KW;
+    const int query_first = row0 + wq * ROWS16 * 16; /* of this warp, if GROUP is 1 */
+    if (CAUSAL && GROUP == 1 && key_first > query_first + ROWS16 * 16 - 1) continue; /* all masked (the tile is loaded for others) */
 #if KEEP_Q
     if (t == 0) {
 #pragma unroll
@@ -205,9 +211,10 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         }
       }
     }
-    /* Scores in base 2: scale, mask; then the running maximum. */
-    const int key0 = (t_first + t) * BKV + wkv * KW + (lane & 3) * 2;
-    const bool edge = key0 - (lane & 3) * 2 + KW > LEN_K;
+    /* Mask; then the running maximum. */
+    const int key0 = key_first + (lane & 3) * 2;
+    const bool edge = key_first + KW > LEN_K;
+    const bool diagonal = CAUSAL && (GROUP != 1 || key_first + KW - 1 > query_first);
 #pragma unroll
     for (int i = 0; i < ROWS16; i++) {
 #pragma unroll
@@ -220,19 +227,19 @@ extern "C" __global__ void __launch_bounds__(THREADS)
           for (int e = 0; e < 2; e++) {
             float &x = s[i][j][h * 2 + e];
             const int key = key0 + j * 8 + e;
-            x *= (float)(SCALE)*LOG2E;
+            if (!LATE) x *= (float)(SCALE)*LOG2E;
 #if MASK_KIND == 1
             if (key < LEN_K && !((const unsigned char *)mask)[mask_at[i][h] + (long long)key * MASK_COL]) x = none;
 #elif MASK_KIND == 2
             if (key < LEN_K) x += LOG2E * mx_load1<MASK_TYPE>(mask, mask_at[i][h] + (long long)key * MASK_COL);
 #endif
             if (edge && key >= LEN_K) x = none;
-            if (CAUSAL && key > pos[i][h]) x = none;
+            if (diagonal && key > pos[i][h]) x = none;
             high = fmaxf(high, x);
           }
         high = fmaxf(high, __shfl_xor_sync(0xffffffffu, high, 1));
         high = fmaxf(high, __shfl_xor_sync(0xffffffffu, high, 2));
-        const float from = high == none ? 0.0f : high, shrink = fast_exp2(top[i][h] - from);
+        const float from = high == none ? 0.0f : high, shrink = fast_exp2((top[i][h] - from) * UNIT), down = -from * UNIT;
         top[i][h] = high;
         sum[i][h] *= shrink;
 #pragma unroll
@@ -240,7 +247,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 #pragma unroll
           for (int e = 0; e < 2; e++) {
             float &x = s[i][j][h * 2 + e];
-            x = fast_exp2(x - from);
+            x = fast_exp2(fmaf(x, UNIT, down));
             sum[i][h] += x;
           }
 #pragma unroll
@@ -288,7 +295,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
       all += __shfl_xor_sync(0xffffffffu, all, 1);
       all += __shfl_xor_sync(0xffffffffu, all, 2);
       if ((lane & 3) == 0) {
-        tops[r] = top[i][h];
+        tops[r] = top[i][h] * UNIT;
         sums[r] = all;
       }
 #pragma unroll
