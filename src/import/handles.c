@@ -27,8 +27,11 @@ itensor *lower_tensor(importer *im, value *v) {
   return t;
 }
 
-/* View nodes, and the index_select that unfold and as_strided are made of. */
-static bool is_step(const node *n) { return (n->op->flags & OP_VIEW) || str_eq(n->op->name, "index_select"); }
+/* View nodes, those at a place that is known at run time, and the index_select that unfold and as_strided are made of.
+ */
+static bool is_step(const node *n) {
+  return (n->op->flags & OP_VIEW) || str_eq(n->op->name, "index_select") || str_eq(n->op->name, "narrow");
+}
 
 /* The chain of view nodes from `from` to `to`; -1 if there is anything else between them. */
 static int view_chain(const value *from, value *to, node **steps, int max) {
@@ -214,6 +217,8 @@ static kiln_status undo(builder *b, const node *n, value *w, value **out) {
   } else if (str_eq(name, "index_select")) { /* whose places are distinct, else PyTorch refuses the write */
     const int64_t axis = node_int(n, "axis");
     *out = build(b, "index_put", IN(x, w, node_in(n, 1)), ATTRS(A_INTS("axes", &axis, 1)));
+  } else if (str_eq(name, "narrow")) {
+    *out = build(b, "narrow_scatter", IN(x, w, node_in(n, 1)), ATTRS(A_INT("axis", node_int(n, "axis"))));
   } else if (str_eq(name, "diagonal")) {
     *out = lower_diagonal_scatter(b, x, w, node_int(n, "offset"), (int)node_int(n, "axis1"), (int)node_int(n, "axis2"));
   } else {

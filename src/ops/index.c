@@ -165,6 +165,45 @@ static kiln_status infer_slice_scatter(graph *g, node *n) {
   return infer_same(g, n);
 }
 
+/* The start of narrow and narrow_scatter: one integer. */
+static kiln_status infer_start(graph *g, const node *n, int operand) {
+  const tensor_type *start = in_type(n, operand);
+  const dim count = type_numel(g, start);
+  if (start->dtype != KILN_I64 && start->dtype != KILN_I32)
+    return INFER_FAIL(n, "start is %s, expected i64 or i32", kiln_dtype_name(start->dtype));
+  return infer_same_dim(g, n, "the number of elements of start and 1", count, 1);
+}
+
+static kiln_status infer_narrow(graph *g, node *n) {
+  int axis;
+  const tensor_type *x = in_type(n, 0);
+  const dim length = node_int(n, "length");
+  KILN_TRY(infer_own_axis(n, x->rank, &axis));
+  KILN_TRY(infer_start(g, n, 1));
+  if (x->rank == 0) return INFER_FAIL(n, "x has no dimensions");
+  if (dim_compare_le(g->dims, 0, length) == 0 || dim_compare_le(g->dims, length, x->dims[axis]) == 0)
+    return INFER_FAIL(n, "length is not within the size of axis %d", axis);
+  dim dims[KILN_MAX_RANK];
+  for (int i = 0; i < x->rank; i++) dims[i] = i == axis ? length : x->dims[i];
+  set_out(n, 0, x->dtype, x->rank, dims);
+  return KILN_OK;
+}
+
+static kiln_status infer_narrow_scatter(graph *g, node *n) {
+  int axis;
+  const tensor_type *x = in_type(n, 0), *src = in_type(n, 1);
+  KILN_TRY(infer_own_axis(n, x->rank, &axis));
+  KILN_TRY(infer_start(g, n, 2));
+  if (src->dtype != x->dtype || src->rank != x->rank || x->rank == 0)
+    return INFER_FAIL(n, "src is %s with %d dimensions, expected %s with %d (at least 1)", kiln_dtype_name(src->dtype),
+                      src->rank, kiln_dtype_name(x->dtype), x->rank);
+  if (dim_compare_le(g->dims, src->dims[axis], x->dims[axis]) == 0)
+    return INFER_FAIL(n, "src is longer than x on axis %d", axis);
+  for (int i = 0; i < x->rank; i++)
+    if (i != axis) KILN_TRY(infer_same_dim(g, n, "sizes of src and x", src->dims[i], x->dims[i]));
+  return infer_same(g, n);
+}
+
 /* The first inference makes the symbol for the number of rows; later ones keep it. */
 static kiln_status infer_nonzero(graph *g, node *n) {
   const tensor_type *x = in_type(n, 0);
@@ -413,6 +452,37 @@ static kiln_status slice_scatter_ref(const kernel_args *a) {
   return KILN_OK;
 }
 
+/* Where `length` places start: negative counts from the end; all must be within the axis. */
+static kiln_status load_start(const kernel_args *a, const tensor *start, int64_t length, int64_t size, int64_t *out) {
+  const int64_t given = ref_load_int(start, 0);
+  *out = given < 0 ? given + size : given;
+  if (*out >= 0 && *out <= size && length <= size - *out) return KILN_OK;
+  return KILN_FAIL(KILN_INVALID_ARGUMENT, "%s: %lld places from %lld are not within an axis of size %lld",
+                   a->node->op->name, (long long)length, (long long)given, (long long)size);
+}
+
+static kiln_status narrow_ref(const kernel_args *a) {
+  tensor x = a->in[0];
+  const tensor *out = &a->out[0];
+  const int64_t axis = arg_int(a, "axis");
+  int64_t start;
+  KILN_TRY(load_start(a, &a->in[1], out->shape[axis], x.shape[axis], &start));
+  for (ref_iter it = ref_begin(out->rank, out->shape); ref_valid(&it); ref_next(&it))
+    ref_copy_element(&x, tensor_offset(&x, it.index) + start * x.strides[axis], out, tensor_offset(out, it.index));
+  return KILN_OK;
+}
+
+static kiln_status narrow_scatter_ref(const kernel_args *a) {
+  const tensor *src = &a->in[1], *out = &a->out[0];
+  const int64_t axis = arg_int(a, "axis");
+  int64_t start;
+  KILN_TRY(load_start(a, &a->in[2], src->shape[axis], out->shape[axis], &start));
+  copy_all(&a->in[0], out);
+  for (ref_iter it = ref_begin(src->rank, src->shape); ref_valid(&it); ref_next(&it))
+    ref_copy_element(src, tensor_offset(src, it.index), out, tensor_offset(out, it.index) + start * out->strides[axis]);
+  return KILN_OK;
+}
+
 static kiln_status nonzero_ref(const kernel_args *a) {
   const tensor *x = &a->in[0], *out = &a->out[0];
   int64_t row = 0;
@@ -487,6 +557,10 @@ static const torch_row torch_slice_scatter[] = {
      NULL, lower_slice_scatter},
     {"aten::select_scatter(Tensor self, Tensor src, int dim, SymInt index) -> Tensor", NULL, lower_select_scatter},
     {NULL, NULL, NULL}};
+static const torch_row torch_narrow[] = {
+    {"aten::narrow.Tensor(Tensor(a) self, int dim, Tensor start, SymInt length) -> Tensor(a)", NULL, lower_narrow_at},
+    {NULL, NULL, NULL}};
+static const torch_row torch_narrow_scatter[] = {{NULL, NULL, NULL}};
 static const torch_row torch_nonzero[] = {
     {"aten::nonzero(Tensor self) -> Tensor", NULL, lower_nonzero},
     {"aten::one_hot(Tensor self, int num_classes=-1) -> Tensor", NULL, lower_one_hot},
@@ -536,6 +610,20 @@ static const char *const cases_slice_scatter[] = {
     "x:f32[10] src:f32[3] axis=0 start=2 end=5", "x:f32[3,10] src:f32[3,3] axis=1 start=1 end=10 step=3",
     "x:i64[3,4]=range(0,9) src:i64[0,4]=range(0,9) axis=0 start=1 end=1", NULL};
 
+static const char *const cases_narrow[] = {"x:f32[10,N] start:i64[]=range(0,7) axis=0 length=3 N:1,7,16,65",
+                                           "x:f32[3,10] start:i32[]=range(-4,-4) axis=1 length=4",
+                                           "x:f16[3,5,7] start:i64[1]=range(1,3) axis=1 length=2",
+                                           "x:i64[6]=range(-9,9) start:i64[]=range(6,6) axis=0 length=0",
+                                           "x:bool[2,6]=bool start:i64[]=range(-6,-6) axis=1 length=6",
+                                           NULL};
+static const char *const cases_narrow_scatter[] = {
+    "x:f32[10,N] src:f32[3,N] start:i64[]=range(0,7) axis=0 N:1,7,16,65",
+    "x:f32[3,10] src:f32[3,4] start:i32[]=range(-4,-4) axis=1",
+    "x:f16[3,5,7] src:f16[3,2,7] start:i64[1]=range(1,3) axis=1",
+    "x:i64[6]=range(-9,9) src:i64[0]=range(0,9) start:i64[]=range(6,6) axis=0",
+    "x:bool[2,6]=bool src:bool[2,6]=bool start:i64[]=range(-6,-6) axis=1",
+    NULL};
+
 #define INDEX_ROW(op_name, signature, attributes)                                                          \
   .name = #op_name, .sig = signature, .attrs = attributes, .infer = infer_##op_name, .ref = op_name##_ref, \
   .torch = torch_##op_name
@@ -549,6 +637,8 @@ static const op rows[] = {
     {INDEX_ROW(scatter, "x indices src -> y", "axis:int reduce:str=\"none\" include_self:bool=1"),
      .cases = cases_scatter, .tolerance = 1e-6f},
     {INDEX_ROW(slice_scatter, "x src -> y", "axis:int start:int end:int step:int=1"), .cases = cases_slice_scatter},
+    {INDEX_ROW(narrow, "x start -> y", "axis:int length:int"), .cases = cases_narrow},
+    {INDEX_ROW(narrow_scatter, "x src start -> y", "axis:int"), .cases = cases_narrow_scatter},
     {INDEX_ROW(nonzero, "x -> y", ""), .flags = OP_DATA_DEPENDENT},
 };
 

@@ -433,6 +433,22 @@ kiln_status lower_select_scatter(lower_call *c) {
   return KILN_OK;
 }
 
+/* ---- narrow at a place that is known at run time ----------------------------------------------------------------- */
+
+kiln_status lower_narrow_at(lower_call *c) {
+  value *x, *start;
+  int axis;
+  builder *b = &c->b;
+  KILN_TRY(lowering_tensor(c, "self", &x));
+  KILN_TRY(lowering_tensor(c, "start", &start));
+  if (x->type.rank == 0) return LOWER_FAIL(c, "the input has no dimensions");
+  KILN_TRY(lowering_axis(c, "dim", x->type.rank, &axis));
+  call_return_view(c, 0, "self",
+                   build(b, "narrow", IN(x, as_index(b, start)),
+                         ATTRS(A_INT("axis", axis), A_INT("length", call_int(c, "length")))));
+  return KILN_OK;
+}
+
 /* ---- nonzero, one_hot -------------------------------------------------------------------------------------------- */
 
 kiln_status lower_nonzero(lower_call *c) {

@@ -20,6 +20,7 @@ kiln_status lower_index_fill(lower_call *c);
 kiln_status lower_index_reduce(lower_call *c);
 kiln_status lower_slice_scatter(lower_call *c);
 kiln_status lower_select_scatter(lower_call *c);
+kiln_status lower_narrow_at(lower_call *c);
 kiln_status lower_nonzero(lower_call *c);
 kiln_status lower_one_hot(lower_call *c);
 

@@ -60,11 +60,20 @@ static value *rotated(builder *b, value *v, int64_t axis, int64_t at, int64_t si
   return build(b, "concat", IN(tail, head), ATTRS(A_INT("axis", axis)));
 }
 
+/* 0, 1 or 2: two of four columns can start there. */
+static value *column(maker *m, builder *b) {
+  return build(b, "remainder", IN(pick(m, NUMBER), graph_scalar_int(m->g, KILN_I64, 3)), NO_ATTRS);
+}
+
+static value *two_columns(maker *m, builder *b, value *x) {
+  return build(b, "narrow", IN(x, column(m, b)), ATTRS(A_INT("axis", 1), A_INT("length", 2)));
+}
+
 static value *make_matrix(maker *m, builder *b) {
   static const char *const unary[] = {"relu", "neg", "tanh", "sigmoid", "abs", "contiguous"};
   static const char *const binary[] = {"add", "sub", "mul", "maximum", "minimum"};
   value *x = pick(m, MATRIX);
-  switch (below(m, 9)) {
+  switch (below(m, 11)) {
     case 0:
     case 1:
       return build(b, unary[below(m, KILN_COUNT(unary))], IN(x), NO_ATTRS);

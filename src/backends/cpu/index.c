@@ -366,9 +366,9 @@ static bool scatter_fits(const node *n, const char **why) {
   return true;
 }
 
-static kiln_status slice_scatter_run(const kernel_args *a) {
+/* src goes into y, which has x's contents, at `start`, every `step` places. */
+static kiln_status scatter_slice(const kernel_args *a, int64_t axis, int64_t start, int64_t step) {
   const tensor *src = &a->in[1], *y = &a->out[0];
-  const int64_t axis = arg_int(a, "axis"), start = arg_int(a, "start"), step = arg_int(a, "step");
   int64_t outer = 1, inner = (int64_t)kiln_dtype_size(y->dtype);
   for (int d = 0; d < y->rank; ++d) {
     if (d < axis) outer *= y->shape[d];
@@ -378,8 +378,8 @@ static kiln_status slice_scatter_run(const kernel_args *a) {
   const int64_t count = src->shape[axis], size = y->shape[axis];
   if (inner == 0 || count == 0) return KILN_OK;
   if (start < 0 || step < 1 || count > (size - start + step - 1) / step) {
-    return KILN_FAIL(KILN_INVALID_ARGUMENT, "slice_scatter: %lld places from %lld do not fit in an axis of size %lld",
-                     (long long)count, (long long)start, (long long)size);
+    return KILN_FAIL(KILN_INVALID_ARGUMENT, "%s: %lld places from %lld do not fit in an axis of size %lld",
+                     a->node->op->name, (long long)count, (long long)start, (long long)size);
   }
   for (int64_t o = 0; o < outer; ++o) {
     char *to = (char *)y->data + (o * size + start) * inner;
@@ -391,6 +391,43 @@ static kiln_status slice_scatter_run(const kernel_args *a) {
     }
   }
   return KILN_OK;
+}
+
+static kiln_status slice_scatter_run(const kernel_args *a) {
+  return scatter_slice(a, arg_int(a, "axis"), arg_int(a, "start"), arg_int(a, "step"));
+}
+
+/* ---- narrow, narrow_scatter -------------------------------------------------------------------------------------- */
+
+static kiln_status narrow_start(const kernel_args *a, const tensor *start, int64_t length, int64_t size, int64_t *out) {
+  const int64_t given = index_load(start, 0);
+  *out = given < 0 ? given + size : given;
+  if (*out >= 0 && *out <= size && length <= size - *out) return KILN_OK;
+  return KILN_FAIL(KILN_INVALID_ARGUMENT, "%s: %lld places from %lld are not within an axis of size %lld",
+                   a->node->op->name, (long long)length, (long long)given, (long long)size);
+}
+
+static kiln_status narrow_run(const kernel_args *a) {
+  const tensor *x = &a->in[0], *y = &a->out[0];
+  const int64_t axis = arg_int(a, "axis"), size = x->shape[axis], length = y->shape[axis];
+  int64_t outer = 1, inner = (int64_t)kiln_dtype_size(x->dtype), start = 0;
+  for (int d = 0; d < x->rank; ++d) {
+    if (d < axis) outer *= x->shape[d];
+    if (d > axis) inner *= x->shape[d];
+  }
+  KILN_TRY(narrow_start(a, &a->in[1], length, size, &start));
+  if (inner == 0 || length == 0) return KILN_OK;
+  for (int64_t o = 0; o < outer; ++o)
+    memcpy((char *)y->data + o * length * inner, (const char *)x->data + (o * size + start) * inner,
+           (size_t)(length * inner));
+  return KILN_OK;
+}
+
+static kiln_status narrow_scatter_run(const kernel_args *a) {
+  const int64_t axis = arg_int(a, "axis");
+  int64_t start = 0;
+  KILN_TRY(narrow_start(a, &a->in[2], a->in[1].shape[axis], a->out[0].shape[axis], &start));
+  return scatter_slice(a, axis, start, 1);
 }
 
 const kernel index_kernels[] = {
@@ -406,5 +443,7 @@ const kernel index_kernels[] = {
      .inplace = 1},
     {.op = "scatter", .name = "scatter.copy", .fits = scatter_fits, .run = scatter_run, .inplace = 1},
     {.op = "slice_scatter", .name = "slice_scatter.copy", .run = slice_scatter_run, .inplace = 1},
+    {.op = "narrow", .name = "narrow.copy", .run = narrow_run},
+    {.op = "narrow_scatter", .name = "narrow_scatter.copy", .run = narrow_scatter_run, .inplace = 1},
     {.op = NULL},
 };
