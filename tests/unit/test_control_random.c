@@ -94,6 +94,10 @@ static value *make_matrix(maker *m, builder *b) {
       value *turned = build(b, "permute", IN(pairs), ATTRS(A_INTS("order", ((int64_t[]){0, 2, 1}), 3)));
       return build(b, "reshape", IN(turned), ATTRS(A_INTS("shape", ((int64_t[]){s, 4}), 2)));
     }
+    case 8:
+    case 9: /* a write at a place that is known at run time */
+      return build(b, "narrow_scatter", IN(x, two_columns(m, b, pick(m, MATRIX)), column(m, b)),
+                   ATTRS(A_INT("axis", 1)));
     default:
       return build(b, "where", IN(pick(m, FLAG), x, pick(m, MATRIX)), NO_ATTRS);
   }
