@@ -221,7 +221,6 @@ def masked_writes(x: Tensor) -> Tensor:
     y = x.clone()
     y[y > 1] = 1.0
     y.masked_fill_(y < -1, -1.0)
-    y[x > 0.5] *= 2
     y[1].masked_fill_(x[0] > 0, 4)
     return y.masked_fill(x == 0, 5) + torch.where(x > 0, y, 0.0)
 

@@ -311,13 +311,22 @@ static kiln_status eval_isinstance(interp *it, const ts_expr *e, ts_value *out) 
   return KILN_OK;
 }
 
-/* annotate(T, v), unchecked_cast(T, v): the value; empty containers keep the type for isinstance. */
+/* annotate(T, v), unchecked_cast(T, v): the value; empty lists keep the type for isinstance. */
 static kiln_status eval_typed(interp *it, const ts_expr *e, ts_value *out) {
   if (e->count != 2) return IT_FAIL(it, KILN_INVALID_FILE, "%s() takes a type and a value", e->a->s);
   KILN_TRY(interp_eval(it, e->items[1], out));
-  if (out->kind != TSV_LIST || out->u.list->count || out->type) return KILN_OK;
   const ts_expr *type = e->items[0];
-  if (type->kind != TS_INDEX) return KILN_OK;
+  if (out->kind == TSV_TENSOR && type->kind == TS_NAME) { /* traces: a tensor where a number is wanted */
+    value *v = lower_value(&it->b, out->u.tensor);
+    if (!v) return interp_no_memory(it);
+    const kiln_dtype d = v->type.dtype;
+    if (str_eq(type->s, "number"))
+      return interp_scalar(it, v, d == KILN_BOOL ? TST_BOOL : dtype_is_float(d) ? TST_FLOAT : TST_INT, out);
+    if (str_eq(type->s, "int")) return interp_scalar(it, v, TST_INT, out);
+    if (str_eq(type->s, "float")) return interp_scalar(it, v, TST_FLOAT, out);
+    if (str_eq(type->s, "bool")) return interp_scalar(it, v, TST_BOOL, out);
+  }
+  if (out->kind != TSV_LIST || out->u.list->count || out->type || type->kind != TS_INDEX) return KILN_OK;
   return ts_type_resolve(it->a, interp_here(it), type, &out->type);
 }
 
