@@ -8,7 +8,7 @@
 #include "base/memory.h"
 #include "base/text.h"
 
-enum { MAX_CODE = 64 << 20, MAX_PATH = 1024, MAX_MODULE_DEPTH = 200 };
+enum { MAX_CODE = 64 << 20, MAX_PATH = 1024, MAX_MODULE_DEPTH = 300 };
 
 /* ---- code files -----------------------------------------------------------------------------------------------------
  */

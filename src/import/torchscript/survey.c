@@ -389,6 +389,7 @@ static kiln_status walk_call(walk *w, const ts_expr *e, fact *out) {
     if (operator_name(name, qualified, sizeof qualified))
       return operator_call(w, qualified, args, e->count, e->line, out);
     KILN_TRY(global_fact(w, name, &callee));
+    out->type = callee.type; /* __torch__.Box.__new__(__torch__.Box) */
     return called_fact(w, &callee, out);
   }
   if (e->a->kind == TS_ATTR) {

@@ -8,7 +8,7 @@
 #include "base/text.h"
 #include "import/torchscript/archive.h"
 
-enum { MAX_DEPTH = 256 };
+enum { MAX_DEPTH = 600 }; /* of the pickle; a module in a module takes two */
 
 static const pickle_global globals[] = {
     {"__torch__", "*"},
@@ -444,7 +444,8 @@ kiln_status ts_pickle_read(ts_archive *a, const char *entry, const char *storage
   const void *bytes = NULL;
   size_t size = 0;
   const pickle_value *p = NULL;
-  const pickle_options options = {.globals = globals, .n_globals = KILN_COUNT(globals), .lone_arguments = true};
+  const pickle_options options = {
+      .globals = globals, .n_globals = KILN_COUNT(globals), .lone_arguments = true, .max_depth = MAX_DEPTH};
   KILN_TRY(zip_require(&a->zip, entry, &e));
   KILN_TRY(zip_read(e, &a->arena, &bytes, &size));
   KILN_TRY(pickle_parse(bytes, size, entry, &options, &a->arena, &p));
