@@ -23,9 +23,11 @@ size_t program_step_count(const program *p) { return (size_t)p->n_steps; }
 
 const node *program_step(const program *p, size_t index, double *seconds, double *flops, double *bytes) {
   const step *s = &p->steps[index];
+  /* Of one run: steps of a loop run often, those of a branch not always. */
+  const double times = p->profiled_runs ? (double)s->executions / (double)p->profiled_runs : 1;
   *seconds = s->seconds;
-  *flops = s->flops;
-  *bytes = s->bytes;
+  *flops = s->flops * times;
+  *bytes = s->bytes * times;
   return s->node;
 }
 
@@ -34,7 +36,11 @@ const char *program_step_kernel(const program *p, size_t index) {
 }
 
 void program_profile_clear(program *p) {
-  for (int32_t i = 0; i < p->n_steps; i++) p->steps[i].seconds = 0;
+  p->profiled_runs = 0;
+  for (int32_t i = 0; i < p->n_steps; i++) {
+    p->steps[i].seconds = 0;
+    p->steps[i].executions = 0;
+  }
 }
 
 /* ---- running ------------------------------------------------------------------------------------------------------------ */
@@ -140,9 +146,11 @@ kiln_status program_run(program *p, void *memory, const tensor *params, tensor *
       const double start = profile ? time_now() : 0;
       KILN_TRY(run_step(s, workers));
       if (profile) s->seconds += time_now() - start;
+      s->executions += profile;
       i++;
     }
   }
+  p->profiled_runs += profile;
   return finish_results(p, results, workers);
 }
 

@@ -39,7 +39,8 @@ typedef struct step {
   kernel_args args;
   place *places; /* of in[], then out[], then the workspace */
   int32_t target;
-  double seconds, flops, bytes;
+  double seconds, flops, bytes; /* flops and bytes: of one execution */
+  int64_t executions;           /* while profiling on the host */
 } step;
 
 typedef struct loop { /* steps `head` (the condition) to `back` (the jump to `head`) */
@@ -83,6 +84,7 @@ struct program {
   int32_t n_arena_patches;
   final_copy *finals;
   int32_t n_finals;
+  int64_t profiled_runs;  /* on the host */
   const void **externals; /* this run's params, then results */
   void *last_arena;
   size_t arena_bytes;

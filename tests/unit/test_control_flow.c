@@ -83,8 +83,7 @@ static graph *parse(const char *s) {
   return g;
 }
 
-/* ---- right results ------------------------------------------------------------------------------------------------
- */
+/* ---- right results ----------------------------------------------------------------------------------------------- */
 
 static void all_ways_agree(void **unused) {
   (void)unused;
@@ -161,8 +160,7 @@ static void the_steady_state_does_not_allocate(void **unused) {
   }
 }
 
-/* ---- copies --------------------------------------------------------------------------------------------------------
- */
+/* ---- copies ------------------------------------------------------------------------------------------------------ */
 
 static size_t steps_of(const char *program, const char *kernel_part) {
   graph *g = parse(program);
@@ -190,8 +188,35 @@ static void bodies_write_in_place(void **unused) {
   assert_int_equal(steps_of(doubling, "contiguous"), 3);
 }
 
-/* ---- form
- * ------------------------------------------------------------------------------------------------------------ */
+/* Work is that of one run: what a loop does counts as often as it is done. */
+static void profiles_count_iterations(void **unused) {
+  (void)unused;
+  graph *g = parse(doubling);
+  kiln_engine *e = check_engine(g, "cpu");
+  kiln_context *c = NULL;
+  expect_ok(kiln_context_create(e, &c));
+  check_io io = check_make(g, (const int64_t[]){1}, 5);
+  check_context(c, g, &io);
+  kiln_context_profile(c, 1);
+  for (int64_t n = 3; n < 6; n++) { /* 3 + 4 + 5 iterations in three runs */
+    memcpy(io.params[1].data, &n, sizeof n);
+    check_context(c, g, &io);
+  }
+  double flops = 0, seconds = 0;
+  for (size_t i = 0; i < kiln_context_step_count(c); i++) {
+    kiln_step_info info;
+    expect_ok(kiln_context_step(c, i, &info));
+    flops += str_eq(info.op, "add") ? info.flops : 0;
+    seconds += info.seconds;
+  }
+  assert_true(flops == 4 * (1 + 4 + 4) + 4 && seconds > 0); /* counter, twice, sum; after the loop %z */
+  check_free(&io);
+  kiln_context_destroy(c);
+  kiln_engine_destroy(e);
+  graph_destroy(g);
+}
+
+/* ---- form -------------------------------------------------------------------------------------------------------- */
 
 static void text_and_copies_are_the_same(void **unused) {
   (void)unused;
@@ -230,8 +255,7 @@ static const wrong wrong_loops[] = {
     {LOOP("%y", "(%x) : f32[s,4]", "%c : f32[s,4]", "return %yes", "%b : f32[s,4]",
           "%t = slice(%b) {axis=1, start=0, end=2} : f32[s,2]\n    return %t"),
      "differ"},
-    {LOOP("%y", "(%x) : f32[s,4]", "%c : f32[s,4]", "return %yes", "%b : f32[s,4]", "return %c"),
-     "is not defined"},
+    {LOOP("%y", "(%x) : f32[s,4]", "%c : f32[s,4]", "return %yes", "%b : f32[s,4]", "return %c"), "is not defined"},
     {LOOP("%y", "(%x) : f32[s,4]", "%c : f32[s,4], %d : i64[]", "return %yes", "%b : f32[s,4]", "return %b"),
      "parameters are not like its operands"},
     {LOOP("%y", "(%x) : f32[s,4]", "%c : f32[s,4]", "return %yes", "%b : f32[s,4]", "return %b, %b"),
@@ -293,8 +317,7 @@ static void sizes_are_checked_when_bound(void **unused) {
   graph_destroy(g);
 }
 
-/* ---- memory runs out -----------------------------------------------------------------------------------------------
- */
+/* ---- memory runs out --------------------------------------------------------------------------------------------- */
 
 static kiln_status everything(const char *program, const char *target_name) {
   graph *g = NULL, *plan = NULL;
@@ -361,6 +384,7 @@ int main(void) {
       cmocka_unit_test(known_numbers),
       cmocka_unit_test(the_steady_state_does_not_allocate),
       cmocka_unit_test(bodies_write_in_place),
+      cmocka_unit_test(profiles_count_iterations),
       cmocka_unit_test(text_and_copies_are_the_same),
       cmocka_unit_test(wrong_loops_are_refused),
       cmocka_unit_test(sizes_are_checked_when_bound),
