@@ -216,9 +216,13 @@ static kiln_status replace_data(interp *it, const ts_call *c, ts_call *out) {
 
 static kiln_status from_ivalue(interp *it, const ivalue *v, ts_value *out) {
   switch (v->kind) {
-    case IV_TENSOR:
+    case IV_TENSOR: {
+      const value *x = v->u.t->v;
+      size_t bytes = 0;
       *out = of_tensor(v->u.t);
-      return KILN_OK;
+      if (!x || !type_is_static(&x->type) || (type_bytes(&x->type, &bytes) && bytes < (size_t)1 << 46)) return KILN_OK;
+      return IT_FAIL(it, KILN_UNSUPPORTED, "a tensor of more bytes than memory can hold");
+    }
     case IV_INT:
       *out = of_int(v->u.i);
       return KILN_OK;

@@ -32,6 +32,7 @@ typedef struct runner {
   map numbers;     /* names of numbers that are states */
   ts_saved *entry; /* the contents that a run starts with */
   method_state states[MAX_STATES];
+  itensor *handles[MAX_STATES]; /* that a run starts with, of states that are tensor attributes */
   int n_states;
   bool collecting;    /* exit_value fills states[].last */
   bool another_shape; /* something changes its type or structure */
@@ -178,6 +179,7 @@ static kiln_status new_state(runner *r, const char *name, value *initial, const 
   const char *copy = arena_strdup(&it->g->arena, name);
   *out = graph_add_param(&it->g->body, NULL, type);
   if (!copy || !*out || !initial) return interp_no_memory(it);
+  r->handles[r->n_states] = NULL;
   r->states[r->n_states++] = (method_state){.name = copy, .initial = initial, .param = *out};
   return KILN_OK;
 }
@@ -218,7 +220,9 @@ static kiln_status tensor_state(runner *r, const char *name, const ts_value *v, 
     if (!initial) return KILN_FAIL(KILN_UNSUPPORTED, "attribute `%.200s` is not constant before the first call", name);
   }
   KILN_TRY(new_state(r, name, initial ? initial : now, &now->type, &param));
-  return interp_new_tensor(r->it, param, out);
+  KILN_TRY(interp_new_tensor(r->it, param, out));
+  r->handles[r->n_states - 1] = out->u.tensor;
+  return KILN_OK;
 }
 
 static const char *child(runner *r, const char *name, const ts_value *container, int i) {
@@ -344,9 +348,8 @@ static kiln_status make_entry(runner *r, const control_side *after, bool later) 
 static kiln_status leave(runner *r, const char *name, const ts_value *from, const ts_value *to, int depth,
                          bool *again) {
   const ts_value *a = NULL, *b = NULL;
-  const bool state =
-      r->next < r->n_states && ((from->kind == TSV_TENSOR && from->u.tensor->v == r->states[r->next].param) ||
-                                (from->kind == TSV_DATA && from->u.data == r->states[r->next].param));
+  const bool state = r->next < r->n_states && ((from->kind == TSV_TENSOR && from->u.tensor == r->handles[r->next]) ||
+                                               (from->kind == TSV_DATA && from->u.data == r->states[r->next].param));
   if (state) {
     method_state *s = &r->states[r->next++];
     value *last = NULL;
