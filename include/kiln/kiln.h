@@ -141,9 +141,10 @@ typedef struct kiln_build_options {
   kiln_progress_fn progress;
   void *progress_user;
   const char *method; /* TorchScript: the method to build; NULL is "forward" */
+  const char *const *metadata; /* key, value, key, value, ..., NULL: kept for kiln_engine_metadata; NULL: none */
 } kiln_build_options;
 #define KILN_BUILD_OPTIONS_INIT \
-  { sizeof(kiln_build_options), NULL, NULL, 0.0, NULL, NULL, 0, 0, NULL, NULL, NULL }
+  { sizeof(kiln_build_options), NULL, NULL, 0.0, NULL, NULL, 0, 0, NULL, NULL, NULL, NULL }
 
 typedef struct kiln_engine kiln_engine;   /* immutable, shareable between contexts and threads [any thread] */
 typedef struct kiln_context kiln_context; /* one execution's buffers and state */
@@ -185,6 +186,8 @@ KILN_API kiln_status kiln_engine_input(const kiln_engine *engine, size_t index, 
 KILN_API kiln_status kiln_engine_output(const kiln_engine *engine, size_t index, kiln_io_info *out_info);
 /* Free-form strings that importers leave, such as "torch.in_spec"; NULL if there is no such key. [any thread] */
 KILN_PUBLIC const char *kiln_engine_metadata(const kiln_engine *engine, const char *key);
+/* Mutated buffers that a context keeps from run to run; 0 for most models. [any thread] */
+KILN_PUBLIC size_t kiln_engine_state_count(const kiln_engine *engine);
 /* The plan's target, "cpu:avx512". [any thread] */
 KILN_PUBLIC const char *kiln_engine_target(const kiln_engine *engine);
 
@@ -193,7 +196,8 @@ typedef enum kiln_report {
   KILN_REPORT_PLAN,   /* the planned graph with the tactic of each kernel */
   KILN_REPORT_MEMORY, /* arena layout at the opt shapes */
   KILN_REPORT_WHY,    /* which kernels were refused, and why */
-  KILN_REPORT_SUMMARY /* inputs, outputs, operators with counts, weights */
+  KILN_REPORT_SUMMARY, /* inputs, outputs, operators with counts, weights */
+  KILN_REPORT_SIGNATURE /* one line: "(f32[s0,16]) -> (f32[s0,4]); 1<=s0<=64", sizes as expressions of the inputs' sizes */
 } kiln_report;
 /* Text for people. Release *out_text with kiln_free. */
 KILN_API kiln_status kiln_engine_report(const kiln_engine *engine, kiln_report what, char **out_text);

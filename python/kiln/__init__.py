@@ -13,13 +13,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from kiln import _torch_hook
 from kiln._kiln import KilnError, __version__
 from kiln.engine import Engine, TensorInfo, model_report, ops_report
 from kiln.inputs import Input
 
 if TYPE_CHECKING:
-    from kiln.compiler import compile
+    from kiln.compiler import compile, unsupported_ops
     from kiln.module import CompiledModule, load, save
+    from kiln.script import embed_engine, engine_bytes, reset
 
 __all__ = [
     "CompiledModule",
@@ -29,10 +31,14 @@ __all__ = [
     "TensorInfo",
     "__version__",
     "compile",
+    "embed_engine",
+    "engine_bytes",
     "load",
     "model_report",
     "ops_report",
+    "reset",
     "save",
+    "unsupported_ops",
 ]
 
 # What needs PyTorch is imported at first use.
@@ -41,6 +47,10 @@ _LAZY = {
     "CompiledModule": "kiln.module",
     "load": "kiln.module",
     "save": "kiln.module",
+    "embed_engine": "kiln.script",
+    "engine_bytes": "kiln.script",
+    "reset": "kiln.script",
+    "unsupported_ops": "kiln.compiler",
 }
 
 
@@ -57,6 +67,10 @@ def __getattr__(name: str) -> Any:
         raise KilnError(f"kiln.{name} needs PyTorch: pip install 'torch>=2.11'") from error
     globals()[name] = value
     return value
+
+
+# Saved ScriptModules need the operators as soon as PyTorch is there, whichever is imported first.
+_torch_hook.install()
 
 
 def __dir__() -> list[str]:

@@ -81,7 +81,7 @@ static int specs_from_list(PyObject *list, kiln_input_spec **out_specs, Py_ssize
   *out_specs = NULL;
   *out_count = 0;
   if (!list || list == Py_None) return 0;
-  PyObject *fast = PySequence_Fast(list, "inputs must be a list of (name, dtype, min, opt, max)");
+  PyObject *fast = PySequence_Fast(list, "inputs must be a list of (name, dtype, min, opt, max) and (name, constant)");
   if (!fast) return -1;
   const Py_ssize_t n = PySequence_Fast_GET_SIZE(fast);
   kiln_input_spec *specs = calloc((size_t)n + 1, sizeof *specs);
@@ -91,6 +91,10 @@ static int specs_from_list(PyObject *list, kiln_input_spec **out_specs, Py_ssize
     PyObject *item = PySequence_Fast_GET_ITEM(fast, i), *min, *opt, *max;
     const char *dtype = NULL;
     specs[i].dtype = KILN_DTYPE_COUNT;
+    if (PyTuple_Check(item) && PyTuple_GET_SIZE(item) == 2) { /* an argument that is no tensor: its text */
+      ok = PyArg_ParseTuple(item, "ss", &specs[i].name, &specs[i].constant);
+      continue;
+    }
     ok = PyTuple_Check(item) && PyArg_ParseTuple(item, "zzOOO", &specs[i].name, &dtype, &min, &opt, &max);
     if (!ok && !PyErr_Occurred())
       PyErr_SetString(PyExc_TypeError, "each input must be a tuple (name, dtype, min, opt, max)");
@@ -142,18 +146,48 @@ static PyObject *engine_new_empty(PyTypeObject *type) {
   return (PyObject *)self; /* tp_alloc zeroes */
 }
 
+/* {key: value} as kiln_build_options wants it; the strings stay the dictionary's. NULL: exception, or nothing to pass. */
+static const char **metadata_from_dict(PyObject *dict) {
+  if (!dict || dict == Py_None) return NULL;
+  if (!PyDict_Check(dict)) {
+    PyErr_SetString(PyExc_TypeError, "metadata must be a dict of strings");
+    return NULL;
+  }
+  const char **list = calloc(2 * (size_t)PyDict_Size(dict) + 1, sizeof *list);
+  if (!list) return (const char **)PyErr_NoMemory();
+  PyObject *key, *value;
+  Py_ssize_t at = 0;
+  for (size_t n = 0; PyDict_Next(dict, &at, &key, &value); n += 2) {
+    list[n] = PyUnicode_AsUTF8(key);
+    list[n + 1] = list[n] ? PyUnicode_AsUTF8(value) : NULL;
+    if (!list[n + 1]) {
+      free(list);
+      return NULL;
+    }
+  }
+  return list;
+}
+
 static PyObject *engine_build_py(PyObject *cls, PyObject *args, PyObject *keywords) {
-  static char *names[] = {"model", "target", "precision", "inputs", "tune", "cache", "threads", "progress", NULL};
-  PyObject *model, *inputs = NULL, *progress = NULL;
+  static char *names[] = {"model", "target",  "precision", "inputs", "tune",    "cache",
+                          "threads", "progress", "method", "metadata", NULL};
+  PyObject *model, *inputs = NULL, *progress = NULL, *metadata = NULL;
   kiln_build_options options = KILN_BUILD_OPTIONS_INIT;
   int threads = 0;
-  if (!PyArg_ParseTupleAndKeywords(args, keywords, "O|zzOdziO", names, &model, &options.target, &options.precision,
-                                   &inputs, &options.tune_seconds, &options.tactic_cache, &threads, &progress)) {
+  if (!PyArg_ParseTupleAndKeywords(args, keywords, "O|zzOdziOzO", names, &model, &options.target, &options.precision,
+                                   &inputs, &options.tune_seconds, &options.tactic_cache, &threads, &progress,
+                                   &options.method, &metadata)) {
     return NULL;
   }
   kiln_input_spec *specs;
   Py_ssize_t count;
   if (specs_from_list(inputs, &specs, &count) < 0) return NULL;
+  const char **pairs = metadata_from_dict(metadata);
+  if (PyErr_Occurred()) {
+    free(specs);
+    return NULL;
+  }
+  options.metadata = pairs;
   options.inputs = specs;
   options.input_count = (size_t)count;
   options.threads = threads;
@@ -178,6 +212,7 @@ static PyObject *engine_build_py(PyObject *cls, PyObject *args, PyObject *keywor
   if (view.obj) PyBuffer_Release(&view);
   Py_XDECREF(path);
   free(specs);
+  free(pairs);
   if (!ready || status != KILN_OK) {
     Py_XDECREF(self);
     return NULL;
@@ -334,6 +369,12 @@ static PyObject *engine_metadata_py(PyObject *self, PyObject *key) {
   return PyUnicode_DecodeUTF8(value, (Py_ssize_t)strlen(value), "replace");
 }
 
+static PyObject *engine_state_count_py(PyObject *self, PyObject *unused) {
+  (void)unused;
+  kiln_engine *engine = engine_of(self);
+  return engine ? PyLong_FromSize_t(kiln_engine_state_count(engine)) : NULL;
+}
+
 static PyObject *engine_target_py(PyObject *self, PyObject *unused) {
   (void)unused;
   kiln_engine *engine = engine_of(self);
@@ -341,9 +382,9 @@ static PyObject *engine_target_py(PyObject *self, PyObject *unused) {
 }
 
 static int report_from_name(const char *name) {
-  static const char *const names[] = {"graph", "plan", "memory", "why", "summary"};
+  static const char *const names[] = {"graph", "plan", "memory", "why", "summary", "signature"};
   static const kiln_report kinds[] = {KILN_REPORT_GRAPH, KILN_REPORT_PLAN, KILN_REPORT_MEMORY, KILN_REPORT_WHY,
-                                      KILN_REPORT_SUMMARY};
+                                      KILN_REPORT_SUMMARY, KILN_REPORT_SIGNATURE};
   for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
     if (strcmp(name, names[i]) == 0) return (int)kinds[i];
   }
@@ -396,6 +437,7 @@ static PyMethodDef engine_methods[] = {
     {"_verify", engine_verify_py, METH_NOARGS, NULL},
     {"_io", engine_io_py, METH_NOARGS, NULL},
     {"_metadata", engine_metadata_py, METH_O, NULL},
+    {"_state_count", engine_state_count_py, METH_NOARGS, NULL},
     {"_target", engine_target_py, METH_NOARGS, NULL},
     {"_report", engine_report_py, METH_O, NULL},
     {"_runner", KEYWORDS(engine_runner_py), METH_VARARGS | METH_KEYWORDS, NULL},
@@ -471,7 +513,7 @@ PyMODINIT_FUNC PyInit__kiln(void) {
   Py_XINCREF(kiln_error_type);
   Py_INCREF(&engine_type);
   Py_INCREF(&runner_type);
-  if (!kiln_error_type || PyModule_AddObject(module, "KilnError", kiln_error_type) < 0 ||
+  if (!kiln_error_type || PyModule_AddFunctions(module, torch_methods) < 0 || PyModule_AddObject(module, "KilnError", kiln_error_type) < 0 ||
       PyModule_AddObject(module, "Engine", (PyObject *)&engine_type) < 0 ||
       PyModule_AddObject(module, "Runner", (PyObject *)&runner_type) < 0 ||
       PyModule_AddStringConstant(module, "__version__", kiln_version()) < 0) {

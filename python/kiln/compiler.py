@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import io
+import json
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,14 +23,17 @@ from kiln.engine import Engine
 from kiln.inputs import Input
 from kiln.module import CompiledModule
 
-__all__ = ["compile"]
+__all__ = ["compile", "unsupported_ops"]
+
+Model = Union[torch.nn.Module, torch.jit.ScriptModule, torch.jit.ScriptFunction, torch.export.ExportedProgram]
 
 
 def compile(
-    model: Union[torch.nn.Module, torch.export.ExportedProgram],
+    model: Model,
     inputs: Union[Sequence[Any], torch.Tensor, Input] = (),
     *,
     kwargs: Optional[Mapping[str, Any]] = None,
+    method: str = "forward",
     target: str = "cpu",
     precision: str = "fp32",
     dynamic_shapes: Any = None,
@@ -37,15 +41,18 @@ def compile(
     cache: Union[str, os.PathLike[str], None] = None,
     threads: Optional[int] = None,
     progress: Optional[Callable[[str, float], Any]] = None,
-) -> CompiledModule:
+) -> Union[CompiledModule, torch.jit.ScriptModule]:
     """Compiles a model into a module that computes the same, faster, for inference.
 
     Args:
-        model: an ``nn.Module`` in eval mode with its parameters on the CPU, or a ``torch.export.ExportedProgram``.
+        model: an ``nn.Module`` in eval mode with its parameters on the CPU, a TorchScript module (scripted, traced, frozen or loaded) or
+            function, or a ``torch.export.ExportedProgram``.
         inputs: the positional arguments of ``forward``, as example tensors or :class:`kiln.Input`; tuples, lists and dicts
             of these, and plain numbers, strings, bools and None, are fine. Tensors give static shapes; ``kiln.Input`` may
-            give ranges. A ``kiln.Input`` with a name is passed as that keyword argument. Not needed for an ExportedProgram.
+            give ranges. A ``kiln.Input`` with a name is passed as that keyword argument. Not needed for an ExportedProgram, nor for
+            a traced module that was saved with its inputs.
         kwargs: keyword arguments of ``forward``, likewise. Numbers, strings, bools and None are baked in.
+        method: of a TorchScript module: what to compile; the result's ``forward`` computes it.
         target: "cpu" (the best instruction set of this machine), "cpu:avx512", "cpu:avx2", "cpu:scalar", "reference".
         precision: "fp32".
         dynamic_shapes: passed to ``torch.export.export`` as it is, instead of ranges from ``kiln.Input``.
@@ -55,13 +62,18 @@ def compile(
         progress: called as ``progress(stage, fraction)`` now and then; an exception in it cancels the build.
 
     Returns:
-        A :class:`kiln.CompiledModule`, called like ``model``: same arguments, same nesting of outputs. It is safe to call
+        For a TorchScript module a ``torch.jit.ScriptModule``, for ``torch.jit.save``. Else a :class:`kiln.CompiledModule`, called like ``model``: same arguments, same nesting of outputs. It is safe to call
         from several threads. Outputs never require grad.
 
     Raises:
         KilnError: the model is in training mode, cannot be captured, uses unsupported operators (all are listed with their
             source lines), or an option is wrong.
     """
+    if isinstance(model, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
+        options = {"target": target, "precision": precision, "tune": tune, "cache": cache, "threads": threads or 0, "progress": progress}
+        return _compile_script(model, inputs, dict(kwargs or {}), method, options)
+    if method != "forward":
+        raise ValueError("method is for TorchScript modules; to compile another method of an nn.Module, make it the forward of a module")
     if isinstance(model, torch.export.ExportedProgram):
         program, specs = model, _specs_of_list(inputs)
     else:
@@ -81,6 +93,61 @@ def compile(
     return CompiledModule(engine, threads=threads)
 
 
+def _compile_script(
+    model: Any, inputs: Any, kwargs: dict[str, Any], method: str, options: dict[str, Any]
+) -> torch.jit.ScriptModule:
+    from kiln import script
+
+    engine = _build_script(model, inputs, kwargs, method, options)
+    return script.embed_engine(engine)
+
+
+def _build_script(model: Any, inputs: Any, kwargs: dict[str, Any], method: str, options: dict[str, Any]) -> Engine:
+    from kiln import script
+
+    script.check_script(model)
+    flat = script.flatten(model, inputs, kwargs, method, _example)
+    metadata = {"torch.script": json.dumps(flat.interface)}
+    return Engine.build(flat.data, inputs=flat.specs, method=flat.method, metadata=metadata, **options)
+
+
+class _Imported(Exception):
+    """Stops a build once the model has been imported."""
+
+
+def unsupported_ops(
+    model: Model,
+    inputs: Union[Sequence[Any], torch.Tensor, Input] = (),
+    *,
+    kwargs: Optional[Mapping[str, Any]] = None,
+    method: str = "forward",
+    dynamic_shapes: Any = None,
+) -> list[str]:
+    """What keeps a model from being compiled: one line for each operator (or use of one) that Kiln does not support, with the number of
+    calls and the first source line. Empty: :func:`compile` takes the model. Nothing is planned or built.
+
+    Args: as for :func:`compile`.
+    """
+
+    def stop(stage: str, fraction: float) -> None:
+        if stage != "importing":
+            raise _Imported
+
+    try:
+        if isinstance(model, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
+            _build_script(model, inputs, dict(kwargs or {}), method, {"progress": stop})
+        else:
+            compile(model, inputs, kwargs=kwargs, dynamic_shapes=dynamic_shapes, progress=stop)
+    except _Imported:
+        return []
+    except KilnError as error:
+        lines = [line.strip() for line in str(error).split("\n") if line.startswith("  ")]
+        if getattr(error, "status", "") != "KILN_UNSUPPORTED" or not lines:
+            raise
+        return lines
+    return []
+
+
 def _error(text: str, status: str) -> KilnError:
     error = KilnError(text)
     error.status = status
@@ -90,8 +157,6 @@ def _error(text: str, status: str) -> KilnError:
 def _check_model(model: Any) -> None:
     if isinstance(model, CompiledModule):
         raise _error("the model is already compiled", "KILN_INVALID_ARGUMENT")
-    if isinstance(model, torch.jit.ScriptModule):
-        raise _error("TorchScript modules are not supported yet; compile the nn.Module that it was made from", "KILN_UNSUPPORTED")
     if not isinstance(model, torch.nn.Module):
         raise TypeError(f"model must be a torch.nn.Module or a torch.export.ExportedProgram, got {type(model).__name__}")
     training = [name or type(model).__name__ for name, child in model.named_modules() if child.training]

@@ -54,8 +54,10 @@ class Engine(_kiln.Engine):
         cache: Optional[Path] = None,
         threads: int = 0,
         progress: Optional[Callable[[str, float], Any]] = None,
+        method: Optional[str] = None,
+        metadata: Optional[dict[str, str]] = None,
     ) -> Engine:
-        """Builds an engine from a model file of ``torch.export.save`` (.pt2): a path, or the file's bytes.
+        """Builds an engine from a model file of ``torch.export.save`` (.pt2) or ``torch.jit.save``: a path, or the file's bytes.
 
         Args:
             model: path or bytes.
@@ -67,6 +69,8 @@ class Engine(_kiln.Engine):
             cache: file where the tuner's results are kept.
             threads: that the tuner assumes; 0 is one per core.
             progress: called as ``progress(stage, fraction)`` now and then; an exception in it cancels the build.
+            method: of a TorchScript file; default "forward".
+            metadata: texts to keep in the engine, for :meth:`metadata`.
 
         Raises:
             KilnError: the file is damaged, an operator is unsupported (all are listed), or an option is wrong.
@@ -80,6 +84,8 @@ class Engine(_kiln.Engine):
             cache=None if cache is None else os.fspath(cache),
             threads=threads,
             progress=progress,
+            method=method,
+            metadata=metadata,
         )
 
     @classmethod
@@ -115,6 +121,11 @@ class Engine(_kiln.Engine):
         return [TensorInfo(*row) for row in self._io()[1]]
 
     @property
+    def state_count(self) -> int:
+        """How many mutated buffers a context keeps from call to call; 0 for most models."""
+        return self._state_count()
+
+    @property
     def target(self) -> str:
         """What the plan is for, such as "cpu:avx512"."""
         return self._target()
@@ -124,7 +135,7 @@ class Engine(_kiln.Engine):
         return self._metadata(key)
 
     def report(self, what: str = "summary") -> str:
-        """Text for people: "graph", "plan", "memory", "why" or "summary"."""
+        """Text for people: "graph", "plan", "memory", "why", "summary" or "signature"."""
         return self._report(what)
 
     def runner(self, threads: int = 0, single: bool = False, fallback: Optional[Callable[..., Any]] = None) -> _kiln.Runner:

@@ -56,6 +56,7 @@ kiln_status kiln_engine_output(const kiln_engine *e, size_t index, kiln_io_info 
 const char *kiln_engine_metadata(const kiln_engine *e, const char *key) {
   return e && key ? graph_metadata(e->plan, key) : NULL;
 }
+size_t kiln_engine_state_count(const kiln_engine *e) { return e ? (size_t)e->plan->n_states : 0; }
 const char *kiln_engine_target(const kiln_engine *e) { return e ? e->target.name : ""; }
 
 /* ---- operator table ---------------------------------------------------------------------------------------------- */

@@ -79,6 +79,27 @@ static kiln_status memory_report(const kiln_engine *e, text *t) {
   return status;
 }
 
+static void print_types(const graph *g, const block *b, bool inputs, text *t) {
+  text_putc(t, '(');
+  for (int32_t i = 0; i < (inputs ? g->n_inputs : g->n_outputs); i++) {
+    if (i) text_puts(t, ", ");
+    type_print(g, inputs ? &b->params[i]->type : &b->results[i].v->type, t);
+  }
+  text_putc(t, ')');
+}
+
+static void print_signature(const graph *g, text *t) {
+  print_types(g, &g->body, true, t);
+  text_puts(t, " -> ");
+  print_types(g, &g->body, false, t);
+  for (int i = 0; i < dim_symbol_count(g->dims); i++) {
+    int64_t min = 0, max = 0, opt = 0;
+    dim_symbol_range(g->dims, i, &min, &max, &opt);
+    text_printf(t, "; %lld<=%s", (long long)min, dim_symbol_name(g->dims, i));
+    if (max != DIM_UNBOUNDED) text_printf(t, "<=%lld", (long long)max);
+  }
+}
+
 static kiln_status fill_report(kiln_engine *e, kiln_report what, text *t) {
   switch (what) {
     case KILN_REPORT_GRAPH:
@@ -96,6 +117,9 @@ static kiln_status fill_report(kiln_engine *e, kiln_report what, text *t) {
       text_printf(t, "engine for %s, %zu bytes, %zu weights of %zu bytes in all\n", e->target.name, e->size,
                   e->n_weights, engine_weight_bytes(e));
       return graph_summary(e->plan, t);
+    case KILN_REPORT_SIGNATURE:
+      print_signature(e->plan, t);
+      return KILN_OK;
     default:
       return KILN_FAIL(KILN_INVALID_ARGUMENT, "there is no report %d", (int)what);
   }

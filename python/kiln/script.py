@@ -1,0 +1,356 @@
+"""TorchScript in, TorchScript out: compiled modules that survive ``torch.jit.save`` and ``torch.jit.load``.
+
+A compiled ScriptModule has one child, ``engine``, which holds the engine's bytes in a uint8 tensor and calls the operator
+``kiln::execute``; the code around it, generated for each interface, takes arguments apart and puts results together.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import keyword
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Callable, Optional, Union
+
+import torch
+from torch.utils import _pytree as pytree
+
+from kiln import interface as nesting
+from kiln import operators
+from kiln._kiln import KilnError
+from kiln.engine import Engine
+from kiln.engine_module import EngineModule, StatefulEngineModule
+from kiln.inputs import Input
+from kiln.module import CompiledModule, _Interface
+
+__all__ = ["embed_engine", "engine_bytes", "reset"]
+
+operators.register()
+
+
+def _error(text: str, status: str = "KILN_INVALID_ARGUMENT") -> KilnError:
+    error = KilnError(text)
+    error.status = status
+    return error
+
+
+# ---- Engine to ScriptModule --------------------------------------------------------------------------------------------------
+
+
+def embed_engine(data: Union[bytes, bytearray, memoryview, Engine]) -> torch.jit.ScriptModule:
+    """A ScriptModule that runs an engine, for ``torch.jit.save``, for C++ programs and as a part of other modules.
+
+    Arguments and results nest as the compiled model's did, where TorchScript has a type for that (tuples, lists and dictionaries of
+    tensors, None, NamedTuples of scripted models); else they are the engine's tensors, flat.
+
+    Args:
+        data: bytes of an engine file, or a :class:`kiln.Engine`.
+
+    Raises:
+        KilnError: the bytes are no engine, or damaged.
+    """
+    engine = data if isinstance(data, Engine) else Engine.load(bytes(data))
+    blob = engine.serialize() if isinstance(data, Engine) else data
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.frombuffer on bytes that cannot be written: nobody does
+        tensor = torch.frombuffer(blob, dtype=torch.uint8)
+        try:
+            tensor = torch.ops.kiln.load(tensor)
+        except RuntimeError as error:
+            raise _error(str(error).split("\n")[0], "KILN_INVALID_FILE") from None
+        holder = StatefulEngineModule(tensor) if engine.state_count else EngineModule(tensor)
+        try:
+            kind = _wrapper_of(engine)
+        except nesting.Unrepresentable:
+            kind = _flat_wrapper(engine)
+        return torch.jit.script(kind(holder).eval())
+
+
+def _wrapper_of(engine: Engine) -> type:
+    text = engine.metadata("torch.script")
+    flat = _Interface(engine)
+    inputs = [item.get("tensor") for item in flat.inputs]
+    mutated = [(pair["input"], pair["output"]) for pair in flat.mutated]
+    if text:
+        return nesting.generate(json.loads(text), inputs, flat.outputs, mutated)
+    if flat.in_spec is None or flat.out_spec is None:
+        raise nesting.Unrepresentable("the engine does not say how its arguments nest")
+    return nesting.generate(_interface_of_export(flat), inputs, flat.outputs, mutated)
+
+
+def _flat_wrapper(engine: Engine) -> type:
+    names = _identifiers([info.name for info in engine.inputs])
+    n = len(engine.outputs)
+    interface = {
+        "args": [{"name": name, "type": "Tensor", "tree": {"leaf": i}} for i, name in enumerate(names)],
+        "result": {"leaf": 0} if n == 1 else {"tuple": [{"leaf": i} for i in range(n)]},
+        "type": "Tensor" if n == 1 else f"Tuple[{', '.join(['Tensor'] * n)}]",
+    }
+    return nesting.generate(interface, list(range(len(names))), [{"tensor": i} for i in range(n)])
+
+
+def _identifiers(names: Sequence[Optional[str]]) -> list[str]:
+    """Distinct Python names that look like these."""
+    found: list[str] = []
+    for i, name in enumerate(names):
+        base = re.sub(r"\W", "_", name or f"input_{i}")
+        if not base.isidentifier() or keyword.iskeyword(base) or base == "self":
+            base = f"input_{base}"
+        unique, k = base, 2
+        while unique in found:
+            unique, k = f"{base}_{k}", k + 1
+        found.append(unique)
+    return found
+
+
+def _interface_of_export(flat: _Interface) -> dict[str, Any]:
+    """The interface that torch.export's treespecs describe."""
+    assert flat.in_spec is not None and flat.out_spec is not None
+    leaves = iter(range(len(flat.inputs)))
+
+    def argument_leaf() -> nesting.Tree:
+        i = next(leaves)
+        return {"leaf": i} if "tensor" in flat.inputs[i] else {"value": flat.inputs[i].get("value")}
+
+    args_spec, kwargs_spec = flat.in_spec.children()
+    names = _identifiers([*flat.names, *flat.keywords])
+    args = []
+    for name, spec in zip(names, [*args_spec.children(), *kwargs_spec.children()]):
+        tree = _tree_of_spec(spec, argument_leaf)
+        args.append({"name": name, "type": _type_of(tree), "tree": tree})
+    for arg in reversed(args):  # constants may be left out as long as nothing that must be given comes after them
+        if "value" not in arg["tree"]:
+            break
+        arg["default"] = arg["tree"]["value"]
+    results = iter(range(len(flat.outputs)))
+
+    def result_leaf() -> nesting.Tree:
+        i = next(results)
+        item = flat.outputs[i]
+        for kind in ("int", "float", "bool"):
+            if kind in item:
+                return {"scalar": i, "type": kind}
+        if "tensor" in item:
+            return {"leaf": i}
+        value = item.get("value")
+        return {"value": value, "type": "Optional[Tensor]"} if value is None else {"value": value}
+
+    tree = _tree_of_spec(flat.out_spec, result_leaf)
+    return {"args": args, "result": tree, "type": _type_of(tree)}
+
+
+def _type_of(tree: nesting.Tree) -> str:
+    if "type" in tree:
+        return tree["type"]
+    if "leaf" in tree:
+        return "Tensor"
+    return {bool: "bool", int: "int", float: "float", str: "str"}.get(type(tree["value"]), "Optional[Tensor]")
+
+
+def _tree_of_spec(spec: pytree.TreeSpec, leaf: Callable[[], nesting.Tree]) -> nesting.Tree:
+    if spec.is_leaf():
+        return leaf()
+    items = [_tree_of_spec(child, leaf) for child in spec.children()]
+    types = [_type_of(item) for item in items]
+    keys = spec.context
+    if spec.type is list and len(set(types)) == 1:
+        return {"list": items, "type": f"List[{types[0]}]"}
+    if spec.type in (tuple, list):
+        return {"tuple": items, "type": f"Tuple[{', '.join(types)}]"} if items else {"value": None}
+    if isinstance(keys, (list, tuple)) and len(keys) == len(items) and all(isinstance(key, str) for key in keys):
+        if len(set(types)) == 1:  # dictionaries, and classes of `transformers` that behave like them
+            return {"dict": list(keys), "items": items, "type": f"Dict[str, {types[0]}]"}
+        return {"tuple": items, "type": f"Tuple[{', '.join(types)}]"}
+    raise nesting.Unrepresentable(f"TorchScript has no type for {spec.type}")
+
+
+# ---- ScriptModule to engine --------------------------------------------------------------------------------------------------
+
+
+def _engine_tensors(module: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    """The engine tensors in a module, with the paths where they are: attributes of children, and constants of frozen modules."""
+    for path, child in module.named_modules():
+        tensor = getattr(child, "kiln_engine", None)
+        if isinstance(tensor, torch.Tensor):
+            yield path, tensor
+        elif isinstance(child, torch.jit.ScriptModule) and not list(child.children()):
+            for name in child._c._method_names():
+                for constant in _engine_constants(child._c._get_method(name).graph):
+                    yield path, constant
+
+
+def _engine_constants(graph: Any) -> Iterator[torch.Tensor]:
+    for kind in ("kiln::execute", "kiln::execute_stateful"):
+        for node in graph.findAllNodes(kind):
+            source = next(iter(node.inputs())).node()
+            if source.kind() == "prim::Constant" and source.hasAttribute("value"):
+                yield source.t("value")
+
+
+def engine_bytes(module: Union[torch.jit.ScriptModule, CompiledModule, Engine]) -> bytes:
+    """The engine file's bytes inside a compiled module, also one that was saved, loaded or frozen.
+
+    Raises:
+        KilnError: there is no engine in it, or several.
+    """
+    if isinstance(module, CompiledModule):
+        module = module.engine
+    if isinstance(module, Engine):
+        return module.serialize()
+    if not isinstance(module, torch.nn.Module):
+        raise TypeError(f"module must be a compiled module, got {type(module).__name__}")
+    found = list(_engine_tensors(module))
+    if len(found) != 1:
+        where = ": " + ", ".join(path or "the module itself" for path, _ in found) if found else ""
+        raise _error(f"expected a module with one engine, found {len(found)}{where}; pass the compiled submodule")
+    return found[0][1].cpu().numpy().tobytes()
+
+
+def reset(module: torch.nn.Module) -> None:
+    """Puts the state of every compiled part of ``module`` (an LSTM's, say) back to its values in the model."""
+    for child in module.modules():
+        if isinstance(child, CompiledModule):
+            child.reset()
+    for _, tensor in _engine_tensors(module):
+        torch.ops.kiln.reset(tensor)
+
+
+# ---- Compiling ScriptModules -------------------------------------------------------------------------------------------------
+
+
+class Flattened:
+    """What the importer is given for one method: a TorchScript file, shapes, and what leads back to the method's interface."""
+
+    def __init__(self, data: memoryview, method: str, specs: list[tuple[Any, ...]], interface: dict[str, Any]) -> None:
+        self.data, self.method, self.specs, self.interface = data, method, specs, interface
+
+
+def check_script(model: Any) -> None:
+    """Raises KilnError for what cannot be compiled as it is."""
+    if isinstance(model, torch.jit.ScriptFunction):
+        return
+    if any(True for _ in _engine_tensors(model)):
+        raise _error("the module is already compiled, or has a compiled part")
+    # Tracing leaves the flags of the children as they were; what counts there is how the module was traced.
+    if getattr(model, "training", False):
+        raise _error("the module is in training mode, but an engine computes inference only; call module.eval() first")
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if tensor.device.type != "cpu":
+            raise _error(f"parameter {name} is on {tensor.device}; call module.cpu() before compiling for the CPU")
+
+
+def flatten(model: Any, inputs: Any, kwargs: dict[str, Any], method: str, example: Callable[[Any], Any]) -> Flattened:
+    """Prepares one method for the importer. ``example`` makes a tensor of a kiln.Input."""
+    schema = _schema(model, method)
+    if isinstance(inputs, (torch.Tensor, Input)):
+        inputs = (inputs,)
+    if isinstance(inputs, (str, bytes, Mapping)) or not isinstance(inputs, Sequence):
+        raise TypeError(f"inputs must be a list or tuple of the method's arguments, got {type(inputs).__name__}")
+    positional = [item for item in inputs if not (isinstance(item, Input) and item.name)]
+    for item in inputs:
+        if isinstance(item, Input) and item.name:
+            if item.name in kwargs:
+                raise TypeError(f"argument {item.name!r} is given twice")
+            kwargs[item.name] = item
+    if not inputs and not kwargs:
+        return _as_traced(model, schema, method)
+    leaves: list[tuple[str, Any]] = []
+    args: list[dict[str, Any]] = []
+    values: list[Any] = []
+    try:
+        for formal, value, _ in nesting.bind(schema, positional, kwargs):
+            tree = nesting.tree_of(value, formal.type, formal.name, leaves)
+            arg = {"name": formal.name, "type": nesting.type_text(formal.type), "tree": tree}
+            if formal.has_default_value() and isinstance(formal.default_value, (type(None), bool, int, float, str)):
+                arg["default"] = formal.default_value
+            args.append(arg)
+            values.append(value)
+        for i in range(len(args) - 1, 0, -1):  # a default that cannot be written down takes those before it away
+            if "default" in args[i - 1] and "default" not in args[i]:
+                del args[i - 1]["default"]
+        kind = schema.returns[0].type
+        result, n = nesting.result_tree(kind, lambda: _run(model, method, values, example))
+    except nesting.Unrepresentable as error:
+        raise _error(str(error), "KILN_UNSUPPORTED") from None
+    if n == 0:
+        raise _error(f"{method} returns no tensor", "KILN_UNSUPPORTED")
+    interface = {"args": args, "result": result, "type": nesting.type_text(kind)}
+    specs = [_spec(value) for _, value in leaves]
+    plain = all("leaf" in arg["tree"] and arg["type"] == "Tensor" for arg in args) and "leaf" in result
+    if plain and isinstance(model, torch.jit.ScriptModule):
+        return Flattened(_saved(model), method, specs, interface)
+    names = _identifiers([name for name, _ in leaves])
+    return Flattened(_saved(_flat_module(model, interface, names, method, n)), "forward", specs, interface)
+
+
+def _schema(model: Any, method: str) -> Any:
+    if isinstance(model, torch.jit.ScriptFunction):
+        return model.schema
+    if not model._c._has_method(method):
+        known = ", ".join(name for name in model._c._method_names() if not name.startswith("__"))
+        raise _error(f"the module has no method '{method}'; it has: {known}")
+    return model._c._get_method(method).schema
+
+
+def _as_traced(model: Any, schema: Any, method: str) -> Flattened:
+    """Without inputs, the shapes are those that a traced module remembers; the importer says so if there are none."""
+    args = [a for a in schema.arguments if a.name != "self"]
+    kind = schema.returns[0].type
+    try:
+        result, _ = nesting.result_tree(kind, _no_example)
+    except nesting.Unrepresentable as error:
+        raise _error(str(error)) from None
+    if any(a.type.kind() != "TensorType" for a in args):
+        raise _error(f"{schema}: pass example inputs, because not all arguments are tensors")
+    interface = {
+        "args": [{"name": a.name, "type": "Tensor", "tree": {"leaf": i}} for i, a in enumerate(args)],
+        "result": result,
+        "type": nesting.type_text(kind),
+    }
+    return Flattened(_saved(model), method, [], interface)
+
+
+def _no_example() -> Any:
+    raise nesting.Unrepresentable("pass example inputs, because the type of the result does not tell how many tensors there are")
+
+
+def _run(model: Any, method: str, values: list[Any], example: Callable[[Any], Any]) -> Any:
+    """The result on the examples, without a trace in the model's own state."""
+    args = pytree.tree_map(example, tuple(values), is_leaf=lambda leaf: isinstance(leaf, Input))
+    scratch = model if isinstance(model, torch.jit.ScriptFunction) else copy.deepcopy(model)
+    function = scratch if isinstance(model, torch.jit.ScriptFunction) else getattr(scratch, method)
+    with torch.no_grad():
+        return function(*args)
+
+
+def _spec(value: Any) -> tuple[Any, ...]:
+    """One row of Engine.build's inputs."""
+    if isinstance(value, Input):
+        return (None, _dtype_name(value.dtype or torch.float32), value.min_shape, value.opt_shape, value.max_shape)
+    shape = tuple(value.shape)
+    return (None, _dtype_name(value.dtype), shape, shape, shape)
+
+
+def _dtype_name(dtype: torch.dtype) -> str:
+    for name, known in operators._DTYPES.items():
+        if known == dtype:
+            return name
+    raise _error(f"inputs of {dtype} are not supported", "KILN_UNSUPPORTED")
+
+
+def _flat_module(model: Any, interface: dict[str, Any], names: list[str], method: str, n: int) -> torch.jit.ScriptModule:
+    kind = nesting.generate_flat(interface, names, "" if isinstance(model, torch.jit.ScriptFunction) else method, n)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.jit.script(kind(model).eval())
+
+
+def _saved(model: torch.jit.ScriptModule) -> memoryview:
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(model, buffer)
+    return buffer.getbuffer()
