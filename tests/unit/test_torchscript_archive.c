@@ -475,6 +475,87 @@ static void refuses_endless_nesting(void **state) {
   text_free(&lists);
 }
 
+/* Modules in modules, deeper than any model: the stack must hold as far as they are read. */
+static void reads_deep_modules(void **state) {
+  (void)state;
+  static const char code[] = "class M(Module):\n  m : Optional[__torch__.M]\n";
+  static const char open[] = "c__torch__\nM\n)\x81}(X\x01\0\0\0m";
+  for (int depth = 250; depth <= 2000; depth += 1750) {
+    graph *g = NULL;
+    ts_archive a;
+    text bytes = {0}, pickle = {0};
+    text_puts(&pickle, "\x80\x02");
+    for (int i = 0; i < depth; i++) text_append(&pickle, open, sizeof open - 1);
+    text_puts(&pickle, "N");
+    for (int i = 0; i < depth; i++) text_puts(&pickle, "ub");
+    text_puts(&pickle, ".");
+    expect_ok(ops_init());
+    expect_ok(graph_create(&g));
+    const kiln_status status = open_made(code, pickle.data, pickle.length, &a, g, &bytes);
+    if (depth > 250)
+      expect_failure(status, KILN_INVALID_FILE, "nested deeper than");
+    else
+      expect_ok(status);
+    if (status == KILN_OK) ts_archive_close(&a);
+    graph_destroy(g);
+    text_free(&pickle);
+    text_free(&bytes);
+  }
+}
+
+/* Source ranges as PyTorch wrote them before there was a table of strings, and damaged ones, which count as none. */
+static void reads_old_source_ranges(void **state) {
+  (void)state;
+#define TABLE   \
+  "X\x18\0\0\0" \
+  "FORMAT_WITH_STRING_TABLE"
+#define SOURCE        \
+  "(X\x0f\0\0\0"      \
+  "def f():\n  x()\n" \
+  "X\x0d\0\0\0/home/me/a.pyK\x07t"
+  static const struct {
+    const char *record;
+    size_t size;
+    const char *expected;
+  } cases[] = {
+      {P("\x80\x02((K\x00(" SOURCE "K\x00K\x03ttt."), "a.py:7"},                /* (offset, range) */
+      {P("\x80\x02((K\x00(" SOURCE "K\x0bK\x0ettt."), "a.py:8"},                /* that starts in the second line */
+      {P("\x80\x02((K\x00K\x05(" SOURCE "K\x02K\x03ttt."), "a.py:7"},           /* (offset, tag, range) */
+      {P("\x80\x02((K\x00(" SOURCE "K\xffK\xfftK\x05tt."), "a.py:9"},           /* (offset, range, tag), past the end */
+      {P("\x80\x02((K\xff(" SOURCE "K\x00K\x03ttt."), "code/__torch__.py:3"},   /* behind the code */
+      {P("\x80\x02(((K\x00(" SOURCE "K\x00K\x03tttt."), "code/__torch__.py:3"}, /* one tuple too many */
+      {P("\x80\x02" TABLE ")((K\x00(" SOURCE "K\x00K\x00tK\x05tt\x87."), "a.py:7"},
+      {P("\x80\x02" TABLE "X\x04\0\0\0b.py\x85((K\x00((]K\x00"
+         "aK\x00K\x01tK\x05K\x05tK\x05tt\x87."),
+       "b.py:1"},
+      {P("\x80\x02" TABLE ")((K\x00((]K\x63"
+         "aK\x63K\x01tK\x05K\x05tK\x05tt\x87."),
+       "code/__torch__.py:3"}, /* no such line */
+      {P("\x80\x02K\x01."), "code/__torch__.py:3"},
+      {P("\x80\x02N"), "code/__torch__.py:3"},
+  };
+  static const char code[] = "class M(Module):\n  def f(self: __torch__.M) -> int:\n    return 3\n";
+  for (size_t i = 0; i < KILN_COUNT(cases); i++) {
+    const zip_part parts[] = {{"m/version", "3\n", 2},
+                              {"m/code/__torch__.py", code, sizeof code - 1},
+                              {"m/code/__torch__.py.debug_pkl", cases[i].record, cases[i].size},
+                              {"m/data.pkl", P("\x80\x02"
+                                               "c__torch__\nM\n)\x81}b.")}};
+    graph *g = NULL;
+    ts_archive a;
+    text bytes = {0};
+    expect_ok(ops_init());
+    expect_ok(graph_create(&g));
+    zip_write(parts, 4, &bytes);
+    expect_ok(ts_archive_open(&a, g, bytes.data, bytes.length, "made"));
+    const char *found = ts_source(&a, "code/__torch__.py", 3);
+    if (!str_eq(found, cases[i].expected)) fail_msg("case %zu: %s, expected %s", i, found, cases[i].expected);
+    ts_archive_close(&a);
+    graph_destroy(g);
+    text_free(&bytes);
+  }
+}
+
 /* Every function calls itself or the next one twice: the survey must end, and its counts must not overflow. */
 static void survey_of_hostile_code_ends(void **state) {
   (void)state;
@@ -553,7 +634,8 @@ int main(void) {
       cmocka_unit_test(finds_source_lines),      cmocka_unit_test(describes_files),
       cmocka_unit_test(surveys_methods),         cmocka_unit_test(reads_a_made_archive),
       cmocka_unit_test(refuses_damaged_data),    cmocka_unit_test(refuses_damaged_code),
-      cmocka_unit_test(refuses_endless_nesting), cmocka_unit_test(survey_of_hostile_code_ends),
+      cmocka_unit_test(refuses_endless_nesting), cmocka_unit_test(reads_deep_modules),
+      cmocka_unit_test(reads_old_source_ranges), cmocka_unit_test(survey_of_hostile_code_ends),
       cmocka_unit_test(tells_files_apart),       cmocka_unit_test(survives_allocation_failures),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

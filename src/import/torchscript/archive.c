@@ -119,7 +119,7 @@ static kiln_status collect(collector *c, ts_object *o, int depth) {
   for (int32_t i = 0; i < o->n_attrs; i++) {
     const ts_value *v = &o->attrs[i];
     if (v->kind != TSV_OBJECT || !has_tensors(v->u.object->cls)) continue;
-    if (!v->u.object->path) { /* packed parameters; modules have theirs from the file */
+    if (!v->u.object->path || !*v->u.object->path) { /* packed parameters; modules have theirs from the file */
       const char *name = o->cls->attributes[i].name;
       v->u.object->path = *o->path ? arena_printf(&c->a->arena, "%s.%s", o->path, name) : name;
       if (!v->u.object->path) return KILN_NO_MEMORY("parameters");

@@ -4,6 +4,7 @@
 
 #include "base/memory.h"
 #include "base/text.h"
+#include "import/torchscript/method.h"
 #include "import/torchscript/survey.h"
 #include "import/torchscript/torchscript.h"
 
@@ -244,9 +245,23 @@ static kiln_status print_operators(ts_archive *a, text *out) {
 /* ---- all ------------------------------------------------------------------------------------------------------------
  */
 
+/* Runs __setstate__ of the objects that have it: packed weights of quantized modules come out of it. A model whose
+ * states cannot be restored can still be described. */
+static kiln_status restore(ts_archive *a, text *out) {
+  interp it;
+  if (a->n_pending == 0) return KILN_OK;
+  kiln_status status = interp_open(&it, a, a->im.graph);
+  if (status == KILN_OK) status = method_restore(&it);
+  interp_close(&it);
+  if (status == KILN_OUT_OF_MEMORY) return status;
+  if (status != KILN_OK) text_printf(out, "\nobjects whose state cannot be restored: %s\n", error_text());
+  return ts_archive_collect(a);
+}
+
 static kiln_status describe(ts_archive *a, text *out) {
   text_printf(out, "TorchScript module %s, operators of version %" PRId64 "\n", a->root.u.object->cls->name,
               a->version);
+  KILN_TRY(restore(a, out));
   KILN_TRY(print_methods(a, out));
   KILN_TRY(print_examples(a, out));
   KILN_TRY(print_tensors(a, out));

@@ -34,6 +34,8 @@ typedef struct method {
   int n_states;
 } method;
 
+/* Objects with __setstate__ get their state, as torch.jit.load would do it. */
+kiln_status method_restore(interp *it);
 kiln_status method_inputs(method *m);
 kiln_status method_run(method *m);    /* state.c */
 kiln_status method_finish(method *m); /* outputs.c */

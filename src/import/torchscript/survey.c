@@ -573,24 +573,47 @@ kiln_status ts_survey_operators(ts_archive *a, const ts_function *root, ts_surve
   return status;
 }
 
-kiln_status ts_survey_unsupported(ts_archive *a, const ts_function *root) {
+/* One line for each, and how many. */
+static kiln_status list_unsupported(ts_archive *a, const ts_function *root, text *out, int *count) {
   ts_survey s = {0};
+  *count = 0;
   KILN_TRY(ts_survey_operators(a, root, &s));
-  text t = {0};
-  int n = 0;
   for (int32_t i = 0; i < s.count; i++) {
     const ts_operator *o = &s.operators[i];
-    if (o->supported || n++ >= MAX_LISTED) continue;
+    if (o->supported || (*count)++ >= MAX_LISTED) continue;
     const char *place = ts_source(a, o->file, o->line);
-    text_printf(&t, "\n  %s, used %lld time%s, first at %s", o->name, (long long)o->count, o->count == 1 ? "" : "s",
+    text_printf(out, "\n  %s, used %lld time%s, first at %s", o->name, (long long)o->count, o->count == 1 ? "" : "s",
                 place ? place : "?");
   }
-  if (n > MAX_LISTED) text_printf(&t, "\n  and %d more", n - MAX_LISTED);
-  kiln_status status = KILN_OK;
-  if (t.failed) status = no_memory();
+  if (*count > MAX_LISTED) text_printf(out, "\n  and %d more", *count - MAX_LISTED);
+  return out->failed ? no_memory() : KILN_OK;
+}
+
+kiln_status ts_survey_unsupported(ts_archive *a, const ts_function *root) {
+  text t = {0};
+  int n = 0;
+  kiln_status status = list_unsupported(a, root, &t, &n);
   if (status == KILN_OK && n)
     status = KILN_FAIL(KILN_UNSUPPORTED, "%d operator%s of this model %s not supported:%s", n, n == 1 ? "" : "s",
                        n == 1 ? "is" : "are", t.data);
   text_free(&t);
+  return status;
+}
+
+kiln_status ts_survey_note(ts_archive *a, const ts_function *root, kiln_status status) {
+  text record = {0}, list = {0};
+  int n = 0;
+  text_puts(&record, error_text()); /* looking for more may write to the record */
+  const kiln_status found = list_unsupported(a, root, &list, &n);
+  if (record.failed) {
+    status = no_memory();
+  } else {
+    status = error_raise(status, __FILE__, __LINE__, "%s", record.data);
+    if (found == KILN_OK && n > 1)
+      status = error_note(status, __FILE__, __LINE__, "all operators of this method that are not supported: %d%s", n,
+                          list.data);
+  }
+  text_free(&record);
+  text_free(&list);
   return status;
 }

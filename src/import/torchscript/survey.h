@@ -23,5 +23,8 @@ typedef struct ts_survey { /* in the archive's arena */
 kiln_status ts_survey_operators(ts_archive *a, const ts_function *root, ts_survey *out);
 /* KILN_UNSUPPORTED with all operators that are not supported, their counts and places; KILN_OK if there is none. */
 kiln_status ts_survey_unsupported(ts_archive *a, const ts_function *root);
+/* Adds that list to the record of a failure that is on its way ("operator aten::foo is not supported"), if there is
+ * more than the one that failed; the rest of the record stays. Returns `status`. */
+kiln_status ts_survey_note(ts_archive *a, const ts_function *root, kiln_status status);
 
 #endif

@@ -4,11 +4,11 @@
 #include <string.h>
 
 #include "import/torchscript/method.h"
+#include "import/torchscript/survey.h"
 
 bool torchscript_detect(const void *bytes, size_t size) { return ts_archive_detect(bytes, size); }
 
-/* Objects with __setstate__ get their state now, as torch.jit.load would do it. */
-static kiln_status run_pending(interp *it) {
+kiln_status method_restore(interp *it) {
   ts_archive *a = it->a;
   for (int32_t i = 0; i < a->n_pending; i++) {
     ts_object *o = a->pending[i];
@@ -40,12 +40,13 @@ static kiln_status find_method(interp *it, const char *name, ts_object **out_sel
 
 static kiln_status import_method(interp *it, const kiln_build_options *options) {
   method m = {.it = it, .options = options, .name = options && options->method ? options->method : "forward"};
-  KILN_TRY(run_pending(it));
+  KILN_TRY(method_restore(it));
   KILN_TRY(find_method(it, m.name, &m.self, &m.function));
   KILN_TRY(ts_function_params(it->a, m.function));
   KILN_TRY(method_inputs(&m));
-  KILN_TRY(method_run(&m));
-  return method_finish(&m);
+  const kiln_status status = method_run(&m);
+  if (status == KILN_UNSUPPORTED && strstr(error_text(), "operator ")) return ts_survey_note(it->a, m.function, status);
+  return status == KILN_OK ? method_finish(&m) : status;
 }
 
 static kiln_status import_into(ts_archive *a, graph *g, const void *bytes, size_t size, const char *origin,
