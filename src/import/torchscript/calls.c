@@ -51,7 +51,6 @@ static int fit_number(interp *it, const char *type, size_t n, const ts_value *v,
   return NO_FIT;
 }
 
-/* `tensor`: the dtype of the call's first tensor with dimensions, for numbers that come as data; see promote_data. */
 static int fit(interp *it, const char *type, size_t n, const ts_value *v, ivalue *out);
 
 static int fit_list(interp *it, const char *type, size_t n, const ts_value *v, ivalue *out) {
@@ -74,6 +73,20 @@ static int fit_list(interp *it, const char *type, size_t n, const ts_value *v, i
   return worst;
 }
 
+/* Tensors of one element stand for numbers (ScalarImplicit) where they are known. */
+static int fit_implicit(interp *it, const char *type, size_t n, const ts_value *v, ivalue *out) {
+  const bool scalar = word_is(type, n, "Scalar"), integer = word_is(type, n, "int") || word_is(type, n, "SymInt");
+  value *x = scalar || integer || word_is(type, n, "float") ? lower_value(&it->b, v->u.tensor) : NULL;
+  dim d;
+  ts_value number;
+  if (!x || x->type.rank != 0) return NO_FIT;
+  const bool real = dtype_is_float(x->type.dtype);
+  if (real ? integer || !interp_fold(it, x) : !interp_fold(it, x) && !interp_known_dim(it, x, &d)) return NO_FIT;
+  const ts_type_kind kind = real ? TST_FLOAT : x->type.dtype == KILN_BOOL ? TST_BOOL : TST_INT;
+  if (interp_scalar(it, x, kind, &number) != KILN_OK || number.kind == TSV_DATA) return NO_FIT;
+  return fit_number(it, type, n, &number, out) == NO_FIT ? NO_FIT : LOOSE;
+}
+
 static int fit(interp *it, const char *type, size_t n, const ts_value *v, ivalue *out) {
   if (n > 0 && type[n - 1] == '?') {
     if (v->kind == TSV_NONE) {
@@ -86,7 +99,7 @@ static int fit(interp *it, const char *type, size_t n, const ts_value *v, ivalue
   switch (v->kind) {
     case TSV_TENSOR:
       *out = iv_tensor(v->u.tensor);
-      return word_is(type, n, "Tensor") ? STRICT : NO_FIT;
+      return word_is(type, n, "Tensor") ? STRICT : fit_implicit(it, type, n, v, out);
     case TSV_INT:
     case TSV_FLOAT:
     case TSV_BOOL:
