@@ -76,6 +76,12 @@ static kiln_status apply_inputs(graph *g, const kiln_build_options *o) {
   return KILN_OK;
 }
 
+static kiln_status progress(const kiln_build_options *o, const char *stage, double fraction) {
+  if (o && o->progress && o->progress(o->progress_user, stage, fraction))
+    return KILN_FAIL(KILN_INVALID_ARGUMENT, "cancelled");
+  return KILN_OK;
+}
+
 /* What kind of file it is, its content tells. */
 static kiln_status import_file(const void *bytes, size_t size, const char *origin, const kiln_build_options *options,
                                graph **out) {
@@ -96,7 +102,8 @@ kiln_status model_import(const void *bytes, size_t size, const char *origin, con
   graph *g = NULL;
   KILN_TRY(ops_init());
   KILN_TRY(import_file(bytes, size, origin, options, &g));
-  const kiln_status status = passes_portable(g, false);
+  kiln_status status = progress(options, "optimizing", 0.2);
+  if (status == KILN_OK) status = passes_portable(g, false);
   if (status != KILN_OK) {
     graph_destroy(g);
     return status;
@@ -125,12 +132,6 @@ static kiln_status check_options(const kiln_build_options *o, target *t) {
   if (o && !(o->tune_seconds >= 0)) return KILN_FAIL(KILN_INVALID_ARGUMENT, "tune_seconds must be 0 or more");
   if (o && o->input_count && !o->inputs) return KILN_FAIL(KILN_INVALID_ARGUMENT, "options.inputs is NULL");
   return target_parse(o ? o->target : NULL, t);
-}
-
-static kiln_status progress(const kiln_build_options *o, const char *stage, double fraction) {
-  if (o && o->progress && o->progress(o->progress_user, stage, fraction))
-    return KILN_FAIL(KILN_INVALID_ARGUMENT, "cancelled");
-  return KILN_OK;
 }
 
 static kiln_status build_bytes(graph *portable, const target *t, const kiln_build_options *o, void **out_bytes,
