@@ -245,6 +245,128 @@ def exception_on_data_is_not_reached(x: Tensor, t: Tensor) -> Tensor:
     return -x
 
 
+# ---- Numbers that are data: known when the engine runs ---------------------------------------------------------------------------
+
+COUNTS = NUMBERS(2, 3, -1)
+
+
+@case(COUNTS)
+def data_integers(t: Tensor) -> List[int]:
+    n = int(t)
+    out = [n + 1, n - 3, n * 2, n // 2, n % 3, -n, abs(n), n << 1, n >> 1, n & 1, n | 4, n ^ 5, min(n, 1), max(n, 2), 7 // (n + 5)]
+    a, b = divmod(n, 3)
+    return out + [10 - n, a, b, sum([n, 2, 3])]
+
+
+@case(COUNTS)
+def data_floats(t: Tensor) -> List[float]:
+    n = float(t)
+    out = [n + 1, n - 0.5, n * 2, n / 3, n // 2, n % 2.5, -n, abs(n), n**2, min(n, 0.5), max(n, 2.0), 1 / (n + 5), 2 - n, n**3.0]
+    return out + [float(round(n)), float(int(t) * 2), sum([n, 0.5])]
+
+
+@case(COUNTS)
+def data_in_math(t: Tensor) -> List[float]:
+    n = float(t) + 2
+    return [
+        math.sqrt(n), math.exp(n), math.log(n), math.log10(n), math.log1p(n), math.sin(n), math.cos(n), math.tan(n), math.asin(n / 9),
+        math.acos(n / 9), math.atan(n), math.atan2(n, 2.0), math.sinh(n), math.cosh(n), math.tanh(n), math.pow(n, 0.5), math.fabs(-n),
+        math.fmod(n, 2.0), math.copysign(3.0, n), math.erf(n), math.expm1(n),
+    ]  # fmt: skip
+
+
+@case(COUNTS)
+def data_comparisons(t: Tensor) -> List[bool]:
+    n = int(t)
+    f = float(t)
+    flags = [bool(t > 1), bool(t > 2)]
+    tests = [math.isnan(f), math.isinf(f), math.isfinite(f), any(flags), all(flags)]
+    logic = [bool(n), not bool(n), n > 0 and f > 2, n < 0 or f > 2]
+    return tests + logic + [n < 2, n <= 2, n > 2, n >= 3, n == 3, n != 3, f < 2.5, f == 3.0, n > f]
+
+
+@case(COUNTS)
+def data_rounded(t: Tensor) -> List[int]:
+    f = float(t) * 0.7
+    return [int(f), math.floor(f), math.ceil(f), int(bool(t))]
+
+
+@case(X(4, 4), COUNTS)
+def data_in_tensor_calls(x: Tensor, t: Tensor) -> List[Tensor]:
+    n = int(t)
+    f = float(t)
+    made = [torch.full([2], f), torch.full_like(x, n), torch.tensor(n), torch.tensor([n, 1]), torch.tensor(f), x.clone().fill_(f)]
+    chosen = [x.clamp(-f - 5, f + 5), x.masked_fill(x > 0, f), torch.where(x > 0, x, f)]
+    return made + chosen + [x + n, x * f, x > f, x - n, n - x, x / (n + 7), x**2 * n]
+
+
+@case(X(4, 4), COUNTS)
+def data_as_index(x: Tensor, t: Tensor) -> List[Tensor]:
+    n = int(t)
+    parts = [x, x * 2, x * 3, x + 1]
+    return [x[n], x[:, n % 2], parts[n], torch.tensor([1, 2, 3, 4][n]), x.select(0, n), x.narrow(0, n % 2, 2)]
+
+
+@case(X(4, 4), COUNTS)
+def data_chooses_numbers(x: Tensor, t: Tensor) -> Tensor:
+    n = 1 if bool(t > 2) else 5
+    f = 0.5 if n == 1 else 2.0
+    return x * n + f
+
+
+@case(X(4, 4), COUNTS)
+def data_bounds_a_sum(x: Tensor, t: Tensor) -> Tuple[Tensor, int]:
+    total = 0
+    for i in range(int(t) + 3):
+        if i % 2 == 0:
+            total += i
+        else:
+            total -= 1
+    return x * total, total
+
+
+@case(X(4, 4), COUNTS)
+def nested_loops_on_data(x: Tensor, t: Tensor) -> Tensor:
+    i = 0
+    while i < int(t):
+        j = 0
+        while j < i:
+            x = x + j
+            j += 1
+        i += 1
+    return x
+
+
+@case(X(4, 4), COUNTS)
+def return_from_a_loop(x: Tensor, t: Tensor) -> Tensor:
+    for i in range(x.size(0)):
+        if bool(t < i):
+            return x[i] * 10
+    return x[0]
+
+
+@case(X(4, 4), COUNTS)
+def containers_in_a_branch(x: Tensor, t: Tensor) -> Tensor:
+    d = {"a": x, "b": x * 2}
+    parts = [x, x * 2]
+    pair = (x, x * 2)
+    if bool(t > 2):
+        d["a"] = d["b"] + 1
+        parts.append(x * 3)
+        pair = (x * 3, x)
+    else:
+        d["b"] = x * 7
+        parts.append(x * 4)
+    return d["a"] + d["b"] + parts[0] + parts[2] + pair[0] - pair[1]
+
+
+@case(X(4, 4), COUNTS)
+def exception_text_with_data(x: Tensor, t: Tensor) -> Tensor:
+    if x.dim() == 3:
+        raise ValueError(f"{int(t)} is not right")
+    return x
+
+
 # ---- Numbers ------------------------------------------------------------------------------------------------------------------------
 
 

@@ -1,6 +1,7 @@
 /* Operators on numbers: Python's arithmetic as TorchScript defines it, on ints (symbolic sizes too), floats and bools;
  * numbers that are known at run time only go to the graph as rank-0 tensors (i64, f64, bool). */
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "import/torchscript/interpreter.h"
@@ -464,10 +465,19 @@ static kiln_status do_math2(interp *it, const ts_call *c, ts_value *out, bool *h
 }
 
 static kiln_status do_test(interp *it, const ts_call *c, ts_value *out, bool *handled) {
-  (void)it;
-  if (!numbers(c, 1) || needs_graph(&c->args[0], true)) return KILN_OK;
-  const double x = as_double(&c->args[0]);
+  if (!numbers(c, 1)) return KILN_OK;
   *handled = true;
+  if (needs_graph(&c->args[0], true)) {
+    char name[32];
+    ts_value t;
+    value *v;
+    (void)snprintf(name, sizeof name, "aten::%s", c->name);
+    KILN_TRY(interp_number_tensor(it, &c->args[0], &v));
+    KILN_TRY(interp_new_tensor(it, v, &t));
+    KILN_TRY(interp_aten(it, name, 1, &t, &t));
+    return interp_scalar(it, lower_value(&it->b, t.u.tensor), TST_BOOL, out);
+  }
+  const double x = as_double(&c->args[0]);
   *out = of_bool(str_eq(c->name, "isnan") ? isnan(x) : str_eq(c->name, "isinf") ? isinf(x) : isfinite(x));
   return KILN_OK;
 }

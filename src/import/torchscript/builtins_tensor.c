@@ -403,6 +403,17 @@ static kiln_status do_full(interp *it, const ts_call *c, ts_value *out, bool *ha
   return interp_new_tensor(it, lower_expand(&it->b, lower_cast(&it->b, v, dtype), size->count, dims), out);
 }
 
+static kiln_status do_full_like(interp *it, const ts_call *c, ts_value *out, bool *handled) {
+  const tensor_type *t;
+  kiln_dtype dtype;
+  if (!tensor_arg(c) || c->n < 2 || c->args[1].kind != TSV_DATA) return KILN_OK;
+  KILN_TRY(type_of_arg(it, c, &t));
+  KILN_TRY(dtype_arg(it, c, 2, t->dtype, &dtype));
+  *handled = true;
+  value *v = lower_cast(&it->b, c->args[1].u.data, dtype);
+  return interp_new_tensor(it, lower_expand(&it->b, v, t->rank, t->dims), out);
+}
+
 const ts_builtin ts_builtins_tensor[] = {{"size", do_size},
                                          {"prim.shape", do_size},
                                          {"len", do_len},
@@ -464,4 +475,5 @@ const ts_builtin ts_builtins_tensor[] = {{"size", do_size},
                                          {"prim.NumToTensor", do_num_to_tensor},
                                          {"scalar_tensor", do_tensor},
                                          {"full", do_full},
+                                         {"full_like", do_full_like},
                                          {NULL, NULL}};
