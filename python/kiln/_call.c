@@ -493,9 +493,59 @@ static bool run_slot(const runner_object *r, slot *s) {
   return status == KILN_OK;
 }
 
+/* Is there an output whose size depends on data? Its shape is known after the run. */
+static bool has_open_sizes(const runner_object *r, const slot *s) {
+  for (Py_ssize_t i = 0; i < r->n_out; i++) {
+    for (int d = 0; d < s->outputs[i].ndim; d++) {
+      if (s->shapes[i][d] < 0) return true;
+    }
+  }
+  return false;
+}
+
+/* Runs into the engine's memory, and notes what it lent and the shapes. NULL: an error is set. Free with PyMem_Free. */
+static kiln_tensor *run_lent(const runner_object *r, slot *s) {
+  kiln_tensor *lent = PyMem_Calloc((size_t)r->n_out + 1, sizeof *lent);
+  if (!lent) {
+    PyErr_NoMemory();
+    return NULL;
+  }
+  for (Py_ssize_t i = 0; i < r->n_out; i++) memset(&s->outputs[i], 0, sizeof s->outputs[i]);
+  if (!run_slot(r, s)) {
+    PyMem_Free(lent);
+    return NULL;
+  }
+  for (Py_ssize_t i = 0; i < r->n_out; i++) {
+    kiln_tensor *t = &s->outputs[i];
+    lent[i] = *t;
+    for (int d = 0; d < t->ndim; d++) s->shapes[i][d] = t->shape[d];
+    t->shape = s->shapes[i];
+    t->strides = NULL;
+  }
+  return lent;
+}
+
+/* What is lent is contiguous. */
+static void copy_lent(const slot *s, const kiln_tensor *lent, Py_ssize_t i) {
+  const kiln_tensor *to = &s->outputs[i];
+  size_t bytes = kiln_dtype_size(kiln_tensor_get_dtype(to));
+  for (int d = 0; d < to->ndim; d++) bytes *= (size_t)s->shapes[i][d];
+  if (bytes) memcpy((char *)to->data + to->byte_offset, (const char *)lent[i].data + lent[i].byte_offset, bytes);
+}
+
+static bool run_into_torch_outputs(const runner_object *r, slot *s) {
+  if (!has_open_sizes(r, s)) return make_torch_outputs(r, s) && run_slot(r, s);
+  kiln_tensor *lent = run_lent(r, s);
+  if (!lent) return false;
+  const bool made = make_torch_outputs(r, s);
+  for (Py_ssize_t i = 0; made && i < r->n_out; i++) copy_lent(s, lent, i);
+  PyMem_Free(lent);
+  return made;
+}
+
 static PyObject *run_torch(const runner_object *r, slot *s) {
   PyObject *result = NULL;
-  if (make_torch_outputs(r, s) && run_slot(r, s)) {
+  if (run_into_torch_outputs(r, s)) {
     if (r->single) {
       result = take_torch_output(s, 0);
     } else {
@@ -514,6 +564,8 @@ static PyObject *run_torch(const runner_object *r, slot *s) {
 }
 
 static PyObject *run_numpy(const runner_object *r, slot *s) {
+  kiln_tensor *lent = NULL;
+  if (has_open_sizes(r, s) && !(lent = run_lent(r, s))) return NULL;
   PyObject *result = PyTuple_New(r->n_out);
   for (Py_ssize_t i = 0; result && i < r->n_out; i++) {
     PyObject *array = make_numpy_output(s, i);
@@ -522,7 +574,10 @@ static PyObject *run_numpy(const runner_object *r, slot *s) {
     else
       PyTuple_SET_ITEM(result, i, array);
   }
-  if (!result || !run_slot(r, s)) {
+  for (Py_ssize_t i = 0; result && lent && i < r->n_out; i++) copy_lent(s, lent, i);
+  const bool done = result && (lent || run_slot(r, s));
+  PyMem_Free(lent);
+  if (!done) {
     Py_XDECREF(result);
     return NULL;
   }

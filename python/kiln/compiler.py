@@ -70,16 +70,25 @@ def compile(
             source lines), or an option is wrong.
     """
     if isinstance(model, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
-        options = {"target": target, "precision": precision, "tune": tune, "cache": cache, "threads": threads or 0, "progress": progress}
+        options = {
+            "target": target,
+            "precision": precision,
+            "tune": tune,
+            "cache": cache,
+            "threads": threads or 0,
+            "progress": progress,
+        }
         return _compile_script(model, inputs, dict(kwargs or {}), method, options)
     if method != "forward":
-        raise ValueError("method is for TorchScript modules; to compile another method of an nn.Module, make it the forward of a module")
+        raise ValueError(
+            "method is for TorchScript modules; to compile another method of an nn.Module, make it the forward of a module"
+        )
     if isinstance(model, torch.export.ExportedProgram):
         program, specs = model, _specs_of_list(inputs)
     else:
         _check_model(model)
-        program, specs = _export(model, inputs, dict(kwargs or {}), dynamic_shapes)
-    data = _program_bytes(_decompose(program))
+        program, specs = capture(model, inputs, dict(kwargs or {}), dynamic_shapes)
+    data = _program_bytes(decompose(program))
     engine = Engine.build(
         data,
         target=target,
@@ -260,7 +269,7 @@ def _specs_of_list(inputs: Any) -> list[tuple[Any, ...]]:
 # ---- Export ----------------------------------------------------------------------------------------------------------
 
 
-def _export(
+def capture(
     model: torch.nn.Module, inputs: Any, kwargs: dict[str, Any], dynamic_shapes: Any
 ) -> tuple[torch.export.ExportedProgram, list[tuple[Any, ...]]]:
     args, kwargs = _arguments(model, inputs, kwargs)
@@ -349,7 +358,7 @@ def _widen(program: torch.export.ExportedProgram, leaves: list[Any]) -> None:
                 ranges[symbol] = type(ranges[symbol])(low, ranges[symbol].upper)
 
 
-def _decompose(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+def decompose(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
     """Has PyTorch write operators that Kiln has no row for in terms of others, where it knows how to.
 
     This also decomposes composite operators such as linear, which Kiln's passes put together again; so only where needed.

@@ -118,9 +118,8 @@ def result_tree(kind: Any, value: Callable[[], Any]) -> tuple[Tree, int]:
     return walk(kind, ()), len(leaves)
 
 
-def bind(schema: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> list[tuple[Any, Any, bool]]:
-    """(argument of the schema, value, whether it was given) for each argument after self. Raises TypeError as a call would."""
-    formals = [a for a in schema.arguments if a.name != "self"]
+def bind(schema: Any, formals: Sequence[Any], args: Sequence[Any], kwargs: dict[str, Any]) -> list[tuple[Any, Any]]:
+    """(argument of the schema, value) for each of ``formals``. Raises TypeError as a call would."""
     if len(args) > len(formals):
         raise TypeError(f"{schema.name} takes {len(formals)} arguments, {len(args)} inputs were given: {schema}")
     unknown = set(kwargs) - {a.name for a in formals}
@@ -131,11 +130,11 @@ def bind(schema: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> list[tuple
         if i < len(args):
             if formal.name in kwargs:
                 raise TypeError(f"argument {formal.name!r} is given twice")
-            bound.append((formal, args[i], True))
+            bound.append((formal, args[i]))
         elif formal.name in kwargs:
-            bound.append((formal, kwargs[formal.name], True))
+            bound.append((formal, kwargs[formal.name]))
         elif formal.has_default_value():
-            bound.append((formal, formal.default_value, False))
+            bound.append((formal, formal.default_value))
         else:
             raise TypeError(f"inputs lack argument {formal.name!r}: {schema}")
     return bound
@@ -267,7 +266,9 @@ def _named_classes(trees: dict[str, Tree], namespace: dict[str, Any]) -> None:
             if any(re.search(rf"\b{other}\b", text) for other in waiting if other != name for text in types):
                 continue
             fields = [(field, eval(text, namespace)) for field, text in zip(tree["fields"], types)]
-            namespace[name] = NamedTuple(name, fields)  # type: ignore[misc]
+            made = NamedTuple(name, fields)  # type: ignore[misc]
+            made.__module__ = "kiln.generated"
+            namespace[name] = made
             del waiting[name]
             break
         else:

@@ -300,7 +300,7 @@ def partition(
         program: exported; operators that Kiln lacks and PyTorch can decompose should be decomposed before.
         torch_executed_ops: operators left to PyTorch: OpOverloads, or names ("aten::add.Tensor", "aten::add", "aten.add.Tensor").
         torch_executed_modules: paths or class names of modules left to PyTorch.
-        min_block_size: a piece with fewer operators is left to PyTorch.
+        min_block_size: a piece with fewer operators is left to PyTorch, unless it is the whole program.
         dryrun: only the report; the module runs in PyTorch.
         options: of ``kiln.compile``.
 
@@ -319,7 +319,7 @@ def partition(
     pieces = []
     for piece in partitioner.propose_partitions():
         inside = [node for node in piece.nodes if node in operators]
-        if len(inside) >= min_block_size:
+        if len(inside) >= min_block_size or len(inside) == len(operators):
             pieces.append(piece)
             continue
         for node in inside:

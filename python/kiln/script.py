@@ -261,7 +261,7 @@ def flatten(model: Any, inputs: Any, kwargs: dict[str, Any], method: str, exampl
     args: list[dict[str, Any]] = []
     values: list[Any] = []
     try:
-        for formal, value, _ in nesting.bind(schema, positional, kwargs):
+        for formal, value in nesting.bind(schema, _formals(model, schema), positional, kwargs):
             tree = nesting.tree_of(value, formal.type, formal.name, leaves)
             arg = {"name": formal.name, "type": nesting.type_text(formal.type), "tree": tree}
             if formal.has_default_value() and isinstance(formal.default_value, (type(None), bool, int, float, str)):
@@ -295,9 +295,13 @@ def _schema(model: Any, method: str) -> Any:
     return model._c._get_method(method).schema
 
 
+def _formals(model: Any, schema: Any) -> list[Any]:
+    return list(schema.arguments) if isinstance(model, torch.jit.ScriptFunction) else list(schema.arguments)[1:]  # without self
+
+
 def _as_traced(model: Any, schema: Any, method: str) -> Flattened:
     """Without inputs, the shapes are those that a traced module remembers; the importer says so if there are none."""
-    args = [a for a in schema.arguments if a.name != "self"]
+    args = _formals(model, schema)
     kind = schema.returns[0].type
     try:
         result, _ = nesting.result_tree(kind, _no_example)

@@ -24,6 +24,7 @@ PAGES = [
     ["docs/python.md"],
     ["docs/cli.md"],
     ["docs/torch2trt.md"],
+    ["docs/torch-tensorrt.md"],
 ]
 
 

@@ -1,0 +1,146 @@
+"""compile, save and load at the top level."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Optional, Union
+
+import torch
+
+import kiln
+from kiln.partition import HybridModule
+from kiln.torch_tensorrt import dynamo, ts
+from kiln.torch_tensorrt._settings import CompilationSettings
+
+__all__ = ["compile", "convert_method_to_trt_engine", "load", "save"]
+
+IRS = ("default", "dynamo", "torch_compile", "ts", "torchscript", "fx")
+
+
+def _ir_of(module: Any, ir: str) -> str:
+    if ir not in IRS:
+        raise ValueError(f"ir must be one of {', '.join(IRS)}, got {ir!r}")
+    if ir == "default":
+        return "ts" if isinstance(module, (torch.jit.ScriptModule, torch.jit.ScriptFunction)) else "dynamo"
+    return {"torchscript": "ts", "fx": "dynamo"}.get(ir, ir)
+
+
+def compile(
+    module: Any,
+    ir: str = "default",
+    inputs: Optional[Sequence[Any]] = None,
+    arg_inputs: Optional[Sequence[Any]] = None,
+    kwarg_inputs: Optional[Mapping[str, Any]] = None,
+    enabled_precisions: Optional[Collection[Any]] = None,
+    **kwargs: Any,
+) -> Any:
+    """Compiles a module.
+
+    Args:
+        module: nn.Module, ExportedProgram, fx.GraphModule, ScriptModule or ScriptFunction, in eval mode.
+        ir: "default" takes the TorchScript path for ScriptModules and torch.export for all else; "dynamo", "torch_compile", "ts".
+        inputs, arg_inputs: the positional arguments, as tensors or :class:`Input`; two names of one argument.
+        kwarg_inputs: the keyword arguments.
+        enabled_precisions: the lowest of these is used where the target has it.
+        kwargs: settings, see ``CompilationSettings``.
+
+    Returns:
+        An nn.Module; a ScriptModule for the TorchScript path.
+    """
+    settings = {**kwargs, **({"enabled_precisions": enabled_precisions} if enabled_precisions is not None else {})}
+    chosen_ir = _ir_of(module, ir)
+    if chosen_ir == "ts":
+        if kwarg_inputs:
+            raise ValueError("kwarg_inputs: the TorchScript path takes positional inputs; give them in the order of the method")
+        return ts.compile(module, inputs=inputs if inputs is not None else arg_inputs, **settings)
+    if chosen_ir == "torch_compile":
+        chosen = CompilationSettings.of(**settings)
+        parameters = list(module.parameters()) if isinstance(module, torch.nn.Module) else []
+        target = str(chosen.device.to(torch.device)) if chosen.device else (parameters[0].device.type if parameters else "cpu")
+        options = {**chosen.options(target), "require_full_compilation": chosen.require_full_compilation}
+        return torch.compile(module, backend="kiln", dynamic=False, options=options)
+    program = module
+    if not isinstance(module, torch.export.ExportedProgram):
+        program = dynamo.trace(module, inputs, arg_inputs=arg_inputs, kwarg_inputs=kwarg_inputs)
+    return dynamo.compile(program, inputs, arg_inputs=arg_inputs, kwarg_inputs=kwarg_inputs, **settings)
+
+
+def convert_method_to_trt_engine(
+    module: Any,
+    method_name: str = "forward",
+    inputs: Optional[Sequence[Any]] = None,
+    arg_inputs: Optional[Sequence[Any]] = None,
+    kwarg_inputs: Optional[Mapping[str, Any]] = None,
+    ir: str = "default",
+    **kwargs: Any,
+) -> bytes:
+    """The bytes of an engine file; all of the method must fit into one engine."""
+    if _ir_of(module, ir) == "ts":
+        return ts.convert_method_to_trt_engine(module, method_name, inputs if inputs is not None else arg_inputs, **kwargs)
+    if method_name != "forward":
+        raise ValueError("method_name: torch.export captures forward only; script the module for other methods")
+    program = dynamo.trace(module, inputs, arg_inputs=arg_inputs, kwarg_inputs=kwarg_inputs)
+    return dynamo.convert_exported_program_to_serialized_trt_engine(
+        program, inputs, arg_inputs=arg_inputs, kwarg_inputs=kwarg_inputs, **kwargs
+    )
+
+
+def save(
+    module: Any,
+    file_path: Union[str, os.PathLike[str]] = "",
+    *,
+    extra_files: Optional[dict[str, Any]] = None,
+    output_format: str = "exported_program",
+    inputs: Optional[Sequence[Any]] = None,
+    arg_inputs: Optional[Sequence[Any]] = None,
+    kwarg_inputs: Optional[Mapping[str, Any]] = None,
+    **kwargs: Any,
+) -> None:
+    """Saves a compiled module.
+
+    ``output_format`` "torchscript" writes a file for torch.jit.load; "exported_program" one for :func:`load` and, for a module that is
+    one engine, ``kiln.load`` and the C library: a Kiln engine file.
+    """
+    if output_format not in ("exported_program", "torchscript"):
+        raise ValueError(f'output_format must be "exported_program" or "torchscript", got {output_format!r}')
+    if isinstance(module, HybridModule):
+        error = kiln.KilnError(
+            "a module with parts that run in PyTorch cannot be saved by this version: compile it with require_full_compilation=True, "
+            f"or leave these out: {module.report.reasons()}"
+        )
+        error.status = "KILN_UNSUPPORTED"
+        raise error
+    scripted = isinstance(module, torch.jit.ScriptModule)
+    if scripted or output_format == "torchscript":
+        torch.jit.save(
+            module if scripted else kiln.embed_engine(kiln.engine_bytes(module)), str(file_path), _extra_files=extra_files
+        )
+        return
+    kiln.save(module, file_path)
+
+
+def load(file_path: Union[str, os.PathLike[str]] = "", extra_files: Optional[dict[str, Any]] = None, **kwargs: Any) -> Any:
+    """Loads what :func:`save` wrote. The result is called as the compiled module; ``.module()`` gives itself."""
+    try:
+        return _Loaded(kiln.load(file_path))
+    except kiln.KilnError as not_an_engine:
+        try:
+            return torch.jit.load(str(file_path), _extra_files=extra_files)
+        except (RuntimeError, ValueError):
+            raise not_an_engine from None
+
+
+class _Loaded(torch.nn.Module):
+    """A loaded module that answers ``.module()``, as Torch-TensorRT's users write for exported programs."""
+
+    def __init__(self, compiled: torch.nn.Module) -> None:
+        super().__init__()
+        self.compiled = compiled
+        self.training = False
+
+    def module(self) -> torch.nn.Module:
+        return self.compiled
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.compiled(*args, **kwargs)

@@ -1,0 +1,155 @@
+"""Enumerations of Torch-TensorRT's interface."""
+
+from __future__ import annotations
+
+import enum
+from typing import Any, Optional, Union
+
+import torch
+
+__all__ = ["Device", "DeviceType", "EngineCapability", "Platform", "dtype", "memory_format"]
+
+
+class dtype(enum.Enum):
+    """Data types; ``dtype.half`` and the like are members under their other names."""
+
+    u8 = torch.uint8
+    i8 = torch.int8
+    i32 = torch.int32
+    i64 = torch.int64
+    f16 = torch.float16
+    f32 = torch.float32
+    f64 = torch.float64
+    b = torch.bool
+    bf16 = torch.bfloat16
+    f8 = torch.float8_e4m3fn
+    # other names
+    uint8 = torch.uint8
+    int8 = torch.int8
+    int32 = torch.int32
+    int = torch.int32
+    int64 = torch.int64
+    long = torch.int64
+    float16 = torch.float16
+    half = torch.float16
+    float32 = torch.float32
+    float = torch.float32
+    float64 = torch.float64
+    double = torch.float64
+    bool = torch.bool
+    bfloat16 = torch.bfloat16
+    float8 = torch.float8_e4m3fn
+
+    def to(self, kind: Any) -> Any:
+        """This type as a ``torch.dtype``."""
+        if kind is not torch.dtype:
+            raise TypeError(f"dtype.to takes torch.dtype, got {kind}")
+        return self.value
+
+    @staticmethod
+    def from_(value: Any) -> dtype:
+        return dtype(to_torch_dtype(value))
+
+    _from = from_
+
+
+def to_torch_dtype(value: Union[dtype, torch.dtype, type]) -> torch.dtype:
+    """A torch.dtype from any of the ways in which users name one."""
+    if isinstance(value, dtype):
+        return value.value
+    if isinstance(value, torch.dtype):
+        return value
+    known = {float: torch.float32, int: torch.int32, bool: torch.bool}
+    if value in known:
+        return known[value]
+    raise TypeError(f"dtype: expected a torch.dtype or torch_tensorrt.dtype, got {value!r}")
+
+
+class memory_format(enum.Enum):
+    linear = "linear"
+    chw2 = "chw2"
+    chw4 = "chw4"
+    chw16 = "chw16"
+    chw32 = "chw32"
+    hwc = "hwc"
+    hwc8 = "hwc8"
+    hwc16 = "hwc16"
+    dhwc = "dhwc"
+    dhwc8 = "dhwc8"
+    cdhw32 = "cdhw32"
+    dla_linear = "dla_linear"
+    dla_hwc4 = "dla_hwc4"
+    contiguous = "linear"
+    channels_last = "hwc"
+    channels_last_3d = "dhwc"
+
+
+class DeviceType(enum.Enum):
+    UNKNOWN = "unknown"
+    GPU = "cuda"
+    DLA = "dla"
+    CPU = "cpu"
+
+
+class EngineCapability(enum.Enum):
+    STANDARD = "standard"
+    SAFETY = "safety"
+    DLA_STANDALONE = "dla_standalone"
+
+
+class Platform(enum.Enum):
+    LINUX_X86_64 = "linux_x86_64"
+    LINUX_AARCH64 = "linux_aarch64"
+    WIN_X86_64 = "windows_x86_64"
+    WIN_ARM64 = "windows_arm64"
+
+    @classmethod
+    def current_platform(cls) -> Platform:
+        import platform
+
+        return cls.LINUX_AARCH64 if platform.machine() == "aarch64" else cls.LINUX_X86_64
+
+
+class Device:
+    """A device: ``Device("cuda:1")``, ``Device("cpu")``, ``Device(gpu_id=1)``. Kiln has no DLA backend."""
+
+    def __init__(
+        self,
+        spec: Optional[str] = None,
+        *,
+        gpu_id: Optional[int] = None,
+        dla_core: Optional[int] = None,
+        allow_gpu_fallback: bool = False,
+    ) -> None:
+        kind, index = "cuda", gpu_id if gpu_id is not None else -1
+        if spec is not None:
+            kind, _, number = spec.partition(":")
+            kind = {"gpu": "cuda"}.get(kind, kind)
+            if kind not in ("cuda", "cpu", "dla") or (number and not number.isdigit()):
+                raise ValueError(f'Device: expected "cuda:N", "gpu:N", "dla:N" or "cpu", got {spec!r}')
+            index = int(number) if number else -1
+        if kind == "dla" or dla_core is not None:
+            raise ValueError("Device: Kiln has no DLA backend; use a GPU or the CPU")
+        self.device_type = DeviceType(kind)
+        self.gpu_id = index
+        self.dla_core = -1
+        self.allow_gpu_fallback = allow_gpu_fallback
+
+    @staticmethod
+    def of(value: Any) -> Device:
+        """From a Device, torch.device, text, or dict of Device's arguments."""
+        if isinstance(value, Device):
+            return value
+        if isinstance(value, torch.device):
+            return Device(str(value))
+        if isinstance(value, str):
+            return Device(value)
+        if isinstance(value, dict):
+            return Device(**{key: item for key, item in value.items() if key != "device_type"})
+        raise TypeError(f"device: expected a Device, torch.device, text or dict, got {type(value).__name__}")
+
+    def to(self, kind: Any) -> torch.device:
+        return torch.device(self.device_type.value, self.gpu_id if self.gpu_id >= 0 else None)
+
+    def __repr__(self) -> str:
+        return f"Device({self.device_type.value}{':' + str(self.gpu_id) if self.gpu_id >= 0 else ''})"

@@ -1,0 +1,146 @@
+"""torch_tensorrt.Input: the shape or shapes of one input."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Optional
+
+import torch
+from torch.utils import _pytree as pytree
+
+import kiln
+from kiln.torch_tensorrt._enums import memory_format, to_torch_dtype
+
+__all__ = ["Input"]
+
+Shape = tuple[int, ...]
+MODES = ("min_shape", "opt_shape", "max_shape")
+
+
+class Input:
+    """``Input((1, 3, 224, 224))``, ``Input(shape=...)``, ``Input(min_shape=, opt_shape=, max_shape=)``, or several profiles.
+
+    Args:
+        shape: sizes of a static input; -1 for sizes that ``shape_ranges`` gives as (min, opt, max).
+        min_shape, opt_shape, max_shape: sizes of a dynamic input.
+        dtype: a torch.dtype or torch_tensorrt.dtype; default float32, or that of ``torch_tensor``.
+        format: accepted; an engine chooses its own layouts.
+        tensor_domain: range [low, high) of the values that :meth:`example_tensor` draws.
+        torch_tensor: an example, which gives shape and dtype.
+        name: the parameter of ``forward`` that this input is for.
+        is_shape_tensor: accepted; Kiln finds out by itself.
+        shared_dims: {axis: name}; axes of one name have one size. Kiln finds equal sizes by itself.
+        profiles: several {min_shape, opt_shape, max_shape}. One engine serves all: its range spans them.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        shape: Optional[Sequence[int]] = None,
+        min_shape: Optional[Sequence[int]] = None,
+        opt_shape: Optional[Sequence[int]] = None,
+        max_shape: Optional[Sequence[int]] = None,
+        dtype: Any = None,
+        format: Any = memory_format.linear,
+        tensor_domain: tuple[float, float] = (0.0, 2.0),
+        torch_tensor: Optional[torch.Tensor] = None,
+        name: str = "",
+        is_shape_tensor: bool = False,
+        shape_ranges: Optional[Sequence[Sequence[int]]] = None,
+        shared_dims: Optional[Mapping[int, str]] = None,
+        profiles: Optional[Sequence[Mapping[str, Sequence[int]]]] = None,
+    ) -> None:
+        if len(args) > 1:
+            raise ValueError(f"Input takes one shape, got {len(args)} positional arguments")
+        if args:
+            if shape is not None:
+                raise ValueError("Input: shape is given twice")
+            shape = args[0]
+        if torch_tensor is not None:
+            shape = tuple(torch_tensor.shape) if shape is None and min_shape is None else shape
+            dtype = torch_tensor.dtype if dtype is None else dtype
+        dynamic = [s for s in (min_shape, opt_shape, max_shape) if s is not None]
+        if sum((shape is not None, bool(dynamic), profiles is not None)) != 1:
+            raise ValueError("Input: give one of shape, min_shape with opt_shape and max_shape, or profiles")
+        self.profiles: list[dict[str, Shape]] = []
+        if profiles is not None:
+            self.profiles = [{mode: tuple(map(int, profile[mode])) for mode in MODES} for profile in profiles]
+            if not self.profiles:
+                raise ValueError("Input: profiles is empty")
+        elif dynamic:
+            if len(dynamic) != 3:
+                raise ValueError("Input: a dynamic input needs min_shape, opt_shape and max_shape")
+            self.profiles = [dict(zip(MODES, (tuple(map(int, s)) for s in dynamic)))]
+        else:
+            assert shape is not None
+            self.profiles = [_profile_of(tuple(map(int, shape)), shape_ranges)]
+        self.dtype = to_torch_dtype(dtype) if dtype is not None else torch.float32
+        self.format = format
+        self.tensor_domain = tensor_domain
+        self.torch_tensor = torch_tensor
+        self.name = name
+        self.is_shape_tensor = is_shape_tensor
+        self.shared_dims = dict(shared_dims or {})
+        self.to_kiln()  # finds contradictions
+
+    @property
+    def is_dynamic(self) -> bool:
+        return any(profile["min_shape"] != profile["max_shape"] for profile in self.profiles) or len(self.profiles) > 1
+
+    @property
+    def shape(self) -> Any:
+        """The static shape, or the first profile."""
+        first = self.profiles[0]
+        return dict(first) if self.is_dynamic else first["opt_shape"]
+
+    def to_kiln(self) -> kiln.Input:
+        def over(mode: str, pick: Any) -> Shape:
+            return tuple(pick(sizes) for sizes in zip(*(profile[mode] for profile in self.profiles)))
+
+        low, high = over("min_shape", min), over("max_shape", max)
+        return kiln.Input(
+            min_shape=low, opt_shape=self.profiles[0]["opt_shape"], max_shape=high, dtype=self.dtype, name=self.name or None
+        )
+
+    def example_tensor(self, optimization_profile_field: Optional[str] = None) -> torch.Tensor:
+        """A tensor of random values of ``tensor_domain``, of the static shape or that of "min_shape", "opt_shape" or "max_shape"."""
+        if self.torch_tensor is not None and optimization_profile_field is None:
+            return self.torch_tensor
+        field = optimization_profile_field or "opt_shape"
+        if field not in MODES:
+            raise ValueError(f"example_tensor: expected one of {', '.join(MODES)}, got {field!r}")
+        low, high = self.tensor_domain
+        return (torch.rand(self.profiles[0][field]) * (high - low) + low).to(self.dtype)
+
+    @classmethod
+    def from_tensor(cls, tensor: torch.Tensor, *_: Any, **__: Any) -> Input:
+        return cls(torch_tensor=tensor)
+
+    @classmethod
+    def from_tensors(cls, tensors: Any) -> Any:
+        """The same structure with an Input for each tensor."""
+        return pytree.tree_map(lambda leaf: cls.from_tensor(leaf) if isinstance(leaf, torch.Tensor) else leaf, tensors)
+
+    def equivalent_spec(self, other: Input) -> bool:
+        return self.profiles == other.profiles and self.dtype == other.dtype and self.format == other.format
+
+    def __repr__(self) -> str:
+        return f"Input(shape={self.shape}, dtype={self.dtype})"
+
+
+def _profile_of(shape: Shape, ranges: Optional[Sequence[Sequence[int]]]) -> dict[str, Shape]:
+    free = [i for i, size in enumerate(shape) if size == -1]
+    if len(free) != len(ranges or ()):
+        raise ValueError(f"Input: shape has {len(free)} sizes of -1, but shape_ranges has {len(ranges or ())} entries")
+    columns = [list(shape), list(shape), list(shape)]
+    for i, bounds in zip(free, ranges or ()):
+        for column, size in zip(columns, bounds):
+            column[i] = int(size)
+    return dict(zip(MODES, map(tuple, columns)))
+
+
+def to_kiln(value: Any) -> Any:
+    """Inputs become kiln.Inputs, whatever they are nested in; tensors and other values stay."""
+    return pytree.tree_map(
+        lambda leaf: leaf.to_kiln() if isinstance(leaf, Input) else leaf, value, is_leaf=lambda leaf: isinstance(leaf, Input)
+    )

@@ -1,0 +1,143 @@
+"""Settings of Torch-TensorRT: what each means here."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Collection
+from typing import Any, Optional, Union
+
+import torch
+
+from kiln.torch_tensorrt._enums import Device, EngineCapability, to_torch_dtype
+
+__all__ = ["CompilationSettings"]
+
+# Settings that have a meaning for TensorRT only, and why nothing needs to be set here.
+NOT_NEEDED = {
+    "workspace_size": "Kiln plans all memory at build time",
+    "max_aux_streams": "engines run on the caller's stream",
+    "dla_sram_size": "there is no DLA backend",
+    "dla_local_dram_size": "there is no DLA backend",
+    "dla_global_dram_size": "there is no DLA backend",
+    "sparse_weights": "this version has no structured sparsity",
+    "version_compatible": "engine files are portable between versions",
+    "hardware_compatible": "an engine file is planned again on a device that it has no plan for",
+    "engine_capability": "there is one kind of engine",
+    "optimization_level": "the time for tuning is set by tune_seconds",
+    "num_avg_timing_iters": "the tuner decides how often it measures",
+    "tiling_optimization_level": "the tuner chooses tilings",
+    "l2_limit_for_tiling": "the tuner chooses tilings",
+    "use_fast_partitioner": "there is one partitioner",
+    "assume_dynamic_shape_support": "every operator takes sizes that vary",
+    "enable_experimental_decompositions": "operators are decomposed only where Kiln has no row for them",
+    "use_complex_decomposition": "complex numbers are left to PyTorch",
+    "decompose_attention": "attention has a kernel of its own",
+    "attn_bias_is_causal": "masks are looked at",
+    "immutable_weights": "engines do not depend on it",
+    "strip_engine_weights": "this version writes weights into the engine",
+    "refit_identical_engine_weights": "this version writes weights into the engine",
+    "enable_weight_streaming": "weights are mapped from the file",
+    "lazy_engine_init": "opening an engine takes milliseconds",
+    "offload_module_to_cpu": "building takes no device memory beyond the weights",
+    "enable_resource_partitioning": "building takes little memory",
+    "cpu_memory_budget": "building takes little memory",
+    "dynamically_allocate_resources": "a context owns one arena",
+    "truncate_double": "f64 is computed as f64",
+    "truncate_long_and_double": "i64 and f64 are native",
+    "use_python_runtime": "there is one runtime",
+    "allow_shape_tensors": "sizes are symbolic",
+    "enable_cross_compile_for_windows": "engine files do not depend on the operating system",
+    "timing_cache_path": "",  # handled: the tuner's cache
+}
+_noted: set[str] = set()
+
+
+def note(name: str, why: str) -> None:
+    """Says once that a setting has no effect."""
+    if name not in _noted:
+        _noted.add(name)
+        warnings.warn(f"torch_tensorrt setting {name} has no effect in Kiln: {why}", stacklevel=4)
+
+
+@dataclasses.dataclass
+class CompilationSettings:
+    """Settings that have a meaning in Kiln; :meth:`of` takes all names of Torch-TensorRT's."""
+
+    device: Optional[Device] = None
+    enabled_precisions: set[torch.dtype] = dataclasses.field(default_factory=lambda: {torch.float32})
+    min_block_size: int = 5
+    torch_executed_ops: Collection[Any] = ()
+    torch_executed_modules: Collection[str] = ()
+    require_full_compilation: bool = False
+    pass_through_build_failures: bool = False
+    disable_tf32: bool = False
+    dryrun: Union[bool, str] = False
+    tune_seconds: float = 0.0
+    timing_cache_path: Optional[str] = None
+    threads: Optional[int] = None
+
+    @staticmethod
+    def of(**settings: Any) -> CompilationSettings:
+        known = {field.name for field in dataclasses.fields(CompilationSettings)}
+        defaults = {"engine_capability": EngineCapability.STANDARD, "immutable_weights": True, "use_fast_partitioner": True}
+        taken: dict[str, Any] = {}
+        for name, value in settings.items():
+            if name in known:
+                taken[name] = value
+            elif name in NOT_NEEDED:
+                if value and value != defaults.get(name):
+                    note(name, NOT_NEEDED[name])
+            elif name.startswith("autocast_") or name in _OTHERS:
+                if value:
+                    note(name, _OTHERS.get(name, "precision is set by enabled_precisions"))
+            else:
+                raise TypeError(
+                    f"torch_tensorrt: unknown setting {name!r}; known: {', '.join(sorted([*known, *NOT_NEEDED, *_OTHERS]))}"
+                )
+        if taken.get("device") is not None:
+            taken["device"] = Device.of(taken["device"])
+        precisions = taken.get("enabled_precisions") or {torch.float32}
+        taken["enabled_precisions"] = {to_torch_dtype(p) for p in precisions}
+        result = CompilationSettings(**taken)
+        if result.min_block_size < 1:
+            raise ValueError(f"min_block_size must be 1 or more, got {result.min_block_size}")
+        return result
+
+    def options(self, target: str) -> dict[str, Any]:
+        """What kiln.compile takes."""
+        halves = [d for d in (torch.float16, torch.bfloat16) if d in self.enabled_precisions]
+        if torch.int8 in self.enabled_precisions or torch.float8_e4m3fn in self.enabled_precisions:
+            note("enabled_precisions", "this version has no int8 and fp8; it computes in the other precisions given")
+        precision = "fp32"
+        if halves and target == "cpu":
+            note("enabled_precisions", "engines compute in fp32 on a CPU")
+        elif halves:
+            precision = "fp16" if halves[0] is torch.float16 else "bf16"
+        elif target != "cpu" and not self.disable_tf32:
+            precision = "tf32"
+        return {
+            "target": target,
+            "precision": precision,
+            "tune": self.tune_seconds,
+            "cache": self.timing_cache_path,
+            "threads": self.threads,
+        }
+
+
+_OTHERS = {
+    "use_fp32_acc": "products are accumulated in fp32",
+    "enable_autocast": "precision is set by enabled_precisions",
+    "debug": "see torch_tensorrt.logging",
+    "refit": "compile again: it takes seconds",
+    "make_refittable": "compile again: it takes seconds",
+    "cache_built_engines": "save the compiled module instead",
+    "reuse_cached_engines": "save the compiled module instead",
+    "engine_cache_dir": "save the compiled module instead",
+    "engine_cache_size": "save the compiled module instead",
+    "custom_engine_cache": "save the compiled module instead",
+    "fallback_data_dependent_ops": "operators that Kiln lacks fall back by themselves",
+    "use_distributed_mode_trace": "this version has no distributed engines",
+    "disabled_constant_fold_exclusions": "constants are folded",
+    "capability": "there is one kind of engine",
+}

@@ -1,0 +1,115 @@
+"""The torch.export path: ``trace`` and ``compile``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Optional
+
+import torch
+
+import kiln
+from kiln import compiler
+from kiln.partition import HybridModule, PartitionReport, partition
+from kiln.torch_tensorrt import logging
+from kiln.torch_tensorrt._input import to_kiln
+from kiln.torch_tensorrt._settings import CompilationSettings
+
+__all__ = ["CompilationSettings", "compile", "convert_exported_program_to_serialized_trt_engine", "trace"]
+
+
+def arguments(inputs: Optional[Sequence[Any]], arg_inputs: Optional[Sequence[Any]]) -> list[Any]:
+    """The positional arguments, under whichever of the two names they came."""
+    if inputs is not None and arg_inputs is not None:
+        raise ValueError("inputs and arg_inputs are two names of one argument: give one of them")
+    given = inputs if inputs is not None else arg_inputs
+    if given is None:
+        return []
+    return list(to_kiln(list(given) if isinstance(given, (list, tuple)) else [given]))
+
+
+def trace(
+    mod: torch.nn.Module,
+    inputs: Optional[Sequence[Any]] = None,
+    *,
+    arg_inputs: Optional[Sequence[Any]] = None,
+    kwarg_inputs: Optional[Mapping[str, Any]] = None,
+    **kwargs: Any,
+) -> torch.export.ExportedProgram:
+    """Captures a module by torch.export; sizes vary as the Inputs say."""
+    args = arguments(inputs, arg_inputs)
+    return compiler.capture(mod, args, dict(to_kiln(dict(kwarg_inputs or {}))), kwargs.get("dynamic_shapes"))[0]
+
+
+def compile(
+    exported_program: torch.export.ExportedProgram,
+    inputs: Optional[Sequence[Any]] = None,
+    *,
+    arg_inputs: Optional[Sequence[Any]] = None,
+    kwarg_inputs: Optional[Mapping[str, Any]] = None,
+    **settings: Any,
+) -> torch.nn.Module:
+    """Compiles an exported program. Operators that Kiln lacks run in PyTorch unless ``require_full_compilation``.
+
+    With ``dryrun=True`` (or a path for the text) nothing is built: the result runs in PyTorch and has a ``report``.
+    """
+    chosen = CompilationSettings.of(**settings)
+    specs = arguments(inputs, arg_inputs) + list(to_kiln(dict(kwarg_inputs or {})).values())
+    return compile_program(exported_program, specs, chosen)
+
+
+def device_of(program: torch.export.ExportedProgram, chosen: CompilationSettings) -> str:
+    if chosen.device is not None:
+        return str(chosen.device.to(torch.device))
+    kinds = {t.device.type for t in [*program.state_dict.values(), *program.constants.values()] if isinstance(t, torch.Tensor)}
+    kinds |= {v.device.type for n in program.graph.nodes if isinstance(v := n.meta.get("val"), torch.Tensor)}
+    return "cuda" if "cuda" in kinds else "cpu"
+
+
+def compile_program(program: torch.export.ExportedProgram, specs: Sequence[Any], chosen: CompilationSettings) -> torch.nn.Module:
+    options = chosen.options(device_of(program, chosen))
+    if not (chosen.torch_executed_ops or chosen.torch_executed_modules or chosen.dryrun):
+        try:
+            return kiln.compile(program, inputs=specs, progress=logging.progress, **options)
+        except kiln.KilnError as error:
+            if chosen.require_full_compilation or error.status != "KILN_UNSUPPORTED":
+                raise
+    program = compiler.decompose(program)
+    module, report = partition(
+        program,
+        torch_executed_ops=chosen.torch_executed_ops,
+        torch_executed_modules=chosen.torch_executed_modules,
+        min_block_size=chosen.min_block_size,
+        dryrun=bool(chosen.dryrun),
+        options=options,
+    )
+    _say(report, chosen)
+    if chosen.require_full_compilation and report.left and not chosen.dryrun:
+        error = kiln.KilnError(f"require_full_compilation: some operators would run in PyTorch: {report.reasons()}")
+        error.status = "KILN_UNSUPPORTED"
+        raise error
+    return module
+
+
+def _say(report: PartitionReport, chosen: CompilationSettings) -> None:
+    if isinstance(chosen.dryrun, str):
+        with open(chosen.dryrun, "w") as file:
+            file.write(f"{report}\n")
+    elif chosen.dryrun:
+        print(report)
+    logging.logger.info("%s", report)
+
+
+def convert_exported_program_to_serialized_trt_engine(
+    exported_program: torch.export.ExportedProgram,
+    inputs: Optional[Sequence[Any]] = None,
+    *,
+    arg_inputs: Optional[Sequence[Any]] = None,
+    kwarg_inputs: Optional[Mapping[str, Any]] = None,
+    **settings: Any,
+) -> bytes:
+    """The bytes of an engine file; the whole program must fit into one engine."""
+    module = compile(
+        exported_program, inputs, arg_inputs=arg_inputs, kwarg_inputs=kwarg_inputs, **{**settings, "require_full_compilation": True}
+    )
+    assert not isinstance(module, HybridModule)
+    return kiln.engine_bytes(module)

@@ -1,0 +1,174 @@
+"""Context managers around compiled modules, and a module that compiles again when its weights change."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from typing import Any, Optional, Union
+
+import torch
+
+import kiln
+
+__all__ = [
+    "MutableTorchTensorRTModule",
+    "enable_cudagraphs",
+    "enable_output_allocator",
+    "enable_pre_allocated_outputs",
+    "get_cudagraphs_mode",
+    "optimization_profile",
+    "set_cudagraphs_mode",
+    "set_multi_device_safe_mode",
+    "weight_streaming",
+]
+
+_mode = {"cudagraphs": False}
+
+
+@contextlib.contextmanager
+def _unchanged(module: Any) -> Iterator[Any]:
+    yield module
+
+
+def enable_cudagraphs(module: Any, *_: Any, **__: Any) -> Any:
+    """``with enable_cudagraphs(module) as fast:``; GPU engines run as CUDA graphs in any case."""
+    return _unchanged(module)
+
+
+def enable_pre_allocated_outputs(module: Any) -> Any:
+    """Results come from PyTorch's allocator, which reuses memory."""
+    return _unchanged(module)
+
+
+def enable_output_allocator(module: Any) -> Any:
+    """Results are allocated once their shapes are known."""
+    return _unchanged(module)
+
+
+class _Streaming:
+    def __init__(self, module: Any) -> None:
+        self.module = module
+        self.total_device_budget = module.memory()["weights"] if isinstance(module, kiln.CompiledModule) else 0
+        self.device_budget = self.total_device_budget
+
+    def get_automatic_weight_streaming_budget(self) -> int:
+        return self.total_device_budget
+
+
+@contextlib.contextmanager
+def weight_streaming(module: Any) -> Iterator[_Streaming]:
+    """Weights of an engine are mapped and paged in as needed on a CPU, and resident on a GPU; budgets are kept but not used."""
+    yield _Streaming(module)
+
+
+def optimization_profile(module: Any, profile: Any = None) -> Any:
+    """One engine serves all profiles."""
+    return _unchanged(module)
+
+
+def set_cudagraphs_mode(mode: bool) -> None:
+    _mode["cudagraphs"] = bool(mode)
+
+
+def get_cudagraphs_mode() -> bool:
+    return _mode["cudagraphs"]
+
+
+def get_whole_cudagraphs_mode() -> bool:
+    return _mode["cudagraphs"]
+
+
+def set_multi_device_safe_mode(mode: bool) -> Any:
+    """Calls run on the device of their engine in any case."""
+    return contextlib.nullcontext()
+
+
+def get_build_info() -> str:
+    return f"Kiln {kiln.__version__}, PyTorch {torch.__version__}, {platform.machine()}"
+
+
+def dump_build_info() -> None:
+    print(get_build_info())
+
+
+def set_device(gpu_id: int) -> None:
+    torch.cuda.set_device(gpu_id)
+
+
+class MutableTorchTensorRTModule(torch.nn.Module):
+    """Keeps the original module and compiles it at the first call, and again after its weights or structure changed.
+
+    Args:
+        pytorch_model: in eval mode.
+        settings: of ``torch_tensorrt.compile``.
+    """
+
+    def __init__(self, pytorch_model: torch.nn.Module, **settings: Any) -> None:
+        super().__init__()
+        self.original_model = pytorch_model
+        self.settings = settings
+        self._compiled: Optional[torch.nn.Module] = None
+        self._state: Any = None
+        self._ranges: Optional[tuple[Any, Mapping[str, Any]]] = None
+        self.training = False
+
+    def set_expected_dynamic_shape_range(
+        self, args_dynamic_shape: Any, kwargs_dynamic_shape: Optional[Mapping[str, Any]] = None
+    ) -> None:
+        """Shapes as torch.export's ``dynamic_shapes``: a tuple for the positional arguments, a dict for the others."""
+        self._ranges = (args_dynamic_shape, kwargs_dynamic_shape or {})
+        self._compiled = None
+
+    def _fingerprint(self) -> Any:
+        tensors = [*self.original_model.named_parameters(), *self.original_model.named_buffers()]
+        return [(name, id(tensor), tensor._version) for name, tensor in tensors]
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
+        """Compiles for these example arguments."""
+        from kiln.torch_tensorrt import dynamo
+        from kiln.torch_tensorrt._settings import CompilationSettings
+
+        shapes: Any = None
+        if self._ranges is not None:
+            import inspect
+
+            names = list(inspect.signature(self.original_model.forward).parameters)
+            shapes = {**dict(zip(names, self._ranges[0])), **self._ranges[1]}
+        program = dynamo.trace(self.original_model, arg_inputs=args, kwarg_inputs=kwargs, dynamic_shapes=shapes)
+        self._compiled = dynamo.compile_program(program, [], CompilationSettings.of(**self.settings))
+        self._state = self._fingerprint()
+
+    def refit_gm(self) -> None:
+        """Takes the new weights in at the next call."""
+        self._compiled = None
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        result = self.original_model.load_state_dict(state_dict, strict=strict, assign=assign)
+        self._compiled = None
+        return result
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        if self._compiled is None or self._state != self._fingerprint():
+            self.compile(*args, **kwargs)
+        assert self._compiled is not None
+        try:
+            return self._compiled(*args, **kwargs)
+        except kiln.KilnError as error:
+            if error.status not in ("KILN_INVALID_ARGUMENT", "KILN_SHAPE_MISMATCH"):
+                raise
+            self.compile(*args, **kwargs)  # other shapes than before
+            return self._compiled(*args, **kwargs)
+
+    @staticmethod
+    def save(module: MutableTorchTensorRTModule, path: Union[str, os.PathLike[str]]) -> None:
+        """Saves the original module and the settings; the file is a pickle: load only what you trust."""
+        torch.save({"model": module.original_model, "settings": module.settings, "ranges": module._ranges}, path)
+
+    @staticmethod
+    def load(path: Union[str, os.PathLike[str]]) -> MutableTorchTensorRTModule:
+        state = torch.load(path, weights_only=False)
+        module = MutableTorchTensorRTModule(state["model"], **state["settings"])
+        module._ranges = state["ranges"]
+        return module

@@ -1,0 +1,96 @@
+"""The TorchScript path."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from typing import Any, Optional, Union
+
+import torch
+
+import kiln
+from kiln.torch_tensorrt import logging
+from kiln.torch_tensorrt._enums import Device
+from kiln.torch_tensorrt._input import to_kiln
+from kiln.torch_tensorrt._settings import CompilationSettings
+
+__all__ = [
+    "TensorRTCompileSpec",
+    "check_method_op_support",
+    "compile",
+    "convert_method_to_trt_engine",
+    "embed_engine_in_new_module",
+]
+
+
+def _scripted(module: Any) -> Any:
+    if isinstance(module, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
+        return module
+    return torch.jit.script(module)
+
+
+def _signature(inputs: Optional[Sequence[Any]], input_signature: Any) -> list[Any]:
+    if (inputs is None) == (input_signature is None):
+        raise ValueError("give one of inputs and input_signature")
+    return list(to_kiln(list(inputs if inputs is not None else input_signature)))
+
+
+def _target(module: Any, chosen: CompilationSettings) -> str:
+    if chosen.device is not None:
+        return str(chosen.device.to(torch.device))
+    parameters = list(module.parameters()) if isinstance(module, torch.nn.Module) else []
+    return parameters[0].device.type if parameters else "cpu"
+
+
+def compile(
+    module: Any, inputs: Optional[Sequence[Any]] = None, input_signature: Any = None, **settings: Any
+) -> torch.jit.ScriptModule:
+    """Compiles a ScriptModule (or scripts an nn.Module) into a ScriptModule for torch.jit.save and torch.jit.load.
+
+    The whole method must fit into one engine; KilnError lists what does not, with source lines.
+    """
+    chosen = CompilationSettings.of(**settings)
+    scripted = _scripted(module)
+    options = chosen.options(_target(scripted, chosen))
+    return kiln.compile(scripted, inputs=_signature(inputs, input_signature), progress=logging.progress, **options)
+
+
+def convert_method_to_trt_engine(
+    module: Any, method_name: str = "forward", inputs: Optional[Sequence[Any]] = None, input_signature: Any = None, **settings: Any
+) -> bytes:
+    """The bytes of an engine file for one method."""
+    chosen = CompilationSettings.of(**settings)
+    scripted = _scripted(module)
+    options = chosen.options(_target(scripted, chosen))
+    compiled = kiln.compile(scripted, inputs=_signature(inputs, input_signature), method=method_name, **options)
+    return kiln.engine_bytes(compiled)
+
+
+def embed_engine_in_new_module(
+    serialized_engine: bytes,
+    input_binding_names: Optional[Sequence[str]] = None,
+    output_binding_names: Optional[Sequence[str]] = None,
+    device: Union[Device, torch.device, str, None] = None,
+) -> torch.jit.ScriptModule:
+    """A ScriptModule that runs an engine. Engines know the names of their inputs and outputs; other names are not needed."""
+    return kiln.embed_engine(serialized_engine)
+
+
+def check_method_op_support(module: Any, method_name: str = "forward") -> bool:
+    """Whether Kiln has every operator that a module's code names, in any branch of any method; prints those that it lacks."""
+    scripted = _scripted(module)
+    if not scripted._c._has_method(method_name):
+        raise ValueError(f"method_name: the module has no method {method_name!r}")
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"{folder}/module.pt"
+        torch.jit.save(scripted, path)
+        report = kiln.model_report(path, "summary")
+    missing = report.partition("\nnot supported:")[2].splitlines()[1:]
+    for line in missing:
+        print(f"not supported: {line.strip()}")
+    return not missing
+
+
+def TensorRTCompileSpec(inputs: Optional[Sequence[Any]] = None, input_signature: Any = None, **settings: Any) -> dict[str, Any]:
+    """The arguments of :func:`compile` as one value."""
+    return {"inputs": inputs, "input_signature": input_signature, **settings}
