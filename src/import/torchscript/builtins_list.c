@@ -48,8 +48,7 @@ static kiln_status item_at_data(interp *it, const ts_list *l, const ts_value *in
     KILN_TRY(interp_number_tensor(it, v, &x));
     KILN_TRY(interp_new_tensor(it, x, v));
   }
-  value *n = graph_scalar_int(it->g, KILN_I64, l->count);
-  value *wrapped = lower_binary(&it->b, "remainder", index->u.data, n); /* negative ones count from the end */
+  value *wrapped = interp_wrap_index(it, index->u.data, l->count);
   KILN_TRY(interp_new_tensor(it, lower_reshape(&it->b, wrapped, 1, (dim[]){1}), &at));
   KILN_TRY(interp_aten(it, "aten::stack", 2, (ts_value[]){items, dim0}, &stacked));
   KILN_TRY(interp_aten(it, "aten::index_select", 3, (ts_value[]){stacked, dim0, at}, out));

@@ -213,22 +213,75 @@ static kiln_status do_tolist(interp *it, const ts_call *c, ts_value *out, bool *
   return to_list(it, &c->args[0], &left, out);
 }
 
-/* x.select(dim, i) where i is data. */
+static kiln_status axis_arg(interp *it, const ts_call *c, int rank, int64_t *out) {
+  KILN_TRY(interp_arg_int(it, c, 1, "dim", 0, out));
+  if (*out < 0) *out += rank;
+  if (*out >= 0 && *out < rank) return KILN_OK;
+  return IT_FAIL(it, KILN_INVALID_ARGUMENT, "%s(): dimension out of range", c->name);
+}
+
+/* x.select(dim, i) where i is data: a view at a place that is known at run time. */
 static kiln_status do_select(interp *it, const ts_call *c, ts_value *out, bool *handled) {
   ts_value at;
   const tensor_type *t;
   int64_t axis;
   if (!tensor_arg(c) || c->n != 3 || c->args[2].kind != TSV_DATA) return KILN_OK;
   KILN_TRY(type_of_arg(it, c, &t));
-  KILN_TRY(interp_arg_int(it, c, 1, "dim", 0, &axis));
-  if (axis < 0) axis += t->rank;
-  if (axis < 0 || axis >= t->rank) return IT_FAIL(it, KILN_INVALID_ARGUMENT, "select(): dimension out of range");
+  KILN_TRY(axis_arg(it, c, t->rank, &axis));
   *handled = true;
-  value *n = lower_size_tensor(&it->b, t->dims[axis]);
-  value *wrapped = lower_binary(&it->b, "remainder", c->args[2].u.data, n); /* negative ones count from the end */
-  KILN_TRY(interp_new_tensor(it, lower_reshape(&it->b, wrapped, 1, (dim[]){1}), &at));
-  KILN_TRY(interp_aten(it, "aten::index_select", 3, (ts_value[]){c->args[0], of_int(axis), at}, out));
+  KILN_TRY(interp_new_tensor(it, interp_wrap_index(it, c->args[2].u.data, t->dims[axis]), &at));
+  KILN_TRY(interp_aten(it, "aten::narrow", 4, (ts_value[]){c->args[0], of_int(axis), at, of_int(1)}, out));
   return interp_aten(it, "aten::squeeze", 2, (ts_value[]){*out, of_int(axis)}, out);
+}
+
+/* v = coefficient * atom + offset */
+typedef struct linear {
+  const value *atom;
+  int64_t coefficient, offset;
+} linear;
+
+static linear linear_of(interp *it, const ts_value *number, value *v, int depth) {
+  const linear itself = {v, 1, 0};
+  dim d;
+  if (number && number->kind == TSV_INT) return (linear){NULL, 0, number->u.i};
+  if (!v || depth > 16) return itself;
+  if (interp_known_dim(it, v, &d)) return (linear){NULL, 0, d};
+  const node *n = v->producer;
+  if (!n || n->n_inputs != 2) return itself;
+  const bool add = str_eq(n->op->name, "add"), sub = str_eq(n->op->name, "sub"), mul = str_eq(n->op->name, "mul");
+  if (!add && !sub && !mul) return itself;
+  const linear x = linear_of(it, NULL, node_in(n, 0), depth + 1), y = linear_of(it, NULL, node_in(n, 1), depth + 1);
+  const int64_t limit = (int64_t)1 << 30; /* sizes; products stay far from overflow */
+  const int64_t all[] = {x.coefficient, x.offset, y.coefficient, y.offset};
+  for (size_t i = 0; i < KILN_COUNT(all); i++)
+    if (all[i] > limit || all[i] < -limit) return itself;
+  if (mul && (!x.atom || !y.atom)) {
+    const linear *k = x.atom ? &y : &x, *l = x.atom ? &x : &y;
+    return (linear){l->atom, l->coefficient * k->offset, l->offset * k->offset};
+  }
+  const int64_t sign = sub ? -1 : 1;
+  if (mul || (x.atom && y.atom && x.atom != y.atom)) return itself;
+  return (linear){x.atom ? x.atom : y.atom, x.coefficient + sign * y.coefficient, x.offset + sign * y.offset};
+}
+
+/* x[start : end] where start is data and end - start is not. */
+static kiln_status do_slice(interp *it, const ts_call *c, ts_value *out, bool *handled) {
+  const tensor_type *t;
+  int64_t axis, step;
+  ts_value at;
+  const ts_value *start = interp_arg(c, 2, "start"), *end = interp_arg(c, 3, "end");
+  if (!tensor_arg(c) || !start || !end || (start->kind != TSV_DATA && end->kind != TSV_DATA)) return KILN_OK;
+  KILN_TRY(type_of_arg(it, c, &t));
+  KILN_TRY(axis_arg(it, c, t->rank, &axis));
+  KILN_TRY(interp_arg_int(it, c, 4, "step", 1, &step));
+  *handled = true;
+  const linear from = linear_of(it, start, start->kind == TSV_DATA ? start->u.data : NULL, 0),
+               to = linear_of(it, end, end->kind == TSV_DATA ? end->u.data : NULL, 0);
+  const int64_t length = to.offset - from.offset;
+  if (start->kind != TSV_DATA || from.atom != to.atom || from.coefficient != to.coefficient || length < 0 || step != 1)
+    return IT_FAIL(it, KILN_UNSUPPORTED, "a slice whose length depends on tensor data is not supported");
+  KILN_TRY(interp_new_tensor(it, interp_wrap_index(it, start->u.data, t->dims[axis]), &at));
+  return interp_aten(it, "aten::narrow", 4, (ts_value[]){c->args[0], of_int(axis), at, of_int(length)}, out);
 }
 
 /* equal and allclose give Python bools. */
@@ -467,6 +520,7 @@ const ts_builtin ts_builtins_tensor[] = {{"size", do_size},
                                          {"tolist", do_tolist},
                                          {"prim.tolist", do_tolist},
                                          {"select", do_select},
+                                         {"slice", do_slice},
                                          {"equal", do_equal},
                                          {"allclose", do_equal},
                                          {"tensor", do_tensor},

@@ -43,7 +43,7 @@ typedef struct ts_saved { /* contents of a list, dict or object when a scope fir
 typedef struct ts_scope {
   struct ts_scope *outer;
   uint32_t serial; /* of the newest tensor handle when it was opened */
-  map seen; /* container -> index in saved + 1 */
+  map seen;        /* container -> index in saved + 1 */
   ts_saved *saved;
   int n_saved, capacity;
 } ts_scope;
@@ -111,6 +111,8 @@ kiln_status interp_scalar(interp *it, value *v, ts_type_kind type, ts_value *out
 kiln_status interp_number_tensor(interp *it, const ts_value *v, value **out);
 /* Constant, or size expression, that an i64 (or bool) value is known to be. */
 bool interp_known_dim(interp *it, value *v, dim *out);
+/* Python's index that is data: negative ones count from the end. */
+value *interp_wrap_index(interp *it, value *index, dim size);
 const value *interp_fold(interp *it, value *v); /* the constant that `v` is, or NULL */
 kiln_status interp_charge(interp *it, int64_t items);
 

@@ -257,6 +257,13 @@ kiln_status interp_number_tensor(interp *it, const ts_value *v, value **out) {
   return *out ? KILN_OK : interp_no_memory(it);
 }
 
+value *interp_wrap_index(interp *it, value *index, dim size) {
+  value *n = lower_size_tensor(&it->b, size), *zero = graph_scalar_int(it->g, KILN_I64, 0);
+  if (!n || !zero) return NULL;
+  value *negative = lower_binary(&it->b, "lt", index, zero), *from_end = lower_binary(&it->b, "add", index, n);
+  return build(&it->b, "where", IN(negative, from_end, index), NO_ATTRS);
+}
+
 /* ---- dtypes
  * ---------------------------------------------------------------------------------------------------------------- */
 
