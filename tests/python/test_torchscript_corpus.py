@@ -12,12 +12,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils import _pytree as pytree
 
+import kiln
 import torchscript_language  # noqa: F401  (fills CASES)
 import torchscript_modules  # noqa: F401
 import torchscript_tensors  # noqa: F401
 from compare import relative_errors
-from torchscript_build import build, plain
+from torchscript_build import build, named_specs, plain, saved
 from torchscript_case import CASES, Case
 
 
@@ -63,4 +65,50 @@ def test_scripted_is_python(name: str) -> None:
 
 
 def _tensors(value: Any) -> list[torch.Tensor]:
-    return [leaf for leaf in torch.utils._pytree.tree_leaves(value) if isinstance(leaf, torch.Tensor)]
+    return [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, torch.Tensor)]
+
+
+# Programs that need to know a size when they are built: they unroll over it, print it, or compare lists of sizes.
+STATIC = set(
+    "break_and_continue ternary_and_boolean mixed_number_types list_methods list_of_tensors list_repetition_and_membership comprehensions "
+    "enumerate_and_zip string_formatting Gru RnnByHand write_through_select_narrow_unbind write_through_split_chunk "
+    "write_through_unfold_and_strides views_of_views outputs_given_as_arguments list_and_tuple_arguments loop_over_length_writes_rows".split()
+)
+
+
+def _resized(value: Any, by: int) -> Any:
+    if not isinstance(value, torch.Tensor) or not value.dim():
+        return value
+    shape = [max(1, size + by) for size in value.shape]
+    return torch.randn(shape) if value.is_floating_point() else torch.randint(0, 4, shape)
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if not case.calls and name not in STATIC])
+def test_dynamic_sizes(name: str) -> None:
+    """Every size of every input may vary: one engine gives what PyTorch gives at all sizes that the program takes.
+
+    It may refuse sizes that would mean another program (a size of 1 that broadcasts, where the engine took two for equal).
+    """
+    case = CASES[name]
+    script = case.script()
+    rows = [
+        row if len(row) == 2 else (*row[:2], (1,) * len(row[2]), row[2], tuple(size + 5 for size in row[2]))
+        for row in named_specs(script, case.arguments(0))
+    ]
+    compiled = kiln.CompiledModule(kiln.Engine.build(saved(script), inputs=rows))
+    for by in (0, -2, -1, 1, 2):
+        args = pytree.tree_map(lambda leaf, by=by: _resized(leaf, by), case.arguments(0)) if by else case.arguments(0)
+        theirs, ours = copy.deepcopy(args), copy.deepcopy(args)
+        try:
+            expected = copy.deepcopy(script(*theirs))
+        except Exception:  # the program has sizes in it
+            assert by
+            continue
+        try:
+            actual = compiled(*ours)
+        except kiln.KilnError as error:
+            if by and "needs the sizes" in str(error):
+                continue
+            raise
+        check(case, expected, actual, f"sizes {by:+}")
+        check(case, theirs, ours, f"inputs at sizes {by:+}")
