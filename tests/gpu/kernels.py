@@ -276,6 +276,7 @@ class GemmTma:
     relu_add: bool = False
     pdl: bool = True
     batch: int = 1
+    stagger: bool = False
     kernel: Kernel = field(init=False)
 
     def __post_init__(self) -> None:
@@ -298,6 +299,7 @@ class GemmTma:
             "BN": self.bn,
             "STAGES": self.stages,
             "MIN_CTAS": self.ctas,
+            "STAGGER": int(self.stagger),
             "VEC_C": vec(8, self.n),
             "PDL": int(self.pdl),
             "B_CONST": 1,
@@ -322,7 +324,7 @@ class GemmTma:
         return self.kernel.smem <= 227 * 1024 // self.ctas - (1024 if self.ctas > 1 else 0)
 
     def name(self) -> str:
-        return f"tma{self.bm}x{self.bn}s{self.stages}c{self.ctas}" + ("p" if self.pdl else "")
+        return f"tma{self.bm}x{self.bn}s{self.stages}c{self.ctas}{'s' if self.stagger else ''}" + ("p" if self.pdl else "")
 
 
 @dataclass
@@ -345,6 +347,7 @@ class Attention:
     bkv: int = 64
     stages: int = 2
     split: int = 1
+    ctas: int = 1
     packed: bool = False  # operands are views of [B, L, 3, H, E], the result of [B, L, H, E]
     pdl: bool = False
     kernel: Kernel = field(init=False)
@@ -394,6 +397,7 @@ class Attention:
             "WARPS_KV": self.wkv,
             "ROWS16": self.r16,
             "BKV": self.bkv,
+            "MIN_CTAS": self.ctas,
             "STAGES": self.stages,
             "SPLIT": self.split,
             "PDL": int(self.pdl),
@@ -401,8 +405,7 @@ class Attention:
         for x in "QKVO":
             d |= {f"{x}_AT(b,h)": at[x], f"{x}_ROW": rows[x]}
         if simt:
-            for x in ("BKV",):
-                del d[x]
+            del d["BKV"]
             smem = (32 * (e + 1) * 2 + 32 * ev + 32 * 33) * 4
             grid = (math.ceil(self.group * self.lq / 32) * self.b * hkv, 1, 1)
             self.kernel = Kernel("kiln_attention_simt", ("attention_simt.cu",), d, 128, smem, grid)
@@ -417,7 +420,7 @@ class Attention:
     def name(self) -> str:
         if self.dtype == "f32":
             return "simt"
-        return f"q{self.wq}x{self.r16}kv{self.wkv}b{self.bkv}s{self.stages}/{self.split}"
+        return f"q{self.wq}x{self.r16}kv{self.wkv}b{self.bkv}s{self.stages}c{self.ctas}/{self.split}"
 
     def workspace(self) -> tuple[int, int]:
         """Floats and counters."""
@@ -534,7 +537,7 @@ TMA_WAYS = [
     (1, 64, 6, 2),
     (1, 128, 3, 3),
     (2, 96, 4, 2),
-    (3, 128, 5, 1),
+    (3, 128, 4, 1),
     (1, 96, 4, 2),
 ]
 
@@ -893,8 +896,8 @@ class Case:
     bytes: float
 
 
-def gemm_candidates(m: int, n: int, k: int, conv: Conv | None) -> list[Any]:
-    """Tactics worth timing."""
+def gemm_candidates(m: int, n: int, k: int, conv: Conv | None, only: str) -> list[Any]:
+    """Tactics worth timing whose name matches `only`."""
     out: list[Any] = []
     for tile in MMA_TILES + WGMMA_TILES:
         tiles = math.ceil(m / tile.bm) * math.ceil(n / tile.bn)
@@ -912,7 +915,9 @@ def gemm_candidates(m: int, n: int, k: int, conv: Conv | None) -> list[Any]:
         for groups, bn, stages, ctas in TMA_WAYS:
             if groups * 64 < 2 * max(32, m) and bn < 2 * max(32, n):
                 out.append(GemmTma("f16", m, n, k, groups, bn, stages, ctas, conv=conv))
-    return [p for p in out if p.fits()]
+                if groups == 2 and ctas == 1 and m >= 2048:
+                    out.append(GemmTma("f16", m, n, k, groups, bn, stages, ctas, conv=conv, stagger=True))
+    return [p for p in out if p.fits() and re.match(only, p.name())]
 
 
 def gemm_cases(which: str) -> list[tuple[str, int, int, int, Conv | None]]:
@@ -964,13 +969,13 @@ def gemm_cases(which: str) -> list[tuple[str, int, int, int, Conv | None]]:
     return rows
 
 
-def command_time_gemm(g: Gpu, which: str, log: dict[str, Any], seconds: float) -> None:
+def command_time_gemm(g: Gpu, which: str, only: str, log: dict[str, Any], seconds: float) -> None:
     """Best tactics of each shape against cuBLAS and cuDNN."""
     torch, functional, start = g.torch, g.torch.nn.functional, time.time()
     rows = gemm_cases(which)
-    plans = {i: gemm_candidates(m, n, k, c) for i, (_, m, n, k, c) in enumerate(rows)}
+    plans = {i: gemm_candidates(m, n, k, c, only) for i, (_, m, n, k, c) in enumerate(rows)}
     for i, (_, m, n, k, c) in enumerate(rows):  # dependent launches of a few
-        if m <= 512:
+        if m <= 512 and not only:
             plans[i] += [
                 Gemm("f16", m, n, k, p.tile, split=p.split, cluster=True, conv=c, pdl=True)
                 for p in plans[i]
@@ -1026,18 +1031,26 @@ def command_time_gemm(g: Gpu, which: str, log: dict[str, Any], seconds: float) -
 def attention_cases() -> list[tuple[str, dict[str, Any], list[dict[str, Any]]]]:
     """Shapes of models, and tactics."""
     some = [
-        {"wq": q, "wkv": kv, "bkv": b, "r16": r}
-        for q, kv, b, r in (
-            (1, 4, 64, 1),
-            (1, 4, 128, 1),
-            (2, 2, 64, 1),
-            (2, 2, 128, 1),
-            (4, 1, 64, 1),
-            (4, 2, 128, 1),
-            (4, 1, 64, 2),
+        {"wq": q, "wkv": kv, "bkv": b, "r16": r, "ctas": c}
+        for q, kv, b, r, c in (
+            (1, 4, 64, 1, 1),
+            (1, 4, 128, 1, 1),
+            (2, 2, 64, 1, 1),
+            (2, 2, 128, 1, 1),
+            (4, 2, 128, 1, 1),
+            (4, 1, 64, 1, 1),
+            (4, 1, 64, 1, 4),
+            (4, 1, 32, 1, 4),
+            (8, 1, 64, 1, 2),
+            (8, 1, 32, 1, 2),
+            (8, 1, 128, 1, 1),
+            (7, 1, 112, 1, 1),
+            (7, 1, 64, 1, 2),
+            (4, 1, 64, 2, 2),
+            (4, 1, 32, 2, 2),
         )
     ]
-    decode = [{"wq": 1, "wkv": 4, "bkv": 64, "split": s} for s in (1, 2, 4, 8)]
+    decode = [{"wq": 1, "wkv": 4, "bkv": b, "split": s} for s in (1, 4, 8, 16, 32) for b in (64, 128)]
     return [
         ("bert", {"b": 1, "h": 12, "lq": 128, "lk": 128, "e": 64, "packed": True}, some),
         ("bert32", {"b": 32, "h": 12, "lq": 128, "lk": 128, "e": 64, "packed": True}, some),
@@ -1143,6 +1156,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", nargs="+", choices=["compile", "check", "gemm", "attention", "depthwise"])
     parser.add_argument("--models", default=".*", help="regular expression of the groups of shapes to time")
+    parser.add_argument("--only", default="", help="regular expression of the matrix tactics to time")
     parser.add_argument("--seconds", type=float, default=200.0, help="budget of the matrix timings")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
@@ -1161,7 +1175,7 @@ def main() -> int:
             if "depthwise" in args.what:
                 command_time_depthwise(g, log)
             if "gemm" in args.what:
-                command_time_gemm(g, args.models, log, args.seconds)
+                command_time_gemm(g, args.models, args.only, log, args.seconds)
         finally:
             if args.out:
                 (args.out / "kernels.json").write_text(json.dumps(log))

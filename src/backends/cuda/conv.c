@@ -9,7 +9,7 @@
 /* Sizes as of a 3-d convolution: missing leading dimensions are 1 (kernel 1, stride 1, no padding). */
 typedef struct conv_shape {
   int64_t batch, in_channels, out_channels, groups;
-  int64_t in[3], out[3], kernel[3], stride[3], pad[3], dilation[3], taps;
+  int64_t in[3], out[3], kernel[3], stride[3], pad[3], pad_end[3], dilation[3], taps;
   bool channels_last;
 } conv_shape;
 
@@ -50,6 +50,7 @@ static void conv_shape_of(const kernel_args *a, conv_shape *s) {
   }
   read_ints(a, "stride", count, 1, s->stride);
   read_ints(a, "pad", count, 0, s->pad);
+  read_ints(a, "pad_end", count, 0, s->pad_end);
   read_ints(a, "dilation", count, 1, s->dilation);
 }
 
@@ -97,7 +98,8 @@ static const char *conv_macros(kernel_prep *p, const conv_shape *s, int64_t chan
 }
 
 /* x as pixels with one pitch, and how wide its channels can be read. */
-static kiln_status prepare_image(kernel_prep *p, conv_state *state, int64_t channels, int64_t *pitch, int *vector) {
+static kiln_status prepare_image(kernel_prep *p, conv_state *state, int64_t channels, int64_t *pitch, int *vector,
+                                 bool *aligned) {
   const tensor *x = &p->args.in[0];
   const int size = (int)kiln_dtype_size(x->dtype);
   int align = cuda_in_alignment(p, 0);
@@ -106,6 +108,7 @@ static kiln_status prepare_image(kernel_prep *p, conv_state *state, int64_t chan
     *pitch = x->shape[x->rank - 1];
     align = 16;
   }
+  *aligned = align == 16;
   *vector = cuda_vector(16 / size, size, align, 2, (int64_t[]){channels, *pitch});
   return KILN_OK;
 }
@@ -141,10 +144,12 @@ static kiln_status igemm_prepare(kernel_prep *p) {
                     .out_col = "col",
                     .has_bias = state->bias,
                     .a_elements = tensor_numel(&p->args.in[0])};
-  KILN_TRY(prepare_image(p, state, in, &q.lda, &q.vec_a));
+  KILN_TRY(prepare_image(p, state, in, &q.lda, &q.vec_a, &q.a_aligned));
   KILN_TRY(prepare_weight(p, PACKING_OHWI, 0, -1, &state->w));
   q.b_constant = w->data != NULL && !state->w.function;
-  q.vec_b = cuda_vector(16 / size, size, state->w.function ? 16 : cuda_in_alignment(p, 1), 1, &q.k);
+  const int w_align = state->w.function ? 16 : cuda_in_alignment(p, 1);
+  q.b_aligned = w_align == 16;
+  q.vec_b = cuda_vector(16 / size, size, w_align, 1, &q.k);
   q.vec_c = cuda_bias_vector(p, 2, cuda_result_vector(p, 8, out));
   if (s.groups > 1) {
     q.a_offset = cuda_text(p, "(long long)(z) * %lldLL", (long long)in);
@@ -153,9 +158,22 @@ static kiln_status igemm_prepare(kernel_prep *p) {
     q.out_col = cuda_text(p, "(z) * %lldLL + (col)", (long long)out);
     if (!q.a_offset || !q.b_offset || !q.bias_offset || !q.out_col) return KILN_NO_MEMORY("convolution");
   }
+  gemm_image image;
   if (!plain_product(&s)) {
-    q.conv = conv_macros(p, &s, in);
-    if (!q.conv) return KILN_NO_MEMORY("convolution");
+    image = (gemm_image){.macros = conv_macros(p, &s, in),
+                         .images = s.batch,
+                         .height = s.in[1],
+                         .width = s.in[2],
+                         .channels = in,
+                         .taps = s.taps};
+    if (!image.macros) return KILN_NO_MEMORY("convolution");
+    for (int d = 0; d < 2; d++) {
+      image.pad[d] = s.pad[1 + d];
+      image.pad_end[d] = s.pad_end[1 + d];
+      image.stride[d] = s.stride[1 + d];
+      image.reach[d] = s.dilation[1 + d] * (s.kernel[1 + d] - 1);
+    }
+    q.image = &image;
   }
   return gemm_plan_make(p, &q, p->kernel->variant, &state->plan);
 }
@@ -210,7 +228,7 @@ static kiln_status scatter_prepare(kernel_prep *p) {
                     .out_col = "col",
                     .has_bias = state->bias,
                     .a_elements = tensor_numel(&p->args.in[0])};
-  KILN_TRY(prepare_image(p, state, s.in_channels, &q.lda, &q.vec_a));
+  KILN_TRY(prepare_image(p, state, s.in_channels, &q.lda, &q.vec_a, &q.a_aligned));
   KILN_TRY(prepare_weight(p, PACKING_HWOI, -1, -2, &state->w));
   q.b_constant = w->data != NULL && !state->w.function;
   q.b_offset = cuda_text(p, "(long long)(z) * %lldLL", (long long)(q.n * q.k));
@@ -222,7 +240,9 @@ static kiln_status scatter_prepare(kernel_prep *p) {
       (long long)s.stride[1], (long long)s.kernel[2], (long long)s.out[2], (long long)s.in[2], (long long)s.stride[2],
       (long long)s.kernel[2]);
   if (!q.b_offset || !q.out_row) return KILN_NO_MEMORY("convolution");
-  q.vec_b = cuda_vector(16 / size, size, state->w.function ? 16 : cuda_in_alignment(p, 1), 1, &q.k);
+  const int w_align = state->w.function ? 16 : cuda_in_alignment(p, 1);
+  q.b_aligned = w_align == 16;
+  q.vec_b = cuda_vector(16 / size, size, w_align, 1, &q.k);
   q.vec_c = cuda_bias_vector(p, 2, cuda_result_vector(p, 8, q.n));
   return gemm_plan_make(p, &q, p->kernel->variant, &state->plan);
 }
@@ -293,7 +313,8 @@ static kiln_status depthwise_prepare(kernel_prep *p) {
   if (tensor_numel(&p->args.out[0]) == 0) return KILN_OK;
   int64_t pitch;
   int vec;
-  KILN_TRY(prepare_image(p, state, s.in_channels, &pitch, &vec));
+  bool aligned;
+  KILN_TRY(prepare_image(p, state, s.in_channels, &pitch, &vec, &aligned));
   KILN_TRY(prepare_weight(p, PACKING_HWO, -1, -2, &state->w));
   const int size = (int)kiln_dtype_size(x->dtype), w_align = state->w.function ? 16 : cuda_in_alignment(p, 1);
   while (vec > 1 && vec * size > w_align) vec /= 2;

@@ -109,27 +109,57 @@ kiln_status dense_copy_run(const kernel_args *a, const dense_copy *c, int operan
 /* ---- Ways -------------------------------------------------------------------------------------------------------- */
 
 static const gemm_tile tensor_tiles[] = {
-    {16, 32, 128, 4, 1, 1, 4, 4, false},  {16, 64, 64, 6, 1, 1, 4, 3, false},   {16, 64, 128, 4, 1, 2, 2, 2, false},
-    {16, 128, 64, 5, 1, 4, 1, 2, false},  {32, 32, 128, 4, 1, 1, 4, 3, false},  {32, 64, 64, 5, 1, 2, 2, 3, false},
-    {32, 64, 128, 3, 1, 2, 2, 2, false},  {64, 32, 64, 5, 2, 1, 2, 3, false},   {64, 64, 64, 4, 2, 2, 1, 3, false},
-    {64, 64, 64, 5, 2, 2, 2, 2, false},   {64, 64, 128, 3, 2, 2, 2, 2, false},  {64, 128, 64, 4, 2, 2, 1, 2, false},
-    {64, 128, 64, 4, 2, 4, 1, 2, false},  {128, 64, 64, 4, 2, 2, 1, 2, false},  {128, 64, 64, 3, 4, 2, 1, 2, false},
-    {128, 128, 64, 3, 2, 2, 1, 2, false}, {128, 128, 64, 3, 2, 4, 1, 2, false}, {128, 256, 64, 3, 2, 4, 1, 1, false},
-    {64, 64, 64, 6, 4, 1, 1, 3, true},    {64, 128, 64, 4, 4, 1, 1, 2, true},   {64, 256, 64, 5, 4, 1, 1, 1, true},
-    {128, 64, 64, 4, 8, 1, 1, 2, true},   {128, 96, 64, 4, 8, 1, 1, 2, true},   {128, 128, 64, 3, 8, 1, 1, 2, true},
-    {128, 128, 64, 6, 8, 1, 1, 1, true},  {128, 192, 64, 5, 8, 1, 1, 1, true},  {128, 256, 64, 4, 8, 1, 1, 1, true},
-    {256, 128, 64, 4, 16, 1, 1, 1, true},
+    {16, 32, 128, 4, 1, 1, 4, 4, GEMM_MMA},
+    {16, 64, 64, 6, 1, 1, 4, 3, GEMM_MMA},
+    {16, 64, 128, 4, 1, 2, 2, 2, GEMM_MMA},
+    {16, 128, 64, 5, 1, 4, 1, 2, GEMM_MMA},
+    {32, 32, 128, 4, 1, 1, 4, 3, GEMM_MMA},
+    {32, 64, 64, 5, 1, 2, 2, 3, GEMM_MMA},
+    {32, 64, 128, 3, 1, 2, 2, 2, GEMM_MMA},
+    {64, 32, 64, 5, 2, 1, 2, 3, GEMM_MMA},
+    {64, 64, 64, 4, 2, 2, 1, 3, GEMM_MMA},
+    {64, 64, 64, 5, 2, 2, 2, 2, GEMM_MMA},
+    {64, 64, 128, 3, 2, 2, 2, 2, GEMM_MMA},
+    {64, 128, 64, 4, 2, 2, 1, 2, GEMM_MMA},
+    {64, 128, 64, 4, 2, 4, 1, 2, GEMM_MMA},
+    {128, 64, 64, 4, 2, 2, 1, 2, GEMM_MMA},
+    {128, 64, 64, 3, 4, 2, 1, 2, GEMM_MMA},
+    {128, 128, 64, 3, 2, 2, 1, 2, GEMM_MMA},
+    {128, 128, 64, 3, 2, 4, 1, 2, GEMM_MMA},
+    {128, 256, 64, 3, 2, 4, 1, 1, GEMM_MMA},
+    {64, 64, 64, 6, 4, 1, 1, 3, GEMM_WGMMA},
+    {64, 128, 64, 4, 4, 1, 1, 2, GEMM_WGMMA},
+    {64, 256, 64, 5, 4, 1, 1, 1, GEMM_WGMMA},
+    {128, 64, 64, 4, 8, 1, 1, 2, GEMM_WGMMA},
+    {128, 96, 64, 4, 8, 1, 1, 2, GEMM_WGMMA},
+    {128, 128, 64, 3, 8, 1, 1, 2, GEMM_WGMMA},
+    {128, 128, 64, 6, 8, 1, 1, 1, GEMM_WGMMA},
+    {128, 192, 64, 5, 8, 1, 1, 1, GEMM_WGMMA},
+    {128, 256, 64, 4, 8, 1, 1, 1, GEMM_WGMMA},
+    {256, 128, 64, 4, 16, 1, 1, 1, GEMM_WGMMA},
+    /* warps_m: warpgroups */
+    {128, 256, 64, 4, 2, 1, 1, 1, GEMM_TMA},
+    {128, 192, 64, 5, 2, 1, 1, 1, GEMM_TMA},
+    {128, 128, 64, 6, 2, 1, 1, 1, GEMM_TMA},
+    {128, 128, 64, 3, 2, 1, 1, 2, GEMM_TMA},
+    {64, 256, 64, 4, 1, 1, 1, 1, GEMM_TMA},
+    {64, 128, 64, 4, 1, 1, 1, 2, GEMM_TMA},
+    {64, 64, 64, 6, 1, 1, 1, 2, GEMM_TMA},
+    {64, 128, 64, 3, 1, 1, 1, 3, GEMM_TMA},
+    {128, 96, 64, 4, 2, 1, 1, 2, GEMM_TMA},
+    {192, 128, 64, 4, 3, 1, 1, 1, GEMM_TMA},
+    {64, 96, 64, 4, 1, 1, 1, 2, GEMM_TMA},
 };
 
 /* gemm_simt.cu: warps_m and warps_n are the results of a thread. */
 static const gemm_tile plain_tiles[] = {
-    {32, 32, 16, 2, 2, 2, 1, 4, false},
-    {64, 64, 16, 2, 4, 4, 1, 4, false},
-    {128, 64, 16, 2, 8, 4, 1, 2, false},
-    {128, 128, 16, 2, 8, 8, 1, 2, false},
+    {32, 32, 16, 2, 2, 2, 1, 4, GEMM_MMA},
+    {64, 64, 16, 2, 4, 4, 1, 4, GEMM_MMA},
+    {128, 64, 16, 2, 8, 4, 1, 2, GEMM_MMA},
+    {128, 128, 16, 2, 8, 8, 1, 2, GEMM_MMA},
 };
 
-enum { GEMM_MAX_WAYS = 192, GEMM_MAX_SPLIT = 8 };
+enum { GEMM_MAX_WAYS = 256, GEMM_MAX_SPLIT = 8 };
 
 typedef struct gemm_way {
   const gemm_tile *tile;
@@ -147,12 +177,14 @@ static int64_t tile_bk(const gemm_tile *t, kiln_dtype d, bool cores) {
 
 static int tile_threads(const gemm_tile *t, bool cores) {
   if (!cores) return t->bm / t->warps_m * (t->bn / t->warps_n);
+  if (t->kind == GEMM_TMA) return t->warps_m * 128 + 32;
   return t->warps_m * t->warps_n * t->warps_k * 32;
 }
 
 static size_t tile_shared(const gemm_tile *t, bool cores) {
   if (!cores) return (size_t)(2 * t->bk * (t->bm + t->bn + 8) * 4 + 16);
   const size_t loop = (size_t)t->stages * (size_t)(t->bm + t->bn) * (size_t)t->bk * 2;
+  if (t->kind == GEMM_TMA) return loop + (size_t)t->warps_m * 4 * (16 * 40 * 4) + (size_t)t->stages * 16;
   const size_t out = (size_t)t->warps_k * (size_t)t->bm * (size_t)(t->bn + 8) * 4 + 16;
   return loop > out ? loop : out;
 }
@@ -161,36 +193,41 @@ static double larger(double a, double b) { return a > b ? a : b; }
 
 /* Microseconds, on an H100 in 16 bits; other GPUs differ, but keep the order of ways roughly. */
 static double way_cost(const cuda_facts *gpu, const gemm_problem *q, const gemm_tile *t, int split, bool cores) {
-  const double launch = 1.7, start = 1.7, latency = 0.034, barrier = 0.037, cluster = 1.1, l2 = 275.6e3,
-               epilogue = 63.6e3;
   const double size = q->dtype == KILN_F32 ? 2 : 1; /* of an element against 2 bytes; tf32 has half the rate as well */
-  const double rate = (cores ? t->wgmma ? 1.806e6 : 1.212e6 : 0.06e6) / (cores ? size : 1);
-  const double sms = gpu->sm_count > 0 ? gpu->sm_count : 132;
+  const double sms = gpu->sm_count > 0 ? gpu->sm_count : 132, launch = 0.23;
+  const double area = (double)t->bm * t->bn, edge = (double)t->bm + t->bn;
+  const double tiles = (double)cuda_div_up(q->m, t->bm) * (double)cuda_div_up(q->n, t->bn) * (double)q->batches * split;
+  const double memory = 2 * size *
+                        ((double)q->a_elements + (double)q->n * (double)q->k * (double)q->batches +
+                         (double)q->m * (double)q->n * (double)q->batches) /
+                        2.6e6;
   const int64_t bk = tile_bk(t, q->dtype, cores);
+  const double each = (double)cuda_div_up((int64_t)tiles, (int64_t)sms);
+  if (t->kind == GEMM_TMA) {
+    const int64_t slices = q->image ? q->image->taps * cuda_div_up(q->image->channels, bk) : cuda_div_up(q->k, bk);
+    const double n = each < t->blocks ? each : t->blocks;
+    const double waves = (double)cuda_div_up((int64_t)tiles, (int64_t)(sms * n));
+    const double slice = larger(larger(n * area * 64 / 4.496e6, n * edge * 128 / 369.5e3), 0.062) + 0.229;
+    const double all = launch + 0.34 + waves * ((double)slices * slice + n * area / 9053);
+    return larger(all, launch + memory) + 0.02 * all;
+  }
+  const double rate = (cores ? t->kind == GEMM_WGMMA ? 1.896e6 : 1.096e6 : 0.06e6) / (cores ? size : 1);
   const double slices = (double)cuda_div_up(cuda_div_up(q->k, bk), split);
-  const double blocks =
-      (double)cuda_div_up(q->m, t->bm) * (double)cuda_div_up(q->n, t->bn) * (double)q->batches * split;
   double resident = 2048.0 / tile_threads(t, cores);
   const double room = (double)(int64_t)((double)gpu->shared_sm / ((double)tile_shared(t, cores) + 1024));
   if (resident > t->blocks) resident = t->blocks;
   if (resident > room) resident = room;
   if (resident < 1) resident = 1;
-  const double each = (double)cuda_div_up((int64_t)blocks, (int64_t)sms), n = each < resident ? each : resident;
-  double waves = blocks / (sms * n);
+  const double n = each < resident ? each : resident;
+  double waves = tiles / (sms * n);
   if (n < resident)
     waves = 1;
   else if (waves <= 6)
-    waves = (double)cuda_div_up((int64_t)blocks, (int64_t)(sms * n));
-  const double work = n * t->bm * t->bn * (double)bk / rate;
-  const double bytes = n * (t->bm + t->bn) * (double)bk * 2 * size * (q->conv ? 3.4 : 1) / l2;
-  const double slice = larger(larger(work, bytes), latency) + barrier;
-  const double finish =
-      n * t->bm * t->bn / epilogue * (split > 1 ? 0.5 : 1) + (split > 1 ? cluster * (1 + 0.1 * split) : 0);
-  const double memory = 2 * size *
-                        ((double)q->a_elements + (double)q->n * (double)q->k * (double)q->batches +
-                         (double)q->m * (double)q->n * (double)q->batches) /
-                        2.6e6;
-  const double all = launch + waves * (start + slices * slice + finish);
+    waves = (double)cuda_div_up((int64_t)tiles, (int64_t)(sms * n));
+  const double bytes = n * edge * (double)bk * 2 * size * (q->image ? 1.9 : 1) / 191.8e3;
+  const double slice = larger(larger(n * area * (double)bk / rate, bytes), 0.039) + 0.074;
+  const double finish = n * area / 16920 * (split > 1 ? 0.5 : 1) + (split > 1 ? 1.43 * (1 + 0.1 * split) : 0);
+  const double all = launch + waves * (1.65 + slices * slice + finish);
   return larger(all, launch + memory) + 0.02 * all;
 }
 
@@ -199,10 +236,25 @@ static int compare_ways(const void *a, const void *b) {
   return x->cost < y->cost ? -1 : x->cost > y->cost ? 1 : 0;
 }
 
+/* Can the bulk tensor copy engine read both operands? */
+static bool maps_fit(const gemm_problem *q) {
+  const int64_t size = (int64_t)kiln_dtype_size(q->dtype);
+  if (!q->a_aligned || !q->b_aligned || q->batches != 1 || q->k < 1) return false;
+  if (q->lda * size % 16 != 0 || q->ldb * size % 16 != 0) return false;
+  if (q->m > 1 && q->lda < (q->image ? q->image->channels : q->k)) return false; /* rows that overlap */
+  if (!q->image) return true;
+  const gemm_image *i = q->image;
+  for (int d = 0; d < 2; d++) {
+    if (i->pad[d] > 127 || i->reach[d] > 127 || i->pad_end[d] > 127 || i->stride[d] > 8) return false;
+  }
+  return i->channels * size % 16 == 0;
+}
+
 /* What a tile needs of the problem. */
 static bool tile_fits(const cuda_facts *gpu, const gemm_problem *q, const gemm_tile *t, bool cores) {
   if (tile_shared(t, cores) > gpu->shared_block) return false;
-  if (t->wgmma && (gpu->arch != 90 || q->b_kn)) return false;
+  if (t->kind != GEMM_MMA && (gpu->arch != 90 || q->b_kn)) return false;
+  if (t->kind == GEMM_TMA && !maps_fit(q)) return false;
   if (q->b_kn && cores && (t->bn & (t->bn - 1)) != 0) return false;
   const int64_t m = q->m > 16 ? q->m : 16, n = q->n > 32 ? q->n : 32;
   return t->bm < 2 * m && t->bn < 2 * n;
@@ -219,7 +271,8 @@ static int list_ways(const cuda_facts *gpu, const gemm_problem *q, bool cores, g
     const int64_t blocks = cuda_div_up(q->m, t->bm) * cuda_div_up(q->n, t->bn) * q->batches;
     for (size_t s = 0; s < KILN_COUNT(splits) && n < GEMM_MAX_WAYS; s++) {
       const int split = splits[s];
-      if (split > 1 && (blocks * split > 3 * 132 || cuda_div_up(q->k, tile_bk(t, q->dtype, cores)) < 2 * split))
+      if (split > 1 && (t->kind == GEMM_TMA || blocks * split > 3 * 132 ||
+                        cuda_div_up(q->k, tile_bk(t, q->dtype, cores)) < 2 * split))
         continue;
       ways[n++] = (gemm_way){t, split, way_cost(gpu, q, t, split, cores)};
     }
@@ -246,19 +299,23 @@ static void put_problem(text *t, const kernel_prep *p, const gemm_problem *q, in
               "#define EPILOGUE(v, z, row, col) kiln_epilogue(v, epi, (long long)(%s), (int)(%s));\n"
               "#define C_AT(z, row, col) (kiln_out_row((long long)(%s)) + (long long)(%s) * KILN_OUT_STEP)\n",
               q->b_constant, q->out_row, q->out_col, q->out_row, q->out_col);
-  text_printf(t, "#define CONV %d\n%s", q->conv != NULL, q->conv ? q->conv : "");
+  text_printf(t, "#define CONV %d\n%s", q->image != NULL, q->image ? q->image->macros : "");
 }
 
 static void put_tile(text *t, const gemm_tile *tile, int64_t bk, bool cores) {
-  text_printf(t, "#define BM %d\n#define BN %d\n#define BK %lld\n", tile->bm, tile->bn, (long long)bk);
+  text_printf(t, "#define BN %d\n", tile->bn);
+  if (tile->kind != GEMM_TMA) text_printf(t, "#define BM %d\n#define BK %lld\n", tile->bm, (long long)bk);
   if (!cores) {
     text_printf(t, "#define TM %d\n#define TN %d\n", tile->warps_m, tile->warps_n);
     return;
   }
-  text_printf(t,
-              "#define MATH %d\n#define STAGES %d\n#define WARPS_M %d\n#define WARPS_N %d\n#define WARPS_K %d\n#define "
-              "MIN_CTAS %d\n",
-              tile->wgmma, tile->stages, tile->warps_m, tile->warps_n, tile->warps_k, tile->blocks);
+  text_printf(t, "#define STAGES %d\n#define MIN_CTAS %d\n", tile->stages, tile->blocks);
+  if (tile->kind == GEMM_TMA) {
+    text_printf(t, "#define GROUPS %d\n", tile->warps_m);
+    return;
+  }
+  text_printf(t, "#define MATH %d\n#define WARPS_M %d\n#define WARPS_N %d\n#define WARPS_K %d\n",
+              tile->kind == GEMM_WGMMA, tile->warps_m, tile->warps_n, tile->warps_k);
 }
 
 static const char zero_text[] =
@@ -274,6 +331,20 @@ static kiln_status plan_split(kernel_prep *p, const gemm_way *w, int64_t blocks,
   KILN_TRY(workspace_reserve(p, (size_t)blocks * 4, &out->counters_at));
   KILN_TRY(workspace_reserve(p, floats * 4, &out->partials_at));
   return cuda_compile(p, &(cuda_source){.entry = "zero_words", .text = zero_text}, &out->zero);
+}
+
+/* Blocks stay and take tile after tile; the maps are made at each launch, when addresses are known. */
+static void plan_maps(const cuda_facts *gpu, const gemm_problem *q, const gemm_tile *t, gemm_plan *out) {
+  const unsigned room = (unsigned)(gpu->sm_count > 0 ? gpu->sm_count : 132) * (unsigned)t->blocks;
+  if (out->grid[0] > room) out->grid[0] = room;
+  out->tma = true;
+  out->problem = *q;
+  if (q->image) {
+    out->image = *q->image;
+    out->problem.image = &out->image;
+  }
+  out->box_a = t->bm;
+  out->box_b = t->bn;
 }
 
 kiln_status gemm_plan_make(kernel_prep *p, const gemm_problem *q, int rank, gemm_plan *out) {
@@ -300,26 +371,64 @@ kiln_status gemm_plan_make(kernel_prep *p, const gemm_problem *q, int rank, gemm
   text_printf(&defines, "#define SPLIT %d\n#define SPLIT_CLUSTER %d\n", w->split, cluster);
   text_puts(&defines, epilogue);
   text_puts(&defines, cuda_text_matrix_common);
-  if (t->wgmma) text_puts(&defines, cuda_text_wgmma);
+  if (t->kind != GEMM_MMA) text_puts(&defines, cuda_text_wgmma);
   KILN_TRY(cuda_text_keep(p, &defines, &front));
   out->grid[0] = (unsigned)blocks;
   out->grid[1] = (unsigned)w->split;
   out->threads = (unsigned)tile_threads(t, cores);
   out->shared = tile_shared(t, cores);
-  out->cluster = cluster ? (unsigned)w->split : 0;
   out->overlap = gpu->arch >= 90;
   if (w->split > 1 && !cluster) KILN_TRY(plan_split(p, w, blocks, out));
-  const cuda_source source = {.entry = cores ? "kiln_gemm" : "kiln_gemm_simt",
+  if (t->kind == GEMM_TMA) plan_maps(gpu, q, t, out);
+  const char *const entries[] = {"kiln_gemm", "kiln_gemm", "kiln_gemm_tma"};
+  const cuda_source source = {.entry = cores ? entries[t->kind] : "kiln_gemm_simt",
                               .defines = front,
-                              .text = cores ? cuda_text_gemm : cuda_text_gemm_simt,
+                              .text = !cores                ? cuda_text_gemm_simt
+                                      : t->kind == GEMM_TMA ? cuda_text_gemm_tma
+                                                            : cuda_text_gemm,
                               .shared = out->shared,
-                              .specific = t->wgmma};
+                              .specific = t->kind != GEMM_MMA};
   return cuda_compile(p, &source, &out->function);
+}
+
+static kiln_status run_maps(const kernel_args *args, const gemm_plan *plan, const void *a, const void *b,
+                            const void *bias) {
+  const gemm_problem *q = &plan->problem;
+  const int64_t size = (int64_t)kiln_dtype_size(q->dtype);
+  const int row = (int)(128 / size);
+  cuda_map map_a, map_b;
+  if (q->image) {
+    const gemm_image *i = q->image;
+    const int64_t sizes[] = {i->channels, i->width, i->height, i->images};
+    const int64_t pixel = q->lda * size, strides[] = {0, pixel, pixel * i->width, pixel * i->width * i->height};
+    const int lower[] = {-(int)i->pad[1], -(int)i->pad[0]};
+    const int upper[] = {(int)(i->pad_end[1] - i->reach[1]), (int)(i->pad_end[0] - i->reach[0])};
+    const int step[] = {1, (int)i->stride[1], (int)i->stride[0], 1};
+    KILN_TRY(cuda_map_im2col(args, &map_a, a, q->dtype, 4, sizes, strides, lower, upper, row, plan->box_a, step, 128));
+  } else {
+    const int64_t sizes[] = {q->k, q->m}, strides[] = {0, (q->m > 1 ? q->lda : q->k) * size};
+    KILN_TRY(cuda_map_tiled(args, &map_a, a, q->dtype, 2, sizes, strides, (int[]){row, plan->box_a}, 128));
+  }
+  const int64_t sizes[] = {q->k, q->n}, strides[] = {0, q->ldb * size};
+  KILN_TRY(cuda_map_tiled(args, &map_b, b, q->dtype, 2, sizes, strides, (int[]){row, plan->box_b}, 128));
+  void *c = args->out[0].data;
+  cuda_epilogue_args epilogue;
+  cuda_epilogue_fill(args, &epilogue);
+  const cuda_launch_config launch = {
+      .function = plan->function,
+      .grid = {plan->grid[0], 1, 1},
+      .block = {plan->threads, 1, 1},
+      .shared = plan->shared,
+      .overlap = plan->overlap,
+      .params = CUDA_PARAMS(&map_a, &map_b, &c, &bias, &epilogue),
+  };
+  return cuda_launch(args, &launch);
 }
 
 kiln_status gemm_plan_run(const kernel_args *args, const gemm_plan *plan, const void *a, const void *b,
                           const void *bias) {
   if (!plan->function) return KILN_OK;
+  if (plan->tma) return run_maps(args, plan, a, b, bias);
   void *c = args->out[0].data, *counters = NULL, *partials = NULL;
   int m = plan->m;
   cuda_epilogue_args epilogue;

@@ -6,11 +6,20 @@
 #include "backends/cuda/codegen.h"
 #include "backends/cuda/cuda.h"
 
-/* How gemm.cu is cut; see its macros. bk counts 2-byte elements. */
+/* How a kernel is cut; see the macros of its text. bk counts 2-byte elements. */
+typedef enum gemm_kind { GEMM_MMA, GEMM_WGMMA, GEMM_TMA } gemm_kind; /* gemm.cu, gemm.cu, gemm_tma.cu */
 typedef struct gemm_tile {
   short bm, bn, bk, stages, warps_m, warps_n, warps_k, blocks;
-  bool wgmma;
+  gemm_kind kind;
 } gemm_tile;
+
+/* An implicit convolution: A is a channels-last image. */
+typedef struct gemm_image {
+  const char *macros;                      /* of its geometry */
+  int64_t images, height, width, channels; /* of A; channels of one group */
+  int64_t taps;
+  int64_t pad[2], pad_end[2], stride[2], reach[2]; /* height, width; reach: dilation * (kernel - 1) */
+} gemm_image;
 
 /* C[z][m][n] = sum of A[z][m][k] * B[z][k][n] (+ bias[n]). Pitches in elements. */
 typedef struct gemm_problem {
@@ -20,21 +29,25 @@ typedef struct gemm_problem {
   bool b_kn;                       /* B is [K, N]; else [N, K] */
   const char *a_offset, *b_offset; /* expressions in z, of type long long */
   int vec_a, vec_b, vec_c;
+  bool a_aligned, b_aligned; /* addresses are multiples of 16 */
   bool has_bias;
-  const char *out_row, *out_col,
-      *bias_offset;   /* expressions in z, row, col: where a result is in the node's result seen as rows */
-  bool b_constant;    /* B is a weight */
-  const char *conv;   /* macros of an implicit convolution; NULL: none */
-  int64_t a_elements; /* that A has in memory */
+  const char *out_row, *out_col, *bias_offset; /* in z, row, col: where a result is in the node's result seen as rows */
+  bool b_constant;                             /* B is a weight */
+  const gemm_image *image;                     /* NULL: A is a matrix */
+  int64_t a_elements;                          /* that A has in memory */
 } gemm_problem;
 
 typedef struct gemm_plan {
   const cuda_function *function, *zero;
-  unsigned grid[2], threads, cluster;
+  unsigned grid[2], threads;
   size_t shared;
   size_t counters_at, counters, partials_at; /* of the workspace; counters 0: none */
   int m;
   bool overlap;
+  bool tma;             /* the tensor maps of the operands are made from: */
+  gemm_problem problem; /* (`image` is a copy) */
+  gemm_image image;
+  int box_a, box_b;
 } gemm_plan;
 
 /* The `rank`-th best way (0: best); ranks beyond the last way give the last. */

@@ -51,6 +51,8 @@ static kiln_status linear_prepare(kernel_prep *p) {
     }
   }
   s->bias = q.has_bias;
+  q.a_aligned = a_align == 16;
+  q.b_aligned = b_align == 16;
   q.vec_a = cuda_vector(16 / size, size, a_align, 2, (int64_t[]){q.k, q.m == 1 ? 0 : q.lda});
   q.vec_b = cuda_vector(16 / size, size, b_align, 2, (int64_t[]){q.b_kn ? q.n : q.k, q.ldb});
   q.vec_c = cuda_bias_vector(p, 2, cuda_result_vector(p, 8, q.n));
@@ -167,6 +169,8 @@ static kiln_status matmul_prepare(kernel_prep *p) {
   KILN_TRY(batch_offset(p, a, y, la.dense, &q.a_offset));
   KILN_TRY(batch_offset(p, b, y, lb.dense, &q.b_offset));
   if (q.batches == 1) q.a_offset = q.b_offset = zero_offset;
+  q.a_aligned = la.align == 16;
+  q.b_aligned = lb.align == 16;
   q.vec_a = operand_vector(a, &la, q.k);
   q.vec_b = operand_vector(b, &lb, q.b_kn ? q.n : q.k);
   q.vec_c = cuda_result_vector(p, 8, q.n);

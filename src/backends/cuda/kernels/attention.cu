@@ -13,6 +13,7 @@
  *   CAUSAL                 query i sees keys 0..i
  *   SCALE                  a float
  *   WARPS_Q WARPS_KV ROWS16  each of WARPS_Q warps has ROWS16 * 16 rows; WARPS_KV groups of them share each key tile
+ *   MIN_CTAS               blocks per multiprocessor that registers must allow
  *   BKV STAGES             keys of a tile; tiles in flight or in use
  *   SPLIT                  keys are shared by SPLIT blocks, which merge through `ws` (floats: blocks * SPLIT * BQ * (HDV + 2)) and
  *                          `counters` (a word a block, zero at first, left zero)
@@ -36,33 +37,55 @@ typedef mx_u16 in_t;
 #define OUT_BYTES (WARPS_KV * BQ * (PITCH_O + 2) * 4 + 16)
 #define SMEM_BYTES (LOOP_BYTES > OUT_BYTES ? LOOP_BYTES : OUT_BYTES)
 #define KEEP_Q (HD <= 128 && HD * ROWS16 <= 128) /* fragments of Q stay in registers */
+#ifndef MIN_CTAS
+#define MIN_CTAS 1
+#endif
 #ifndef KERNEL_NAME
 #define KERNEL_NAME kiln_attention
 #endif
 
-/* A tile of `rows` rows from row `row0` of a matrix with `len` rows and `dim` columns, zeros outside, to shared memory. */
-template <int VEC, int COLS, int DIM_, int PITCH>
-__device__ __forceinline__ void load_tile(mx_u32 dst, const in_t *src, int row0, int rows, int len, long long pitch) {
-  constexpr int CHUNKS = COLS / 8;
-  for (int e = threadIdx.x; e < rows * CHUNKS; e += THREADS) {
-    const int r = e / CHUNKS, c = e % CHUNKS * 8;
-    const bool ok = row0 + r < len;
-    const in_t *from = src + (long long)(row0 + r) * pitch + c;
-    const mx_u32 to = dst + (r * PITCH + c) * 2;
-    if (VEC >= 2) {
-      constexpr int BYTES = VEC >= 2 ? VEC * 2 : 4;
+/* 8 elements from `from`, of which those from `valid` on are zero, to shared memory. */
+template <int VEC>
+__device__ __forceinline__ void load_chunk(mx_u32 to, const in_t *from, int valid, const in_t *safe) {
+  if (VEC >= 2) {
+    constexpr int BYTES = VEC >= 2 ? VEC * 2 : 4;
 #pragma unroll
-      for (int j = 0; j < 8; j += VEC) {
-        const bool in = ok && c + j < DIM_;
-        mx_copy_async<BYTES>(to + j * 2, in ? (const void *)(from + j) : (const void *)src, in);
-      }
-    } else {
+    for (int j = 0; j < 8; j += VEC) mx_copy_async<BYTES>(to + j * 2, j < valid ? (const void *)(from + j) : (const void *)safe, j < valid);
+  } else {
 #pragma unroll
-      for (int j = 0; j < 8; j++) {
-        mx_u16 h = 0;
-        if (ok && c + j < DIM_) h = from[j];
-        asm volatile("st.shared.u16 [%0], %1;" ::"r"(to + j * 2), "h"(h) : "memory");
-      }
+    for (int j = 0; j < 8; j++) {
+      mx_u16 h = 0;
+      if (j < valid) h = from[j];
+      asm volatile("st.shared.u16 [%0], %1;" ::"r"(to + j * 2), "h"(h) : "memory");
+    }
+  }
+}
+
+/* Columns of a chunk that are there. */
+template <int COLS, int WIDTH>
+__device__ __forceinline__ int chunk_columns(int c) {
+  return COLS == WIDTH ? 8 : WIDTH - c;
+}
+
+/* TALL rows from row `row0` of a matrix with `len` rows and WIDTH columns, zeros outside, to shared memory. */
+template <int VEC, int COLS, int WIDTH, int PITCH, int TALL>
+__device__ __forceinline__ void load_tile(mx_u32 dst, const in_t *src, int row0, int len, long long pitch) {
+  constexpr int CHUNKS = COLS / 8, ITERS = (TALL * CHUNKS + THREADS - 1) / THREADS;
+  if (THREADS % CHUNKS == 0) { /* a thread stays in its column */
+    constexpr int STEP = THREADS / CHUNKS;
+    const int r0 = threadIdx.x / CHUNKS, c = threadIdx.x % CHUNKS * 8, valid = chunk_columns<COLS, WIDTH>(c);
+    const in_t *from = src + (long long)(row0 + r0) * pitch + c;
+    const mx_u32 to = dst + (r0 * PITCH + c) * 2;
+#pragma unroll
+    for (int i = 0; i < ITERS; i++) {
+      if (TALL % STEP != 0 && r0 + i * STEP >= TALL) break;
+      load_chunk<VEC>(to + i * STEP * PITCH * 2, from + i * STEP * pitch, row0 + r0 + i * STEP < len ? valid : 0, src);
+    }
+  } else {
+    for (int e = threadIdx.x; e < TALL * CHUNKS; e += THREADS) {
+      const int r = e / CHUNKS, c = e % CHUNKS * 8;
+      load_chunk<VEC>(dst + (r * PITCH + c) * 2, src + (long long)(row0 + r) * pitch + c,
+                      row0 + r < len ? chunk_columns<COLS, WIDTH>(c) : 0, src);
     }
   }
 }
@@ -73,7 +96,7 @@ __device__ __forceinline__ float fast_exp2(float x) {
   return y;
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, MIN_CTAS)
     KERNEL_NAME(const in_t *__restrict__ q, const in_t *__restrict__ k, const in_t *__restrict__ v, in_t *__restrict__ o,
                 const void *__restrict__ mask, float *__restrict__ ws, mx_u32 *__restrict__ counters, int len_arg) {
   extern __shared__ __align__(16) unsigned char smem[];
@@ -93,31 +116,19 @@ extern "C" __global__ void __launch_bounds__(THREADS)
   const int count = t_last - t_first;
 
   /* Q: rows of GROUP heads. */
+#if GROUP == 1
+  load_tile<VEC_Q, HD, DIM, PITCH_QK, BQ>(smem_q, q + Q_AT((long long)batch, head), row0, LEN_Q, Q_ROW);
+#else
   for (int e = tid; e < BQ * (HD / 8); e += THREADS) {
     const int r = e / (HD / 8), c = e % (HD / 8) * 8, row = row0 + r;
-    const bool ok = row < ROWS;
     const in_t *from = q + Q_AT((long long)batch, head * GROUP + row / LEN_Q) + (long long)(row % LEN_Q) * Q_ROW + c;
-    const mx_u32 to = smem_q + (r * PITCH_QK + c) * 2;
-    if (VEC_Q >= 2) {
-      constexpr int BYTES = VEC_Q >= 2 ? VEC_Q * 2 : 4;
-#pragma unroll
-      for (int j = 0; j < 8; j += VEC_Q) {
-        const bool in = ok && c + j < DIM;
-        mx_copy_async<BYTES>(to + j * 2, in ? (const void *)(from + j) : (const void *)q, in);
-      }
-    } else {
-#pragma unroll
-      for (int j = 0; j < 8; j++) {
-        mx_u16 h = 0;
-        if (ok && c + j < DIM) h = from[j];
-        asm volatile("st.shared.u16 [%0], %1;" ::"r"(to + j * 2), "h"(h) : "memory");
-      }
-    }
+    load_chunk<VEC_Q>(smem_q + (r * PITCH_QK + c) * 2, from, row < ROWS ? chunk_columns<HD, DIM>(c) : 0, q);
   }
+#endif
   auto load_kv = [&](int t) {
     const mx_u32 base = smem_kv + t % STAGES * KV_BYTES;
-    load_tile<VEC_K, HD, DIM, PITCH_QK>(base, k, (t_first + t) * BKV, BKV, LEN_K, K_ROW);
-    load_tile<VEC_V, HDV, DIM_V, PITCH_V>(base + K_BYTES, v, (t_first + t) * BKV, BKV, LEN_K, V_ROW);
+    load_tile<VEC_K, HD, DIM, PITCH_QK, BKV>(base, k, (t_first + t) * BKV, LEN_K, K_ROW);
+    load_tile<VEC_V, HDV, DIM_V, PITCH_V, BKV>(base + K_BYTES, v, (t_first + t) * BKV, LEN_K, V_ROW);
   };
 #pragma unroll
   for (int s = 0; s < STAGES - 1; s++) {
@@ -226,17 +237,26 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 #pragma unroll
           for (int e = 0; e < 2; e++) {
             float &x = s[i][j][h * 2 + e];
-            const int key = key0 + j * 8 + e;
             if (!LATE) x *= (float)(SCALE)*LOG2E;
+#if MASK_KIND
+            const int key = key0 + j * 8 + e;
+#endif
 #if MASK_KIND == 1
             if (key < LEN_K && !((const unsigned char *)mask)[mask_at[i][h] + (long long)key * MASK_COL]) x = none;
 #elif MASK_KIND == 2
             if (key < LEN_K) x += LOG2E * mx_load1<MASK_TYPE>(mask, mask_at[i][h] + (long long)key * MASK_COL);
 #endif
-            if (edge && key >= LEN_K) x = none;
-            if (diagonal && key > pos[i][h]) x = none;
-            high = fmaxf(high, x);
           }
+        if (edge || diagonal) {
+          const int last = diagonal ? min(pos[i][h], LEN_K - 1) : LEN_K - 1;
+#pragma unroll
+          for (int j = 0; j < KW / 8; j++)
+#pragma unroll
+            for (int e = 0; e < 2; e++)
+              if (key0 + j * 8 + e > last) s[i][j][h * 2 + e] = none;
+        }
+#pragma unroll
+        for (int j = 0; j < KW / 8; j++) high = fmaxf(high, fmaxf(s[i][j][h * 2], s[i][j][h * 2 + 1]));
         high = fmaxf(high, __shfl_xor_sync(0xffffffffu, high, 1));
         high = fmaxf(high, __shfl_xor_sync(0xffffffffu, high, 2));
         const float from = high == none ? 0.0f : high, shrink = fast_exp2((top[i][h] - from) * UNIT), down = -from * UNIT;

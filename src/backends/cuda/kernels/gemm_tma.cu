@@ -40,6 +40,9 @@ typedef mx_u16 out_t;
 #ifndef GROUP_M
 #define GROUP_M 8
 #endif
+#ifndef STAGGER /* 1: the second warpgroup starts late, so that one multiplies while the other writes */
+#define STAGGER 0
+#endif
 #ifndef B_CONST
 #define B_CONST 0
 #endif
@@ -159,6 +162,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_CTAS)
     float *buffer = (float *)(smem + STAGES * STAGE_BYTES + warp * WARP_BYTES);
     int stage = 0, phase = 0;
     mx_grid_wait(); /* before the epilogue reads anything */
+    if (STAGGER && group == 1 && SLICES >= STAGES) barrier_wait(full + (STAGES - 1) * 8, 0);
     for (int t = blockIdx.x; t < tiles; t += gridDim.x) {
       int m0, n0;
       place(t, m0, n0);
