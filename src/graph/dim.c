@@ -898,7 +898,7 @@ static bool atom_eval(const dim_table *t, int32_t index, const int64_t *symbols,
   const atom *x = &t->atoms[index];
   if (x->kind == ATOM_SYMBOL) {
     *out = symbols ? symbols[x->symbol] : x->opt;
-    return true;
+    return *out != DIM_ERROR;
   }
   int64_t a, b;
   if (!dim_eval(t, x->a, symbols, &a) || !dim_eval(t, x->b, symbols, &b)) return false;

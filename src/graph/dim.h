@@ -49,7 +49,8 @@ void dim_range(const dim_table *t, dim d, int64_t *min, int64_t *max);
 /* Is a == b for all, no, or some values of the symbols: 1, 0, -1. Likewise a <= b. */
 int dim_compare_equal(dim_table *t, dim a, dim b);
 int dim_compare_le(dim_table *t, dim a, dim b);
-/* Value at `symbols[index]`. False on division by zero or overflow. */
+/* Value at `symbols[index]`. False on division by zero or overflow, or if it needs a symbol whose value is DIM_ERROR (not
+ * known yet). */
 bool dim_eval(const dim_table *t, dim d, const int64_t *symbols, int64_t *out);
 /* Value at the symbols' opt values. */
 int64_t dim_hint(const dim_table *t, dim d);

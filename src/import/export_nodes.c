@@ -116,10 +116,14 @@ static int wrapper_argument(const char *target) {
   return -1;
 }
 
+static bool is_item(const char *target) {
+  return str_eq(target, "torch.ops.aten.item.default") || str_eq(target, "torch.ops.aten._local_scalar_dense.default");
+}
+
 bool pt2_is_supported(const char *target) {
   bool in_place;
   return pt2_is_symbol_target(target) || wrapper_argument(target) >= 0 || str_eq(target, COND) ||
-         str_eq(target, WHILE_LOOP) || resolve(target, &in_place) != NULL;
+         str_eq(target, WHILE_LOOP) || is_item(target) || resolve(target, &in_place) != NULL;
 }
 
 /* ---- calls -------------------------------------------------------------------------------------- */
@@ -469,6 +473,52 @@ static kiln_status while_node(pt2 *p, scope *s, const json_t *entry) {
   return define_outputs(p, s, entry, n);
 }
 
+/* ---- item -------------------------------------------------------------------------------------- */
+
+/* The range of the unbacked symbol ("Symbol('u0', integer=True)") that the file gives `name`. */
+static void item_range(const pt2 *p, const scope *s, const char *name, int64_t *min, int64_t *max) {
+  const json_t *size = json_object_get(json_object_get(s->graph, "sym_int_values"), name);
+  const char *expr = json_string_value(json_object_get(json_object_get(size, "as_expr"), "expr_str"));
+  const char *start = expr ? strchr(expr, '\'') : NULL, *end = start ? strchr(start + 1, '\'') : NULL;
+  char symbol[40];
+  *min = -DIM_UNBOUNDED;
+  *max = DIM_UNBOUNDED;
+  if (!end || (size_t)(end - start) > sizeof symbol) return;
+  memcpy(symbol, start + 1, (size_t)(end - start - 1));
+  symbol[end - start - 1] = 0;
+  const json_t *range = json_object_get(json_object_get(p->model, "range_constraints"), symbol);
+  const json_t *low = json_object_get(range, "min_val"), *high = json_object_get(range, "max_val");
+  if (json_is_integer(low) && json_integer_value(low) > INT64_MIN / 4) *min = json_integer_value(low);
+  if (json_is_integer(high) && json_integer_value(high) < INT64_MAX / 4) *max = json_integer_value(high);
+  if (*min > *max) *max = *min;
+}
+
+/* A number in a tensor that becomes a size or an index: a symbol that is known when the tensor is. */
+static kiln_status item_node(pt2 *p, scope *s, const json_t *entry) {
+  const json_t *inputs, *outputs;
+  ivalue given, size = {.kind = IV_INT};
+  const char *name;
+  int64_t min, max;
+  KILN_TRY(pt2_array(entry, "inputs", "node", &inputs));
+  KILN_TRY(pt2_array(entry, "outputs", "node", &outputs));
+  KILN_TRY(pt2_argument(p, s, argument_of(inputs, 0), &given));
+  value *v = given.kind == IV_TENSOR ? lower_value(&p->b, given.u.t) : NULL;
+  const json_t *out = json_object_get(json_array_get(outputs, 0), "as_sym_int");
+  if (!v)
+    return graph_check(p->graph) != KILN_OK ? graph_check(p->graph)
+                                            : KILN_FAIL(KILN_INVALID_FILE, "model.json: item of no tensor");
+  if (!out || (v->type.dtype != KILN_I64 && v->type.dtype != KILN_I32))
+    return KILN_FAIL(KILN_UNSUPPORTED,
+                     "item() of a tensor of %s: only i64 and i32 can become sizes; keep other numbers in tensors",
+                     kiln_dtype_name(v->type.dtype));
+  KILN_TRY(pt2_string(out, "as_name", "output", &name));
+  item_range(p, s, name, &min, &max);
+  size.u.i = dim_fresh(p->graph->dims, "item", min, max);
+  if (size.u.i == DIM_ERROR) return KILN_NO_MEMORY("import");
+  if (!build(&p->b, "data_size", IN(v), ATTRS(A_INT("size", size.u.i)))) return graph_check(p->graph);
+  return pt2_define(p, s, name, size);
+}
+
 /* ---- all of them -------------------------------------------------------------------------------- */
 
 static kiln_status run_node(pt2 *p, scope *s, const json_t *entry, const char *target) {
@@ -476,6 +526,7 @@ static kiln_status run_node(pt2 *p, scope *s, const json_t *entry, const char *t
   if (graph_argument >= 0) return wrapper_node(p, s, entry, target, (size_t)graph_argument);
   if (str_eq(target, COND)) return cond_node(p, s, entry);
   if (str_eq(target, WHILE_LOOP)) return while_node(p, s, entry);
+  if (is_item(target)) return item_node(p, s, entry);
   /* torch 2.11's fake kernel of lstm gives h and c a dimension too many, and what follows inherits it: types in such
    * files are no check on ours. */
   if (str_eq(target, "torch.ops.aten.lstm.input")) p->doubt_types = true;

@@ -204,13 +204,33 @@ static kiln_status infer_narrow_scatter(graph *g, node *n) {
   return infer_same(g, n);
 }
 
-/* The first inference makes the symbol for the number of rows; later ones keep it. */
+/* A symbol for a size that the data decides: made by the first inference, kept by later ones. */
+static dim own_size(graph *g, const node *n, int rank, const char *prefix) {
+  const tensor_type *had = &n->outputs[0]->type;
+  return had->rank == rank && !dim_is_const(had->dims[0]) ? had->dims[0] : dim_fresh(g->dims, prefix, 0, DIM_UNBOUNDED);
+}
+
 static kiln_status infer_nonzero(graph *g, node *n) {
   const tensor_type *x = in_type(n, 0);
-  const tensor_type *had = &n->outputs[0]->type;
-  const bool known = had->rank == 2 && !dim_is_const(had->dims[0]);
-  const dim dims[2] = {known ? had->dims[0] : dim_fresh(g->dims, "nonzero", 0, DIM_UNBOUNDED), x->rank};
+  const dim dims[2] = {own_size(g, n, 2, "nonzero"), x->rank};
   set_out(n, 0, KILN_I64, 2, dims);
+  return KILN_OK;
+}
+
+static kiln_status infer_repeat_index(graph *g, node *n) {
+  const tensor_type *counts = in_type(n, 0);
+  if (counts->rank != 1 || (counts->dtype != KILN_I64 && counts->dtype != KILN_I32))
+    return INFER_FAIL(n, "counts are %s with %d dimensions, expected i64 or i32 with 1", kiln_dtype_name(counts->dtype),
+                      counts->rank);
+  const dim size = own_size(g, n, 1, "repeat");
+  set_out(n, 0, KILN_I64, 1, &size);
+  return KILN_OK;
+}
+
+static kiln_status infer_data_size(graph *g, node *n) {
+  KILN_TRY(infer_start(g, n, 0));
+  if (dim_symbol_index(g->dims, node_int(n, "size")) < 0) return INFER_FAIL(n, "size is no symbol");
+  set_out(n, 0, KILN_I64, 0, NULL);
   return KILN_OK;
 }
 
@@ -483,6 +503,55 @@ static kiln_status narrow_scatter_ref(const kernel_args *a) {
   return KILN_OK;
 }
 
+static kiln_status nonzero_measure(const kernel_args *a, int64_t *out_size) {
+  const tensor *x = &a->in[0];
+  *out_size = 0;
+  for (ref_iter it = ref_begin(x->rank, x->shape); ref_valid(&it); ref_next(&it))
+    *out_size += ref_load(x, tensor_offset(x, it.index)) != 0;
+  return KILN_OK;
+}
+
+/* counts [2, 0, 3] give places 0 0 2 2 2. */
+static kiln_status repeat_index_measure(const kernel_args *a, int64_t *out_size) {
+  const tensor *counts = &a->in[0];
+  *out_size = 0;
+  for (int64_t i = 0; i < counts->shape[0]; i++) {
+    const int64_t n = ref_load_int(counts, i * counts->strides[0]);
+    if (n < 0 || __builtin_add_overflow(*out_size, n, out_size))
+      return KILN_FAIL(KILN_INVALID_ARGUMENT, "repeat_index: a count of %lld", (long long)n);
+  }
+  return KILN_OK;
+}
+
+static kiln_status repeat_index_ref(const kernel_args *a) {
+  const tensor *counts = &a->in[0], *out = &a->out[0];
+  int64_t at = 0;
+  for (int64_t i = 0; i < counts->shape[0]; i++) {
+    const int64_t n = ref_load_int(counts, i * counts->strides[0]);
+    if (n < 0 || n > out->shape[0] - at)
+      return KILN_FAIL(KILN_INVALID_ARGUMENT, "repeat_index: more than the %lld places that were planned",
+                       (long long)out->shape[0]);
+    for (int64_t k = 0; k < n; k++) ref_store_int(out, at++ * out->strides[0], i);
+  }
+  if (at == out->shape[0]) return KILN_OK;
+  return KILN_FAIL(KILN_INVALID_ARGUMENT, "repeat_index: %lld places, %lld were planned", (long long)at,
+                   (long long)out->shape[0]);
+}
+
+static kiln_status data_size_measure(const kernel_args *a, int64_t *out_size) {
+  *out_size = ref_load_int(&a->in[0], 0);
+  return KILN_OK;
+}
+
+static kiln_status data_size_ref(const kernel_args *a) {
+  const int64_t size = ref_load_int(&a->in[0], 0);
+  if (size != arg_int(a, "size"))
+    return KILN_FAIL(KILN_INVALID_ARGUMENT, "data_size: %lld, %lld was planned", (long long)size,
+                     (long long)arg_int(a, "size"));
+  ref_store_int(&a->out[0], 0, size);
+  return KILN_OK;
+}
+
 static kiln_status nonzero_ref(const kernel_args *a) {
   const tensor *x = &a->in[0], *out = &a->out[0];
   int64_t row = 0;
@@ -557,12 +626,22 @@ static const torch_row torch_slice_scatter[] = {
      NULL, lower_slice_scatter},
     {"aten::select_scatter(Tensor self, Tensor src, int dim, SymInt index) -> Tensor", NULL, lower_select_scatter},
     {NULL, NULL, NULL}};
+static const torch_row torch_repeat_index[] = {
+    {"aten::repeat_interleave.Tensor(Tensor repeats, *, SymInt? output_size=None) -> Tensor", NULL, lower_repeat_index},
+    {"aten::repeat_interleave.self_Tensor(Tensor self, Tensor repeats, int? dim=None, *, SymInt? output_size=None) -> "
+     "Tensor",
+     NULL, lower_repeat_by},
+    {NULL, NULL, NULL}};
+static const torch_row torch_data_size[] = {{NULL, NULL, NULL}};
 static const torch_row torch_narrow[] = {
     {"aten::narrow.Tensor(Tensor(a) self, int dim, Tensor start, SymInt length) -> Tensor(a)", NULL, lower_narrow_at},
     {NULL, NULL, NULL}};
 static const torch_row torch_narrow_scatter[] = {{NULL, NULL, NULL}};
 static const torch_row torch_nonzero[] = {
     {"aten::nonzero(Tensor self) -> Tensor", NULL, lower_nonzero},
+    {"aten::nonzero_numpy(Tensor self) -> Tensor[]", NULL, lower_where_true},
+    {"aten::where(Tensor condition) -> Tensor[]", NULL, lower_where_true},
+    {"aten::masked_select(Tensor self, Tensor mask) -> Tensor", NULL, lower_masked_select},
     {"aten::one_hot(Tensor self, int num_classes=-1) -> Tensor", NULL, lower_one_hot},
     {NULL, NULL, NULL}};
 
@@ -639,7 +718,9 @@ static const op rows[] = {
     {INDEX_ROW(slice_scatter, "x src -> y", "axis:int start:int end:int step:int=1"), .cases = cases_slice_scatter},
     {INDEX_ROW(narrow, "x start -> y", "axis:int length:int"), .cases = cases_narrow},
     {INDEX_ROW(narrow_scatter, "x src start -> y", "axis:int"), .cases = cases_narrow_scatter},
-    {INDEX_ROW(nonzero, "x -> y", ""), .flags = OP_DATA_DEPENDENT},
+    {INDEX_ROW(nonzero, "x -> y", ""), .flags = OP_DATA_DEPENDENT, .measure = nonzero_measure},
+    {INDEX_ROW(repeat_index, "counts -> y", ""), .flags = OP_DATA_DEPENDENT, .measure = repeat_index_measure},
+    {INDEX_ROW(data_size, "x -> y", "size:int"), .flags = OP_DATA_DEPENDENT, .measure = data_size_measure},
 };
 
 OP_FAMILY(ops_index, rows);

@@ -110,6 +110,22 @@ static kiln_status constant_nonzero(lower_call *c, const tensor *t, value **out)
   return KILN_OK;
 }
 
+/* The same for a tensor that is known at run time: the vectors have a size that depends on the data. */
+static kiln_status nonzero_columns(lower_call *c, value *v, value **out) {
+  builder *b = &c->b;
+  const int rank = v->type.rank;
+  value *places = build(b, "nonzero", IN(v), NO_ATTRS);
+  LOWER_NEED(c, places);
+  for (int axis = 0; axis < rank; axis++)
+    out[axis] = lowering_squeeze(b, lowering_slice(b, places, 1, axis, axis + 1, 1), 1);
+  return graph_check(b->graph);
+}
+
+static kiln_status mask_columns(lower_call *c, value *v, value **out) {
+  tensor t;
+  return constant_tensor(v, &t) ? constant_nonzero(c, &t, out) : nonzero_columns(c, v, out);
+}
+
 typedef struct indices {
   int count, next_axis; /* index tensors; the first axis of x that none was given for */
   value *v[KILN_MAX_RANK];
@@ -118,22 +134,24 @@ typedef struct indices {
   int mask_axis;
 } indices;
 
-static kiln_status add_index(lower_call *c, indices *s, value *v, int rank) {
+/* `whole`: a mask that is no constant stays one, for writes through it. */
+static kiln_status add_index(lower_call *c, indices *s, value *v, const tensor_type *x, bool whole) {
   value *parts[KILN_MAX_RANK];
   tensor t;
   int n = 1;
   if (!is_mask(v)) {
     parts[0] = as_index(&c->b, v);
-  } else if (v->type.rank > 0 && constant_tensor(v, &t)) {
-    n = t.rank;
-    KILN_TRY(constant_nonzero(c, &t, parts));
+  } else if (v->type.rank > 0 && (!whole || constant_tensor(v, &t))) {
+    n = v->type.rank;
+    if (s->next_axis + n > x->rank) return LOWER_FAIL(c, "more indices than the input has dimensions");
+    KILN_TRY(mask_columns(c, v, parts));
   } else {
     s->mask = v;
     s->mask_axis = s->next_axis;
     s->next_axis += v->type.rank;
     return KILN_OK;
   }
-  if (s->next_axis + n > rank) return LOWER_FAIL(c, "more indices than the input has dimensions");
+  if (s->next_axis + n > x->rank) return LOWER_FAIL(c, "more indices than the input has dimensions");
   for (int i = 0; i < n; i++) {
     s->axes[s->count] = s->next_axis++;
     s->v[s->count++] = parts[i];
@@ -141,14 +159,14 @@ static kiln_status add_index(lower_call *c, indices *s, value *v, int rank) {
   return KILN_OK;
 }
 
-static kiln_status read_indices(lower_call *c, int rank, indices *s) {
+static kiln_status read_indices(lower_call *c, const tensor_type *x, indices *s, bool whole) {
   value *list[KILN_MAX_RANK];
   const int n = call_tensors(c, "indices", list, KILN_MAX_RANK);
   if (n < 0) return LOWER_FAIL(c, "more than %d indices", KILN_MAX_RANK);
   KILN_TRY(graph_check(c->b.graph));
   for (int i = 0; i < n; i++) {
     if (list[i]) {
-      KILN_TRY(add_index(c, s, list[i], rank));
+      KILN_TRY(add_index(c, s, list[i], x, whole));
     } else {
       s->next_axis++;
     }
@@ -160,9 +178,8 @@ kiln_status lower_index(lower_call *c) {
   value *x, *operands[KILN_MAX_RANK + 1];
   indices s = {0};
   KILN_TRY(lowering_tensor(c, "self", &x));
-  KILN_TRY(read_indices(c, x->type.rank, &s));
-  if (s.mask)
-    return LOWER_FAIL(c, "indexing with a boolean mask gives a size that depends on the data; use torch.where instead");
+  KILN_TRY(read_indices(c, &x->type, &s, false));
+  if (s.mask) return LOWER_FAIL(c, "indexing with one bool is not supported");
   operands[0] = x;
   for (int i = 0; i < s.count; i++) operands[i + 1] = s.v[i];
   call_return(c, 0,
@@ -179,7 +196,7 @@ kiln_status lower_masked_index(lower_call *c) {
   KILN_TRY(lowering_tensor(c, "self", &x));
   KILN_TRY(lowering_tensor(c, "mask", &mask));
   KILN_TRY(lowering_tensor(c, "fill", &fill));
-  KILN_TRY(read_indices(c, x->type.rank, &s));
+  KILN_TRY(read_indices(c, &x->type, &s, true));
   if (s.mask || s.count == 0) return LOWER_FAIL(c, "expected index tensors");
   mask = lower_cast(b, mask, KILN_BOOL);
   operands[0] = x;
@@ -218,7 +235,7 @@ kiln_status lower_index_put(lower_call *c) {
   builder *b = &c->b;
   KILN_TRY(lowering_tensor(c, "self", &x));
   KILN_TRY(lowering_tensor(c, "values", &values));
-  KILN_TRY(read_indices(c, x->type.rank, &s));
+  KILN_TRY(read_indices(c, &x->type, &s, true));
   const bool accumulate = call_bool(c, "accumulate");
   values = lower_cast(b, values, x->type.dtype);
   LOWER_NEED(c, values);
@@ -449,19 +466,93 @@ kiln_status lower_narrow_at(lower_call *c) {
   return KILN_OK;
 }
 
-/* ---- nonzero, one_hot -------------------------------------------------------------------------------------------- */
+/* ---- nonzero, masked_select -------------------------------------------------------------------------------------- */
 
 kiln_status lower_nonzero(lower_call *c) {
   value *x, *columns[KILN_MAX_RANK];
   tensor t;
   builder *b = &c->b;
   KILN_TRY(lowering_tensor(c, "self", &x));
-  if (x->type.rank == 0 || !constant_tensor(x, &t)) return LOWER_FAIL(c, "the number of results depends on the data");
+  if (x->type.rank == 0) return LOWER_FAIL(c, "nonzero of one number is not supported");
+  if (!constant_tensor(x, &t)) {
+    call_return(c, 0, build(b, "nonzero", IN(x), NO_ATTRS));
+    return KILN_OK;
+  }
   KILN_TRY(constant_nonzero(c, &t, columns));
   for (int i = 0; i < t.rank; i++) columns[i] = lowering_unsqueeze(b, columns[i], 1);
   call_return(c, 0, t.rank == 1 ? columns[0] : build(b, "concat", t.rank, columns, ATTRS(A_INT("axis", 1))));
   return KILN_OK;
 }
+
+/* where(condition): the places as one vector for each axis. */
+kiln_status lower_where_true(lower_call *c) {
+  value *x, *columns[KILN_MAX_RANK];
+  KILN_TRY(lowering_tensor(c, c->schema->args[0].name, &x));
+  if (x->type.rank == 0) return LOWER_FAIL(c, "the places of one number are not supported");
+  KILN_TRY(mask_columns(c, x, columns));
+  call_return_list(c, 0, x->type.rank, columns);
+  return KILN_OK;
+}
+
+kiln_status lower_masked_select(lower_call *c) {
+  value *both[2], *operands[KILN_MAX_RANK + 1];
+  int64_t axes[KILN_MAX_RANK];
+  builder *b = &c->b;
+  KILN_TRY(lowering_tensor(c, "self", &both[0]));
+  KILN_TRY(lowering_tensor(c, "mask", &both[1]));
+  lowering_broadcast(b, 2, both);
+  for (int i = 0; i < 2; i++) {
+    LOWER_NEED(c, both[i]);
+    if (both[i]->type.rank == 0) both[i] = lowering_unsqueeze(b, both[i], 0);
+    LOWER_NEED(c, both[i]);
+  }
+  const int rank = both[0]->type.rank;
+  KILN_TRY(mask_columns(c, both[1], operands + 1));
+  operands[0] = both[0];
+  for (int i = 0; i < rank; i++) axes[i] = i;
+  call_return(c, 0, build(b, "index", rank + 1, operands, ATTRS(A_INTS("axes", axes, rank))));
+  return KILN_OK;
+}
+
+/* ---- repeat_interleave by a tensor ------------------------------------------------------------------------------- */
+
+kiln_status lower_repeat_index(lower_call *c) {
+  value *counts;
+  KILN_TRY(lowering_tensor(c, "repeats", &counts));
+  call_return(c, 0, build(&c->b, "repeat_index", IN(as_index(&c->b, counts)), NO_ATTRS));
+  return KILN_OK;
+}
+
+kiln_status lower_repeat_by(lower_call *c) {
+  value *x, *counts;
+  int axis = 0;
+  builder *b = &c->b;
+  KILN_TRY(lowering_tensor(c, "self", &x));
+  KILN_TRY(lowering_tensor(c, "repeats", &counts));
+  if (call_is_none(c, "dim")) {
+    const dim all = type_numel(b->graph, &x->type);
+    x = lower_reshape(b, x, 1, &all);
+  } else {
+    KILN_TRY(lowering_axis(c, "dim", x->type.rank, &axis));
+  }
+  LOWER_NEED(c, x);
+  if (x->type.rank == 0) x = lowering_unsqueeze(b, x, 0);
+  LOWER_NEED(c, x);
+  counts = as_index(b, counts);
+  LOWER_NEED(c, counts);
+  if (counts->type.rank > 1) return LOWER_FAIL(c, "argument repeats has more than one dimension");
+  if (counts->type.rank == 0 || counts->type.dims[0] == 1) { /* one count for all */
+    counts = lower_reshape(b, counts, 1, (const dim[]){1});
+    counts = lower_expand(b, counts, 1, &x->type.dims[axis]);
+  } else if (dim_compare_equal(b->graph->dims, counts->type.dims[0], x->type.dims[axis]) == 0) {
+    return LOWER_FAIL(c, "argument repeats has another size than dimension %d", axis);
+  }
+  value *index = build(b, "repeat_index", IN(counts), NO_ATTRS);
+  call_return(c, 0, build(b, "index_select", IN(x, index), ATTRS(A_INT("axis", axis))));
+  return KILN_OK;
+}
+
+/* ---- one_hot ----------------------------------------------------------------------------------------------------- */
 
 kiln_status lower_one_hot(lower_call *c) {
   value *x;

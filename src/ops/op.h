@@ -102,7 +102,10 @@ struct op {
   int64_t (*integer)(int64_t x, int64_t y, int64_t z, const double *p);
   const torch_row *torch; /* ends with a row whose schema is NULL; NULL: none */
   const char *const
-      *cases;      /* conformance cases (tests/conformance reads them, syntax in docs/operators.md); ends with NULL */
+      *cases; /* conformance cases (tests/conformance reads them, syntax in docs/operators.md); ends with NULL */
+  /* OP_DATA_DEPENDENT: the value of the symbol that the node defines (op_defined_size), from its operands. `out` is not
+   * there yet, and attributes are the node's own. */
+  kiln_status (*measure)(const kernel_args *a, int64_t *out_size);
   float tolerance; /* largest |error| of an f32 kernel relative to 1 + |ref|; 0: must be equal bit for bit */
 };
 
@@ -132,6 +135,8 @@ const op *op_find(const char *name);
 const op_schema *op_schema_of(const op *o);
 int op_count(void);
 const op *op_at(int index);
+/* The size that a data-dependent node makes known: its attribute `size`, or the first size of its first result. */
+dim op_defined_size(const node *n);
 int op_attr_index(const op *o, const char *name); /* -1 if there is none */
 
 typedef struct op_family {

@@ -208,6 +208,12 @@ const op_schema *op_schema_of(const op *o) {
 int op_count(void) { return ops_init() == KILN_OK ? registry.count : 0; }
 const op *op_at(int index) { return registry.schemas[index].op; }
 
+dim op_defined_size(const node *n) {
+  const int at = op_attr_index(n->op, "size");
+  if (at >= 0) return n->attrs[at].u.i;
+  return n->n_outputs > 0 && n->outputs[0]->type.rank > 0 ? n->outputs[0]->type.dims[0] : DIM_ERROR;
+}
+
 int op_attr_index(const op *o, const char *name) {
   const op_schema *s = op_schema_of(o);
   for (int32_t i = 0; i < s->n_attrs; i++) {

@@ -41,7 +41,7 @@ static bool node_same(const node *a, const node *b) {
 }
 
 static bool is_plain(const node *n) {
-  return !(n->op->flags & (OP_CONTROL_FLOW | OP_RANDOM)) && !n->n_blocks && !n->epilogue;
+  return !(n->op->flags & (OP_CONTROL_FLOW | OP_RANDOM | OP_DATA_DEPENDENT)) && !n->n_blocks && !n->epilogue;
 }
 
 static kiln_status cse_nodes(block *b) {

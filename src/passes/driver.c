@@ -61,7 +61,7 @@ kiln_status rules_run(graph *g, const rule *rules, size_t count) {
 static void dead_block(block *b) {
   for (node *n = b->last; n;) {
     node *previous = n->prev;
-    bool used = false;
+    bool used = (n->op->flags & OP_DATA_DEPENDENT) != 0; /* it defines a size that others may need */
     for (int32_t i = 0; i < n->n_outputs; i++) used = used || n->outputs[i]->uses;
     if (!used) {
       node_remove(n);

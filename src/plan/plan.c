@@ -113,6 +113,12 @@ static kiln_status plan_block(planner *p, block *b);
 
 static kiln_status plan_node(planner *p, node *n) {
   KILN_TRY(report_progress(p));
+  if ((n->op->flags & OP_DATA_DEPENDENT) && n->parent->owner)
+    return KILN_FAIL(
+        KILN_UNSUPPORTED,
+        "`%s` (%s at %s) has a result whose size depends on data, which engines cannot run inside branches "
+        "and loops",
+        n->op->name, n->path, n->source);
   if (n->op->flags & OP_CONTROL_FLOW) {
     for (int32_t i = 0; i < n->n_blocks; i++) KILN_TRY(plan_block(p, n->blocks[i]));
     return KILN_OK;

@@ -10,7 +10,7 @@
 #include "base/memory.h"
 #include "ops/ref.h"
 #include "plan/memory_plan.h"
-#include "runtime/program_internal.h"
+#include "runtime/stages.h"
 
 /* ---- growing arrays ---------------------------------------------------------------------------------------------- */
 
@@ -192,8 +192,8 @@ static void place_concat_inputs(program *p, const node *n, const slot *out) {
 }
 
 /* Gives concat outputs their buffers before their inputs' producers are reached. */
-static kiln_status place_concats(program *p, const block *b) {
-  for (const node *n = b->last; n; n = n->prev) {
+static kiln_status place_concats(program *p, const node *first, const node *last) {
+  for (const node *n = last; n; n = n != first ? n->prev : NULL) {
     if (strcmp(n->op->name, "concat") != 0 || n->epilogue) continue;
     slot *out = &p->slots[n->outputs[0]->id];
     int64_t bytes = 0;
@@ -468,42 +468,39 @@ static kiln_status bind_kernel(program *p, const node *n) {
 }
 
 static kiln_status bind_node(program *p, const node *n) {
-  if (n->op->flags & OP_DATA_DEPENDENT)
-    return KILN_FAIL(KILN_UNSUPPORTED,
-                     "`%s` (%s at %s) has a result whose size depends on data, which engines cannot run yet",
-                     n->op->name, n->path, n->source);
+  if ((n->op->flags & OP_DATA_DEPENDENT) && n != p->first)
+    return KILN_FAIL(
+        KILN_UNSUPPORTED,
+        "`%s` (%s at %s) has a result whose size depends on data, which engines cannot run inside branches and loops",
+        n->op->name, n->path, n->source);
   if (n->op->flags & OP_CONTROL_FLOW) return bind_control(p, n);
   if (node_is_view(n)) return bind_view(p, n);
   if (strcmp(n->op->name, "concat") == 0 && !n->epilogue) return bind_concat(p, n);
   return bind_kernel(p, n);
 }
 
-static kiln_status bind_block(program *p, const block *b) {
-  KILN_TRY(place_concats(p, b));
-  for (const node *n = b->first; n; n = n->next)
+/* Nodes from `first` on; `behind` (NULL: none) is the first that is not bound. */
+static kiln_status bind_nodes(program *p, const node *first, const node *behind, const node *last) {
+  if (!first || first == behind) return KILN_OK;
+  KILN_TRY(place_concats(p, first, behind ? behind->prev : last));
+  for (const node *n = first; n && n != behind; n = n->next)
     KILN_TRY_NOTE(bind_node(p, n), "binding `%s` %s (%s)", n->op->name, n->path, n->source);
   return KILN_OK;
 }
 
+static kiln_status bind_block(program *p, const block *b) { return bind_nodes(p, b->first, NULL, b->last); }
+
 /* ---- parameters and results -------------------------------------------------------------------------------------- */
 
 static kiln_status bind_params(program *p) {
-  const block *b = &p->graph->body;
-  p->params = ARENA_ARRAY(&p->arena, tensor, b->n_params + 1);
-  p->results = ARENA_ARRAY(&p->arena, tensor, b->n_results + 1);
-  p->param_buffers = ARENA_ARRAY(&p->arena, int32_t, b->n_params + 1);
-  p->result_buffers = ARENA_ARRAY(&p->arena, int32_t, b->n_results + 1);
-  p->param_staging = ARENA_ARRAY(&p->arena, size_t, b->n_params + 1);
-  p->result_staging = ARENA_ARRAY(&p->arena, size_t, b->n_results + 1);
-  p->externals = ARENA_ARRAY(&p->arena, const void *, b->n_params + b->n_results + 1);
-  p->finals = ARENA_ARRAY(&p->arena, final_copy, b->n_results + 1);
-  if (!p->params || !p->results || !p->param_buffers || !p->result_buffers || !p->param_staging || !p->result_staging ||
-      !p->externals || !p->finals)
-    return KILN_NO_MEMORY("program");
-  for (int32_t i = 0; i < b->n_params; i++) {
-    slot *s = &p->slots[b->params[i]->id];
+  p->params = ARENA_ARRAY(&p->arena, tensor, p->n_params + 1);
+  p->param_buffers = ARENA_ARRAY(&p->arena, int32_t, p->n_params + 1);
+  p->param_staging = ARENA_ARRAY(&p->arena, size_t, p->n_params + 1);
+  if (!p->params || !p->param_buffers || !p->param_staging) return KILN_NO_MEMORY("program");
+  for (int32_t i = 0; i < p->n_params; i++) {
+    slot *s = &p->slots[p->param_values[i]->id];
     int64_t bytes = 0;
-    KILN_TRY(tensor_bind(p, &b->params[i]->type, &s->t, &bytes));
+    KILN_TRY(tensor_bind(p, &p->param_values[i]->type, &s->t, &bytes));
     p->params[i] = s->t;
     p->param_buffers[i] = buffer_new(p, BUFFER_PARAM, i, bytes);
     if (p->param_buffers[i] < 0) return KILN_NO_MEMORY("program");
@@ -513,12 +510,33 @@ static kiln_status bind_params(program *p) {
   return KILN_OK;
 }
 
+/* The last stage's results are the graph's, those of the others are what crosses their barrier. */
+static kiln_status choose_results(program *p) {
+  const block *b = &p->graph->body;
+  if (p->barrier) {
+    KILN_TRY(stage_exit_bind(p));
+  } else {
+    p->result_values = ARENA_ARRAY(&p->arena, value *, b->n_results + 1);
+    if (!p->result_values) return KILN_NO_MEMORY("program");
+    for (int32_t i = 0; i < b->n_results; i++) p->result_values[i] = b->results[i].v;
+    p->n_results = b->n_results;
+  }
+  p->results = ARENA_ARRAY(&p->arena, tensor, p->n_results + 1);
+  p->result_buffers = ARENA_ARRAY(&p->arena, int32_t, p->n_results + 1);
+  p->result_staging = ARENA_ARRAY(&p->arena, size_t, p->n_results + 1);
+  p->externals = ARENA_ARRAY(&p->arena, const void *, p->n_params + p->n_results + 1);
+  p->finals = ARENA_ARRAY(&p->arena, final_copy, p->n_results + 1);
+  if (!p->results || !p->result_buffers || !p->result_staging || !p->externals || !p->finals)
+    return KILN_NO_MEMORY("program");
+  return KILN_OK;
+}
+
 /* A result whose value has an arena buffer of its own becomes that buffer; others are copied at the end. */
 static kiln_status bind_results(program *p) {
-  const block *b = &p->graph->body;
-  for (int32_t i = 0; i < b->n_results; i++) {
+  KILN_TRY(choose_results(p));
+  for (int32_t i = 0; i < p->n_results; i++) {
     slot *s = NULL;
-    KILN_TRY(slot_of(p, b->results[i].v, &s));
+    KILN_TRY(slot_of(p, p->result_values[i], &s));
     p->results[i] = s->t;
     p->results[i].data = NULL;
     p->results[i].packing = NULL;
@@ -552,9 +570,11 @@ static kiln_status prepare_finals(program *p) {
   for (int32_t i = 0; p->device && i < p->n_finals; i++) {
     final_copy *f = &p->finals[i];
     tensor from = f->from, to = p->results[f->result];
-    kernel_args args = {.node = &p->copy_node, .attrs = p->copy_node.attrs, .in = &from, .n_in = 1, .out = &to, .n_out = 1};
+    kernel_args args = {
+        .node = &p->copy_node, .attrs = p->copy_node.attrs, .in = &from, .n_in = 1, .out = &to, .n_out = 1};
     const int64_t offsets[2] = {f->from_at.buffer < 0 ? -1 : f->from_at.offset, 0};
-    kernel_prep prep = {.args = args, .arena = &p->arena, .device = p->device, .offsets = offsets, .kernel = p->copy_kernel};
+    kernel_prep prep = {
+        .args = args, .arena = &p->arena, .device = p->device, .offsets = offsets, .kernel = p->copy_kernel};
     KILN_TRY(p->copy_kernel->prepare(&prep));
     f->state = prep.state;
   }
@@ -573,7 +593,8 @@ static kiln_status prepare_steps(program *p) {
     }
     if (s->kernel->prepare) {
       s->args.device = p->device;
-      kernel_prep prep = {.args = s->args, .arena = &p->arena, .threads = p->threads, .device = p->device, .kernel = s->kernel};
+      kernel_prep prep = {
+          .args = s->args, .arena = &p->arena, .threads = p->threads, .device = p->device, .kernel = s->kernel};
       if (p->device && !(prep.offsets = step_offsets(p, s))) return KILN_NO_MEMORY("program");
       KILN_TRY_NOTE(s->kernel->prepare(&prep), "preparing kernel %s of `%s` (%s)", s->kernel->name, s->node->op->name,
                     s->node->path);
@@ -606,11 +627,11 @@ static kiln_status place_buffers(program *p) {
   for (size_t i = 0; i < n; i++) p->buffers[index[i]].offset = blocks[i].offset;
   /* Staging areas lie behind the planned part; their pages are never touched unless they are needed. */
   total = size_align(total, 64);
-  for (int32_t i = 0; i < p->graph->body.n_params; i++) {
+  for (int32_t i = 0; i < p->n_params; i++) {
     p->param_staging[i] = total;
     total = size_align(total + (size_t)p->buffers[p->param_buffers[i]].bytes, 64);
   }
-  for (int32_t i = 0; i < p->graph->body.n_results; i++) {
+  for (int32_t i = 0; i < p->n_results; i++) {
     p->result_staging[i] = total;
     total = size_align(total + (size_t)tensor_numel(&p->results[i]) * kiln_dtype_size(p->results[i].dtype), 64);
   }
@@ -653,7 +674,7 @@ static kiln_status program_bind(program *p) {
   if (!p->slots || !p->constants || !p->copy_node.attrs) return KILN_NO_MEMORY("program");
   if (!p->copy_node.op) return KILN_FAIL(KILN_INTERNAL, "there is no operator `contiguous`");
   KILN_TRY(bind_params(p));
-  KILN_TRY(bind_block(p, &p->graph->body));
+  KILN_TRY(bind_nodes(p, p->first ? p->first : p->graph->body.first, p->barrier, p->graph->body.last));
   KILN_TRY(bind_results(p));
   program_lives(p);
   KILN_TRY(program_share(p));
@@ -678,17 +699,22 @@ kiln_status program_create(graph *g, const target *t, const int64_t *symbols, in
   return program_create_on(g, t, NULL, symbols, threads, out_program);
 }
 
-kiln_status program_create_on(graph *g, const target *t, device *d, const int64_t *symbols, int threads,
-                              program **out_program) {
-  KILN_TRY(ops_init());
+/* The nodes of `g` from `first` (NULL: the start) to the next whose result depends on data. */
+static kiln_status create(const program *like, const node *first, value *const *params, int32_t n_params,
+                          const int64_t *symbols, program **out_program) {
   program *p = mem_calloc(1, sizeof *p);
   if (!p) return KILN_NO_MEMORY("program");
-  p->graph = g;
-  p->target = t;
-  p->device = d;
-  p->threads = threads < 1 ? 1 : threads;
-  p->copy_kernel = find_copy_kernel(t);
-  const int n = dim_symbol_count(g->dims);
+  p->graph = like->graph;
+  p->target = like->target;
+  p->device = like->device;
+  p->threads = like->threads;
+  p->copy_kernel = like->copy_kernel;
+  p->stage = like->stage;
+  p->first = first;
+  p->barrier = stage_barrier(p->graph, first);
+  p->param_values = params;
+  p->n_params = n_params;
+  const int n = dim_symbol_count(p->graph->dims);
   p->symbols = arena_alloc(&p->arena, (size_t)(n + 1) * sizeof *p->symbols);
   kiln_status status = p->symbols ? KILN_OK : KILN_NO_MEMORY("program");
   if (status == KILN_OK) {
@@ -700,5 +726,27 @@ kiln_status program_create_on(graph *g, const target *t, device *d, const int64_
     return status;
   }
   *out_program = p;
+  return KILN_OK;
+}
+
+kiln_status program_create_on(graph *g, const target *t, device *d, const int64_t *symbols, int threads,
+                              program **out_program) {
+  KILN_TRY(ops_init());
+  const program like = {
+      .graph = g, .target = t, .device = d, .threads = threads < 1 ? 1 : threads, .copy_kernel = find_copy_kernel(t)};
+  return create(&like, NULL, g->body.params, g->body.n_params, symbols, out_program);
+}
+
+kiln_status program_create_stage(const program *before, const node *first, value *const *params, int32_t n_params,
+                                 const int64_t *symbols, program **out_program) {
+  KILN_TRY(create(before, first, params, n_params, symbols, out_program));
+  (*out_program)->stage = before->stage + 1;
+  return KILN_OK;
+}
+
+kiln_status program_constant_tensor(program *p, const value *v, tensor *out) {
+  slot *s = NULL;
+  KILN_TRY(slot_of(p, v, &s));
+  *out = s->t;
   return KILN_OK;
 }

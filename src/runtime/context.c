@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "runtime/stages.h"
 
 /* ---- checking inputs ------------------------------------------------------------------------------------------------------- */
 
@@ -52,28 +53,11 @@ static kiln_status check_dtype_and_rank(const kiln_context *c, int32_t i, const 
   return KILN_OK;
 }
 
-/* Sizes that the model's operators need to be equal, and that no type says are. */
-static kiln_status check_guards(const kiln_context *c) {
-  const graph *g = graph_of(c);
-  for (int32_t i = 0; i < g->n_guards; i++) {
-    int64_t a = 0, b = 0;
-    if (dim_eval(g->dims, g->guards[i][0], c->symbols, &a) && dim_eval(g->dims, g->guards[i][1], c->symbols, &b) && a == b) continue;
-    text t = {0};
-    dim_print(g->dims, g->guards[i][0], &t);
-    text_puts(&t, " and ");
-    dim_print(g->dims, g->guards[i][1], &t);
-    const kiln_status status = KILN_FAIL(KILN_INVALID_ARGUMENT, "the model needs the sizes %s to be equal; with these inputs they are %lld and %lld",
-                                         t.data ? t.data : "?", (long long)a, (long long)b);
-    text_free(&t);
-    return status;
-  }
-  return KILN_OK;
-}
-
 /* Solves symbols from plain and affine dimensions; what stays open is checked afterwards. */
 static kiln_status solve_symbols(kiln_context *c, const kiln_tensor *inputs) {
   const graph *g = graph_of(c);
   memset(c->symbol_known, 0, (size_t)dim_symbol_count(g->dims));
+  for (int i = 0; i < dim_symbol_count(g->dims); i++) c->symbols[i] = DIM_ERROR; /* some are known when data is */
   for (int32_t i = 0; i < g->n_inputs; i++) {
     const tensor_type *type = &g->body.params[i]->type;
     for (int32_t d = 0; d < type->rank; d++) {
@@ -101,7 +85,7 @@ static kiln_status solve_symbols(kiln_context *c, const kiln_tensor *inputs) {
         return wrong_input(c, i, &inputs[i], "sizes that do not agree with each other");
     }
   }
-  return check_guards(c);
+  return guards_hold(g, c->symbols);
 }
 
 static tensor tensor_from(const kiln_tensor *t) {
@@ -225,6 +209,12 @@ static kiln_status check_output(const kiln_context *c, int32_t i, const kiln_ten
   bool same = t->ndim == bound->rank && kiln_tensor_get_dtype(t) == bound->dtype && device_fits(c, t);
   for (int32_t d = 0; same && d < bound->rank; d++) same = t->shape[d] == bound->shape[d];
   if (same) return KILN_OK;
+  for (int32_t d = 0; d < bound->rank; d++) {
+    if (bound->shape[d] < 0)
+      return KILN_FAIL(KILN_INVALID_ARGUMENT,
+                       "output %d (\"%s\"): its size %d depends on data: give no memory (data NULL), and take what the engine lends",
+                       (int)i, graph_of(c)->output_names[i], (int)d);
+  }
   text expected = {0};
   for (int32_t d = 0; d < bound->rank; d++) text_printf(&expected, d ? ",%lld" : "%lld", (long long)bound->shape[d]);
   const kiln_status status = KILN_FAIL(KILN_INVALID_ARGUMENT, "output %d (\"%s\"): expected memory for %s[%s] on %s", (int)i,

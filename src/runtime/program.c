@@ -5,10 +5,11 @@
 
 #include "base/memory.h"
 #include "ops/ref.h"
-#include "runtime/program_internal.h"
+#include "runtime/stages.h"
 
 void program_destroy(program *p) {
   if (!p) return;
+  stage_exit_free(p->exit);
   const device_hooks *h = p->device ? p->target->backend->device : NULL;
   for (int32_t i = 0; h && i < p->n_constants; i++) h->constant_release(p->device, p->constants[i]);
   for (int i = 0; h && i < 2; i++) h->mark_destroy(p->device, p->marks[i]);
@@ -18,10 +19,27 @@ void program_destroy(program *p) {
 
 size_t program_arena_bytes(const program *p) { return p->arena_bytes; }
 const tensor *program_param(const program *p, int index) { return &p->params[index]; }
-const tensor *program_result(const program *p, int index) { return &p->results[index]; }
-size_t program_step_count(const program *p) { return (size_t)p->n_steps; }
+const tensor *program_result(const program *p, int index) {
+  return p->exit ? stage_declared(p, index) : &p->results[index];
+}
+
+/* Steps count through all stages of the last run. */
+size_t program_step_count(const program *p) {
+  size_t n = 0;
+  for (; p; p = stage_following(p)) n += (size_t)p->n_steps;
+  return n;
+}
+
+static const program *program_of_step(const program *p, size_t *index) {
+  while (*index >= (size_t)p->n_steps) {
+    *index -= (size_t)p->n_steps;
+    p = stage_following(p);
+  }
+  return p;
+}
 
 const node *program_step(const program *p, size_t index, double *seconds, double *flops, double *bytes) {
+  p = program_of_step(p, &index);
   const step *s = &p->steps[index];
   /* Of one run: steps of a loop run often, those of a branch not always. */
   const double times = p->profiled_runs ? (double)s->executions / (double)p->profiled_runs : 1;
@@ -32,14 +50,17 @@ const node *program_step(const program *p, size_t index, double *seconds, double
 }
 
 const char *program_step_kernel(const program *p, size_t index) {
+  p = program_of_step(p, &index);
   return p->steps[index].kernel ? p->steps[index].kernel->name : "jump";
 }
 
 void program_profile_clear(program *p) {
-  p->profiled_runs = 0;
-  for (int32_t i = 0; i < p->n_steps; i++) {
-    p->steps[i].seconds = 0;
-    p->steps[i].executions = 0;
+  for (; p; p = stage_following(p)) {
+    p->profiled_runs = 0;
+    for (int32_t i = 0; i < p->n_steps; i++) {
+      p->steps[i].seconds = 0;
+      p->steps[i].executions = 0;
+    }
   }
 }
 
@@ -82,15 +103,14 @@ static void apply_patches(program *p, char *memory) {
   for (int32_t i = 0; i < p->n_patches; i++) {
     const patch *x = &p->patches[i];
     const buffer *b = &p->buffers[x->at.buffer];
-    const int32_t external = b->kind == BUFFER_PARAM ? b->index : p->graph->body.n_params + b->index;
+    const int32_t external = b->kind == BUFFER_PARAM ? b->index : p->n_params + b->index;
     *x->pointer = (char *)(uintptr_t)p->externals[external] + x->at.offset;
   }
 }
 
 /* Chooses this run's memory for params and results; strided inputs are copied to their staging area. */
 static kiln_status set_externals(program *p, char *memory, const tensor *params, tensor *results, pool *workers) {
-  const block *b = &p->graph->body;
-  for (int32_t i = 0; i < b->n_params; i++) {
+  for (int32_t i = 0; i < p->n_params; i++) {
     p->externals[i] = params[i].data;
     if (tensor_is_contiguous(&params[i])) continue;
     tensor staged = p->params[i];
@@ -98,24 +118,23 @@ static kiln_status set_externals(program *p, char *memory, const tensor *params,
     KILN_TRY(copy_tensor(p, &params[i], &staged, workers));
     p->externals[i] = staged.data;
   }
-  for (int32_t i = 0; i < b->n_results; i++) {
+  for (int32_t i = 0; i < p->n_results; i++) {
     const bool direct = results[i].data && tensor_is_contiguous(&results[i]);
-    p->externals[b->n_params + i] = direct ? results[i].data : memory + p->result_staging[i];
+    p->externals[p->n_params + i] = direct ? results[i].data : memory + p->result_staging[i];
   }
   return KILN_OK;
 }
 
 static kiln_status finish_results(program *p, tensor *results, pool *workers) {
-  const block *b = &p->graph->body;
   for (int32_t i = 0; i < p->n_finals; i++) {
     const final_copy *f = &p->finals[i];
     tensor to = p->results[f->result];
-    to.data = (void *)(uintptr_t)p->externals[b->n_params + f->result];
+    to.data = (void *)(uintptr_t)p->externals[p->n_params + f->result];
     KILN_TRY(copy_tensor(p, &f->from, &to, workers));
   }
-  for (int32_t i = 0; i < b->n_results; i++) {
+  for (int32_t i = 0; i < p->n_results; i++) {
     tensor made = p->results[i];
-    made.data = (void *)(uintptr_t)p->externals[b->n_params + i];
+    made.data = (void *)(uintptr_t)p->externals[p->n_params + i];
     if (!results[i].data) {
       results[i] = made;
     } else if (made.data != results[i].data) {
@@ -133,7 +152,7 @@ static kiln_status run_step(step *s, pool *workers) {
   return KILN_OK;
 }
 
-kiln_status program_run(program *p, void *memory, const tensor *params, tensor *results, pool *workers, bool profile) {
+kiln_status program_run_steps(program *p, void *memory, const tensor *params, tensor *results, pool *workers, bool profile) {
   KILN_TRY(set_externals(p, memory, params, results, workers));
   apply_patches(p, memory);
   for (int32_t i = 0; i < p->n_steps;) {
@@ -152,6 +171,11 @@ kiln_status program_run(program *p, void *memory, const tensor *params, tensor *
   }
   p->profiled_runs += profile;
   return finish_results(p, results, workers);
+}
+
+kiln_status program_run(program *p, void *memory, const tensor *params, tensor *results, pool *workers, bool profile) {
+  return p->exit ? stage_run(p, memory, params, results, workers, profile)
+                 : program_run_steps(p, memory, params, results, workers, profile);
 }
 
 /* ---- on a device ------------------------------------------------------------------------------------------------- */
@@ -193,13 +217,12 @@ static kiln_status launch_step(program *p, step *s, bool profile) {
 }
 
 kiln_status program_launch(program *p, void *memory, const void *const *externals, void *stream, bool profile) {
-  const block *b = &p->graph->body;
   const device_hooks *h = p->target->backend->device;
   p->stream = stream;
   for (int i = 0; profile && i < 2; i++) {
     if (!p->marks[i]) KILN_TRY(h->mark_create(p->device, &p->marks[i]));
   }
-  for (int32_t i = 0; i < b->n_params + b->n_results; i++) p->externals[i] = externals[i];
+  for (int32_t i = 0; i < p->n_params + p->n_results; i++) p->externals[i] = externals[i];
   apply_patches(p, memory);
   for (int32_t i = 0; i < p->n_steps;) {
     step *s = &p->steps[i];
@@ -217,7 +240,7 @@ kiln_status program_launch(program *p, void *memory, const void *const *external
   for (int32_t i = 0; i < p->n_finals; i++) {
     final_copy *f = &p->finals[i];
     tensor to = p->results[f->result];
-    to.data = (void *)(uintptr_t)externals[b->n_params + f->result];
+    to.data = (void *)(uintptr_t)externals[p->n_params + f->result];
     const kernel_args args = {.node = &p->copy_node, .attrs = p->copy_node.attrs, .in = &f->from, .n_in = 1, .out = &to, .n_out = 1,
                               .state = f->state, .symbols = p->symbols, .device = p->device, .stream = stream};
     KILN_TRY(p->copy_kernel->run(&args));

@@ -59,9 +59,17 @@ typedef struct final_copy { /* a result that no step could write in place */
   void *state; /* of the copy kernel, on devices */
 } final_copy;
 
+typedef struct stage_exit stage_exit;
+
 struct program {
   arena arena;
   graph *graph;
+  const node *first, *barrier; /* nodes that this program runs: from the first (NULL: the start) to before the barrier */
+  int32_t stage;
+  value *const *param_values;
+  value **result_values;
+  int32_t n_params, n_results;
+  stage_exit *exit; /* what happens at the barrier */
   const target *target;
   int64_t *symbols;
   int threads;
@@ -103,6 +111,13 @@ void program_lives(program *p);
 /* Merges buffers: copies that need not be, and steps that may write over an operand that dies with them. Lives stay
  * right. */
 kiln_status program_share(program *p);
+
+/* Nodes from `first` on, with the values of `params` given. */
+kiln_status program_create_stage(const program *before, const node *first, value *const *params, int32_t n_params,
+                                 const int64_t *symbols, program **out_program);
+kiln_status program_run_steps(program *p, void *memory, const tensor *params, tensor *results, pool *workers,
+                              bool profile); /* this program alone */
+kiln_status program_constant_tensor(program *p, const value *v, tensor *out);
 
 void step_estimate(step *s); /* fills flops and bytes */
 

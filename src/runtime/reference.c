@@ -10,7 +10,8 @@ typedef struct frame {
   arena *arena;
   const graph *graph;
   const int64_t *symbols;
-  map tensors; /* value id -> tensor */
+  int64_t *own_symbols; /* NULL, or the same: those that data decides become known on the way */
+  map tensors;          /* value id -> tensor */
 } frame;
 
 static kiln_status frame_tensor(frame *f, const value *v, bool allocate, tensor **out) {
@@ -43,6 +44,24 @@ static kiln_status frame_tensor(frame *f, const value *v, bool allocate, tensor 
 static void copy_elements(const tensor *from, const tensor *to) {
   for (ref_iter it = ref_begin(to->rank, to->shape); ref_valid(&it); ref_next(&it))
     ref_copy_element(from, ref_offset(from, &it), to, ref_offset(to, &it));
+}
+
+static kiln_status frame_own_symbols(frame *f) {
+  const size_t count = (size_t)dim_symbol_count(f->graph->dims);
+  f->own_symbols = arena_alloc(f->arena, (count + 1) * sizeof *f->own_symbols);
+  if (!f->own_symbols) return KILN_NO_MEMORY("reference kernel");
+  if (count) memcpy(f->own_symbols, f->symbols, count * sizeof *f->own_symbols);
+  f->symbols = f->own_symbols;
+  return KILN_OK;
+}
+
+/* The size that a data-dependent node makes known. */
+static kiln_status frame_measure(frame *f, const node *n, tensor *in) {
+  const int symbol = dim_symbol_index(f->graph->dims, op_defined_size(n));
+  const kernel_args args = {.node = n, .attrs = n->attrs, .in = in, .n_in = n->n_inputs, .symbols = f->symbols};
+  if (!n->op->measure || !f->own_symbols)
+    return KILN_FAIL(KILN_UNSUPPORTED, "`%s` has a result that cannot be measured", n->op->name);
+  return symbol < 0 ? KILN_OK : n->op->measure(&args, &f->own_symbols[symbol]);
 }
 
 /* `v` stands for `t` from now on. */
@@ -110,7 +129,6 @@ static kiln_status run_control(frame *f, arena *local, const node *n, const tens
 
 static kiln_status frame_run_with(frame *f, arena *local, const node *n) {
   const attr *attrs = NULL;
-  KILN_TRY(attrs_bind(local, f->graph, n, f->symbols, &attrs));
   tensor *in = ARENA_ARRAY(local, tensor, n->n_inputs + 1), *out = ARENA_ARRAY(local, tensor, n->n_outputs + 1);
   if (!in || !out) return KILN_NO_MEMORY("reference kernel");
   for (int32_t i = 0; i < n->n_inputs; i++) {
@@ -120,6 +138,8 @@ static kiln_status frame_run_with(frame *f, arena *local, const node *n) {
     KILN_TRY(frame_tensor(f, n->inputs[i].v, false, &t));
     in[i] = *t;
   }
+  if (n->op->flags & OP_DATA_DEPENDENT) KILN_TRY(frame_measure(f, n, in));
+  KILN_TRY(attrs_bind(local, f->graph, n, f->symbols, &attrs));
   for (int32_t i = 0; i < n->n_outputs; i++) {
     tensor *t = NULL;
     KILN_TRY(frame_tensor(f, n->outputs[i], true, &t));
@@ -173,7 +193,7 @@ kiln_status reference_run_node(const node *n, const attr *attrs, tensor *in, int
     return n->op->ref(&args);
   }
   arena a = {0};
-  frame f = {&a, n->n_blocks ? n->blocks[0]->graph : n->epilogue->graph, symbols, {0}};
+  frame f = {&a, n->n_blocks ? n->blocks[0]->graph : n->epilogue->graph, symbols, NULL, {0}};
   const kiln_status status = run_in_frame(&f, n, attrs, in, n_in, out);
   map_free(&f.tensors);
   arena_free(&a);
@@ -182,8 +202,8 @@ kiln_status reference_run_node(const node *n, const attr *attrs, tensor *in, int
 
 kiln_status reference_run_graph(const graph *g, const int64_t *symbols, const tensor *params, const tensor *results) {
   arena a = {0};
-  frame f = {&a, g, symbols, {0}};
-  kiln_status status = KILN_OK;
+  frame f = {&a, g, symbols, NULL, {0}};
+  kiln_status status = frame_own_symbols(&f);
   for (int32_t i = 0; i < g->body.n_params && status == KILN_OK; i++)
     status = frame_bind(&f, g->body.params[i], &params[i]);
   if (status == KILN_OK) status = frame_run_nodes(&f, &g->body);
