@@ -72,7 +72,7 @@ def _tensors(value: Any) -> list[torch.Tensor]:
 STATIC = set(
     "break_and_continue ternary_and_boolean mixed_number_types list_methods list_of_tensors list_repetition_and_membership comprehensions "
     "enumerate_and_zip string_formatting Gru RnnByHand write_through_select_narrow_unbind write_through_split_chunk "
-    "write_through_unfold_and_strides views_of_views outputs_given_as_arguments list_and_tuple_arguments loop_over_length_writes_rows".split()
+    "write_through_unfold_and_strides views_of_views outputs_given_as_arguments list_and_tuple_arguments".split()
 )
 
 

@@ -367,6 +367,15 @@ def exception_text_with_data(x: Tensor, t: Tensor) -> Tensor:
     return x
 
 
+@case(X(4, 4), COUNTS)
+def row_chosen_by_data_is_written(x: Tensor, t: Tensor) -> Tensor:
+    y = x.clone()
+    y[int(t)] = 5.0
+    y[:, int(t)] += 1
+    y[int(t)].mul_(2)
+    return y
+
+
 # ---- Numbers ------------------------------------------------------------------------------------------------------------------------
 
 
