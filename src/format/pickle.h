@@ -60,9 +60,9 @@ typedef struct pickle_global {
 typedef struct pickle_options {
   const pickle_global *globals;
   size_t n_globals;
-  size_t max_values;  /* 0: 16 million values in the file; a walk of the result as a tree is held to 16 times that */
-  size_t max_bytes;   /* 0: 2 GiB of memory */
-  uint32_t max_depth; /* 0: 256 */
+  size_t max_values;   /* 0: 16 million values in the file; a walk of the result as a tree is held to 16 times that */
+  size_t max_bytes;    /* 0: 2 GiB of memory */
+  uint32_t max_depth;  /* 0: 256 */
   bool lone_arguments; /* TorchScript calls the class of an enum with its value; that becomes a tuple of one */
 } pickle_options;
 

@@ -5,9 +5,16 @@
 #include "base/arena.h"
 
 typedef enum ts_token_kind {
-  TOK_NAME, TOK_INT, TOK_FLOAT, TOK_IMAGINARY, TOK_STR, /* text, i, f */
-  TOK_OP,                                               /* op: one of ()[]{}.,:=-+ and '>' for -> */
-  TOK_NEWLINE, TOK_INDENT, TOK_DEDENT, TOK_END
+  TOK_NAME,
+  TOK_INT,
+  TOK_FLOAT,
+  TOK_IMAGINARY,
+  TOK_STR, /* text, i, f */
+  TOK_OP,  /* op: one of ()[]{}.,:=-+ and '>' for -> */
+  TOK_NEWLINE,
+  TOK_INDENT,
+  TOK_DEDENT,
+  TOK_END
 } ts_token_kind;
 
 typedef struct ts_token {
