@@ -219,9 +219,9 @@ KILN_API kiln_status kiln_context_create_with(const kiln_engine *engine, const k
 KILN_API kiln_status kiln_context_create_on(const kiln_engine *engine, int device, const kiln_context_options *options,
                                             kiln_context **out_context);
 /* Fixes the input shapes of the next runs: checks them, plans memory, and writes each output's ndim and dtype and,
- * where its shape pointer is not NULL (room for KILN_MAX_RANK), its shape; a size that depends on the inputs' data is -1:
- * such an output must be run with data NULL. Input data pointers are not read. Costs nothing when the shapes are those of
- * the last call. `outputs` may be NULL. */
+ * where its shape pointer is not NULL (room for KILN_MAX_RANK), its shape; a size that depends on the inputs' data is
+ * -1, and such an output must be run with data NULL. Input data pointers are not read. Costs nothing when the shapes
+ * are those of the last call. `outputs` may be NULL. */
 KILN_API kiln_status kiln_context_prepare(kiln_context *context, const kiln_tensor *inputs, size_t input_count,
                                           kiln_tensor *outputs, size_t output_count);
 /* Runs once, to the end. Inputs may have any strides. An output whose data is NULL is made to point at memory of the
