@@ -10,6 +10,7 @@ enum { RUN_OUTPUTS = 4 };
 typedef struct run_options {
   bool constants; /* operands after the first are constants of the graph */
   bool strided;   /* parameters and results have odd strides */
+  bool compile;   /* bind only: for devices that are not here */
 } run_options;
 
 typedef struct prepared { /* operand data and the reference's results */
@@ -29,6 +30,10 @@ kiln_status run_build(const op *o, const prepared *p, run_options options, decor
 
 kiln_status prepare_case(const op *o, const test_case *c, decorate_fn decorate, void *user, prepared *out);
 void prepared_free(prepared *p);
+
+/* The device that kernels of `t` run on (or are compiled for, where it is not here); NULL for the host. */
+kiln_status run_open_device(const target *t, bool compile);
+void run_close_device(void);
 
 /* True if the kernel's results are the reference's within the tolerance; else `why` says where not. */
 bool run_kernel(const op *o, const prepared *p, const target *t, const kernel *k, run_options options, double tolerance,

@@ -96,7 +96,7 @@ static kiln_status prepare_chain(kernel_prep *p) {
   else if (v > 1) text_printf(&t, "  vec<%s, %d> r;\n", cuda_type(out->dtype), v);
   text_printf(&t, "#pragma unroll\n  for (int k = 0; k < %d; k++) {\n", v);
   for (int i = 0; i < p->args.n_in; ++i) put_element(&t, &s, i, &p->args.in[i], v);
-  if (op_schema_of(n->op)->n_in == 1 && (strcmp(n->op->name, "contiguous") == 0)) snprintf(result, sizeof result, "x0");
+  if (strcmp(n->op->name, "contiguous") == 0 || strcmp(n->op->name, "identity") == 0) snprintf(result, sizeof result, "x0");
   else cuda_chain_emit(&t, n, params, "t", result);
   text_puts(&t, pack ? "    r[k] = " : v > 1 ? "    r.v[k] = " : "    *to = ");
   if (pack) text_puts(&t, result);
@@ -210,14 +210,16 @@ static bool fits_made(const node *n, const char **why) {
 #define CHAIN(op_name)                                                                                                          \
   {.op = op_name, .name = "chain.cuda", .isa = 80, .fits = cuda_chain_fits, .prepare = prepare_chain, .run = cuda_simple_run,   \
    .strided_in = KERNEL_STRIDED_ALL, .strided_out = KERNEL_STRIDED_ALL, .inplace = KERNEL_STRIDED_ALL},
+#define COPY(op_name)                                                                                                           \
+  {.op = op_name, .name = "copy.cuda", .isa = 80, .prepare = prepare_copy, .run = cuda_simple_run,                              \
+   .strided_in = KERNEL_STRIDED_ALL, .strided_out = KERNEL_STRIDED_ALL},
 #define CHAIN_F(name, ...) CHAIN(#name)
 #define MADE(op_name) {.op = op_name, .name = "made.cuda", .isa = 80, .fits = fits_made, .prepare = prepare_made, .run = cuda_simple_run},
 #include "ops/pointwise_rows.h"
 
 const kernel cuda_pointwise_rows[] = {
     POINTWISE_ROWS(CHAIN_F, CHAIN_F, CHAIN_F) CHAIN("cast") CHAIN("pointwise")
-    {.op = "contiguous", .name = "copy.cuda", .isa = 80, .prepare = prepare_copy, .run = cuda_simple_run,
-     .strided_in = KERNEL_STRIDED_ALL, .strided_out = KERNEL_STRIDED_ALL},
+    COPY("contiguous") COPY("identity")
     MADE("full") MADE("arange") MADE("eye") MADE("size")
     {.op = NULL},
 };
