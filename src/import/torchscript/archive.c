@@ -8,7 +8,7 @@
 #include "base/memory.h"
 #include "base/text.h"
 
-enum { MAX_CODE = 64 << 20, MAX_PATH = 1024, MAX_MODULE_DEPTH = 300 };
+enum { MAX_CODE = 32 << 20, MAX_PATH = 1024, MAX_MODULE_DEPTH = 300 };
 
 /* ---- code files -----------------------------------------------------------------------------------------------------
  */
@@ -42,9 +42,10 @@ kiln_status ts_file_load(ts_archive *a, const char *name, ts_file **out) {
   if (*out) return KILN_OK;
   const zip_entry *e = zip_find(&a->zip, name);
   if (!e) return KILN_OK;
-  if (e->size > MAX_CODE)
-    return KILN_FAIL(KILN_INVALID_FILE, "%.300s has %zu bytes of code; at most %d are read", name, e->size,
-                     (int)MAX_CODE);
+  if (e->size > MAX_CODE - a->code_bytes)
+    return KILN_FAIL(KILN_INVALID_FILE, "%.300s has %zu bytes of code; of all files at most %d bytes are read", name,
+                     e->size, (int)MAX_CODE);
+  a->code_bytes += e->size; /* counted again for a file that is damaged and asked for again */
   const void *bytes = NULL;
   ts_file *f = ARENA_NEW(&a->arena, ts_file);
   const char *copy = arena_strdup(&a->arena, name);

@@ -42,6 +42,8 @@ typedef struct ts_reader {
   const char *storages; /* "data"; NULL: tensors have no bytes in the file, as in traced_inputs.pkl, only shapes */
   map seen;             /* pickle_value* -> ts_value*, so that what the file shares is shared */
   int depth;
+  size_t values;     /* made so far: tuples that the pickle shares unfold */
+  size_t path_bytes; /* of names for texts and of modules' paths */
 } ts_reader;
 
 /* Reads an entry to values; KILN_INVALID_FILE if it is absent. `storages` NULL: its tensors have no bytes in the file.

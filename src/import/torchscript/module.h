@@ -215,6 +215,7 @@ struct ts_archive {
   map sources;      /* interned places (sources.c) */
   ts_class *unread; /* classes.c */
   bool reading_classes;
+  size_t code_bytes; /* of the files of code that were parsed */
 };
 
 /* Is this a zip with data.pkl and code/? torch.save files have data.pkl too, but no code. */

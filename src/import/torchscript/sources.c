@@ -23,6 +23,7 @@ typedef struct debug_source { /* one source of a record */
   const pickle_value *pieces; /* of its text */
   int64_t *ends; /* offset of the end of each of its lines; NULL until needed: ranges of traced code start at 0 */
   int64_t n_lines;
+  const char *start; /* the place of offset 0, once it is known */
 } debug_source;
 
 typedef struct debug_reader {
@@ -101,45 +102,57 @@ static int64_t line_at(const debug_source *s, int64_t offset) { /* lines that en
 
 /* Of a Python stack, "/a/model.py(17): forward\n" and so on from the inside outwards, the first frame that is not in
  * PyTorch. */
-static bool user_frame(const debug_reader *d, const debug_source *s, const char **name, int *length, int64_t *line) {
+static bool user_frame(debug_reader *d, const debug_source *s, const char **name, int *length, int64_t *line) {
   const pickle_value *p = s->pieces;
   const size_t count = p->kind == PICKLE_LIST ? p->count : 0;
-  for (size_t i = 0; i < count && i < 256; i++) {
+  for (size_t i = 0; i < count && d->budget > 0; i++) {
     const char *frame = string_at(d, p->items[i]), *open = frame ? strrchr(frame, '(') : NULL;
     char *end = NULL;
     const long number = open ? strtol(open + 1, &end, 10) : 0;
+    d->budget -= 1 + (frame ? (int64_t)strlen(frame) : 0);
     if (!open || number <= 0 || strncmp(end, "): ", 3) != 0) return false;
     const char *torch = strstr(frame, "/torch/");
     if ((torch && torch < open) || *frame == '<') continue;
     *name = frame;
-    *length = (int)(open - frame < MAX_PLACE ? open - frame : MAX_PLACE);
+    *length = (int)(open - frame < INT32_MAX ? open - frame : INT32_MAX);
     *line = number;
     return true;
   }
   return false;
 }
 
+static const char *base_name(const char *path, int length) {
+  const char *base = path;
+  for (int i = 0; i < length && path[i]; i++)
+    if (path[i] == '/' || path[i] == '\\') base = path + i + 1;
+  return base;
+}
+
+static const char *intern(ts_archive *a, const char *place) {
+  const char *known = map_get(&a->sources, place);
+  if (known) return known;
+  char *copy = arena_strdup(&a->im.graph->arena, place);
+  return copy && map_put(&a->sources, copy, copy) ? copy : NULL;
+}
+
 /* "model.py:17" of /home/me/model.py; of PyTorch's own files "torch/nn/functional.py:17". */
 static const char *place_text(debug_reader *d, debug_source *s, int64_t offset) {
-  if (offset > 0 && s && !s->ends && !find_lines(d, s)) return NULL;
-  if (!s || !s->name || !*s->name || s->first_line < 0 || s->first_line > INT32_MAX) return NULL;
+  if (!s->name || !*s->name || s->first_line < 0 || s->first_line > INT32_MAX) return NULL;
+  if (offset <= 0 && s->start) return s->start; /* all of traced code */
+  if (offset > 0 && !s->ends && !find_lines(d, s)) return NULL;
   const char *name = s->name, *own = strstr(name, "/torch/");
-  int length = MAX_PLACE;
-  int64_t line = s->first_line;
-  const bool traced = own && offset == 0 && user_frame(d, s, &name, &length, &line);
-  if (!traced && offset > 0) line += line_at(s, offset);
-  if (traced) own = NULL;
-  const char *tail = name;
-  for (int i = 0; i < length && name[i]; i++)
-    if (name[i] == '/' || name[i] == '\\') tail = name + i + 1;
-  if (own) tail = own + 1;
+  int length = (int)strlen(name);
+  int64_t line = s->first_line + (offset > 0 ? line_at(s, offset) : 0);
+  d->budget -= length;
+  if (d->budget <= 0) return NULL;
+  if (own && offset <= 0 && user_frame(d, s, &name, &length, &line)) own = NULL;
+  const char *shown = own ? own + 1 : base_name(name, length);
   char place[MAX_PLACE + 32];
-  const int kept = length - (int)(tail - name);
-  snprintf(place, sizeof place, "%.*s:%lld", own ? MAX_PLACE : kept, tail, (long long)line);
-  const char *known = map_get(&d->a->sources, place);
-  if (known) return known;
-  char *copy = arena_strdup(&d->a->im.graph->arena, place);
-  return copy && map_put(&d->a->sources, copy, copy) ? copy : NULL;
+  const int rest = length - (int)(shown - name);
+  snprintf(place, sizeof place, "%.*s:%lld", rest < MAX_PLACE ? rest : MAX_PLACE, shown, (long long)line);
+  const char *interned = intern(d->a, place);
+  if (offset <= 0) s->start = interned;
+  return interned;
 }
 
 /* ---- records --------------------------------------------------------------------------------------------------------
@@ -185,7 +198,8 @@ static kiln_status read_records(debug_reader *d, const pickle_value *root) {
 /* Damaged records are no reason to refuse a model: its places are then those of the archive's code. */
 static void read_debug(ts_archive *a, ts_file *f) {
   static const pickle_global globals[] = {{"torch.jit._pickle", "build_intlist"}};
-  const pickle_options options = {.globals = globals, .n_globals = KILN_COUNT(globals)};
+  const pickle_options options = {
+      .globals = globals, .n_globals = KILN_COUNT(globals), .max_values = 4 << 20, .max_bytes = 1 << 30};
   debug_reader d = {.a = a, .file = f, .budget = 256 << 20};
   f->ranges_read = true;
   char name[1200];

@@ -106,11 +106,17 @@ static kiln_status add_operator(walk *w, const char *name, bool supported, int l
   return add_site(w, &u->operators, (int32_t)at);
 }
 
-static bool may_hold_tensor(const ts_type *t, int depth) {
-  if (!t || t->kind == TST_ANY || t->kind == TST_TENSOR || depth > 8) return true;
+/* Bounded: types of tuples that hold one tuple many times are small, but large as trees. */
+static bool looks_like_tensor(const ts_type *t, int *budget) {
+  if (!t || t->kind == TST_ANY || t->kind == TST_TENSOR || --*budget < 0) return true;
   for (int i = 0; i < t->count; i++)
-    if (may_hold_tensor(t->items[i], depth + 1)) return true;
+    if (looks_like_tensor(t->items[i], budget)) return true;
   return false;
+}
+
+static bool may_hold_tensor(const ts_type *t) {
+  int budget = 200;
+  return looks_like_tensor(t, &budget);
 }
 
 static const ts_type *tensors(walk *w, int count) {
@@ -141,7 +147,7 @@ static const ts_type *scalar_result(walk *w, const char *name, const fact *args,
   if (str_starts(name, "prim::is_") || str_starts(name, "aten::is_")) return ts_type_simple(TST_BOOL);
   bool plain = count > 0, all_int = true;
   for (int i = 0; i < count; i++) {
-    plain &= !may_hold_tensor(args[i].type, 0);
+    plain &= !may_hold_tensor(args[i].type);
     all_int &= args[i].type && args[i].type->kind == TST_INT;
   }
   if (!plain) return NULL;
@@ -157,7 +163,7 @@ static kiln_status operator_call(walk *w, const char *name, const fact *args, in
   const aten_schema *row = row_of(name);
   const bool builtin = ts_builtin_exists(name), library = !str_starts(name, "aten::") && !str_starts(name, "prim::");
   bool has_tensor = count == 0;
-  for (int i = 0; i < count; i++) has_tensor |= may_hold_tensor(args[i].type, 0);
+  for (int i = 0; i < count; i++) has_tensor |= may_hold_tensor(args[i].type);
   const bool on_tensor = count > 0 && args[0].type && args[0].type->kind == TST_TENSOR;
   out->type = scalar_result(w, name, args, count);
   const bool plain = out->type || !on_tensor || str_starts(name, "prim::"); /* of those without a row */

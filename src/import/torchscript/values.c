@@ -8,7 +8,13 @@
 #include "base/text.h"
 #include "import/torchscript/archive.h"
 
-enum { MAX_DEPTH = 600 }; /* of the pickle; a module in a module takes two */
+enum {
+  MAX_DEPTH = 600, /* of the pickle; a module in a module takes two */
+  MAX_VALUES = 8 << 20,
+  MAX_PICKLED = 4 << 20,
+  MAX_PICKLE_BYTES = 1 << 30,
+  MAX_PATH_BYTES = 64 << 20
+};
 
 static const pickle_global globals[] = {
     {"__torch__", "*"},
@@ -141,37 +147,53 @@ static kiln_status class_of(ts_reader *r, const pickle_value *callable, const ch
   return KILN_OK;
 }
 
-/* The state's entry for each attribute. States list them in the order of the class, so that a look-up is the exception.
- */
+/* "encoder.layer" and "weight" to one path. Bounded: long names of modules in modules would add up without end. */
+static kiln_status path_of(ts_reader *r, const char *where, const char *name, const char **out) {
+  *out = name;
+  if (!*where) return KILN_OK;
+  r->path_bytes += strlen(where) + strlen(name);
+  if (r->path_bytes > MAX_PATH_BYTES) return bad(r, where, "the paths of modules are too long");
+  *out = arena_printf(&r->a->arena, "%s.%s", where, name);
+  return *out ? KILN_OK : KILN_NO_MEMORY("values");
+}
+
+/* What a state has for an attribute, or NULL. States list them in the order of the class: *next is where it is looked
+ * for first; a look-up by name is the exception. */
+static kiln_status find_state(const pickle_value *state, const char *name, size_t *next, map *by_name,
+                              const pickle_value **out) {
+  if (*next < state->count && state->items[2 * *next]->kind == PICKLE_STRING &&
+      str_eq(state->items[2 * *next]->u.s.data, name)) {
+    *out = state->items[2 * (*next)++ + 1];
+    return KILN_OK;
+  }
+  for (size_t k = 0; !by_name->capacity && k < state->count; k++) {
+    const pickle_value *key = state->items[2 * k];
+    if (key->kind == PICKLE_STRING && !map_put(by_name, key->u.s.data, state->items[2 * k + 1]))
+      return KILN_NO_MEMORY("values");
+  }
+  *out = map_get(by_name, name);
+  return KILN_OK;
+}
+
+static kiln_status read_attribute(ts_reader *r, ts_object *o, int32_t i, const pickle_value *found, const char *where) {
+  const ts_attribute *at = &o->cls->attributes[i];
+  const char *path = NULL;
+  KILN_TRY(path_of(r, where, at->name, &path));
+  if (found) return ts_value_read(r, found, path, at->type, &o->attrs[i]);
+  return KILN_FAIL(KILN_INVALID_FILE,
+                   "%s: `%.200s` is missing: class %.200s (%s:%d) has an attribute `%.100s`, the file no value",
+                   r->entry, path, o->cls->name, o->cls->file, o->cls->def->line, at->name);
+}
+
 static kiln_status read_attributes(ts_reader *r, ts_object *o, const pickle_value *state, const char *where) {
   size_t next = 0;
   map by_name = {0};
   kiln_status status = KILN_OK;
   for (int32_t i = 0; i < o->n_attrs && status == KILN_OK; i++) {
-    const ts_attribute *at = &o->cls->attributes[i];
-    if (at->constant) continue;
     const pickle_value *found = NULL;
-    if (next < state->count && state->items[2 * next]->kind == PICKLE_STRING &&
-        str_eq(state->items[2 * next]->u.s.data, at->name)) {
-      found = state->items[2 * next++ + 1];
-    } else {
-      for (size_t k = 0; !by_name.capacity && k < state->count && status == KILN_OK; k++)
-        if (state->items[2 * k]->kind == PICKLE_STRING &&
-            !map_put(&by_name, state->items[2 * k]->u.s.data, state->items[2 * k + 1]))
-          status = KILN_NO_MEMORY("values");
-      found = map_get(&by_name, at->name);
-      next = 0;
-    }
-    if (status != KILN_OK) break;
-    const char *path = *where ? arena_printf(&r->a->arena, "%s.%s", where, at->name) : at->name;
-    if (!path)
-      status = KILN_NO_MEMORY("values");
-    else if (!found)
-      status = KILN_FAIL(KILN_INVALID_FILE,
-                         "%s: `%.200s` is missing: class %.200s (%s:%d) has an attribute `%.100s`, the file no value",
-                         r->entry, path, o->cls->name, o->cls->file, o->cls->def->line, at->name);
-    else
-      status = ts_value_read(r, found, path, at->type, &o->attrs[i]);
+    if (o->cls->attributes[i].constant) continue;
+    status = find_state(state, o->cls->attributes[i].name, &next, &by_name, &found);
+    if (status == KILN_OK) status = read_attribute(r, o, i, found, where);
   }
   map_free(&by_name);
   return status;
@@ -396,6 +418,7 @@ static kiln_status read_shared(ts_reader *r, const pickle_value *p, const char *
 
 kiln_status ts_value_read(ts_reader *r, const pickle_value *p, const char *where, const ts_type *type, ts_value *out) {
   *out = (ts_value){0};
+  if (r->values++ >= MAX_VALUES) return bad(r, where, "the file unfolds to too many values");
   const ts_type *inner = type && type->kind == TST_OPTIONAL ? type->items[0] : type;
   switch (p->kind) {
     case PICKLE_NONE:
@@ -444,8 +467,12 @@ kiln_status ts_pickle_read(ts_archive *a, const char *entry, const char *storage
   const void *bytes = NULL;
   size_t size = 0;
   const pickle_value *p = NULL;
-  const pickle_options options = {
-      .globals = globals, .n_globals = KILN_COUNT(globals), .lone_arguments = true, .max_depth = MAX_DEPTH};
+  const pickle_options options = {.globals = globals,
+                                  .n_globals = KILN_COUNT(globals),
+                                  .lone_arguments = true,
+                                  .max_depth = MAX_DEPTH,
+                                  .max_values = MAX_PICKLED,
+                                  .max_bytes = MAX_PICKLE_BYTES};
   KILN_TRY(zip_require(&a->zip, entry, &e));
   KILN_TRY(zip_read(e, &a->arena, &bytes, &size));
   KILN_TRY(pickle_parse(bytes, size, entry, &options, &a->arena, &p));
