@@ -14,6 +14,7 @@ kiln = pytest.importorskip("kiln")
 
 import torch.nn.functional as F  # noqa: E402
 from torch import nn  # noqa: E402
+from torch.utils import _pytree as pytree  # noqa: E402
 
 warnings.filterwarnings("ignore")
 INF, NAN = math.inf, math.nan
@@ -529,6 +530,14 @@ def check(name, got, expected):
         assert error <= tolerance * max(size, 1e-6), f"largest error {error:.3g} of values up to {size:.3g}"
 
 
+def decomposed_wrongly(program, args, expected):
+    """PyTorch 2.11's own decomposition of aten.lstm gives h and c other shapes than the module has. What is wrong in the
+    program cannot be right in the engine, so such cases are skipped, but only where PyTorch itself shows the defect."""
+    with torch.no_grad():
+        got = pytree.tree_leaves(program.module()(*args))
+    return [g.shape for g in got] != [e.shape for e in pytree.tree_leaves(expected)]
+
+
 @pytest.mark.parametrize("decomposed", [False, True], ids=["captured", "decomposed"])
 @pytest.mark.parametrize("name", CASES)
 def test_golden(name, decomposed):
@@ -541,6 +550,8 @@ def test_golden(name, decomposed):
     program = torch.export.export(model, args, strict=False)
     if decomposed:
         program = program.run_decompositions()
+        if name.startswith("lstm") and decomposed_wrongly(program, args, expected):
+            pytest.skip(f"PyTorch {torch.__version__} decomposes aten.lstm wrongly: its own program gives other shapes")
     failures = []
     for target in ("reference", "cpu"):
         try:
