@@ -127,8 +127,6 @@ static kiln_status check_options(const kiln_build_options *o, target *t) {
   if (o && o->struct_size != sizeof *o)
     return KILN_FAIL(KILN_INVALID_ARGUMENT, "options.struct_size is %zu, expected %zu: use KILN_BUILD_OPTIONS_INIT",
                      o->struct_size, sizeof *o);
-  if (o && o->precision && !str_eq(o->precision, "fp32"))
-    return KILN_FAIL(KILN_UNSUPPORTED, "precision \"%.20s\": this version computes in fp32 only", o->precision);
   if (o && !(o->tune_seconds >= 0)) return KILN_FAIL(KILN_INVALID_ARGUMENT, "tune_seconds must be 0 or more");
   if (o && o->input_count && !o->inputs) return KILN_FAIL(KILN_INVALID_ARGUMENT, "options.inputs is NULL");
   return target_parse(o ? o->target : NULL, t);
@@ -156,6 +154,9 @@ static kiln_status build_bytes(graph *portable, const target *t, const kiln_buil
 kiln_status engine_from_graph(graph *portable, const target *t, const kiln_build_options *o, kiln_engine **out) {
   void *bytes = NULL;
   size_t size = 0;
+  if (o && o->precision && !str_eq(o->precision, "fp32") && !t->backend->device)
+    return KILN_FAIL(KILN_UNSUPPORTED, "precision \"%.40s\": target %s computes in fp32 only", o->precision, t->name);
+  KILN_TRY_NOTE(pass_precision(portable, o ? o->precision : NULL), "in pass `precision`");
   KILN_TRY(build_bytes(portable, t, o, &bytes, &size));
   const kiln_status status = engine_open_bytes(bytes, size, bytes, NULL, out);
   if (status != KILN_OK) mem_free_aligned(bytes);

@@ -27,6 +27,10 @@ kiln_status pass_cse(graph *g);
  * the inputs by more than `max_growth` bytes. */
 kiln_status pass_constant_fold(graph *g, size_t max_growth);
 
+/* Computes in "tf32", "fp16" or "bf16" what the model computes in f32; behind a colon, patterns of operators and module paths that
+ * stay in f32: "fp16:softmax,head*". NULL and "fp32" change nothing. */
+kiln_status pass_precision(graph *g, const char *precision);
+
 /* All passes that know no target, in order; verifies after each when `verify`. KILN_DUMP=dir in the environment writes
  * the graph after each pass to dir/NN-name.txt. */
 kiln_status passes_portable(graph *g, bool verify);
