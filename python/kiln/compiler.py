@@ -11,6 +11,7 @@ import inspect
 import io
 import json
 import os
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Callable, Optional, Union
@@ -150,7 +151,7 @@ def unsupported_ops(
     except _Imported:
         return []
     except KilnError as error:
-        lines = [line.strip() for line in str(error).split("\n") if line.startswith("  ")]
+        lines = [line.strip() for line in str(error).split("\n") if re.search(r", (used )?\d+ times?\b|^  and \d+ more$", line)]
         if getattr(error, "status", "") != "KILN_UNSUPPORTED" or not lines:
             raise
         return lines

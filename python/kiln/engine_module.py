@@ -5,7 +5,7 @@
 
 import torch
 
-__all__ = ["EngineModule", "StatefulEngineModule"]
+__all__ = ["EngineModule", "PlainEngineModule", "StatefulEngineModule"]
 
 
 class EngineModule(torch.nn.Module):
@@ -38,3 +38,16 @@ class StatefulEngineModule(EngineModule):
     @torch.jit.export
     def run(self, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
         return torch.ops.kiln.execute_stateful(self.kiln_engine, inputs)
+
+
+class PlainEngineModule(torch.nn.Module):
+    """Not for TorchScript but for torch.export and torch.compile: the signature tells them the shapes of results."""
+
+    def __init__(self, engine: torch.Tensor, signature: str) -> None:
+        super().__init__()
+        self.register_buffer("kiln_engine", engine)
+        self.signature = signature
+        self.training = False
+
+    def run(self, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
+        return torch.ops.kiln.execute(self.kiln_engine, inputs, self.signature)

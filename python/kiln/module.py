@@ -200,14 +200,37 @@ class CompiledModule(torch.nn.Module):
         self._runner = engine.runner(threads=threads or 0)
         self.forward = engine.runner(threads=threads or 0, single=True, fallback=self._call) if fast else self._call
         self.training = False
+        self.__dict__["_operators"] = None  # not a child: it is made when something traces
 
     def _call(self, *args: Any, **kwargs: Any) -> Any:
+        if torch.jit.is_tracing() or torch.compiler.is_compiling():
+            return self._traceable()(*args, **kwargs)
         interface = self._interface
         tensors = interface.tensors(interface.flatten(args, kwargs))
         outputs = self._runner.run(tensors)
         for pair in interface.mutated:
             tensors[pair["input"]].copy_(outputs[pair["output"]])
         return interface.unflatten(outputs)
+
+    def _slow_forward(self, *args: Any, **kwargs: Any) -> Any:
+        # nn.Module calls this instead of forward under torch.jit.trace, which cannot see calls into C.
+        return self._call(*args, **kwargs)
+
+    def _traceable(self) -> torch.nn.Module:
+        """The same as calls of PyTorch operators, which traces and exports record."""
+        if self._operators is None:
+            from torch.utils._python_dispatch import _disable_current_modes
+
+            from kiln.script import embed_engine
+
+            tracing = torch._C._get_tracing_state()
+            torch._C._set_tracing_state(None)
+            try:
+                with _disable_current_modes():
+                    self.__dict__["_operators"] = embed_engine(self.engine, script=False)
+            finally:
+                torch._C._set_tracing_state(tracing)
+        return self._operators
 
     @property
     def inputs(self) -> list[TensorInfo]:

@@ -22,7 +22,7 @@ from kiln import interface as nesting
 from kiln import operators
 from kiln._kiln import KilnError
 from kiln.engine import Engine
-from kiln.engine_module import EngineModule, StatefulEngineModule
+from kiln.engine_module import EngineModule, PlainEngineModule, StatefulEngineModule
 from kiln.inputs import Input
 from kiln.module import CompiledModule, _Interface
 
@@ -40,32 +40,44 @@ def _error(text: str, status: str = "KILN_INVALID_ARGUMENT") -> KilnError:
 # ---- Engine to ScriptModule --------------------------------------------------------------------------------------------------
 
 
-def embed_engine(data: Union[bytes, bytearray, memoryview, Engine]) -> torch.jit.ScriptModule:
+def embed_engine(
+    data: Union[bytes, bytearray, memoryview, Engine, CompiledModule], *, script: bool = True
+) -> Union[torch.jit.ScriptModule, torch.nn.Module]:
     """A ScriptModule that runs an engine, for ``torch.jit.save``, for C++ programs and as a part of other modules.
 
     Arguments and results nest as the compiled model's did, where TorchScript has a type for that (tuples, lists and dictionaries of
     tensors, None, NamedTuples of scripted models); else they are the engine's tensors, flat.
 
     Args:
-        data: bytes of an engine file, or a :class:`kiln.Engine`.
+        data: bytes of an engine file, a :class:`kiln.Engine`, or a :class:`kiln.CompiledModule`.
+        script: False gives an ``nn.Module`` instead, whose Python code calls the operator: ``torch.export.export`` and
+            ``torch.compile(fullgraph=True)`` take it, also as a part of a model.
 
     Raises:
         KilnError: the bytes are no engine, or damaged.
     """
+    if isinstance(data, CompiledModule):
+        data = data.engine
     engine = data if isinstance(data, Engine) else Engine.load(bytes(data))
     blob = engine.serialize() if isinstance(data, Engine) else data
+    try:
+        kind = _wrapper_of(engine)
+    except nesting.Unrepresentable:
+        kind = _flat_wrapper(engine)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch.frombuffer on bytes that cannot be written: nobody does
+        warnings.simplefilter("ignore")  # torch.frombuffer on bytes that cannot be written: nobody does; torch.jit is deprecated
         tensor = torch.frombuffer(blob, dtype=torch.uint8)
         try:
             tensor = torch.ops.kiln.load(tensor)
         except RuntimeError as error:
             raise _error(str(error).split("\n")[0], "KILN_INVALID_FILE") from None
+        if not script:
+            if engine.state_count:
+                raise _error(
+                    "torch.export and torch.compile take functions without state, but this engine has state", "KILN_UNSUPPORTED"
+                )
+            return kind(PlainEngineModule(tensor, engine.report("signature"))).eval()
         holder = StatefulEngineModule(tensor) if engine.state_count else EngineModule(tensor)
-        try:
-            kind = _wrapper_of(engine)
-        except nesting.Unrepresentable:
-            kind = _flat_wrapper(engine)
         return torch.jit.script(kind(holder).eval())
 
 
@@ -170,16 +182,25 @@ def _tree_of_spec(spec: pytree.TreeSpec, leaf: Callable[[], nesting.Tree]) -> ne
 # ---- ScriptModule to engine --------------------------------------------------------------------------------------------------
 
 
-def _engine_tensors(module: Any) -> Iterator[tuple[str, torch.Tensor]]:
+def _engine_tensors(module: torch.nn.Module, path: str = "") -> Iterator[tuple[str, torch.Tensor]]:
     """The engine tensors in a module, with the paths where they are: attributes of children, and constants of frozen modules."""
-    for path, child in module.named_modules():
-        tensor = getattr(child, "kiln_engine", None)
-        if isinstance(tensor, torch.Tensor):
-            yield path, tensor
-        elif isinstance(child, torch.jit.ScriptModule) and not list(child.children()):
-            for name in child._c._method_names():
-                for constant in _engine_constants(child._c._get_method(name).graph):
-                    yield path, constant
+    if isinstance(module, torch.jit.ScriptModule):
+        yield from _script_engine_tensors(module._c, path)
+        return
+    for name, child in module.named_children():
+        yield from _engine_tensors(child, f"{path}.{name}" if path else name)
+
+
+def _script_engine_tensors(module: Any, path: str) -> Iterator[tuple[str, torch.Tensor]]:
+    # PyTorch's C++ object: the Python one of a frozen module hides its children.
+    if module.hasattr("kiln_engine"):
+        yield path, module.getattr("kiln_engine")
+        return
+    for name in module._method_names():
+        for constant in _engine_constants(module._get_method(name).graph):
+            yield path, constant
+    for name, child in torch._C.ModuleDict(module).items():
+        yield from _script_engine_tensors(child, f"{path}.{name}" if path else name)
 
 
 def _engine_constants(graph: Any) -> Iterator[torch.Tensor]:

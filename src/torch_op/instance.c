@@ -20,7 +20,7 @@ typedef struct engine { /* shared by all instances of the same bytes */
   kiln_engine *engine;
   blob bytes;
   char *signature;
-  bool has_state;
+  bool has_state, on_gpu;
   int references; /* under registry_lock */
   struct engine *next;
 } engine;
@@ -84,6 +84,7 @@ static kiln_status engine_read(engine *e, const void *bytes, size_t size) {
   if (status == KILN_OK) status = kiln_engine_report(e->engine, KILN_REPORT_SIGNATURE, &e->signature);
   if (status != KILN_OK) return library_failed(status);
   e->has_state = kiln_engine_state_count(e->engine) > 0;
+  e->on_gpu = strncmp(kiln_engine_target(e->engine), "cuda", 4) == 0;
   return KILN_OK;
 }
 
@@ -162,7 +163,7 @@ static int32_t thread_share(const instance *i) {
   return share > 1 ? (int32_t)share : 1;
 }
 
-static kiln_status slot_create(const instance *i, call_slot **out) {
+static kiln_status slot_create(const instance *i, int32_t device, call_slot **out) {
   const size_t n_in = kiln_engine_input_count(i->engine->engine) + 1,
                n_out = kiln_engine_output_count(i->engine->engine) + 1;
   call_slot *s = calloc(1, sizeof *s);
@@ -176,29 +177,42 @@ static kiln_status slot_create(const instance *i, call_slot **out) {
     return instance_fail(KILN_OUT_OF_MEMORY, "no memory for a context");
   }
   const kiln_context_options options = {sizeof options, thread_share(i)};
-  const kiln_status status = kiln_context_create_with(i->engine->engine, &options, &s->context);
+  const kiln_status status = kiln_context_create_on(i->engine->engine, device, &options, &s->context);
   if (status != KILN_OK) {
     slot_free(s);
     return library_failed(status);
   }
+  s->device = device;
   *out = s;
   return KILN_OK;
 }
 
-static call_slot *take_idle(instance *i) {
+/* Puts a context among the idle ones; NULL, or the context if there is no room. */
+static call_slot *put_idle(instance *i, call_slot *s) {
+  for (int k = 0; s && k < KEPT_CONTEXTS; k++) {
+    call_slot *none = NULL;
+    if (!atomic_load_explicit(&i->idle[k], memory_order_relaxed) &&
+        atomic_compare_exchange_strong_explicit(&i->idle[k], &none, s, memory_order_release, memory_order_relaxed))
+      s = NULL;
+  }
+  return s;
+}
+
+static call_slot *take_idle(instance *i, int32_t device) {
   for (int k = 0; k < KEPT_CONTEXTS; k++) { /* in order, so that a single caller always gets the widest context */
     if (!atomic_load_explicit(&i->idle[k], memory_order_relaxed)) continue;
     call_slot *s = atomic_exchange_explicit(&i->idle[k], NULL, memory_order_acquire);
-    if (s) return s;
+    if (s && s->device == device) return s;
+    slot_free(put_idle(i, s)); /* another GPU's */
   }
   return NULL;
 }
 
-kiln_status instance_acquire(instance *i, call_slot **out) {
+kiln_status instance_acquire(instance *i, int32_t device, call_slot **out) {
   atomic_fetch_add(&i->running, 1);
   if (i->engine->has_state) pthread_mutex_lock(&i->one_caller);
-  if ((*out = take_idle(i))) return KILN_OK;
-  const kiln_status status = slot_create(i, out);
+  if ((*out = take_idle(i, device))) return KILN_OK;
+  const kiln_status status = slot_create(i, device, out);
   if (status != KILN_OK) {
     if (i->engine->has_state) pthread_mutex_unlock(&i->one_caller);
     atomic_fetch_sub(&i->running, 1);
@@ -207,25 +221,20 @@ kiln_status instance_acquire(instance *i, call_slot **out) {
 }
 
 void instance_give_back(instance *i, call_slot *s) {
-  for (int k = 0; s && k < KEPT_CONTEXTS; k++) {
-    call_slot *none = NULL;
-    if (!atomic_load_explicit(&i->idle[k], memory_order_relaxed) &&
-        atomic_compare_exchange_strong_explicit(&i->idle[k], &none, s, memory_order_release, memory_order_relaxed))
-      s = NULL;
-  }
+  s = put_idle(i, s);
   if (i->engine->has_state) pthread_mutex_unlock(&i->one_caller);
   atomic_fetch_sub(&i->running, 1);
   slot_free(s);
 }
 
-kiln_status instance_reset(instance *i) {
-  if (!i->engine->has_state) return KILN_OK;
-  call_slot *s = NULL;
-  const kiln_status status = instance_acquire(i, &s);
-  if (status != KILN_OK) return status;
-  kiln_context_reset(s->context);
-  instance_give_back(i, s);
-  return KILN_OK;
+void instance_reset(instance *i) {
+  if (!i->engine->has_state) return;
+  pthread_mutex_lock(&i->one_caller);
+  for (int k = 0; k < KEPT_CONTEXTS; k++) {
+    call_slot *s = atomic_load(&i->idle[k]);
+    if (s) kiln_context_reset(s->context);
+  }
+  pthread_mutex_unlock(&i->one_caller);
 }
 
 /* ---- instances -----------------------------------------------------------------------------------------------------
@@ -264,8 +273,7 @@ void instance_release(instance *i) {
 }
 
 const kiln_engine *instance_engine(const instance *i) { return i->engine->engine; }
-const char *instance_signature(const instance *i) { return i->engine->signature; }
-bool instance_has_state(const instance *i) { return i->engine->has_state; }
+bool instance_on_gpu(const instance *i) { return i->engine->on_gpu; }
 
 kiln_status instance_publish(instance *i, void **out_data, size_t *out_size) {
   const blob *b = &i->engine->bytes;

@@ -15,6 +15,7 @@
 /* A context and the room that one call needs. One call at a time uses it. */
 typedef struct call_slot {
   kiln_context *context;
+  int32_t device; /* of an engine for GPUs; else 0 */
   kiln_tensor *inputs, *outputs;
   torch_tensor *input_handles;
   int64_t (*shapes)[KILN_MAX_RANK]; /* of outputs */
@@ -29,8 +30,7 @@ instance *instance_retain(instance *i);
 void instance_release(instance *i); /* frees with the last reference; accepts NULL */
 
 const kiln_engine *instance_engine(const instance *i);
-const char *instance_signature(const instance *i); /* KILN_REPORT_SIGNATURE's text */
-bool instance_has_state(const instance *i);
+bool instance_on_gpu(const instance *i); /* compiled for one */
 
 /* Makes the tensor memory that stands for this instance and enters it into the table of addresses. */
 kiln_status instance_publish(instance *i, void **out_data, size_t *out_size);
@@ -56,11 +56,11 @@ void instance_clear_foreign(void);
 /* Does this memory still begin like the engine that `i` was made from? */
 bool instance_matches(const instance *i, const void *data, size_t size);
 
-/* A context for one call: an idle one, or a new one. Instances with state have only one, so calls wait for each other.
- */
-kiln_status instance_acquire(instance *i, call_slot **out);
+/* A context for one call on this GPU (0 on the CPU): an idle one, or a new one. Instances with state have only one, so
+ * calls wait for each other. */
+kiln_status instance_acquire(instance *i, int32_t device, call_slot **out);
 void instance_give_back(instance *i, call_slot *s);
-kiln_status instance_reset(instance *i);
+void instance_reset(instance *i);
 
 /* The signature of the live engines whose tensors have this many bytes, copied to `out`; false if there is none or they
  * differ. */

@@ -184,7 +184,9 @@ static kiln_status read_input(const instance *i, size_t at, torch_tensor handle,
     return torch_failed("describe an input");
   if (device != torch.cpu) {
     torch.aoti_torch_get_device_index(handle, &index);
-    return wrong_device(i, at, device, index);
+    if (device != torch.cuda || !instance_on_gpu(i)) return wrong_device(i, at, device, index);
+    t->device.type = KILN_DEVICE_CUDA;
+    t->device.id = index;
   }
   if (rank > KILN_MAX_RANK)
     return instance_fail(KILN_INVALID_ARGUMENT, "input %zu has %lld dimensions; at most %d are possible", at,
@@ -214,7 +216,7 @@ static kiln_status read_inputs(const instance *i, call_slot *s, torch_list list,
   return KILN_OK;
 }
 
-/* A new contiguous tensor of this output's shape, at the end of `list`. */
+/* A new contiguous tensor of this output's shape and device, at the end of `list`; its memory becomes the output's. */
 static kiln_status make_output(kiln_tensor *t, torch_list list) {
   int64_t strides[KILN_MAX_RANK], n = 1;
   torch_tensor made = NULL;
@@ -223,26 +225,81 @@ static kiln_status make_output(kiln_tensor *t, torch_list list) {
     n *= t->shape[d] > 1 ? t->shape[d] : 1;
   }
   const int32_t dtype = torch.dtypes[kiln_tensor_get_dtype(t)];
-  if (torch.aoti_torch_empty_strided(t->ndim, t->shape, strides, dtype, torch.cpu, -1, &made) != 0)
+  const bool gpu = t->device.type == KILN_DEVICE_CUDA;
+  if (torch.aoti_torch_empty_strided(t->ndim, t->shape, strides, dtype, gpu ? torch.cuda : torch.cpu,
+                                     gpu ? t->device.id : -1, &made) != 0)
     return torch_failed("allocate an output");
   if (torch.aoti_torch_get_data_ptr(made, &t->data) != 0) {
     torch.aoti_torch_delete_tensor_object(made);
     return torch_failed("describe an output");
   }
+  t->strides = NULL;
+  t->byte_offset = 0;
   if (torch.torch_list_push_back(list, from_pointer(made)) != 0) return torch_failed("return an output");
   return KILN_OK;
 }
 
-static kiln_status run(const instance *i, call_slot *s, torch_list *out) {
+/* Outputs whose size is known when the engine has run lie in the context's memory. */
+static kiln_status copy_output(const kiln_tensor *lent, torch_list list) {
+  kiln_tensor t = *lent;
+  size_t bytes = kiln_dtype_size(kiln_tensor_get_dtype(lent));
+  const kiln_status status = make_output(&t, list);
+  if (status != KILN_OK) return status;
+  for (int32_t d = 0; d < lent->ndim; d++) bytes *= (size_t)lent->shape[d];
+  if (bytes) memcpy(t.data, (const char *)lent->data + lent->byte_offset, bytes);
+  return KILN_OK;
+}
+
+static bool size_known(const kiln_tensor *t) {
+  for (int32_t d = 0; d < t->ndim; d++) {
+    if (t->shape[d] < 0) return false;
+  }
+  return true;
+}
+
+static kiln_status run(const instance *i, call_slot *s, bool on_gpu, torch_list *out) {
   const size_t n_in = kiln_engine_input_count(instance_engine(i)), n_out = kiln_engine_output_count(instance_engine(i));
-  for (size_t k = 0; k < n_out; k++)
+  bool known = true;
+  for (size_t k = 0; k < n_out; k++) {
     s->outputs[k] = (kiln_tensor){.device = {KILN_DEVICE_CPU, 0}, .shape = s->shapes[k]};
+    if (on_gpu) s->outputs[k].device.type = KILN_DEVICE_CUDA;
+    if (on_gpu) s->outputs[k].device.id = s->device;
+  }
   kiln_status status = kiln_context_prepare(s->context, s->inputs, n_in, s->outputs, n_out);
   if (status != KILN_OK) return instance_fail(status, "%s", kiln_last_error());
   if (torch.torch_new_list_reserve_size(n_out, out) != 0) return torch_failed("make the list of outputs");
-  for (size_t k = 0; k < n_out && status == KILN_OK; k++) status = make_output(&s->outputs[k], *out);
+  for (size_t k = 0; k < n_out; k++) known = known && size_known(&s->outputs[k]);
+  for (size_t k = 0; known && k < n_out && status == KILN_OK; k++) status = make_output(&s->outputs[k], *out);
   if (status != KILN_OK) return status;
   status = kiln_context_run(s->context, s->inputs, n_in, s->outputs, n_out);
+  if (status != KILN_OK) return instance_fail(status, "%s", kiln_last_error());
+  for (size_t k = 0; !known && k < n_out && status == KILN_OK; k++) status = copy_output(&s->outputs[k], *out);
+  return status;
+}
+
+/* The GPU of the first input that is on one: -1 if none is. */
+static int32_t find_gpu(torch_list inputs) {
+  size_t n = 0;
+  int32_t found = -1;
+  torch.torch_list_size(inputs, &n);
+  for (size_t k = 0; k < n && found < 0; k++) {
+    torch_value item = 0;
+    int32_t device = 0, index = 0;
+    if (torch.torch_list_get_item(inputs, k, &item) != 0) continue;
+    if (torch.aoti_torch_get_device_type(as_tensor(item), &device) == 0 && device == torch.cuda &&
+        torch.aoti_torch_get_device_index(as_tensor(item), &index) == 0)
+      found = index;
+    torch.aoti_torch_delete_tensor_object(as_tensor(item));
+  }
+  return found;
+}
+
+/* Runs on a GPU go where PyTorch's other work of this thread goes. */
+static kiln_status follow_stream(call_slot *s) {
+  void *stream = NULL;
+  if (!torch.aoti_torch_get_current_cuda_stream || torch.aoti_torch_get_current_cuda_stream(s->device, &stream) != 0)
+    return KILN_OK;
+  const kiln_status status = kiln_context_set_stream(s->context, stream);
   return status == KILN_OK ? KILN_OK : instance_fail(status, "%s", kiln_last_error());
 }
 
@@ -251,10 +308,12 @@ static kiln_status execute(torch_tensor engine, torch_list inputs, torch_list *o
   call_slot *s = NULL;
   size_t read = 0;
   kiln_status status = find_instance(engine, &i, &owned);
-  if (status == KILN_OK) status = instance_acquire(i, &s);
+  const int32_t gpu = status == KILN_OK && instance_on_gpu(i) ? find_gpu(inputs) : -1;
+  if (status == KILN_OK) status = instance_acquire(i, gpu < 0 ? 0 : gpu, &s);
   if (status == KILN_OK) {
     status = read_inputs(i, s, inputs, &read);
-    if (status == KILN_OK) status = run(i, s, out);
+    if (status == KILN_OK && gpu >= 0) status = follow_stream(s);
+    if (status == KILN_OK) status = run(i, s, gpu >= 0, out);
     for (size_t k = 0; k < read; k++) torch.aoti_torch_delete_tensor_object(s->input_handles[k]);
     instance_give_back(i, s);
   }
@@ -293,7 +352,7 @@ static void kernel_reset(torch_value *stack, uint64_t n_args, uint64_t n_results
   (void)n_results;
   instance *i = NULL, *owned = NULL;
   kiln_status status = find_instance(as_tensor(stack[0]), &i, &owned);
-  if (status == KILN_OK) status = instance_reset(i);
+  if (status == KILN_OK) instance_reset(i);
   instance_release(owned);
   torch.aoti_torch_delete_tensor_object(as_tensor(stack[0]));
   if (status != KILN_OK) throw_error("kiln::reset");

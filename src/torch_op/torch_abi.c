@@ -52,6 +52,9 @@ const char *torch_abi_find(void) {
   if (!find(library, #name, &found.name, sizeof found.name)) return text;
   TORCH_FUNCTIONS(FIND)
 #undef FIND
+  void *cuda = dlopen("libtorch_cuda.so", RTLD_LAZY | RTLD_NOLOAD);
+  void *stream = cuda ? dlsym(cuda, "aoti_torch_get_current_cuda_stream") : NULL;
+  memcpy(&found.aoti_torch_get_current_cuda_stream, &stream, sizeof stream);
   find_codes(&found);
   torch = found;
   return NULL;

@@ -72,6 +72,7 @@ typedef void (*torch_kernel)(torch_value *stack, uint64_t n_args, uint64_t n_res
 #define TORCH_POINTER(result, name, parameters) result(*name) parameters;
 typedef struct torch_abi {
   TORCH_FUNCTIONS(TORCH_POINTER)
+  torch_error (*aoti_torch_get_current_cuda_stream)(int32_t device, void **out); /* NULL: this PyTorch has no CUDA */
   int32_t cpu, cuda, strided;
   int32_t dtypes[16]; /* PyTorch's code of each kiln_dtype */
 } torch_abi;
