@@ -30,7 +30,7 @@ static uint64_t node_hash(const node *n) {
 }
 
 static bool node_same(const node *a, const node *b) {
-  if (a->op != b->op || a->n_inputs != b->n_inputs || a->parent != b->parent) return false;
+  if (a->op != b->op || a->n_inputs != b->n_inputs) return false;
   for (int32_t i = 0; i < a->n_inputs; i++) {
     if (a->inputs[i].v != b->inputs[i].v) return false;
   }
@@ -44,26 +44,40 @@ static bool is_plain(const node *n) {
   return !(n->op->flags & (OP_CONTROL_FLOW | OP_RANDOM | OP_DATA_DEPENDENT)) && !n->n_blocks && !n->epilogue;
 }
 
-static kiln_status cse_nodes(block *b) {
-  map seen = {0};
+/* What the blocks around have computed before is visible too. */
+typedef struct scope {
+  map seen;
+  const struct scope *outer;
+} scope;
+
+static node *find_same(const scope *s, uint64_t h, const node *n) {
+  for (; s; s = s->outer) {
+    node *earlier = map_get_number(&s->seen, h);
+    if (earlier && node_same(earlier, n)) return earlier;
+  }
+  return NULL;
+}
+
+static kiln_status cse_nodes(block *b, const scope *outer) {
+  scope here = {.outer = outer};
   kiln_status status = KILN_OK;
   for (node *n = b->first; n && status == KILN_OK;) {
     node *next = n->next;
     for (int32_t i = 0; i < n->n_blocks && (n->op->flags & OP_CONTROL_FLOW) && status == KILN_OK; i++)
-      status = cse_nodes(n->blocks[i]);
-    if (is_plain(n)) {
+      status = cse_nodes(n->blocks[i], &here);
+    if (status == KILN_OK && is_plain(n)) {
       const uint64_t h = node_hash(n);
-      const node *earlier = map_get_number(&seen, h);
-      if (earlier && node_same(earlier, n)) {
+      const node *earlier = find_same(&here, h, n);
+      if (earlier) {
         for (int32_t i = 0; i < n->n_outputs; i++) value_replace_uses(n->outputs[i], earlier->outputs[i]);
         node_remove(n);
-      } else if (!earlier && !map_put_number(&seen, h, n)) {
+      } else if (!map_get_number(&here.seen, h) && !map_put_number(&here.seen, h, n)) {
         status = KILN_NO_MEMORY("common subexpressions");
       }
     }
     n = next;
   }
-  map_free(&seen);
+  map_free(&here.seen);
   return status;
 }
 
@@ -96,5 +110,5 @@ kiln_status pass_cse(graph *g) {
   const kiln_status status = cse_constants(&seen, &g->body);
   map_free(&seen);
   KILN_TRY(status);
-  return cse_nodes(&g->body);
+  return cse_nodes(&g->body, NULL);
 }

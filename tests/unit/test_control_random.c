@@ -260,6 +260,19 @@ static void name_ends(maker *m) {
   memcpy(g->output_names, names, sizeof names);
 }
 
+/* The sum of the first rows, as many as a number says: a size that depends on data. */
+static value *sum_of_first(maker *m, builder *b) {
+  value *x = pick(m, MATRIX), *limit = pick(m, NUMBER);
+  value *rows = build(
+      b, "arange", 0, NULL,
+      ATTRS(A_FLOAT("start", 0), A_FLOAT("step", 1), A_INT("count", x->type.dims[0]), A_DTYPE("dtype", KILN_I64)));
+  value *places = build(b, "nonzero", IN(build(b, "lt", IN(rows, limit), NO_ATTRS)), NO_ATTRS);
+  if (!places) return NULL;
+  value *index = build(b, "reshape", IN(places), ATTRS(A_INTS("shape", places->type.dims, 1)));
+  value *picked = build(b, "index_select", IN(x, index), ATTRS(A_INT("axis", 0)));
+  return bounded(b, build(b, "sum", IN(picked), ATTRS(A_INTS("axes", ((int64_t[]){0}), 1))));
+}
+
 /* Inputs: two matrices, a vector, two numbers; a matrix or number is kept as a state. */
 static graph *make_program(uint32_t seed) {
   maker m = {.random = seed * 2654435761u + 1};
@@ -280,7 +293,9 @@ static graph *make_program(uint32_t seed) {
   builder b = builder_at_end(&g->body);
   keep(&m, FLAG, build(&b, "lt", IN(pick(&m, NUMBER), pick(&m, NUMBER)), NO_ATTRS));
   make_nodes(&m, &b, 2 + below(&m, 4), 0);
+  if (below(&m, 3) == 0) keep(&m, VECTOR, sum_of_first(&m, &b));
   make_while(&m, &b, 0);
+  if (below(&m, 3) == 0) keep(&m, VECTOR, sum_of_first(&m, &b));
   make_nodes(&m, &b, below(&m, 4), 0);
   value *results[5] = {pick(&m, MATRIX), pick(&m, MATRIX), pick(&m, VECTOR), pick(&m, NUMBER), pick(&m, kept)};
   block_set_results(&g->body, 5, results);
@@ -300,7 +315,8 @@ static void random_programs_agree(void **unused) {
   for (uint32_t seed = from; seed < from + n; seed++) {
     graph *g = make_program(seed);
     if (first) print_message("seed %u\n", seed);
-    check_all_ways(g, targets[seed % 4], (const int64_t[]){1 + seed % 5}, seed, 2);
+    const int64_t symbols[4] = {1 + seed % 5, DIM_ERROR, DIM_ERROR, DIM_ERROR};
+    check_all_ways(g, targets[seed % 4], symbols, seed, 2);
     graph_destroy(g);
   }
 }
