@@ -5,9 +5,9 @@
 #include "backends/cuda/gemm.h"
 #include "backends/cuda/texts.h"
 
-/* Rows of 16 queries, how warps share keys, keys of a tile. */
+/* Warps along queries and keys, rows of 16 of a warp, keys of a tile, blocks that registers must allow. */
 typedef struct attention_tile {
-  int warps_q, warps_kv, rows16, keys;
+  int warps_q, warps_kv, rows16, keys, blocks;
 } attention_tile;
 
 typedef struct attention_state {
@@ -108,8 +108,8 @@ static void put_shape(text *t, kernel_prep *p, const attention_shape *s, const a
  */
 
 static const attention_tile tiles[] = {
-    {1, 4, 1, 64}, {1, 4, 1, 128}, {2, 2, 1, 64}, {2, 2, 1, 128},
-    {4, 1, 1, 64}, {4, 2, 1, 128}, {4, 1, 2, 64}, {1, 4, 1, 64},
+    {1, 4, 1, 64, 1},  {1, 4, 1, 128, 1}, {2, 2, 1, 64, 1}, {2, 2, 1, 128, 1}, {4, 1, 1, 64, 4},
+    {4, 2, 1, 128, 1}, {8, 1, 1, 64, 2},  {4, 1, 1, 32, 4}, {8, 1, 1, 128, 1},
 };
 
 static size_t tile_shared(const attention_shape *s, const attention_tile *t) {
@@ -119,28 +119,29 @@ static size_t tile_shared(const attention_shape *s, const attention_tile *t) {
   return (size_t)(loop > out ? loop : out);
 }
 
-/* Few blocks: small ones that share keys among warps, so that all multiprocessors work. */
+/* Few blocks: small ones that share keys among warps, so that all multiprocessors work. Orders are from timings on an
+ * H100 (docs/performance.md). */
 static attention_tile choose_tile(const cuda_facts *gpu, const attention_shape *s, int rank) {
+  static const int few[] = {0, 3, 1, 2}, middle[] = {5, 3, 2, 4}, middle_short[] = {2, 4, 3, 0}, many[] = {4, 6, 7, 5},
+                   many_wide[] = {6, 4, 7, 5}, decode_long[] = {1, 0, 3, 2};
   const int64_t sms = gpu->sm_count > 0 ? gpu->sm_count : 132, rows = s->group * s->len_q, heads = s->batch * s->heads;
-  const int order[3][4] = {{0, 1, 2, 3}, {3, 2, 5, 0}, {4, 6, 5, 2}};
-  int kind = 2;
-  if (heads * cuda_div_up(rows, 64) < 2 * sms) kind = 1;
-  if (heads * cuda_div_up(rows, 32) < sms) kind = 0;
-  attention_tile t = tiles[order[kind][rank & 3]];
-  if (kind == 2 && rows <= 32) t = tiles[2];
+  const int *order = rows >= 128 && !s->causal ? many_wide : many;
+  if (heads * cuda_div_up(rows, 64) < 2 * sms) order = s->len_k > 64 ? middle : middle_short;
+  if (heads * cuda_div_up(rows, 32) < sms) order = few;
+  if (rows <= 16) order = s->len_k >= 2048 ? decode_long : few;
+  attention_tile t = tiles[order[rank & 3]];
+  const bool large = round_up(s->dim, 16) > 128 || round_up(s->dim_v, 16) > 128;
+  if (large && t.keys > 32 * t.warps_kv) t.keys = 32 * t.warps_kv; /* accumulators fill the registers */
+  if (round_up(s->dim, 16) > 64 || round_up(s->dim_v, 16) > 64) t.blocks = 1;
   while (tile_shared(s, &t) > gpu->shared_block && t.keys > 16 * t.warps_kv) t.keys /= 2;
-  while (tile_shared(s, &t) > gpu->shared_block && t.rows16 > 1) t.rows16 /= 2;
-  if (round_up(s->dim, 16) > 128 || round_up(s->dim_v, 16) > 128) { /* accumulators fill the registers */
-    t.rows16 = 1;
-    if (t.keys > 32 * t.warps_kv) t.keys = 32 * t.warps_kv;
-  }
   return t;
 }
 
+/* Blocks that share the keys of few queries. */
 static int choose_split(const cuda_facts *gpu, const attention_shape *s, const attention_tile *t, int64_t blocks) {
   const int64_t sms = gpu->sm_count > 0 ? gpu->sm_count : 132, key_tiles = cuda_div_up(s->len_k, t->keys);
-  int64_t split = 2 * sms / (blocks > 0 ? blocks : 1);
-  if (s->len_q > 64 || split < 2) return 1;
+  int64_t split = sms / (blocks > 0 ? blocks : 1);
+  if (s->len_q > 64 || key_tiles < 8) return 1;
   if (split > key_tiles / 2) split = key_tiles / 2;
   return (int)(split < 1 ? 1 : split > 32 ? 32 : split);
 }
@@ -158,9 +159,9 @@ static kiln_status compile_tensor(kernel_prep *p, const attention_shape *s, atte
   state->threads = tile.warps_q * tile.warps_kv * 32;
   state->shared = tile_shared(s, &tile);
   text_printf(t,
-              "#define WARPS_Q %d\n#define WARPS_KV %d\n#define ROWS16 %d\n#define BKV %d\n#define STAGES 2\n#define "
-              "SPLIT %d\n",
-              tile.warps_q, tile.warps_kv, tile.rows16, tile.keys, state->split);
+              "#define WARPS_Q %d\n#define WARPS_KV %d\n#define ROWS16 %d\n#define BKV %d\n#define STAGES 2\n"
+              "#define MIN_CTAS %d\n#define SPLIT %d\n",
+              tile.warps_q, tile.warps_kv, tile.rows16, tile.keys, tile.blocks, state->split);
   text_puts(t, cuda_text_matrix_common);
   if (state->split > 1) {
     const size_t floats = (size_t)(state->blocks * state->split * bq * (round_up(s->dim_v, 16) + 2));

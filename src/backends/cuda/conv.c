@@ -5,6 +5,7 @@
 #include "backends/cuda/gemm.h"
 #include "backends/cuda/packing.h"
 #include "backends/cuda/texts.h"
+#include "base/memory.h"
 
 /* Sizes as of a 3-d convolution: missing leading dimensions are 1 (kernel 1, stride 1, no padding). */
 typedef struct conv_shape {
@@ -205,6 +206,91 @@ static bool fits_layout(const node *n, bool transposed, const char **why) {
 
 static bool igemm_fits(const node *n, const char **why) { return fits_layout(n, false, why); }
 
+/* ---- Few channels: pixels padded to four channels, so that they are read whole ------------------------------------
+ */
+
+/* The image with four channels, the last ones zero, in workspace. */
+static kiln_status pad_image(kernel_prep *p, dense_copy *out) {
+  const tensor *x = &p->args.in[0];
+  const int64_t channels = x->shape[x->rank - 1], pixels = channels ? tensor_numel(x) / channels : 0;
+  const char *type = cuda_type(x->dtype), *kept = NULL;
+  size_t bytes;
+  *out = (dense_copy){.blocks = cuda_div_up(pixels, 256)};
+  if (!size_mul((size_t)pixels, 4 * kiln_dtype_size(x->dtype), &bytes))
+    return KILN_FAIL(KILN_OUT_OF_MEMORY, "the image is too large");
+  KILN_TRY(workspace_reserve(p, bytes, &out->at));
+  text t = {0};
+  text_printf(&t,
+              "extern \"C\" __global__ void __launch_bounds__(256) pad_channels(const %s *__restrict__ in, %s *out) {\n"
+              "  KILN_WAIT;\n  const i64 i = (i64)blockIdx.x * 256 + threadIdx.x;\n  if (i >= %lldLL) return;\n",
+              type, type, (long long)pixels);
+  cuda_coordinates(&t, "i64", "c", "i", x->rank - 1, x->shape);
+  text_puts(&t, "  in += ");
+  cuda_offset(&t, "c", x->rank - 1, x->shape, x->strides);
+  text_printf(&t,
+              ";\n  float v[4] = {0.0f, 0.0f, 0.0f, 0.0f};\n  for (int c = 0; c < %lld; c++) v[c] = to_float(in[c * "
+              "%lldLL]);\n",
+              (long long)channels, (long long)x->strides[x->rank - 1]);
+  text_printf(&t, "  store_floats<%s, 4>(out + i * 4, v);\n}\n", type);
+  KILN_TRY(cuda_text_keep(p, &t, &kept));
+  return cuda_compile(p, &(cuda_source){.entry = "pad_channels", .text = kept}, &out->function);
+}
+
+static kiln_status padded_prepare(kernel_prep *p) {
+  conv_shape s;
+  conv_shape_of(&p->args, &s);
+  const tensor *w = &p->args.in[1];
+  const int size = (int)kiln_dtype_size(w->dtype);
+  conv_state *state = ARENA_NEW(p->arena, conv_state);
+  if (!state) return KILN_NO_MEMORY("convolution");
+  p->state = state;
+  state->bias = node_in(p->args.node, 2) != NULL;
+  if (!str_eq(w->packing, PACKING_OHW4)) return KILN_FAIL(KILN_INTERNAL, "conv.padded: the weight is not packed");
+  if (tensor_numel(&p->args.out[0]) == 0) return KILN_OK;
+  KILN_TRY(pad_image(p, &state->x));
+  gemm_image image = {.macros = conv_macros(p, &s, 4),
+                      .images = s.batch,
+                      .height = s.in[1],
+                      .width = s.in[2],
+                      .channels = 4,
+                      .taps = s.taps};
+  if (!image.macros) return KILN_NO_MEMORY("convolution");
+  const gemm_problem q = {.dtype = w->dtype,
+                          .m = s.batch * s.out[1] * s.out[2],
+                          .n = s.out_channels,
+                          .k = 4 * s.taps,
+                          .batches = 1,
+                          .lda = 4,
+                          .ldb = 4 * s.taps,
+                          .a_offset = "0LL",
+                          .b_offset = "0LL",
+                          .bias_offset = "0LL",
+                          .out_row = "row",
+                          .out_col = "col",
+                          .has_bias = state->bias,
+                          .b_constant = w->data != NULL,
+                          .vec_a = 4,
+                          .vec_b = cuda_vector(16 / size, size, cuda_in_alignment(p, 1), 1, (int64_t[]){4 * s.taps}),
+                          .vec_c = cuda_bias_vector(p, 2, cuda_result_vector(p, 8, s.out_channels)),
+                          .image = &image,
+                          .a_elements = s.batch * s.in[1] * s.in[2] * 4};
+  return gemm_plan_make(p, &q, p->kernel->variant, &state->plan);
+}
+
+static bool padded_fits(const node *n, const char **why) {
+  if (!fits_layout(n, false, why)) return false;
+  const value *w = node_in(n, 1);
+  if (node_int(n, "groups") != 1 || w->type.dims[1] > 3 || w->type.dims[1] < 1) {
+    *why = "not one to three channels";
+    return false;
+  }
+  if (!w->constant) {
+    *why = "the weight is not constant";
+    return false;
+  }
+  return true;
+}
+
 /* ---- Transposed without overlap: every place of the window is a product whose results are scattered
  * ------------------- */
 
@@ -282,21 +368,17 @@ typedef struct depthwise_way {
   int vec, px, py, threads;
 } depthwise_way;
 
-/* Many outputs to a thread save reads; few of them give more threads. */
+/* Many outputs to a thread save reads; few of them give more threads. Orders are from timings on an H100. */
 static depthwise_way choose_depthwise(const cuda_facts *gpu, const conv_shape *s, int vec, int rank) {
-  static const depthwise_way ways[] = {{8, 1, 1, 128}, {8, 2, 1, 128}, {8, 4, 1, 128},
-                                       {4, 4, 1, 128}, {4, 4, 2, 128}, {2, 4, 2, 128}};
+  static const depthwise_way ways[] = {{8, 1, 1, 128}, {4, 2, 2, 128}, {8, 2, 1, 128},
+                                       {4, 4, 1, 128}, {4, 8, 1, 128}, {2, 7, 2, 128}};
+  static const char orders[6][7] = {"012435", "123450", "105243", "543120", "021435", "453120"};
   const int64_t sms = gpu->sm_count > 0 ? gpu->sm_count : 132;
   const int64_t vectors = s->batch * s->out[1] * s->out[2] * s->out_channels / 8; /* of 8 results */
-  int order[6] = {0, 1, 2, 3, 4, 5};
-  if (s->taps > 9) {
-    const int large[6] = {3, 4, 2, 1, 5, 0}, small[6] = {1, 0, 3, 2, 4, 5};
-    memcpy(order, vectors > sms * 1024 ? large : small, sizeof order);
-  } else if (vectors > sms * 1024) {
-    const int large[6] = {1, 2, 0, 3, 4, 5};
-    memcpy(order, large, sizeof order);
-  }
-  depthwise_way w = ways[order[rank % 6]];
+  const int kind = s->taps <= 9 ? 0 : s->taps <= 25 ? 2 : 4, many = vectors > sms * 512;
+  const char *order = orders[kind + many];
+  if (kind == 4 && many && s->out[2] >= 28) order = orders[3];
+  depthwise_way w = ways[order[rank % 6] - '0'];
   if (w.vec > vec) w.vec = vec;
   return w;
 }
@@ -473,6 +555,19 @@ static bool direct_fits(const node *n, const char **why) {
    .pack_operand = 1,               \
    .packing = PACKING_HWO,          \
    .variant = rank},
+#define PADDED(suffix, rank)     \
+  {.op = "conv",                 \
+   .name = "conv.padded" suffix, \
+   .isa = 80,                    \
+   .fits = padded_fits,          \
+   .prepare = padded_prepare,    \
+   .run = product_run,           \
+   .strided_in = 1,              \
+   .strided_out = 1,             \
+   .epilogue = true,             \
+   .pack_operand = 1,            \
+   .packing = PACKING_OHW4,      \
+   .variant = rank},
 #define IGEMM(suffix, rank)     \
   {.op = "conv",                \
    .name = "conv.igemm" suffix, \
@@ -489,6 +584,7 @@ static bool direct_fits(const node *n, const char **why) {
 /* clang-format off */
 const kernel cuda_conv_rows[] = {
     DEPTHWISE("", 0) DEPTHWISE(".2nd", 1) DEPTHWISE(".3rd", 2) DEPTHWISE(".4th", 3) DEPTHWISE(".5th", 4) DEPTHWISE(".6th", 5)
+    PADDED("", 0) PADDED(".2nd", 1) PADDED(".3rd", 2) PADDED(".4th", 3)
     IGEMM("", 0) IGEMM(".2nd", 1) IGEMM(".3rd", 2) IGEMM(".4th", 3) IGEMM(".5th", 4) IGEMM(".6th", 5) IGEMM(".7th", 6)
     IGEMM(".8th", 7) IGEMM(".9th", 8) IGEMM(".10th", 9)
     {.op = "conv", .name = "conv.scatter", .isa = 80, .fits = scatter_fits, .prepare = scatter_prepare, .run = product_run,

@@ -302,7 +302,7 @@ static void put_problem(text *t, const kernel_prep *p, const gemm_problem *q, in
   text_printf(t, "#define CONV %d\n%s", q->image != NULL, q->image ? q->image->macros : "");
 }
 
-static void put_tile(text *t, const gemm_tile *tile, int64_t bk, bool cores) {
+static void put_tile(text *t, const gemm_tile *tile, int64_t bk, int64_t slices, bool cores) {
   text_printf(t, "#define BN %d\n", tile->bn);
   if (tile->kind != GEMM_TMA) text_printf(t, "#define BM %d\n#define BK %lld\n", tile->bm, (long long)bk);
   if (!cores) {
@@ -311,7 +311,7 @@ static void put_tile(text *t, const gemm_tile *tile, int64_t bk, bool cores) {
   }
   text_printf(t, "#define STAGES %d\n#define MIN_CTAS %d\n", tile->stages, tile->blocks);
   if (tile->kind == GEMM_TMA) {
-    text_printf(t, "#define GROUPS %d\n", tile->warps_m);
+    text_printf(t, "#define GROUPS %d\n#define STAGGER %d\n", tile->warps_m, tile->warps_m == 2 && slices >= 48);
     return;
   }
   text_printf(t, "#define MATH %d\n#define WARPS_M %d\n#define WARPS_N %d\n#define WARPS_K %d\n",
@@ -367,7 +367,8 @@ kiln_status gemm_plan_make(kernel_prep *p, const gemm_problem *q, int rank, gemm
   const char *epilogue = NULL, *front = NULL;
   KILN_TRY(cuda_epilogue_text(p, &epilogue));
   put_problem(&defines, p, q, !cores && q->vec_c > t->warps_n ? t->warps_n : q->vec_c);
-  put_tile(&defines, t, tile_bk(t, q->dtype, cores), cores);
+  const int64_t bk = tile_bk(t, q->dtype, cores);
+  put_tile(&defines, t, bk, cuda_div_up(q->k, bk), cores);
   text_printf(&defines, "#define SPLIT %d\n#define SPLIT_CLUSTER %d\n", w->split, cluster);
   text_puts(&defines, epilogue);
   text_puts(&defines, cuda_text_matrix_common);

@@ -60,7 +60,30 @@ ORDER(ohwi, d.b *d.taps, 1, d.b)
 ORDER(hwo, d.b, 1, d.a *d.b)
 ORDER(hwoi, 1, d.a, d.a *d.b)
 
+static bool ohw4_size(const tensor_type *type, size_t *out) {
+  weight_dims d;
+  size_t n;
+  return weight_dims_of(type, &d) && d.b >= 1 && d.b <= 3 && size_mul((size_t)d.a * (size_t)d.taps, 4 * d.size, &n) &&
+         n <= PTRDIFF_MAX && (*out = n, true);
+}
+
+static void ohw4_pack(const tensor_type *type, const void *plain, void *packed) {
+  weight_dims d;
+  if (!weight_dims_of(type, &d)) return;
+  memset(packed, 0, (size_t)d.a * (size_t)d.taps * 4 * d.size);
+  const int64_t s[3] = {d.taps * 4, 1, 4};
+  move(&d, plain, packed, s, false);
+}
+
+static void ohw4_unpack(const tensor_type *type, const void *packed, void *plain) {
+  weight_dims d;
+  if (!weight_dims_of(type, &d)) return;
+  const int64_t s[3] = {d.taps * 4, 1, 4};
+  move(&d, packed, plain, s, true);
+}
+
 const packing cuda_packings[] = {
+    {.name = PACKING_OHW4, .size = ohw4_size, .pack = ohw4_pack, .unpack = ohw4_unpack},
     {.name = PACKING_OHWI, .size = packed_size, .pack = ohwi_pack, .unpack = ohwi_unpack},
     {.name = PACKING_HWO, .size = packed_size, .pack = hwo_pack, .unpack = hwo_unpack},
     {.name = PACKING_HWOI, .size = packed_size, .pack = hwoi_pack, .unpack = hwoi_unpack},
