@@ -21,6 +21,7 @@ itensor *lower_tensor(importer *im, value *v) {
   if (!t) return NULL;
   t->base = t;
   t->v = v;
+  t->im = im;
   t->older = im->handles;
   t->serial = t->older ? t->older->serial + 1 : 0;
   im->handles = t;
@@ -104,11 +105,16 @@ static node *replay(builder *b, const node *n, value *x) {
   return build_node(b, n->op->name, n->n_inputs > 1 ? 2 : 1, operands, count, attrs);
 }
 
+static void changing(itensor *t) {
+  if (t->im->changing) t->im->changing(t->im->changing_user, t);
+}
+
 /* Brings the view's steps up to date; its value is the last one's output. */
 static bool refresh(builder *b, itensor *t) {
   if (t->base == t || t->version == t->base->version) return true;
   value *v = lower_value(b, t->parent);
   if (!v) return false;
+  changing(t);
   for (int i = 0; i < t->n_steps; i++) {
     node *n = replay(b, t->steps[i], v);
     if (!n) return false;
@@ -231,6 +237,7 @@ static kiln_status undo(builder *b, const node *n, value *w, value **out) {
 static kiln_status set_contents(builder *b, itensor *t, value *v) {
   if (t->base == t) {
     for (itensor_link *l = t->links; l; l = l->next) l->other->stale = true;
+    changing(t);
     t->v = v;
     t->version++;
     return KILN_OK;

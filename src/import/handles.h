@@ -15,6 +15,7 @@ struct itensor {
   int32_t depth;    /* of parents above it */
   uint32_t version; /* bases: how often written; views: the base's version that `v` was computed from */
   value *v;
+  importer *im;
   itensor *older;             /* the handle made before this one: all of an import are linked, see importer.handles */
   uint32_t serial;            /* counts them */
   struct itensor_link *links; /* tensors that may be the same memory, which is decided at run time only */

@@ -116,8 +116,10 @@ kiln_status lower_write(builder *b, itensor *t, value *v); /* copy_ semantics: v
 
 struct importer {
   graph *graph;
-  arena *arena;     /* for handles, as long as the import */
-  itensor *handles; /* the newest */
+  arena *arena;                             /* for handles, as long as the import */
+  itensor *handles;                         /* the newest */
+  void (*changing)(void *user, itensor *t); /* NULL, or called before a handle's state changes */
+  void *changing_user;
 };
 
 #endif

@@ -7,8 +7,7 @@
 
 #include <string.h>
 
-/* ---- containers
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- containers ------------------------------------------------------------------------------------------------- */
 
 static kiln_status copy_items(interp *it, const ts_value *items, int n, ts_value **out) {
   *out = ARENA_ARRAY(it->arena, ts_value, n ? n : 1);
@@ -79,6 +78,17 @@ kiln_status interp_note_created(interp *it, void *container) {
              : interp_no_memory(it);
 }
 
+/* What is shared with other tensors is not undone: it may only refuse too much. */
+static void put_handle(const ts_handle *h) {
+  itensor *t = h->t;
+  struct itensor_link *const links = t->links;
+  const bool stale = t->stale;
+  *t = h->state;
+  t->links = links;
+  t->stale = stale;
+  if (h->steps) memcpy(t->steps, h->steps, (size_t)t->n_steps * sizeof(node *));
+}
+
 void control_open(interp *it, ts_scope *s) {
   *s = (ts_scope){.outer = it->scope, .serial = it->a->im.handles ? it->a->im.handles->serial : 0};
   it->scope = s;
@@ -87,6 +97,7 @@ void control_open(interp *it, ts_scope *s) {
 void control_close(interp *it, ts_scope *s) {
   it->scope = s->outer;
   map_free(&s->seen);
+  map_free(&s->seen_handles);
 }
 
 const ts_saved *control_find(const ts_scope *s, const void *container) {
@@ -95,6 +106,7 @@ const ts_saved *control_find(const ts_scope *s, const void *container) {
 }
 
 kiln_status control_undo(interp *it, const ts_scope *s) {
+  for (int i = 0; i < s->n_handles; i++) put_handle(&s->handles[i]);
   for (int i = 0; i < s->n_saved; i++) KILN_TRY(control_restore(it, &s->saved[i]));
   return KILN_OK;
 }
@@ -118,45 +130,47 @@ kiln_status control_rebuild(interp *it, const ts_value *v, const ts_value *items
   return KILN_OK;
 }
 
-/* ---- tensor handles
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- tensor handles --------------------------------------------------------------------------------------------- */
 
-static kiln_status read_handle(interp *it, itensor *t, control_handle *out) {
-  *out = (control_handle){.t = t, .v = t->v, .version = t->version};
+static kiln_status read_handle(interp *it, itensor *t, ts_handle *out) {
+  *out = (ts_handle){.t = t, .state = *t};
   if (t->n_steps == 0) return KILN_OK;
   out->steps = arena_copy(it->arena, t->steps, (size_t)t->n_steps * sizeof(node *));
   return out->steps ? KILN_OK : interp_no_memory(it);
 }
 
-kiln_status control_handles(interp *it, control_handles_state *out) {
-  int n = 0;
-  for (const itensor *t = it->a->im.handles; t; t = t->older) n++;
-  *out = (control_handles_state){.list = ARENA_ARRAY(it->arena, control_handle, n ? n : 1)};
-  if (!out->list) return interp_no_memory(it);
-  for (itensor *t = it->a->im.handles; t; t = t->older) KILN_TRY(read_handle(it, t, &out->list[out->count++]));
-  return KILN_OK;
-}
-
-/* The present state of the same handles. */
-kiln_status control_handles_again(interp *it, const control_handles_state *of, control_handles_state *out) {
-  *out = (control_handles_state){.list = ARENA_ARRAY(it->arena, control_handle, of->count ? of->count : 1),
-                                 .count = of->count};
-  if (!out->list) return interp_no_memory(it);
-  for (int i = 0; i < of->count; i++) KILN_TRY(read_handle(it, of->list[i].t, &out->list[i]));
-  return KILN_OK;
-}
-
-void control_handles_apply(const control_handles_state *s) {
-  for (int i = 0; i < s->count; i++) {
-    const control_handle *h = &s->list[i];
-    h->t->v = h->v;
-    h->t->version = h->version;
-    if (h->steps) memcpy(h->t->steps, h->steps, (size_t)h->t->n_steps * sizeof(node *));
+kiln_status control_note_handle(interp *it, itensor *t) {
+  ts_scope *s = it->scope;
+  if (!s || t->serial > s->serial || map_get_number(&s->seen_handles, (uint64_t)(uintptr_t)t)) return KILN_OK;
+  if (s->n_handles == s->handle_capacity) {
+    const int capacity = s->handle_capacity ? 2 * s->handle_capacity : 8;
+    ts_handle *grown = ARENA_ARRAY(it->arena, ts_handle, capacity);
+    if (!grown) return interp_no_memory(it);
+    if (s->n_handles) memcpy(grown, s->handles, (size_t)s->n_handles * sizeof *grown);
+    s->handles = grown;
+    s->handle_capacity = capacity;
   }
+  KILN_TRY(read_handle(it, t, &s->handles[s->n_handles]));
+  s->n_handles++;
+  if (!map_put_number(&s->seen_handles, (uint64_t)(uintptr_t)t, (void *)(uintptr_t)s->n_handles))
+    return interp_no_memory(it);
+  return KILN_OK;
 }
 
-/* ---- variables
- * -------------------------------------------------------------------------------------------------------------- */
+kiln_status control_set_handles(interp *it, const ts_handle *list, int n) {
+  for (int i = 0; i < n; i++) {
+    KILN_TRY(control_note_handle(it, list[i].t));
+    put_handle(&list[i]);
+  }
+  return KILN_OK;
+}
+
+const ts_handle *control_find_handle(const control_side *side, const itensor *t) {
+  const uintptr_t at = (uintptr_t)map_get_number(&side->scope.seen_handles, (uint64_t)(uintptr_t)t);
+  return at && (int)at <= side->n_handles ? &side->handles[at - 1] : NULL;
+}
+
+/* ---- variables -------------------------------------------------------------------------------------------------- */
 
 kiln_status control_variables(interp *it, control_slots *out) {
   out->count = it->frame->count;
@@ -171,23 +185,22 @@ void control_variables_apply(interp *it, const control_slots *s) {
 
 ts_value control_unset(void) { return (ts_value){.kind = TSV_UNINITIALIZED, .u = {.i = 1}}; }
 
-/* ---- one side
- * --------------------------------------------------------------------------------------------------------------- */
+/* ---- one side --------------------------------------------------------------------------------------------------- */
 
 void control_drop(block *b) {
   block_set_results(b, 0, NULL);
   while (b->last) node_remove(b->last);
 }
 
-kiln_status control_start_open(interp *it, control_start *out) {
-  KILN_TRY(control_variables(it, &out->slots));
-  return control_handles(it, &out->handles);
-}
+kiln_status control_start_open(interp *it, control_start *out) { return control_variables(it, &out->slots); }
 
 /* Notes how things stand after the side, and undoes it. */
-static kiln_status finish_side(interp *it, const control_start *start, control_side *side) {
+static kiln_status finish_side(interp *it, control_side *side) {
   KILN_TRY(control_variables(it, &side->slots));
-  KILN_TRY(control_handles_again(it, &start->handles, &side->handles));
+  side->n_handles = side->scope.n_handles;
+  side->handles = ARENA_ARRAY(it->arena, ts_handle, side->n_handles ? side->n_handles : 1);
+  if (!side->handles) return interp_no_memory(it);
+  for (int i = 0; i < side->n_handles; i++) KILN_TRY(read_handle(it, side->scope.handles[i].t, &side->handles[i]));
   side->n_changed = side->scope.n_saved;
   side->changed = ARENA_ARRAY(it->arena, ts_saved, side->n_changed ? side->n_changed : 1);
   if (!side->changed) return interp_no_memory(it);
@@ -220,22 +233,23 @@ kiln_status control_run_side(interp *it, const control_start *start, control_bod
     it->depth = depth;
     status = side->reason ? KILN_OK : interp_no_memory(it);
   }
-  if (status == KILN_OK) status = finish_side(it, start, side);
+  if (status == KILN_OK) status = finish_side(it, side);
   if (status == KILN_OK) status = control_undo(it, &side->scope);
   it->scope = outer;
   it->regions--;
   it->b = saved;
   if (status == KILN_OK) {
     control_variables_apply(it, &start->slots);
-    control_handles_apply(&start->handles);
   }
   return status;
 }
 
-void control_side_free(control_side *side) { map_free(&side->scope.seen); }
+void control_side_free(control_side *side) {
+  map_free(&side->scope.seen);
+  map_free(&side->scope.seen_handles);
+}
 
-/* ---- merging
- * ---------------------------------------------------------------------------------------------------------------- */
+/* ---- merging ---------------------------------------------------------------------------------------------------- */
 
 typedef struct pair {
   ts_value v[2]; /* of the two sides; TSV_UNINITIALIZED: that side has none */
@@ -482,21 +496,29 @@ static kiln_status merge_containers(merger *m) {
   return KILN_OK;
 }
 
-/* Tensors that a side wrote to. */
+/* A tensor that a side wrote to. */
+static kiln_status merge_handle(merger *m, itensor *t) {
+  const ts_handle *x = control_find_handle(&m->sides[0], t), *y = control_find_handle(&m->sides[1], t);
+  const ts_value v = of_tensor(t);
+  uint32_t newest = t->version;
+  if (t->base != t) return KILN_OK;
+  if (!m->made) return (x && x->state.v != t->v) || (y && y->state.v != t->v) ? add_pair(m, &v, &v) : KILN_OK;
+  if ((!x || x->state.v == t->v) && (!y || y->state.v == t->v)) return KILN_OK;
+  KILN_TRY(control_note_handle(m->it, t));
+  if (x && x->state.version > newest) newest = x->state.version;
+  if (y && y->state.version > newest) newest = y->state.version;
+  t->v = m->made->outputs[m->next++];
+  t->version = newest + 1;
+  return KILN_OK;
+}
+
 static kiln_status merge_written(merger *m) {
-  for (int i = 0; i < m->start->handles.count; i++) {
-    const control_handle *before = &m->start->handles.list[i], *x = &m->sides[0].handles.list[i],
-                         *y = &m->sides[1].handles.list[i];
-    if (before->t->base != before->t || (x->v == before->v && y->v == before->v)) continue;
-    const ts_value v = of_tensor(before->t);
-    if (!m->made) {
-      KILN_TRY(add_pair(m, &v, &v));
-      continue;
+  for (int k = 0; k < 2; k++)
+    for (int i = 0; i < m->sides[k].n_handles; i++) {
+      itensor *t = m->sides[k].handles[i].t;
+      if (k == 1 && control_find_handle(&m->sides[0], t)) continue;
+      KILN_TRY(merge_handle(m, t));
     }
-    const uint32_t newest = x->version > y->version ? x->version : y->version;
-    before->t->v = m->made->outputs[m->next++];
-    before->t->version = newest + 1;
-  }
   return KILN_OK;
 }
 
@@ -506,8 +528,7 @@ static kiln_status walk(merger *m) {
   return merge_written(m);
 }
 
-/* ---- the node
- * --------------------------------------------------------------------------------------------------------------- */
+/* ---- the node --------------------------------------------------------------------------------------------------- */
 
 /* The value that a side gives for a pair, in its block. */
 static kiln_status side_value(interp *it, const ts_value *v, value **out) {
@@ -524,19 +545,43 @@ static kiln_status any_value(interp *it, const tensor_type *t, value **out) {
   return *out ? KILN_OK : interp_no_memory(it);
 }
 
-static kiln_status side_values(merger *m, int k, value *const *other, value **out) {
-  interp *it = m->it;
-  const builder saved = it->b;
-  kiln_status status = KILN_OK;
-  control_handles_apply(&m->sides[k].handles);
-  it->b.block = m->sides[k].block;
-  it->b.before = NULL;
-  for (int i = 0; i < m->n && status == KILN_OK; i++) {
-    const ts_value *v = &m->pairs[i].v[k];
-    if (v->kind == TSV_UNINITIALIZED && !other) continue;
-    if (out[i]) continue;
-    status = v->kind == TSV_UNINITIALIZED ? any_value(it, &other[i]->type, &out[i]) : side_value(it, v, &out[i]);
+typedef struct side_look {
+  merger *m;
+  int k;
+  value *const *other; /* of the other side, where they are known */
+  value **out;
+} side_look;
+
+static kiln_status look_at_side(interp *it, void *user, control_side *side) {
+  const side_look *l = user;
+  (void)side;
+  for (int i = 0; i < l->m->n; i++) {
+    const ts_value *v = &l->m->pairs[i].v[l->k];
+    if (l->out[i] || (v->kind == TSV_UNINITIALIZED && !l->other)) continue;
+    if (v->kind == TSV_UNINITIALIZED)
+      KILN_TRY(any_value(it, &l->other[i]->type, &l->out[i]));
+    else
+      KILN_TRY(side_value(it, v, &l->out[i]));
   }
+  return KILN_OK;
+}
+
+static kiln_status side_values(merger *m, int k, value *const *other, value **out) {
+  side_look look = {m, k, other, out};
+  return control_look(m->it, m->sides[k].block, look_at_side, &look, &m->sides[k]);
+}
+
+kiln_status control_look(interp *it, block *b, control_body body, void *user, control_side *side) {
+  ts_scope scope;
+  const builder saved = it->b;
+  it->b.block = b;
+  it->b.before = NULL;
+  control_open(it, &scope);
+  scope.serial = UINT32_MAX; /* the side's own handles, too, are put back */
+  kiln_status status = control_set_handles(it, side->handles, side->n_handles);
+  if (status == KILN_OK) status = body(it, user, side);
+  if (status == KILN_OK) status = control_undo(it, &scope);
+  control_close(it, &scope);
   it->b = saved;
   return status;
 }
@@ -565,7 +610,6 @@ static kiln_status make_node(merger *m) {
   KILN_TRY(side_values(m, 0, NULL, x));
   KILN_TRY(side_values(m, 1, x, y));
   KILN_TRY(side_values(m, 0, y, x));
-  control_handles_apply(&m->start->handles);
   for (int i = 0; i < m->n; i++) KILN_TRY(check_pair(m, x[i], y[i]));
   node *n = node_create(&it->b, op_find("if"), 1, &m->condition, NO_ATTRS, m->n);
   block **blocks = ARENA_ARRAY(&it->g->arena, block *, 2);
@@ -598,9 +642,7 @@ kiln_status control_merge(interp *it, value *condition, const control_start *sta
   return walk(&m);
 }
 
-/* ---- if
- * ---------------------------------------------------------------------------------------------------------------------
- */
+/* ---- if --------------------------------------------------------------------------------------------------------- */
 
 static kiln_status run_body(interp *it, void *user, control_side *side) {
   (void)side;

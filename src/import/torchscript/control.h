@@ -7,18 +7,6 @@
 
 #include "import/torchscript/interpreter.h"
 
-typedef struct control_handle {
-  itensor *t;
-  value *v;
-  uint32_t version;
-  node **steps;
-} control_handle;
-
-typedef struct control_handles_state { /* of all handles that there were */
-  control_handle *list;
-  int count;
-} control_handles_state;
-
 typedef struct control_slots { /* variables of the running frame */
   ts_value *slots;
   int count;
@@ -26,14 +14,14 @@ typedef struct control_slots { /* variables of the running frame */
 
 typedef struct control_start { /* before a branch */
   control_slots slots;
-  control_handles_state handles;
 } control_start;
 
 typedef struct control_side { /* after one side of it; all of this is undone */
   block *block;
   ts_scope scope;
   control_slots slots;
-  control_handles_state handles;
+  ts_handle *handles; /* those that it changed, in the order of scope.handles */
+  int n_handles;
   ts_saved *changed; /* contents of the containers that it changed */
   int n_changed;
   bool raised; /* it ends with an exception */
@@ -49,6 +37,8 @@ kiln_status control_run_side(interp *it, const control_start *start, control_bod
  * then. */
 kiln_status control_merge(interp *it, value *condition, const control_start *start, control_side *sides,
                           uint32_t serial);
+/* Runs `body` with tensors as the side left them and nodes going to `b`; then all is as before. */
+kiln_status control_look(interp *it, block *b, control_body body, void *user, control_side *side);
 void control_side_free(control_side *side);
 void control_drop(block *b); /* removes its nodes */
 
@@ -60,9 +50,12 @@ kiln_status control_contents(interp *it, ts_value_kind kind, void *container, ts
 kiln_status control_restore(interp *it, const ts_saved *s);
 /* A container like v with other parts. */
 kiln_status control_rebuild(interp *it, const ts_value *v, const ts_value *items, int n, ts_value *out);
-kiln_status control_handles(interp *it, control_handles_state *out);
-kiln_status control_handles_again(interp *it, const control_handles_state *of, control_handles_state *out);
-void control_handles_apply(const control_handles_state *s);
+/* Notes the present state of a handle in the scope, so that it can be put back. */
+kiln_status control_note_handle(interp *it, itensor *t);
+/* Puts handles into these states; within a scope, what they were is noted. */
+kiln_status control_set_handles(interp *it, const ts_handle *list, int n);
+/* The state in which the side left the handle, or NULL: as it was. */
+const ts_handle *control_find_handle(const control_side *side, const itensor *t);
 kiln_status control_variables(interp *it, control_slots *out);
 void control_variables_apply(interp *it, const control_slots *s);
 ts_value control_unset(void);

@@ -1,6 +1,6 @@
 /* Statements and calls of the abstract interpreter: one frame for each function that runs, with bounds on steps and
  * depth. */
-#include "import/torchscript/interpreter.h"
+#include "import/torchscript/control.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -17,8 +17,7 @@ void interp_note(interp *it, const char *fmt, ...) {
   text_printf(&it->notes, "%s\n", line);
 }
 
-/* ---- variables
- * ------------------------------------------------------------------------------------------------------------- */
+/* ---- variables -------------------------------------------------------------------------------------------------- */
 
 int interp_variable(const ts_frame *f, const char *name) {
   const uintptr_t at = (uintptr_t)map_get(&f->names, name);
@@ -44,8 +43,7 @@ kiln_status interp_set_variable(interp *it, const char *name, ts_value v) {
   return KILN_OK;
 }
 
-/* ---- statements
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- statements ------------------------------------------------------------------------------------------------- */
 
 static kiln_status assign_to(interp *it, const ts_expr *target, ts_value v) {
   ts_value owner;
@@ -200,8 +198,7 @@ kiln_status interp_run_block(interp *it, const ts_stmt *body) {
   return KILN_OK;
 }
 
-/* ---- calls
- * ----------------------------------------------------------------------------------------------------------------- */
+/* ---- calls ------------------------------------------------------------------------------------------------------ */
 
 static int parameter_index(const ts_stmt *def, int first, const char *name) {
   for (int i = first; i < def->n_params; i++)
@@ -277,8 +274,7 @@ kiln_status interp_invoke(interp *it, const ts_function *f, ts_object *self, int
   return status;
 }
 
-/* ---- opening
- * --------------------------------------------------------------------------------------------------------------- */
+/* ---- opening ---------------------------------------------------------------------------------------------------- */
 
 static kiln_status add_builtins(interp *it, const ts_builtin *list) {
   for (; list->name; list++) {
@@ -294,16 +290,23 @@ static kiln_status add_builtins(interp *it, const ts_builtin *list) {
   return KILN_OK;
 }
 
+static void handle_changes(void *user, itensor *t) {
+  (void)control_note_handle(user, t); /* out of memory is sticky in the arena */
+}
+
 kiln_status interp_open(interp *it, ts_archive *a, graph *g) {
   const ts_builtin *const families[] = {ts_builtins_number, ts_builtins_list, ts_builtins_string, ts_builtins_tensor,
                                         ts_builtins_misc};
   *it = (interp){.a = a, .g = g, .arena = &a->arena, .b = builder_at_end(&g->body)};
+  a->im.changing = handle_changes;
+  a->im.changing_user = it;
   KILN_TRY(aten_init());
   for (size_t i = 0; i < KILN_COUNT(families); i++) KILN_TRY(add_builtins(it, families[i]));
   return KILN_OK;
 }
 
 void interp_close(interp *it) {
+  it->a->im.changing = NULL;
   map_free(&it->builtins);
   map_free(&it->folded);
   map_free(&it->paths);

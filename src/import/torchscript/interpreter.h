@@ -40,12 +40,21 @@ typedef struct ts_saved { /* contents of a list, dict or object when a scope fir
   int count;
 } ts_saved;
 
+typedef struct ts_handle { /* a tensor handle's state when a scope first changed it */
+  itensor *t;
+  itensor state;
+  node **steps;
+} ts_handle;
+
 typedef struct ts_scope {
   struct ts_scope *outer;
   uint32_t serial; /* of the newest tensor handle when it was opened */
   map seen;        /* container -> index in saved + 1 */
   ts_saved *saved;
   int n_saved, capacity;
+  map seen_handles; /* itensor* -> index in handles + 1 */
+  ts_handle *handles;
+  int n_handles, handle_capacity;
 } ts_scope;
 
 typedef struct interp {

@@ -18,15 +18,15 @@ typedef struct loop {
   map carried;          /* paths of the leaves that change */
   ts_saved *containers; /* contents before the loop of those that the body changes */
   int n_containers, capacity;
-  bool *written; /* for each handle of `start` */
+  itensor **written; /* tensors that the body writes to */
+  int n_written, written_capacity;
   control_side body;
   bool changed;   /* the last pass found more */
   value **values; /* that stand for the carried leaves, in the order of the walk */
   int n_values, next;
 } loop;
 
-/* ---- leaves
- * ------------------------------------------------------------------------------------------------------------------ */
+/* ---- leaves ----------------------------------------------------------------------------------------------------- */
 
 static bool is_leaf(const ts_value *v) { return v->kind == TSV_TENSOR || interp_is_number(v); }
 
@@ -171,8 +171,7 @@ static kiln_status next_values(loop *l, const char *path, const ts_value *start,
   return KILN_OK;
 }
 
-/* ---- everything that may change
- * ------------------------------------------------------------------------------------------------ */
+/* ---- everything that may change --------------------------------------------------------------------------------- */
 
 static const ts_saved *after_contents(const loop *l, const ts_saved *of) {
   for (int i = 0; i < l->body.n_changed; i++)
@@ -196,9 +195,8 @@ static kiln_status walk_value(loop *l, walk_kind how, const char *path, const ts
 
 static kiln_status walk_handles(loop *l, walk_kind how, value **next) {
   interp *it = l->it;
-  for (int i = 0; i < l->start.handles.count; i++) {
-    itensor *t = l->start.handles.list[i].t;
-    if (!l->written[i]) continue;
+  for (int i = 0; i < l->n_written; i++) {
+    itensor *t = l->written[i];
     if (how == WALK_INITIAL) {
       value *v = lower_value(&it->b, t);
       if (!v) return interp_no_memory(it);
@@ -207,6 +205,7 @@ static kiln_status walk_handles(loop *l, walk_kind how, value **next) {
       next[l->next] = lower_value(&it->b, t);
       if (!next[l->next++]) return interp_no_memory(it);
     } else {
+      KILN_TRY(control_note_handle(it, t));
       t->v = l->values[l->next++];
       t->version += 1000; /* above whatever the body counted */
     }
@@ -251,9 +250,7 @@ static kiln_status walk(loop *l, walk_kind how, value **next) {
   return walk_containers(l, how, next);
 }
 
-/* ---- passes
- * -------------------------------------------------------------------------------------------------------------------
- */
+/* ---- passes ----------------------------------------------------------------------------------------------------- */
 
 static kiln_status find_containers(loop *l) {
   interp *it = l->it;
@@ -275,18 +272,34 @@ static kiln_status find_containers(loop *l) {
   return KILN_OK;
 }
 
+static kiln_status find_written(loop *l) {
+  for (int i = 0; i < l->body.n_handles; i++) {
+    itensor *t = l->body.handles[i].t;
+    const itensor *before = &l->body.scope.handles[i].state;
+    bool known = before->base != t || before->v == l->body.handles[i].state.v;
+    for (int k = 0; k < l->n_written && !known; k++) known = l->written[k] == t;
+    if (known) continue;
+    if (l->n_written == l->written_capacity) {
+      const int capacity = l->written_capacity ? 2 * l->written_capacity : 8;
+      itensor **grown = ARENA_ARRAY(l->it->arena, itensor *, capacity);
+      if (!grown) return interp_no_memory(l->it);
+      if (l->n_written) memcpy(grown, l->written, (size_t)l->n_written * sizeof(itensor *));
+      l->written = grown;
+      l->written_capacity = capacity;
+    }
+    l->written[l->n_written++] = t;
+    l->changed = true;
+  }
+  return KILN_OK;
+}
+
 /* Compares the end of the iteration with its start, in `entry_slots` and l->body.entry. */
 static kiln_status find_changes(loop *l, const control_slots *entry_slots, const ts_saved *entry) {
   interp *it = l->it;
   const int known = l->n_containers;
   KILN_TRY(find_containers(l));
   l->changed = l->n_containers > known;
-  for (int i = 0; i < l->start.handles.count; i++) {
-    const control_handle *h = &l->start.handles.list[i];
-    if (h->t->base != h->t || l->written[i] || l->body.handles.list[i].v == h->v) continue;
-    l->written[i] = true;
-    l->changed = true;
-  }
+  KILN_TRY(find_written(l));
   for (int i = 0; i < l->start.slots.count; i++) {
     char path[24];
     const ts_value *from = i < entry_slots->count ? &entry_slots->slots[i] : &l->start.slots.slots[i];
@@ -345,7 +358,7 @@ static kiln_status add_params(loop *l, block *b, value *const *initial, int n, v
 }
 
 static kiln_status initials(loop *l, value ***out, int *out_n) {
-  l->values = ARENA_ARRAY(l->it->arena, value *, l->carried.count + (size_t)l->start.handles.count + 1);
+  l->values = ARENA_ARRAY(l->it->arena, value *, l->carried.count + (size_t)l->n_written + 1);
   if (!l->values) return interp_no_memory(l->it);
   l->n_values = 0;
   KILN_TRY(walk(l, WALK_INITIAL, NULL));
@@ -371,8 +384,7 @@ static kiln_status run_pass(loop *l, pass *p, value *const *initial, int n) {
   return l->body.raised ? KILN_OK : find_changes(l, &p->entry, p->containers);
 }
 
-/* ---- the node
- * ------------------------------------------------------------------------------------------------------------------ */
+/* ---- the node --------------------------------------------------------------------------------------------------- */
 
 static kiln_status check_types(loop *l, value *const *initial, value *const *next, int n) {
   for (int i = 0; i < n; i++) {
@@ -415,25 +427,31 @@ static kiln_status run_condition(interp *it, void *user, control_side *side) {
   return KILN_OK;
 }
 
+typedef struct body_look {
+  loop *l;
+  value *counter;
+  value **results;
+} body_look;
+
+static kiln_status look_at_body(interp *it, void *user, control_side *side) {
+  const body_look *look = user;
+  loop *l = look->l;
+  (void)side;
+  l->next = 0;
+  KILN_TRY(walk(l, WALK_NEXT, look->results + (l->is_for ? 1 : 0)));
+  if (!l->is_for) return KILN_OK;
+  look->results[0] = lower_binary(&it->b, "add", look->counter, graph_scalar_int(it->g, KILN_I64, 1));
+  return look->results[0] ? KILN_OK : interp_no_memory(it);
+}
+
 static kiln_status finish_body(loop *l, const pass *p, value *const *initial, int n) {
   interp *it = l->it;
-  const builder saved = it->b;
-  value **next = ARENA_ARRAY(it->arena, value *, n + 1), **results = ARENA_ARRAY(it->arena, value *, n + 1);
-  if (!next || !results) return interp_no_memory(it);
-  control_handles_apply(&l->body.handles);
-  it->b.block = l->body.block;
-  it->b.before = NULL;
-  l->next = 0;
-  kiln_status status = walk(l, WALK_NEXT, next);
   const int first = l->is_for ? 1 : 0;
-  if (status == KILN_OK && l->is_for)
-    results[0] = lower_binary(&it->b, "add", p->counter, graph_scalar_int(it->g, KILN_I64, 1));
-  it->b = saved;
-  control_handles_apply(&l->start.handles);
-  KILN_TRY(status);
-  KILN_TRY(check_types(l, initial, next, n));
-  for (int i = 0; i < n; i++) results[first + i] = next[i];
-  block_set_results(l->body.block, n + first, results);
+  body_look look = {l, p->counter, ARENA_ARRAY(it->arena, value *, n + 1)};
+  if (!look.results) return interp_no_memory(it);
+  KILN_TRY(control_look(it, l->body.block, look_at_body, &look, &l->body));
+  KILN_TRY(check_types(l, initial, look.results + first, n));
+  block_set_results(l->body.block, n + first, look.results);
   return graph_check(it->g);
 }
 
@@ -488,8 +506,6 @@ static kiln_status run_loop(loop *l) {
   value **initial = NULL;
   int n = 0;
   KILN_TRY(control_start_open(it, &l->start));
-  l->written = ARENA_ARRAY(it->arena, bool, l->start.handles.count + 1);
-  if (!l->written) return interp_no_memory(it);
   for (int i = 0;; i++) {
     if (i == MAX_PASSES)
       return IT_FAIL(it, KILN_UNSUPPORTED, "what a loop changes is not found after %d passes", MAX_PASSES);

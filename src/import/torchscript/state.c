@@ -39,8 +39,7 @@ typedef struct runner {
   int next;
 } runner;
 
-/* ---- running
- * ----------------------------------------------------------------------------------------------------------------- */
+/* ---- running ---------------------------------------------------------------------------------------------------- */
 
 static kiln_status run_method(interp *it, void *user, control_side *side) {
   runner *r = user;
@@ -53,6 +52,7 @@ static kiln_status run_method(interp *it, void *user, control_side *side) {
   if (r->entry) {
     for (int i = 0; i < r->n_states; i++) {
       if (i >= r->n_tensors) break; /* written tensors come first */
+      KILN_TRY(control_note_handle(it, r->tensors[i].t));
       r->tensors[i].t->v = r->states[i].param;
       r->tensors[i].t->version++;
     }
@@ -82,7 +82,6 @@ static kiln_status attempt(runner *r, control_side *side) {
     it->g->failure = KILN_OK;
     KILN_TRY(control_undo(it, &side->scope));
     control_variables_apply(it, &r->start.slots);
-    control_handles_apply(&r->start.handles);
   }
   control_drop(side->block);
   it->g->n_guards = guards;
@@ -111,14 +110,13 @@ static kiln_status adopt(runner *r, control_side *side) {
     from->first = from->last = NULL;
   }
   control_variables_apply(r->it, &side->slots);
-  control_handles_apply(&side->handles);
+  KILN_TRY(control_set_handles(r->it, side->handles, side->n_handles));
   for (int i = 0; i < side->n_changed; i++) KILN_TRY(control_restore(r->it, &side->changed[i]));
   control_side_free(side);
   return KILN_OK;
 }
 
-/* ---- what changed
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- what changed ----------------------------------------------------------------------------------------------- */
 
 static bool is_argument(const void *container, const ts_value *v, int depth) {
   const ts_list *l = interp_items(v);
@@ -147,7 +145,7 @@ static bool is_input(const method *m, const itensor *t) {
 static kiln_status find_changes(runner *r, const control_side *side) {
   interp *it = r->it;
   r->before = ARENA_ARRAY(it->arena, ts_saved, side->n_changed + 1);
-  r->tensors = ARENA_ARRAY(it->arena, written, side->handles.count + 1);
+  r->tensors = ARENA_ARRAY(it->arena, written, side->n_handles + 1);
   if (!r->before || !r->tensors) return interp_no_memory(it);
   r->n_containers = r->n_tensors = 0;
   for (int i = 0; i < side->n_changed; i++) {
@@ -155,18 +153,18 @@ static kiln_status find_changes(runner *r, const control_side *side) {
     for (int k = 0; k < r->m->n_args && !skip; k++) skip = is_argument(side->changed[i].container, &r->m->args[k], 0);
     if (!skip) r->before[r->n_containers++] = side->scope.saved[i];
   }
-  for (int i = 0; i < side->handles.count; i++) {
-    const control_handle *before = &r->start.handles.list[i], *after = &side->handles.list[i];
-    if (before->t->base != before->t || before->v == after->v || is_input(r->m, before->t)) continue;
+  for (int i = 0; i < side->n_handles; i++) {
+    itensor *t = side->handles[i].t;
+    const itensor *before = &side->scope.handles[i].state;
+    if (before->base != t || before->v == side->handles[i].state.v || is_input(r->m, t)) continue;
     value *initial = (value *)(uintptr_t)interp_fold(it, before->v);
     if (!initial) return KILN_FAIL(KILN_UNSUPPORTED, "a tensor of the module that is not constant is written in place");
-    r->tensors[r->n_tensors++] = (written){before->t, initial};
+    r->tensors[r->n_tensors++] = (written){t, initial};
   }
   return KILN_OK;
 }
 
-/* ---- entry and exit
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- entry and exit --------------------------------------------------------------------------------------------- */
 
 static kiln_status new_state(runner *r, const char *name, value *initial, const tensor_type *type, value **out) {
   interp *it = r->it;
@@ -421,9 +419,7 @@ static bool covers(const runner *r, const control_side *side) {
   return true;
 }
 
-/* ---- step 2
- * ----------------------------------------------------------------------------------------------------------------------
- */
+/* ---- step 2 ----------------------------------------------------------------------------------------------------- */
 
 static kiln_status finish(runner *r) {
   method *m = r->m;
@@ -455,9 +451,7 @@ static kiln_status one_program(runner *r) {
   return finish(r);
 }
 
-/* ---- step 3
- * ----------------------------------------------------------------------------------------------------------------------
- */
+/* ---- step 3 ----------------------------------------------------------------------------------------------------- */
 
 static kiln_status shape_changes(const runner *r) {
   for (int i = 0; i < r->n_states; i++) {
@@ -502,9 +496,7 @@ static kiln_status two_programs(runner *r) {
   return finish(r);
 }
 
-/* ---- all
- * ---------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- all -------------------------------------------------------------------------------------------------------- */
 
 static kiln_status run_all(runner *r) {
   KILN_TRY(control_start_open(r->it, &r->start));
