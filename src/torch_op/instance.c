@@ -38,8 +38,7 @@ static pthread_mutex_t registry_lock = PTHREAD_MUTEX_INITIALIZER;
 static engine *engines;
 static _Atomic(size_t) live_instances;
 
-/* ---- errors --------------------------------------------------------------------------------------------------------
- */
+/* ---- errors ------------------------------------------------------------------------------------------------------ */
 
 static _Thread_local char error_buffer[ERROR_TEXT];
 
@@ -55,8 +54,7 @@ static kiln_status library_failed(kiln_status status) { return instance_fail(sta
 
 const char *instance_error(void) { return error_buffer; }
 
-/* ---- engines -------------------------------------------------------------------------------------------------------
- */
+/* ---- engines ----------------------------------------------------------------------------------------------------- */
 
 static void engine_free(engine *e) {
   if (!e) return;
@@ -141,8 +139,7 @@ void instance_counts(size_t *out_instances, size_t *out_engines) {
   *out_instances = atomic_load(&live_instances);
 }
 
-/* ---- contexts ------------------------------------------------------------------------------------------------------
- */
+/* ---- contexts ---------------------------------------------------------------------------------------------------- */
 
 static void slot_free(call_slot *s) {
   if (!s) return;
@@ -237,8 +234,7 @@ void instance_reset(instance *i) {
   pthread_mutex_unlock(&i->one_caller);
 }
 
-/* ---- instances -----------------------------------------------------------------------------------------------------
- */
+/* ---- instances --------------------------------------------------------------------------------------------------- */
 
 kiln_status instance_create(const void *bytes, size_t size, instance **out) {
   instance *i = calloc(1, sizeof *i);
@@ -302,8 +298,7 @@ bool instance_matches(const instance *i, const void *data, size_t size) {
   return size == b->size && memcmp(data, b->data, size < HEAD ? size : HEAD) == 0;
 }
 
-/* ---- tensors that kiln::load did not make --------------------------------------------------------------------------
- */
+/* ---- tensors that kiln::load did not make ------------------------------------------------------------------------ */
 
 enum {
   FOREIGN = 16, /* remembered at once */

@@ -1,10 +1,12 @@
 /* Kiln's operators for PyTorch, in C through libtorch's stable C ABI:
  *
- *   kiln::load(Tensor blob) -> Tensor                  an engine tensor: the same bytes, and an engine that lives as
- * long as it does kiln::execute(Tensor engine, Tensor[] inputs, str signature="") -> Tensor[]
+ *   kiln::load(Tensor blob) -> Tensor
+ *       an engine tensor: the same bytes, and an engine that lives as long as it does
+ *   kiln::execute(Tensor engine, Tensor[] inputs, str signature="") -> Tensor[]
  *   kiln::execute_stateful(Tensor(a!) engine, Tensor[] inputs, str signature="") -> Tensor[]
- *                                                      the same for engines with state, so that no pass of PyTorch
- * merges, drops or reorders calls kiln::reset(Tensor(a!) engine) -> ()               puts the state back
+ *       the same for engines with state, so that no pass of PyTorch merges, drops or reorders calls
+ *   kiln::reset(Tensor(a!) engine) -> ()
+ *       puts the state back
  *
  * `signature` is for the fake kernel in Python, which sees tensors without data; it is ignored here.
  *
@@ -34,8 +36,7 @@ static kiln_status torch_failed(const char *what) {
   return instance_fail(KILN_INTERNAL, "PyTorch could not %s (its own message is on stderr)", what);
 }
 
-/* ---- engine tensors ------------------------------------------------------------------------------------------------
- */
+/* ---- engine tensors ---------------------------------------------------------------------------------------------- */
 
 static kiln_status describe_blob(torch_tensor t, foreign_tensor *out) {
   int32_t dtype = 0;
@@ -90,8 +91,7 @@ static kiln_status find_instance(torch_tensor t, instance **out, instance **out_
   return KILN_OK;
 }
 
-/* ---- kiln::load ----------------------------------------------------------------------------------------------------
- */
+/* ---- kiln::load -------------------------------------------------------------------------------------------------- */
 
 /* PyTorch calls this with the last reference to the engine tensor. */
 static void engine_tensor_deleter(void *data, void *user) {
@@ -140,8 +140,7 @@ static void kernel_load(torch_value *stack, uint64_t n_args, uint64_t n_results)
   stack[0] = from_pointer(made);
 }
 
-/* ---- kiln::execute -------------------------------------------------------------------------------------------------
- */
+/* ---- kiln::execute ----------------------------------------------------------------------------------------------- */
 
 static const char *device_name(int32_t type, int32_t index, char room[32]) {
   if (type == torch.cuda) {
@@ -358,8 +357,7 @@ static void kernel_reset(torch_value *stack, uint64_t n_args, uint64_t n_results
   if (status != KILN_OK) throw_error("kiln::reset");
 }
 
-/* ---- registration --------------------------------------------------------------------------------------------------
- */
+/* ---- registration ------------------------------------------------------------------------------------------------ */
 
 static const char *const schemas[] = {
     "load(Tensor blob) -> Tensor",

@@ -10,8 +10,7 @@
 
 enum { MAX_CODE = 32 << 20, MAX_PATH = 1024, MAX_MODULE_DEPTH = 300 };
 
-/* ---- code files -----------------------------------------------------------------------------------------------------
- */
+/* ---- code files -------------------------------------------------------------------------------------------------- */
 
 /* "code/__torch__/a/b.py" to "__torch__.a.b". */
 static const char *module_of_file(ts_archive *a, const char *name) {
@@ -77,8 +76,7 @@ kiln_status ts_definition_find(ts_archive *a, const char *qualified, const ts_de
   return KILN_OK;
 }
 
-/* ---- named tensors --------------------------------------------------------------------------------------------------
- */
+/* ---- named tensors ----------------------------------------------------------------------------------------------- */
 
 typedef struct collector {
   ts_archive *a;
@@ -139,8 +137,7 @@ kiln_status ts_archive_collect(ts_archive *a) {
   return status;
 }
 
-/* ---- opening --------------------------------------------------------------------------------------------------------
- */
+/* ---- opening ----------------------------------------------------------------------------------------------------- */
 
 bool ts_archive_detect(const void *bytes, size_t size) {
   zip z;

@@ -10,8 +10,7 @@
 
 #define CLASSES_PREFIX "__torch__.torch.classes."
 
-/* ---- members --------------------------------------------------------------------------------------------------------
- */
+/* ---- members ----------------------------------------------------------------------------------------------------- */
 
 static bool is_name(const ts_expr *e, const char *s) { return e->kind == TS_NAME && str_eq(e->s, s); }
 
@@ -123,8 +122,7 @@ static kiln_status read_methods(ts_archive *a, ts_class *c) {
   return KILN_OK;
 }
 
-/* ---- classes --------------------------------------------------------------------------------------------------------
- */
+/* ---- classes ----------------------------------------------------------------------------------------------------- */
 
 static ts_class_kind kind_of_base(const char *base) {
   if (str_eq(base, "Module")) return TSC_MODULE;
@@ -246,8 +244,7 @@ int ts_class_attribute(const ts_class *c, const char *name) {
   return -1;
 }
 
-/* ---- functions ------------------------------------------------------------------------------------------------------
- */
+/* ---- functions --------------------------------------------------------------------------------------------------- */
 
 kiln_status ts_function_find(ts_archive *a, const char *qualified, const ts_function **out) {
   ts_function *f = map_get(&a->functions, qualified);

@@ -10,8 +10,7 @@
 
 enum { MAX_DEPTH = 20, MAX_ITEMS = 8 };
 
-/* ---- methods --------------------------------------------------------------------------------------------------------
- */
+/* ---- methods ----------------------------------------------------------------------------------------------------- */
 
 static void print_default(const ts_expr *e, int depth, text *out) {
   if (depth > MAX_DEPTH) {
@@ -89,8 +88,7 @@ static kiln_status print_methods(ts_archive *a, text *out) {
   return KILN_OK;
 }
 
-/* ---- example inputs -------------------------------------------------------------------------------------------------
- */
+/* ---- example inputs ---------------------------------------------------------------------------------------------- */
 
 static void print_example(ts_archive *a, const ts_value *v, int depth, text *out) {
   const bool list = v->kind == TSV_LIST || v->kind == TSV_TUPLE;
@@ -146,8 +144,7 @@ static kiln_status print_examples(ts_archive *a, text *out) {
   return KILN_OK;
 }
 
-/* ---- tensors --------------------------------------------------------------------------------------------------------
- */
+/* ---- tensors ----------------------------------------------------------------------------------------------------- */
 
 static void print_bytes(size_t bytes, text *out) {
   static const char *const units[] = {"bytes", "kB", "MB", "GB"};
@@ -211,8 +208,7 @@ static void print_constants(ts_archive *a, text *out) {
   }
 }
 
-/* ---- operators ------------------------------------------------------------------------------------------------------
- */
+/* ---- operators --------------------------------------------------------------------------------------------------- */
 
 static kiln_status print_operators(ts_archive *a, text *out) {
   ts_survey s = {0};
@@ -242,8 +238,7 @@ static kiln_status print_operators(ts_archive *a, text *out) {
   return KILN_OK;
 }
 
-/* ---- all ------------------------------------------------------------------------------------------------------------
- */
+/* ---- all --------------------------------------------------------------------------------------------------------- */
 
 /* Runs __setstate__ of the objects that have it: packed weights of quantized modules come out of it. A model whose
  * states cannot be restored can still be described. */

@@ -44,8 +44,7 @@ static const char *string_at(const debug_reader *d, const pickle_value *p) {
   return s->kind == PICKLE_STRING ? s->u.s.data : NULL;
 }
 
-/* ---- sources --------------------------------------------------------------------------------------------------------
- */
+/* ---- sources ----------------------------------------------------------------------------------------------------- */
 
 /* Where the lines of a text in pieces end. False: out of memory. */
 static bool find_lines(debug_reader *d, debug_source *s) {
@@ -155,8 +154,7 @@ static const char *place_text(debug_reader *d, debug_source *s, int64_t offset) 
   return interned;
 }
 
-/* ---- records --------------------------------------------------------------------------------------------------------
- */
+/* ---- records ----------------------------------------------------------------------------------------------------- */
 
 static kiln_status read_range(debug_reader *d, const pickle_value *record, ts_range *out) {
   *out = (ts_range){0};
@@ -215,8 +213,7 @@ static void read_debug(ts_archive *a, ts_file *f) {
   arena_free(&d.scratch);
 }
 
-/* ---- lines ----------------------------------------------------------------------------------------------------------
- */
+/* ---- lines ------------------------------------------------------------------------------------------------------- */
 
 static bool index_lines(ts_archive *a, ts_file *f) {
   if (f->lines) return true;

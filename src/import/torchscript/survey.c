@@ -79,8 +79,7 @@ static kiln_status add_site(walk *w, sites *s, int32_t target) {
   return KILN_OK;
 }
 
-/* ---- operators ------------------------------------------------------------------------------------------------------
- */
+/* ---- operators --------------------------------------------------------------------------------------------------- */
 
 static const aten_schema *row_of(const char *name) {
   const aten_schema *const *list = NULL;
@@ -176,8 +175,7 @@ static kiln_status operator_call(walk *w, const char *name, const fact *args, in
   return add_operator(w, name, row || builtin, line);
 }
 
-/* ---- functions ------------------------------------------------------------------------------------------------------
- */
+/* ---- functions --------------------------------------------------------------------------------------------------- */
 
 static kiln_status add_unit(walk *w, const ts_function *f, int32_t *out) {
   const intptr_t known = (intptr_t)map_get_number(&w->unit_of, (uint64_t)(uintptr_t)f) - 1;
@@ -245,8 +243,7 @@ static kiln_status method_call(walk *w, const ts_class *c, const char *name, fac
   return f ? function_call(w, f, out) : KILN_OK;
 }
 
-/* ---- expressions ----------------------------------------------------------------------------------------------------
- */
+/* ---- expressions ------------------------------------------------------------------------------------------------- */
 
 static kiln_status walk_expr(walk *w, const ts_expr *e, fact *out);
 
@@ -451,8 +448,7 @@ static kiln_status walk_expr(walk *w, const ts_expr *e, fact *out) {
   }
 }
 
-/* ---- statements -----------------------------------------------------------------------------------------------------
- */
+/* ---- statements -------------------------------------------------------------------------------------------------- */
 
 static kiln_status assign(walk *w, const ts_expr *target, fact v) {
   if (target->kind != TS_NAME) {
@@ -506,8 +502,7 @@ static kiln_status walk_unit(walk *w, int32_t index) {
   return walk_block(w, f->def->body);
 }
 
-/* ---- counting -------------------------------------------------------------------------------------------------------
- */
+/* ---- counting ---------------------------------------------------------------------------------------------------- */
 
 static int64_t add_times(int64_t sum, int64_t times, int64_t count) {
   int64_t product;

@@ -21,8 +21,7 @@ static kiln_status bad(const ts_reader *r, const char *where, const char *what) 
   return KILN_FAIL(KILN_INVALID_FILE, "%s: tensor `%.200s`: %s", r->entry, where, what);
 }
 
-/* ---- layouts --------------------------------------------------------------------------------------------------------
- */
+/* ---- layouts ----------------------------------------------------------------------------------------------------- */
 
 static kiln_status storage_type(const ts_reader *r, const char *name, const char *where, bool quantized,
                                 kiln_dtype *out) {
@@ -89,8 +88,7 @@ static kiln_status read_layout(const ts_reader *r, const pickle_value *args, lay
   return KILN_OK;
 }
 
-/* ---- bytes ----------------------------------------------------------------------------------------------------------
- */
+/* ---- bytes ------------------------------------------------------------------------------------------------------- */
 
 static bool is_contiguous(const layout *l) {
   int64_t expected = 1;
@@ -186,8 +184,7 @@ kiln_status ts_tensor_read(ts_reader *r, const pickle_value *args, const char *w
   return handle(r, &l, &out->u.tensor);
 }
 
-/* ---- quantized ------------------------------------------------------------------------------------------------------
- */
+/* ---- quantized --------------------------------------------------------------------------------------------------- */
 
 static kiln_status scalar_tensor(ts_reader *r, value *v, itensor **out) {
   *out = v ? lower_tensor(&r->a->im, v) : NULL;

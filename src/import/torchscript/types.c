@@ -42,8 +42,7 @@ const ts_type *ts_type_list_of(ts_archive *a, const ts_type *item) {
   return type_new(a, TST_LIST, 1, &item, &t) == KILN_OK ? t : NULL;
 }
 
-/* ---- from annotations -----------------------------------------------------------------------------------------------
- */
+/* ---- from annotations -------------------------------------------------------------------------------------------- */
 
 /* Names that PyTorch prints for types. Dtypes and memory formats are ints in code; a Stream or a Generator may be
  * named, though no value of it reaches a model that Kiln can run. */
@@ -183,8 +182,7 @@ kiln_status ts_type_parse(ts_archive *a, const char *annotation, const ts_type *
   return KILN_OK;
 }
 
-/* ---- to text --------------------------------------------------------------------------------------------------------
- */
+/* ---- to text ----------------------------------------------------------------------------------------------------- */
 
 static void print(const ts_type *t, int depth, text *out) {
   static const char *const kinds[] = {"Any",    "Tensor", "int",    "float",    "complex", "bool", "str",   "None",

@@ -69,8 +69,7 @@ static kiln_status bad(const ts_reader *r, const char *where, const char *what) 
   return KILN_FAIL(KILN_INVALID_FILE, "%s: `%.200s`: %s", r->entry, where, what);
 }
 
-/* ---- collections ----------------------------------------------------------------------------------------------------
- */
+/* ---- collections ------------------------------------------------------------------------------------------------- */
 
 static const ts_type *item_type(const ts_type *t, int i) {
   if (!t) return NULL;
@@ -136,8 +135,7 @@ static kiln_status read_dict(ts_reader *r, const pickle_value *p, const char *wh
   return KILN_OK;
 }
 
-/* ---- objects --------------------------------------------------------------------------------------------------------
- */
+/* ---- objects ----------------------------------------------------------------------------------------------------- */
 
 static kiln_status class_of(ts_reader *r, const pickle_value *callable, const char *where, const ts_class **out) {
   char name[1000];
@@ -166,7 +164,8 @@ static kiln_status find_state(const pickle_value *state, const char *name, size_
     *out = state->items[2 * (*next)++ + 1];
     return KILN_OK;
   }
-  for (size_t k = 0; !by_name->capacity && k < state->count; k++) {
+  const bool indexed = by_name->capacity > 0;
+  for (size_t k = 0; !indexed && k < state->count; k++) {
     const pickle_value *key = state->items[2 * k];
     if (key->kind == PICKLE_STRING && !map_put(by_name, key->u.s.data, state->items[2 * k + 1]))
       return KILN_NO_MEMORY("values");
@@ -242,8 +241,7 @@ static kiln_status read_object(ts_reader *r, const pickle_value *p, const char *
   return read_attributes(r, out->u.object, state, where);
 }
 
-/* ---- enums ----------------------------------------------------------------------------------------------------------
- */
+/* ---- enums ------------------------------------------------------------------------------------------------------- */
 
 static bool literal(const ts_expr *e, ts_value *out) {
   bool negative = false;
@@ -297,8 +295,7 @@ static kiln_status read_enum(ts_reader *r, const ts_class *c, const pickle_value
   return bad(r, where, "an enum's value that its class does not have");
 }
 
-/* ---- calls ----------------------------------------------------------------------------------------------------------
- */
+/* ---- calls ------------------------------------------------------------------------------------------------------- */
 
 static bool is_call_of(const pickle_value *p, const char *name) {
   return str_eq(p->u.call.callable->u.global.name, name);
@@ -361,8 +358,7 @@ static kiln_status read_call(ts_reader *r, const pickle_value *p, const char *wh
   return read_built(r, p, where, out);
 }
 
-/* ---- all ------------------------------------------------------------------------------------------------------------
- */
+/* ---- all --------------------------------------------------------------------------------------------------------- */
 
 /* Does the value's kind fit its declared type? Only what would mislead whoever reads it later. */
 static bool fits(const ts_type *t, const ts_value *v) {
