@@ -415,13 +415,13 @@ static kiln_status pad(lower_call *c, const char *pads_name, const char *mode, d
     return LOWER_FAIL(c, "argument %s: expected pairs for at most %d axes", pads_name, rank);
   }
   dim crop_before[KILN_MAX_RANK] = {0}, crop_after[KILN_MAX_RANK] = {0};
-  const bool constant = str_eq(mode, "constant"), circular = str_eq(mode, "circular");
+  const bool fills = str_eq(mode, "constant"), circular = str_eq(mode, "circular");
   bool any = false;
   for (int i = 0; i < count / 2; i++) {
     const int axis = rank - 1 - i;
     before[axis] = pads[2 * i];
     after[axis] = pads[2 * i + 1];
-    if (!constant) {
+    if (!fills) {
       take_negative(&before[axis], &crop_before[axis]);
       take_negative(&after[axis], &crop_after[axis]);
     }
