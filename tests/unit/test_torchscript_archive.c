@@ -375,6 +375,13 @@ static void reads_a_made_archive(void **state) { /* so that the next tests fail 
   ts_archive_close(&a);
   graph_destroy(g);
   text_free(&bytes);
+  expect_ok(graph_create(&g)); /* a state in another order than the class, with more than the class has */
+  expect_ok(open_made(CODE, P(OBJECT STR("\x01", "z") "N" N "K\x05" W GOOD END), &a, g, &bytes));
+  assert_int_equal(a.n_parameters, 1);
+  assert_int_equal(a.root.u.object->attrs[1].u.i, 5);
+  ts_archive_close(&a);
+  graph_destroy(g);
+  text_free(&bytes);
 }
 
 static void refuses_damaged_data(void **state) {

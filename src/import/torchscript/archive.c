@@ -198,7 +198,7 @@ static kiln_status read_all(ts_archive *a) {
 }
 
 kiln_status ts_archive_open(ts_archive *a, graph *g, const void *bytes, size_t size, const char *origin) {
-  *a = (ts_archive){.origin = origin};
+  *a = (ts_archive){.origin = origin, .source_budget = 64 << 20};
   a->im.graph = g;
   a->im.arena = &a->arena;
   kiln_status status = zip_open(bytes, size, &a->zip);

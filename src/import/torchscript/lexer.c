@@ -96,26 +96,28 @@ static int read_escape(ts_lexer *l) {
   return known && (size_t)(known - from) < sizeof to - 1 ? (unsigned char)to[known - from] : -1;
 }
 
+/* Bytes up to the closing quote, escapes and all: at least what the string will have. */
+static size_t raw_length(const ts_lexer *l, char quote) {
+  const char *p = l->at;
+  for (; p < l->end && *p != quote && *p != '\n'; p++)
+    if (*p == '\\' && p + 1 < l->end) p++;
+  return (size_t)(p - l->at);
+}
+
 static kiln_status read_string(ts_lexer *l, ts_token *out) {
   const char quote = *l->at++;
-  char *text = arena_alloc(l->arena, (size_t)(l->end - l->at) < 4096 ? (size_t)(l->end - l->at) + 1 : 4096);
-  size_t capacity = (size_t)(l->end - l->at) < 4096 ? (size_t)(l->end - l->at) + 1 : 4096, length = 0;
-  while (text) {
+  const size_t capacity = raw_length(l, quote);
+  size_t length = 0;
+  char *text = arena_alloc(l->arena, capacity + 1);
+  if (!text) return KILN_NO_MEMORY("TorchScript code");
+  for (;;) {
     int c = peek(l, 0);
     if (c < 0 || c == '\n') return LEX_FAIL(l, "a string without an end");
     l->at++;
     if (c == quote) break;
     if (c == '\\' && (c = read_escape(l)) < 0) return LEX_FAIL(l, "an unknown escape in a string");
-    if (length + 1 >= capacity) {
-      char *grown = arena_alloc(l->arena, capacity * 2);
-      if (grown) memcpy(grown, text, length);
-      text = grown;
-      capacity *= 2;
-      if (!text) break;
-    }
-    text[length++] = (char)c;
+    if (length < capacity) text[length++] = (char)c;
   }
-  if (!text) return KILN_NO_MEMORY("TorchScript code");
   text[length] = 0;
   *out = (ts_token){.kind = TOK_STR, .line = l->line, .text = text, .i = (int64_t)length};
   return KILN_OK;
@@ -162,7 +164,8 @@ static kiln_status read_operator(ts_lexer *l, ts_token *out) {
     return LEX_FAIL(l, "a character that serialized TorchScript does not use");
   }
   if (c == '(' || c == '[' || c == '{') l->brackets++;
-  if ((c == ')' || c == ']' || c == '}') && --l->brackets < 0) return LEX_FAIL(l, "a closing bracket without an opening one");
+  if ((c == ')' || c == ']' || c == '}') && --l->brackets < 0)
+    return LEX_FAIL(l, "a closing bracket without an opening one");
   *out = (ts_token){.kind = TOK_OP, .line = l->line, .op = c};
   return KILN_OK;
 }

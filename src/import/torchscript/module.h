@@ -215,7 +215,8 @@ struct ts_archive {
   map sources;      /* interned places (sources.c) */
   ts_class *unread; /* classes.c */
   bool reading_classes;
-  size_t code_bytes; /* of the files of code that were parsed */
+  size_t code_bytes;     /* of the files of code that were parsed */
+  int64_t source_budget; /* bytes of source texts that may still be looked at: lists can repeat one line for ever */
 };
 
 /* Is this a zip with data.pkl and code/? torch.save files have data.pkl too, but no code. */

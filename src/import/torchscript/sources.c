@@ -32,7 +32,6 @@ typedef struct debug_reader {
   arena scratch;
   const pickle_value *table; /* tuple of strings, or NULL */
   map sources;               /* pickle_value* -> debug_source* */
-  int64_t budget;            /* bytes of text that may still be looked at: lists can repeat one line for ever */
 } debug_reader;
 
 static bool is_tuple(const pickle_value *p, size_t count) { return p && p->kind == PICKLE_TUPLE && p->count >= count; }
@@ -54,9 +53,9 @@ static bool find_lines(debug_reader *d, debug_source *s) {
   for (int pass = 0; pass < 2; pass++) {
     int64_t at = 0;
     n = 0;
-    for (size_t i = 0; i < count && d->budget > 0; i++, d->budget--) {
+    for (size_t i = 0; i < count && d->a->source_budget > 0; i++, d->a->source_budget--) {
       const char *c = string_at(d, pieces->kind == PICKLE_LIST ? pieces->items[i] : pieces);
-      for (; c && *c && d->budget > 0; c++, d->budget--) {
+      for (; c && *c && d->a->source_budget > 0; c++, d->a->source_budget--) {
         at++;
         if (*c != '\n') continue;
         if (pass) s->ends[n] = at;
@@ -104,11 +103,11 @@ static int64_t line_at(const debug_source *s, int64_t offset) { /* lines that en
 static bool user_frame(debug_reader *d, const debug_source *s, const char **name, int *length, int64_t *line) {
   const pickle_value *p = s->pieces;
   const size_t count = p->kind == PICKLE_LIST ? p->count : 0;
-  for (size_t i = 0; i < count && d->budget > 0; i++) {
+  for (size_t i = 0; i < count && d->a->source_budget > 0; i++) {
     const char *frame = string_at(d, p->items[i]), *open = frame ? strrchr(frame, '(') : NULL;
     char *end = NULL;
     const long number = open ? strtol(open + 1, &end, 10) : 0;
-    d->budget -= 1 + (frame ? (int64_t)strlen(frame) : 0);
+    d->a->source_budget -= 1 + (frame ? (int64_t)strlen(frame) : 0);
     if (!open || number <= 0 || strncmp(end, "): ", 3) != 0) return false;
     const char *torch = strstr(frame, "/torch/");
     if ((torch && torch < open) || *frame == '<') continue;
@@ -137,13 +136,13 @@ static const char *intern(ts_archive *a, const char *place) {
 /* "model.py:17" of /home/me/model.py; of PyTorch's own files "torch/nn/functional.py:17". */
 static const char *place_text(debug_reader *d, debug_source *s, int64_t offset) {
   if (!s->name || !*s->name || s->first_line < 0 || s->first_line > INT32_MAX) return NULL;
+  if (d->a->source_budget <= 0) return NULL;
   if (offset <= 0 && s->start) return s->start; /* all of traced code */
   if (offset > 0 && !s->ends && !find_lines(d, s)) return NULL;
   const char *name = s->name, *own = strstr(name, "/torch/");
   int length = (int)strlen(name);
   int64_t line = s->first_line + (offset > 0 ? line_at(s, offset) : 0);
-  d->budget -= length;
-  if (d->budget <= 0) return NULL;
+  d->a->source_budget -= length;
   if (own && offset <= 0 && user_frame(d, s, &name, &length, &line)) own = NULL;
   const char *shown = own ? own + 1 : base_name(name, length);
   char place[MAX_PLACE + 32];
@@ -198,7 +197,7 @@ static void read_debug(ts_archive *a, ts_file *f) {
   static const pickle_global globals[] = {{"torch.jit._pickle", "build_intlist"}};
   const pickle_options options = {
       .globals = globals, .n_globals = KILN_COUNT(globals), .max_values = 4 << 20, .max_bytes = 1 << 30};
-  debug_reader d = {.a = a, .file = f, .budget = 256 << 20};
+  debug_reader d = {.a = a, .file = f};
   f->ranges_read = true;
   char name[1200];
   const int n = snprintf(name, sizeof name, "%s.debug_pkl", f->name);
