@@ -505,7 +505,13 @@ static kiln_status narrow_scatter_ref(const kernel_args *a) {
 
 static kiln_status nonzero_measure(const kernel_args *a, int64_t *out_size) {
   const tensor *x = &a->in[0];
+  const uint8_t *flags = x->data;
+  const int64_t n = tensor_numel(x);
   *out_size = 0;
+  if (x->dtype == KILN_BOOL && tensor_is_contiguous(x)) { /* masks can be large */
+    for (int64_t i = 0; i < n; i++) *out_size += flags[i] != 0;
+    return KILN_OK;
+  }
   for (ref_iter it = ref_begin(x->rank, x->shape); ref_valid(&it); ref_next(&it))
     *out_size += ref_load(x, tensor_offset(x, it.index)) != 0;
   return KILN_OK;

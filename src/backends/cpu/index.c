@@ -430,6 +430,53 @@ static kiln_status narrow_scatter_run(const kernel_args *a) {
   return scatter_slice(a, axis, start, 1);
 }
 
+/* ---- nonzero ----------------------------------------------------------------------------------------------------- */
+
+static bool element_set(const tensor *x, int64_t i) {
+  switch (x->dtype) {
+    case KILN_BOOL:
+    case KILN_U8:
+    case KILN_I8:
+      return ((const uint8_t *)x->data)[i] != 0;
+    case KILN_I32:
+      return ((const int32_t *)x->data)[i] != 0;
+    case KILN_I64:
+      return ((const int64_t *)x->data)[i] != 0;
+    default:
+      return ((const float *)x->data)[i] != 0;
+  }
+}
+
+static bool nonzero_fits(const node *n, const char **why) {
+  const tensor_type *x = &n->inputs[0].v->type;
+  if (x->rank == 0) return *why = "x has no dimensions", false;
+  if (x->dtype == KILN_F32 || x->dtype == KILN_BOOL || x->dtype == KILN_U8 || x->dtype == KILN_I8 ||
+      x->dtype == KILN_I32 || x->dtype == KILN_I64)
+    return true;
+  return *why = "x is a float of another width or i16", false;
+}
+
+/* Places in row-major order: one row of indices for each. */
+static kiln_status nonzero_run(const kernel_args *a) {
+  const tensor *x = &a->in[0], *y = &a->out[0];
+  const int32_t rank = x->rank;
+  const int64_t inner = x->shape[rank - 1], total = tensor_numel(x), planned = y->shape[0];
+  int64_t index[KILN_MAX_RANK] = {0}, *out = y->data, found = 0;
+  for (int64_t row = 0; row < total; row += inner) {
+    for (int64_t i = 0; i < inner; ++i) {
+      if (!element_set(x, row + i)) continue;
+      if (found++ < planned) {
+        for (int32_t d = 0; d < rank - 1; ++d) *out++ = index[d];
+        *out++ = i;
+      }
+    }
+    for (int32_t d = rank - 2; d >= 0 && ++index[d] == x->shape[d]; --d) index[d] = 0;
+  }
+  if (found == planned) return KILN_OK;
+  return KILN_FAIL(KILN_INVALID_ARGUMENT, "nonzero: %lld elements, %lld were planned", (long long)found,
+                   (long long)planned);
+}
+
 const kernel index_kernels[] = {
     {.op = "embedding", .name = "embedding.copy", .run = embedding_run},
     {.op = "index_select", .name = "index_select.copy", .run = index_select_run},
@@ -443,6 +490,7 @@ const kernel index_kernels[] = {
      .inplace = 1},
     {.op = "scatter", .name = "scatter.copy", .fits = scatter_fits, .run = scatter_run, .inplace = 1},
     {.op = "slice_scatter", .name = "slice_scatter.copy", .run = slice_scatter_run, .inplace = 1},
+    {.op = "nonzero", .name = "nonzero.scan", .fits = nonzero_fits, .run = nonzero_run},
     {.op = "narrow", .name = "narrow.copy", .run = narrow_run},
     {.op = "narrow_scatter", .name = "narrow_scatter.copy", .run = narrow_scatter_run, .inplace = 1},
     {.op = NULL},
