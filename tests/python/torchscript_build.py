@@ -38,8 +38,10 @@ def specs(args: Any) -> list[tuple[Any, ...]]:
 
 def named_specs(module: Any, args: Sequence[Any], method: str = "forward") -> list[tuple[Any, ...]]:
     """The same by name, with parts of containers as `x.0` and `d.key`, and the defaults that saved functions forget as constants."""
-    schema = module.schema if isinstance(module, torch.jit.ScriptFunction) else module._c._get_method(method).schema
-    formals = [a for a in schema.arguments if a.name != "self"]
+    if isinstance(module, torch.jit.ScriptFunction):
+        formals = module.schema.arguments
+    else:
+        formals = module._c._get_method(method).schema.arguments[1:]  # without self
     rows: list[tuple[Any, ...]] = []
 
     def add(name: str, value: Any) -> None:

@@ -627,13 +627,6 @@ static kiln_status leaky_relu(interp *it, const ts_call *c, ts_value *out) {
   return through(it, c, "aten::leaky_relu", 2, args, 3, out);
 }
 
-static kiln_status prelu(interp *it, const ts_call *c, ts_value *out) {
-  ts_value args[2];
-  KILN_TRY(real_arg(it, c, 0, "qx", &args[0]));
-  KILN_TRY(real_arg(it, c, 1, "weight", &args[1]));
-  return through(it, c, "aten::prelu", 2, args, 2, out);
-}
-
 static kiln_status softmax(interp *it, const ts_call *c, ts_value *out) {
   ts_value args[2] = {of_none(), quantized_arg(c, 1, "dim")};
   KILN_TRY(real_arg(it, c, 0, "qx", &args[0]));
@@ -726,7 +719,6 @@ static const quantized_row own_rows[] = {{"quantize_per_tensor", quantize_per_te
                                          {"quantized.celu", activation},
                                          {"quantized.sigmoid", activation},
                                          {"quantized.leaky_relu", leaky_relu},
-                                         {"quantized.prelu", prelu},
                                          {"quantized.softmax", softmax},
                                          {"quantized.layer_norm", layer_or_group_norm},
                                          {"quantized.group_norm", layer_or_group_norm},

@@ -228,15 +228,13 @@ static kiln_status conv_sums(interp *it, const ts_call *c, const ts_qtensor *x, 
   return finish_sums(it, x, p, 1, s);
 }
 
-static kiln_status requantize(interp *it, const ts_call *c, const sums *s, ts_value *out) {
+static kiln_status requantize(interp *it, const ts_call *c, const sums *s, const quantized_params *y, ts_value *out) {
   builder *b = &it->b;
-  quantized_params y;
-  KILN_TRY(quantized_params_of(it, c, 2, KILN_U8, &y));
-  value *v = s->v, *scale = lower_cast(b, lower_value(b, y.scale), KILN_F32);
+  value *v = s->v, *scale = lower_cast(b, lower_value(b, y->scale), KILN_F32);
   if (s->bias) v = lower_binary(b, "add", v, lower_binary(b, "div", s->bias, s->unit));
   v = scale ? times(it, v, lower_binary(b, "div", s->unit, scale)) : NULL;
   if (str_ends(c->name, "_relu")) v = build(b, "relu", IN(v), NO_ATTRS);
-  return quantized_from_steps(it, v, &y, out);
+  return quantized_from_steps(it, v, y, out);
 }
 
 static value *real_sums(interp *it, const ts_call *c, const sums *s) {
@@ -250,11 +248,13 @@ static kiln_status static_layer(interp *it, const ts_call *c, ts_value *out) {
   ts_qtensor *x;
   packed p;
   sums s;
+  quantized_params y;
   KILN_TRY(quantized_tensor(it, c, 0, linear ? "X" : "qx", &x));
   KILN_TRY(packed_arg(it, c, 1, linear ? "W_prepack" : "packed_weight", &p));
   if (x->axis >= 0) return IT_FAIL(it, KILN_UNSUPPORTED, "%s: the input is quantized per channel", c->name);
   KILN_TRY(linear ? linear_sums(it, c, x, &p, &s) : conv_sums(it, c, x, &p, &s));
-  return requantize(it, c, &s, out);
+  KILN_TRY(quantized_params_of(it, c, 2, KILN_U8, &y));
+  return requantize(it, c, &s, &y, out);
 }
 
 /* x quantized with parameters chosen from its values. */
@@ -295,6 +295,7 @@ static kiln_status dynamic_linear(interp *it, const ts_call *c, ts_value *out) {
   return quantized_wrap(it, v, out);
 }
 
+/* PyTorch's dynamic convolutions quantize their result as their input was, and give its real values. */
 static kiln_status dynamic_conv(interp *it, const ts_call *c, ts_value *out) {
   const ts_value x = quantized_arg(c, 0, "qx"), reduce = quantized_arg(c, 2, "reduce_range");
   ts_qtensor *q;
@@ -303,7 +304,9 @@ static kiln_status dynamic_conv(interp *it, const ts_call *c, ts_value *out) {
   KILN_TRY(packed_arg(it, c, 1, "packed_weight", &p));
   KILN_TRY(quantize_input(it, &x, is_true(&reduce), &q));
   KILN_TRY(conv_sums(it, c, q, &p, &s));
-  return quantized_wrap(it, real_sums(it, c, &s), out);
+  const quantized_params y = {q->scale, q->zero_point, KILN_U8};
+  KILN_TRY(requantize(it, c, &s, &y, out));
+  return quantized_wrap(it, quantized_real(it, out->u.qtensor), out);
 }
 
 /* ---- Recurrent layers
