@@ -26,8 +26,7 @@ static kiln_status wrap_index(interp *it, const ts_value *v, int n, int *out) {
   return KILN_OK;
 }
 
-/* ---- reading
- * --------------------------------------------------------------------------------------------------------------- */
+/* ---- reading ---------------------------------------------------------------------------------------------------- */
 
 /* Item number `index` (data) of a list of numbers or of tensors with one shape: all of them in one tensor, and a
  * gather. */
@@ -144,8 +143,7 @@ static kiln_status do_count(interp *it, const ts_call *c, ts_value *out, bool *h
   return KILN_OK;
 }
 
-/* ---- changing
- * -------------------------------------------------------------------------------------------------------------- */
+/* ---- changing --------------------------------------------------------------------------------------------------- */
 
 static kiln_status do_append(interp *it, const ts_call *c, ts_value *out, bool *handled) {
   ts_list *l = list_arg(c);
@@ -316,8 +314,7 @@ static kiln_status do_clear(interp *it, const ts_call *c, ts_value *out, bool *h
   return KILN_OK;
 }
 
-/* ---- sorting
- * --------------------------------------------------------------------------------------------------------------- */
+/* ---- sorting ---------------------------------------------------------------------------------------------------- */
 
 /* Less than, by value or through the class's __lt__. */
 static kiln_status less(interp *it, const ts_value *x, const ts_value *y, bool *out) {
@@ -386,8 +383,7 @@ static kiln_status do_sorted(interp *it, const ts_call *c, ts_value *out, bool *
   return sort_items(it, out->u.list->items, out->u.list->count, reverse_arg(c));
 }
 
-/* ---- making
- * ---------------------------------------------------------------------------------------------------------------- */
+/* ---- making ----------------------------------------------------------------------------------------------------- */
 
 static kiln_status do_list(interp *it, const ts_call *c, ts_value *out, bool *handled) {
   if (c->n != 1) return KILN_OK;
@@ -485,8 +481,7 @@ static kiln_status do_reduce(interp *it, const ts_call *c, ts_value *out, bool *
   return KILN_OK;
 }
 
-/* ---- dicts
- * ----------------------------------------------------------------------------------------------------------------- */
+/* ---- dicts ------------------------------------------------------------------------------------------------------ */
 
 static kiln_status do_view(interp *it, const ts_call *c, ts_value *out, bool *handled) {
   const ts_dict *d = dict_arg(c);

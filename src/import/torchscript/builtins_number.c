@@ -34,8 +34,7 @@ static kiln_status finish_int(interp *it, int64_t i, ts_value *out) {
   return KILN_OK;
 }
 
-/* ---- in the graph
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- in the graph ----------------------------------------------------------------------------------------------- */
 
 static kiln_status rank0(interp *it, const ts_value *v, kiln_dtype dtype, value **out) {
   KILN_TRY(interp_number_tensor(it, v, out));
@@ -62,8 +61,7 @@ static kiln_status graph_unary(interp *it, const char *op_name, kiln_dtype dtype
   return finish_data(it, build(&it->b, op_name, IN(a), NO_ATTRS), type, out);
 }
 
-/* ---- arithmetic
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- arithmetic ------------------------------------------------------------------------------------------------- */
 
 typedef struct arithmetic {
   const char *name, *op_name;
@@ -209,8 +207,7 @@ static kiln_status do_abs(interp *it, const ts_call *c, ts_value *out, bool *han
   return KILN_OK;
 }
 
-/* ---- bits and logic
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- bits and logic --------------------------------------------------------------------------------------------- */
 
 static kiln_status do_bits(interp *it, const ts_call *c, ts_value *out, bool *handled) {
   static const struct {
@@ -265,8 +262,7 @@ static kiln_status do_bitwise_not(interp *it, const ts_call *c, ts_value *out, b
   return finish_int(it, ~c->args[0].u.i, out);
 }
 
-/* ---- comparisons
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- comparisons ------------------------------------------------------------------------------------------------ */
 
 static int int_compare(interp *it, int which, dim a, dim b) {
   dim_table *t = it->g->dims;
@@ -339,8 +335,7 @@ static kiln_status do_compare(interp *it, const ts_call *c, ts_value *out, bool 
   return compare_others(it, which, x, y, out);
 }
 
-/* ---- conversions
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- conversions ------------------------------------------------------------------------------------------------ */
 
 static kiln_status do_convert(interp *it, const ts_call *c, ts_value *out, bool *handled) {
   const char first = c->name[0];
@@ -382,8 +377,7 @@ static kiln_status do_convert(interp *it, const ts_call *c, ts_value *out, bool 
   return interp_scalar(it, v, TST_FLOAT, out);
 }
 
-/* ---- mathematics
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- mathematics ------------------------------------------------------------------------------------------------ */
 
 typedef struct mathematics {
   const char *name, *op_name; /* op_name NULL: not in the graph */
@@ -501,8 +495,7 @@ static kiln_status do_divmod(interp *it, const ts_call *c, ts_value *out, bool *
   return interp_list_new(it, TSV_TUPLE, 2, pair, out);
 }
 
-/* ---- ranges
- * ----------------------------------------------------------------------------------------------------------------- */
+/* ---- ranges ----------------------------------------------------------------------------------------------------- */
 
 /* max(0, ceil((end - start) / step)) */
 static kiln_status do_range_length(interp *it, const ts_call *c, ts_value *out, bool *handled) {

@@ -16,8 +16,7 @@ static kiln_status slice_of(interp *it, const char *s, size_t n, ts_value *out) 
   return interp_text_value(it, &t, out);
 }
 
-/* ---- formatting
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- formatting ------------------------------------------------------------------------------------------------- */
 
 static kiln_status do_format(interp *it, const ts_call *c, ts_value *out, bool *handled) {
   const char *s = string_arg(c, 0);
@@ -134,8 +133,7 @@ static kiln_status do_parse(interp *it, const ts_call *c, ts_value *out, bool *h
   return end == s || *end ? IT_FAIL(it, KILN_INVALID_ARGUMENT, "float('%.60s')", s) : KILN_OK;
 }
 
-/* ---- parts
- * ----------------------------------------------------------------------------------------------------------------- */
+/* ---- parts ------------------------------------------------------------------------------------------------------ */
 
 static kiln_status do_add(interp *it, const ts_call *c, ts_value *out, bool *handled) {
   const char *a = string_arg(c, 0), *b = string_arg(c, 1);
@@ -264,8 +262,7 @@ static kiln_status do_strip(interp *it, const ts_call *c, ts_value *out, bool *h
   return slice_of(it, s, n, out);
 }
 
-/* ---- letters
- * --------------------------------------------------------------------------------------------------------------- */
+/* ---- letters ---------------------------------------------------------------------------------------------------- */
 
 static bool is_lower(char ch) { return ch >= 'a' && ch <= 'z'; }
 static bool is_upper(char ch) { return ch >= 'A' && ch <= 'Z'; }
@@ -334,8 +331,7 @@ static kiln_status do_ord(interp *it, const ts_call *c, ts_value *out, bool *han
   return slice_of(it, one, 1, out);
 }
 
-/* ---- searching
- * ------------------------------------------------------------------------------------------------------------- */
+/* ---- searching -------------------------------------------------------------------------------------------------- */
 
 static int64_t find_in(const char *s, int64_t n, const char *part, int64_t from, int64_t to, bool last) {
   const int64_t m = (int64_t)strlen(part);

@@ -19,8 +19,7 @@ static kiln_status type_of_arg(interp *it, const ts_call *c, const tensor_type *
   return KILN_OK;
 }
 
-/* ---- sizes
- * ----------------------------------------------------------------------------------------------------------------- */
+/* ---- sizes ------------------------------------------------------------------------------------------------------ */
 
 static kiln_status do_size(interp *it, const ts_call *c, ts_value *out, bool *handled) {
   const tensor_type *t;
@@ -124,8 +123,7 @@ static kiln_status do_is_contiguous(interp *it, const ts_call *c, ts_value *out,
   return KILN_OK;
 }
 
-/* ---- properties
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- properties ------------------------------------------------------------------------------------------------- */
 
 static int64_t item_size(kiln_dtype d) {
   size_t n = 0;
@@ -171,8 +169,7 @@ static kiln_status do_property(interp *it, const ts_call *c, ts_value *out, bool
   return KILN_OK;
 }
 
-/* ---- elements
- * -------------------------------------------------------------------------------------------------------------- */
+/* ---- elements --------------------------------------------------------------------------------------------------- */
 
 static ts_type_kind python_type(kiln_dtype d) {
   return d == KILN_BOOL ? TST_BOOL : dtype_is_float(d) ? TST_FLOAT : TST_INT;
@@ -306,8 +303,7 @@ static kiln_status do_equal(interp *it, const ts_call *c, ts_value *out, bool *h
   return interp_scalar(it, lower_value(&it->b, same.u.tensor), TST_BOOL, out);
 }
 
-/* ---- tensors from numbers
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- tensors from numbers --------------------------------------------------------------------------------------- */
 
 typedef struct filler {
   interp *it;

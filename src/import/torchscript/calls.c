@@ -10,8 +10,7 @@
 
 enum { NO_FIT = 0, LOOSE = 1, STRICT = 2, MAX_RESULTS = 16 };
 
-/* ---- one argument
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- one argument ----------------------------------------------------------------------------------------------- */
 
 static bool word_is(const char *type, size_t n, const char *word) {
   return strlen(word) == n && memcmp(type, word, n) == 0;
@@ -120,8 +119,7 @@ static int fit(interp *it, const char *type, size_t n, const ts_value *v, ivalue
   }
 }
 
-/* ---- all arguments
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- all arguments ---------------------------------------------------------------------------------------------- */
 
 /* The slots of args[] that the call gives; NO_FIT if the schema has no room for one. */
 static int fit_schema(interp *it, const aten_schema *s, const ts_call *c, ivalue *args) {
@@ -182,8 +180,7 @@ static int find_candidates(const char *name, candidate *out, int max) {
   return n;
 }
 
-/* ---- numbers that are data
- * -------------------------------------------------------------------------------------------------- */
+/* ---- numbers that are data -------------------------------------------------------------------------------------- */
 
 static int category(kiln_dtype d) { return d == KILN_BOOL ? 0 : dtype_is_int(d) ? 1 : 2; }
 
@@ -224,8 +221,7 @@ static kiln_status replace_data(interp *it, const ts_call *c, ts_call *out) {
   return KILN_OK;
 }
 
-/* ---- running
- * --------------------------------------------------------------------------------------------------------------- */
+/* ---- running ---------------------------------------------------------------------------------------------------- */
 
 static kiln_status from_ivalue(interp *it, const ivalue *v, ts_value *out) {
   switch (v->kind) {

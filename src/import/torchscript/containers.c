@@ -42,8 +42,7 @@ kiln_status interp_list_resize(interp *it, ts_list *l, int count) {
   return KILN_OK;
 }
 
-/* ---- dicts
- * ----------------------------------------------------------------------------------------------------------------- */
+/* ---- dicts ------------------------------------------------------------------------------------------------------ */
 
 kiln_status interp_dict_new(interp *it, ts_value *out) {
   ts_dict *d = ARENA_NEW(it->arena, ts_dict);
@@ -95,8 +94,7 @@ kiln_status interp_dict_remove(interp *it, ts_dict *d, int at) {
   return KILN_OK;
 }
 
-/* ---- equality
- * -------------------------------------------------------------------------------------------------------------- */
+/* ---- equality --------------------------------------------------------------------------------------------------- */
 
 static int all_equal(interp *it, const ts_value *x, const ts_value *y, int n, int depth) {
   int result = 1;
@@ -165,8 +163,7 @@ int interp_equal(interp *it, const ts_value *x, const ts_value *y, int depth) {
   }
 }
 
-/* ---- printing
- * -------------------------------------------------------------------------------------------------------------- */
+/* ---- printing --------------------------------------------------------------------------------------------------- */
 
 /* Python's repr of a float: the shortest text that reads back the same. */
 static void print_float(double f, text *out) {

@@ -6,8 +6,7 @@
 #include "import/torchscript/interpreter.h"
 #include "import/torchscript/quantized.h"
 
-/* ---- dotted names
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- dotted names ----------------------------------------------------------------------------------------------- */
 
 /* "torch.add" of nested attributes whose root is a name; false if there is anything else in it. */
 static bool dotted(const ts_expr *e, char *out, size_t size, size_t *length) {
@@ -84,8 +83,7 @@ static kiln_status eval_path(interp *it, const ts_expr *e, ts_value *out) {
   return IT_FAIL(it, KILN_INVALID_FILE, "%s is used as a value", name);
 }
 
-/* ---- attributes
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- attributes ------------------------------------------------------------------------------------------------- */
 
 static kiln_status no_attribute(interp *it, const ts_value *owner, const char *name) {
   const bool object = owner->kind == TSV_OBJECT || owner->kind == TSV_NAMEDTUPLE || owner->kind == TSV_ENUM;
@@ -128,8 +126,7 @@ kiln_status interp_attribute_set(interp *it, const ts_value *owner, const char *
   return KILN_OK;
 }
 
-/* ---- calls
- * ----------------------------------------------------------------------------------------------------------------- */
+/* ---- calls ------------------------------------------------------------------------------------------------------ */
 
 static kiln_status eval_arguments(interp *it, const ts_expr *e, ts_call *out) {
   *out = (ts_call){.n = e->count, .names = e->names};
@@ -244,8 +241,7 @@ static kiln_status call_method(interp *it, const ts_expr *e, ts_value *out) {
   return interp_invoke(it, f, owner.u.object, call.n, call.args, call.names, out);
 }
 
-/* ---- words that take types
- * ------------------------------------------------------------------------------------------------- */
+/* ---- words that take types -------------------------------------------------------------------------------------- */
 
 static bool has_type(const ts_value *v, const ts_type *t) {
   switch (t->kind) {
@@ -368,8 +364,7 @@ static kiln_status eval_call(interp *it, const ts_expr *e, ts_value *out) {
   return call_value(it, &callee, e, out);
 }
 
-/* ---- the rest
- * -------------------------------------------------------------------------------------------------------------- */
+/* ---- the rest --------------------------------------------------------------------------------------------------- */
 
 static kiln_status eval_name(interp *it, const ts_expr *e, ts_value *out) {
   const int at = interp_variable(it->frame, e->s);

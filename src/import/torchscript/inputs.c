@@ -54,8 +54,7 @@ static void note_missing(reader *r, const char *name, const ts_type *t) {
   ts_type_print(t, &r->missing);
 }
 
-/* ---- tensors
- * --------------------------------------------------------------------------------------------------------------- */
+/* ---- tensors ---------------------------------------------------------------------------------------------------- */
 
 static kiln_status spec_dim(reader *r, const kiln_input_spec *s, const char *name, int d, dim *out) {
   dim_table *t = r->it->g->dims;
@@ -115,8 +114,7 @@ static kiln_status read_tensor(reader *r, const ts_type *t, const char *name, co
   return add_leaf(r, name, *out, r->m->n_tensors++);
 }
 
-/* ---- constants
- * ------------------------------------------------------------------------------------------------------------- */
+/* ---- constants -------------------------------------------------------------------------------------------------- */
 
 static kiln_status bad_constant(const char *name, const char *s, const char *expected) {
   return KILN_FAIL(KILN_INVALID_ARGUMENT, "argument \"%s\": \"%.80s\" is not %s", name, s, expected);
@@ -160,8 +158,7 @@ static kiln_status parse_constant(reader *r, const ts_type *t, const char *name,
   }
 }
 
-/* ---- all kinds
- * ------------------------------------------------------------------------------------------------------------- */
+/* ---- all kinds -------------------------------------------------------------------------------------------------- */
 
 static kiln_status read_value(reader *r, const ts_type *t, const char *name, const ts_value *sample, int depth,
                               ts_value *out);
@@ -323,8 +320,7 @@ static kiln_status read_value(reader *r, const ts_type *t, const char *name, con
   return status;
 }
 
-/* ---- the method's parameters
- * -------------------------------------------------------------------------------------------------- */
+/* ---- the method's parameters ------------------------------------------------------------------------------------ */
 
 static kiln_status read_default(reader *r, const ts_param *p, ts_value *out) {
   ts_frame frame = {.function = r->m->function, .line = r->m->function->def->line, .path = ""};

@@ -56,8 +56,7 @@ static void write_constant(text *t, const ts_value *v) {
 
 static const char leaf_spec[] = "{\"type\": null, \"context\": null, \"children_spec\": []}";
 
-/* ---- results
- * ---------------------------------------------------------------------------------------------------------------- */
+/* ---- results ---------------------------------------------------------------------------------------------------- */
 
 static kiln_status add_result(writer *w, value *v, const char *name) {
   if (!v || !name) return interp_no_memory(w->it);
@@ -168,8 +167,7 @@ static kiln_status output(writer *w, const ts_value *v, const char *name, int de
   return output_items(w, v->u.object->attrs, v->u.object->n_attrs, name, depth);
 }
 
-/* ---- metadata
- * --------------------------------------------------------------------------------------------------------------- */
+/* ---- metadata --------------------------------------------------------------------------------------------------- */
 
 static kiln_status set_text(writer *w, const char *key, text *t) {
   const kiln_status status =
@@ -264,9 +262,7 @@ static kiln_status mutated_inputs(writer *w) {
   return status;
 }
 
-/* ---- all
- * --------------------------------------------------------------------------------------------------------------------
- */
+/* ---- all -------------------------------------------------------------------------------------------------------- */
 
 static kiln_status input_names(writer *w) {
   graph *g = w->it->g;

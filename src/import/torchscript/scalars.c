@@ -70,8 +70,7 @@ kiln_status interp_new_tensor(interp *it, value *v, ts_value *out) {
   return KILN_OK;
 }
 
-/* ---- what is known of a value
- * ---------------------------------------------------------------------------------------------- */
+/* ---- what is known of a value ----------------------------------------------------------------------------------- */
 
 static bool foldable(const node *n) {
   size_t bytes = 0;
@@ -193,8 +192,7 @@ bool interp_known_dim(interp *it, value *v, dim *out) {
   return known_dim(it, v, 0, out);
 }
 
-/* ---- tensors and numbers
- * --------------------------------------------------------------------------------------------------- */
+/* ---- tensors and numbers ---------------------------------------------------------------------------------------- */
 
 static ts_value constant_number(const value *c, ts_type_kind type) {
   const tensor t = constant_tensor(c);
@@ -264,8 +262,7 @@ value *interp_wrap_index(interp *it, value *index, dim size) {
   return build(&it->b, "where", IN(negative, from_end, index), NO_ATTRS);
 }
 
-/* ---- dtypes
- * ---------------------------------------------------------------------------------------------------------------- */
+/* ---- dtypes ----------------------------------------------------------------------------------------------------- */
 
 static const struct {
   int64_t code; /* c10::ScalarType */
