@@ -7,6 +7,7 @@ and live models. This file only decides what to export with: example tensors, an
 from __future__ import annotations
 
 import contextlib
+import copy
 import inspect
 import io
 import json
@@ -35,7 +36,7 @@ def compile(
     *,
     kwargs: Optional[Mapping[str, Any]] = None,
     method: str = "forward",
-    target: str = "cpu",
+    target: Optional[str] = None,
     precision: str = "fp32",
     dynamic_shapes: Any = None,
     tune: float = 0.0,
@@ -54,8 +55,10 @@ def compile(
             a traced module that was saved with its inputs.
         kwargs: keyword arguments of ``forward``, likewise. Numbers, strings, bools and None are baked in.
         method: of a TorchScript module: what to compile; the result's ``forward`` computes it.
-        target: "cpu" (the best instruction set of this machine), "cpu:avx512", "cpu:avx2", "cpu:scalar", "reference".
-        precision: "fp32".
+        target: None ("cuda" for a model whose parameters are on a GPU, else "cpu"), "cuda", "cuda:sm_90" (and the like, to build for a GPU
+            that is not here), "cpu" (the best instruction set of this machine), "cpu:avx512", "cpu:avx2", "cpu:scalar", "reference".
+        precision: "fp32"; on GPUs "tf32", "fp16" and "bf16" too, for models in fp32, with operators or modules that stay in fp32 behind a
+            colon: "fp16:softmax,head*".
         dynamic_shapes: passed to ``torch.export.export`` as it is, instead of ranges from ``kiln.Input``.
         tune: seconds to spend on timing candidate kernels; 0 takes the heuristic choice.
         cache: file where the tuner's results are kept.
@@ -70,6 +73,8 @@ def compile(
         KilnError: the model is in training mode, cannot be captured, uses unsupported operators (all are listed with their
             source lines), or an option is wrong.
     """
+    if target is None:
+        target = "cuda" if _on_gpu(model) else "cpu"
     if isinstance(model, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
         options = {
             "target": target,
@@ -87,6 +92,7 @@ def compile(
     if isinstance(model, torch.export.ExportedProgram):
         program, specs = model, _specs_of_list(inputs)
     else:
+        model, inputs = _to_host(model, inputs, target)
         _check_model(model)
         program, specs = capture(model, inputs, dict(kwargs or {}), dynamic_shapes)
     data = _program_bytes(decompose(program))
@@ -151,10 +157,11 @@ def unsupported_ops(
     except _Imported:
         return []
     except KilnError as error:
-        lines = [line.strip() for line in str(error).split("\n") if re.search(r", (used )?\d+ times?\b|^  and \d+ more$", line)]
-        if getattr(error, "status", "") != "KILN_UNSUPPORTED" or not lines:
+        if getattr(error, "status", "") != "KILN_UNSUPPORTED":
             raise
-        return lines
+        text = str(error).split("\n")
+        lines = [line.strip() for line in text if re.search(r", (used )?\d+ times?\b|^  and \d+ more$", line)]
+        return lines or text[:1]
     return []
 
 
@@ -162,6 +169,20 @@ def _error(text: str, status: str) -> KilnError:
     error = KilnError(text)
     error.status = status
     return error
+
+
+def _on_gpu(model: Any) -> bool:
+    if not isinstance(model, torch.nn.Module):
+        return False
+    return any(tensor.device.type == "cuda" for tensor in [*model.parameters(), *model.buffers()])
+
+
+def _to_host(model: Any, inputs: Any, target: str) -> tuple[Any, Any]:
+    """Models are captured on the host: a copy of what is on the GPU."""
+    if not target.startswith("cuda") or not isinstance(model, torch.nn.Module):
+        return model, inputs
+    inputs = pytree.tree_map(lambda leaf: leaf.cpu() if isinstance(leaf, torch.Tensor) else leaf, inputs)
+    return (copy.deepcopy(model).cpu() if _on_gpu(model) else model), inputs
 
 
 def _check_model(model: Any) -> None:
