@@ -429,6 +429,27 @@ class Attention:
 
 
 @dataclass
+class AttentionWg(Attention):
+    """The same by attention_wgmma.cu."""
+
+    groups: int = 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        hd, hdv = (64 if x <= 64 else 128 for x in (self.e, self.ev))
+        bq = self.groups * 64
+        d = {k: v for k, v in self.kernel.defines.items() if k not in ("WARPS_Q", "WARPS_KV", "ROWS16", "SPLIT")}
+        d |= {"HD": hd, "HDV": hdv, "BN": self.bkv, "GROUPS": self.groups, "STAGES": self.stages, "PDL": 1}
+        smem = bq * hd * 2 + self.stages * self.bkv * (hd + hdv) * 2 + self.groups * 64 * (hdv + 8) * 2 + 8 + self.stages * 32
+        grid = (math.ceil(self.lq / bq) * self.b * self.h, 1, 1)
+        files = ("wgmma.cu", "attention_wgmma.cu")
+        self.kernel = Kernel("kiln_attention_wgmma", files, d, self.groups * 128 + 32, smem, grid)
+
+    def name(self) -> str:
+        return f"wg{self.groups}b{self.bkv}s{self.stages}c{self.ctas}"
+
+
+@dataclass
 class Depthwise:
     """A depthwise convolution."""
 
@@ -601,6 +622,16 @@ def variants() -> list[tuple[str, Plan]]:
         {"lq": 1, "lk": 77, "e": 64, "wq": 1, "wkv": 4, "bkv": 64},
         {"lq": 197, "lk": 197, "e": 64, "packed": True, "wq": 2, "wkv": 2, "bkv": 128, "stages": 3},
     ]
+    long: list[dict[str, Any]] = [
+        {"lq": 197, "lk": 197, "e": 64, "packed": True, "bkv": 64, "ctas": 2},
+        {"lq": 300, "lk": 300, "e": 64, "causal": True, "bkv": 64, "groups": 3},
+        {"lq": 130, "lk": 150, "e": 64, "mask": "add", "bkv": 128},
+        {"lq": 130, "lk": 150, "e": 56, "ev": 40, "mask": "bool", "bkv": 64, "groups": 1},
+        {"lq": 200, "lk": 260, "e": 128, "group": 2, "causal": True, "bkv": 64},
+        {"lq": 100, "lk": 260, "e": 96, "ev": 128, "bkv": 96, "stages": 3},
+    ]
+    for dtype, h in itertools.product(("f16", "bf16"), long):
+        out.append((f"attention wgmma {dtype}", AttentionWg(dtype, 2, 2 * h.get("group", 1), **h)))
     for dtype, h in itertools.product(TYPES, heads):
         out.append((f"attention {dtype}", Attention(dtype, 2, 4 * h.get("group", 1), **h)))
     return out
@@ -608,7 +639,7 @@ def variants() -> list[tuple[str, Plan]]:
 
 def runs_on(plan: Plan, arch: str) -> bool:
     """Is this text meant for this architecture?"""
-    if isinstance(plan, GemmTma) and arch != "sm_90a":
+    if isinstance(plan, GemmTma | AttentionWg) and arch != "sm_90a":
         return False
     if isinstance(plan, Gemm):
         if plan.tile and plan.tile.math and arch != "sm_90a":
@@ -736,6 +767,16 @@ class Gpu:
         (self.gemm_tma if isinstance(p, GemmTma) else self.gemm)(p, a, b, c, bias, residual)
 
     def attention(self, p: Attention, q: Any, k: Any, v: Any, o: Any, mask: Any) -> None:
+        if isinstance(p, AttentionWg):
+            maps = []
+            for t, rows in ((q, 64), (k, p.bkv), (v, p.bkv)):
+                b, h, n, e = t.shape
+                steps = [t.stride(2) * 2, t.stride(1) * 2, t.stride(0) * 2]
+                maps.append(self.tensor_map(p.dtype, t, [e, n, h, b], steps, [64, rows, 1, 1]))
+            args = [*maps, ctypes.c_void_p(o.data_ptr()), ctypes.c_void_p(mask.data_ptr() if mask is not None else 0)]
+            stream = self.torch.cuda.current_stream().cuda_stream
+            self.driver.launch(p.kernel.function, p.kernel.grid, p.kernel.threads, p.kernel.smem, stream, args, True)
+            return
         tail = [] if p.dtype == "f32" else [self.ws, self.counters]
         self.launch(p, [q, k, v, o, mask, *tail], ctypes.c_int(p.lk), overlap=p.pdl)
 
@@ -825,9 +866,9 @@ def data_attention(g: Gpu, p: Attention) -> tuple[Any, Any, Any, Any, Any]:
 LIMIT = {"f16": 1.2e-3, "bf16": 9e-3, "f32": 4e-6}
 
 
-def command_check(g: Gpu, log: dict[str, Any]) -> int:
-    """Every variant against float64."""
-    all_plans = [(n, p) for n, p in variants() if runs_on(p, "sm_90a")]
+def command_check(g: Gpu, log: dict[str, Any], which: str) -> int:
+    """Every variant (whose name matches `which`) against float64."""
+    all_plans = [(n, p) for n, p in variants() if runs_on(p, "sm_90a") and re.match(which, n)]
     start = time.time()
     errors = compile_all([p for _, p in all_plans], g.compiler, g.driver, "sm_90a")
     print(f"compiled {len(all_plans)} variants in {time.time() - start:.1f} s, {len(errors)} failed", flush=True)
@@ -1073,6 +1114,13 @@ def command_time_attention(g: Gpu, log: dict[str, Any]) -> None:
     """Against scaled_dot_product_attention."""
     functional = g.torch.nn.functional
     cases = [(n, [Attention("f16", **s, **t) for t in ts]) for n, s, ts in attention_cases()]
+    ways = [(g, b, s, c) for g in (1, 2, 3) for b in (64, 96, 128) for s, c in ((2, 1), (3, 1), (2, 2), (3, 2))]
+    for (_, plans), (_, shape, _) in zip(cases, attention_cases(), strict=True):
+        if shape["lq"] >= 64:
+            for groups, b, s, c in ways:
+                p = AttentionWg("f16", **shape, groups=groups, bkv=b, stages=s, ctas=c)
+                if p.kernel.smem * c <= 226 * 1024 and not (shape["e"] > 64 and b > 96) and c * (groups + 1) <= 5:
+                    plans.append(p)
     errors = compile_all([p for _, ps in cases for p in ps], g.compiler, g.driver, "sm_90a")
     for e in errors[:5]:
         print(e)
@@ -1159,6 +1207,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", nargs="+", choices=["compile", "check", "gemm", "attention", "depthwise"])
     parser.add_argument("--step", type=int, default=1, help="compile every so many variants only")
+    parser.add_argument("--variants", default="", help="regular expression of the variants to check")
     parser.add_argument("--models", default=".*", help="regular expression of the groups of shapes to time")
     parser.add_argument("--only", default="", help="regular expression of the matrix tactics to time")
     parser.add_argument("--seconds", type=float, default=200.0, help="budget of the matrix timings")
@@ -1173,7 +1222,7 @@ def main() -> int:
         print(log["card"])
         try:
             if "check" in args.what:
-                status |= command_check(g, log)
+                status |= command_check(g, log, args.variants)
             if "attention" in args.what:
                 command_time_attention(g, log)
             if "depthwise" in args.what:
