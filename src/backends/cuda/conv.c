@@ -206,8 +206,7 @@ static bool fits_layout(const node *n, bool transposed, const char **why) {
 
 static bool igemm_fits(const node *n, const char **why) { return fits_layout(n, false, why); }
 
-/* ---- Few channels: pixels padded to four channels, so that they are read whole ------------------------------------
- */
+/* ---- Few channels: pixels padded to four channels, so that they are read whole ----------------------------------- */
 
 /* The image with four channels, the last ones zero, in workspace. */
 static kiln_status pad_image(kernel_prep *p, dense_copy *out) {

@@ -241,7 +241,8 @@ static bool maps_fit(const gemm_problem *q) {
   const int64_t size = (int64_t)kiln_dtype_size(q->dtype);
   if (!q->a_aligned || !q->b_aligned || q->batches != 1 || q->k < 1) return false;
   if (q->lda * size % 16 != 0 || q->ldb * size % 16 != 0) return false;
-  if (q->m > 1 && q->lda < (q->image ? q->image->channels : q->k)) return false; /* rows that overlap */
+  /* Rows that overlap. */
+  if ((q->m > 1 && q->lda < (q->image ? q->image->channels : q->k)) || (q->n > 1 && q->ldb < q->k)) return false;
   if (!q->image) return true;
   const gemm_image *i = q->image;
   for (int d = 0; d < 2; d++) {
