@@ -24,8 +24,8 @@ typedef struct runner {
   method *m;
   interp *it;
   control_start start;
-  control_side first; /* after step 1 */
-  ts_saved *before;   /* contents of the containers that change, as the file has them */
+  control_side sides[2]; /* of the first call; of the others */
+  ts_saved *before;      /* contents of the containers that change, as the file has them */
   int n_containers;
   written *tensors;
   int n_tensors;
@@ -416,6 +416,12 @@ static bool covers(const runner *r, const control_side *side) {
     for (int k = 0; k < r->m->n_args && !known; k++) known = is_argument(side->changed[i].container, &r->m->args[k], 0);
     if (!known) return false;
   }
+  for (int i = 0; i < side->n_handles; i++) {
+    const itensor *t = side->handles[i].t, *before = &side->scope.handles[i].state;
+    bool known = before->base != t || before->v == side->handles[i].state.v || is_input(r->m, t);
+    for (int k = 0; k < r->n_tensors && !known; k++) known = r->tensors[k].t == t;
+    if (!known) return false;
+  }
   return true;
 }
 
@@ -433,20 +439,20 @@ static kiln_status finish(runner *r) {
 
 /* One program for all calls. Fails, or sets another_shape, if that is not possible. */
 static kiln_status one_program(runner *r) {
-  control_side side;
+  control_side *side = &r->sides[1];
   bool again = false;
   const int guards = r->it->g->n_guards;
-  KILN_TRY(make_entry(r, &r->first, false));
+  KILN_TRY(make_entry(r, &r->sides[0], false));
   if (r->another_shape) return KILN_OK;
-  KILN_TRY(attempt(r, &side));
-  if (!covers(r, &side)) r->another_shape = true;
-  if (!r->another_shape) KILN_TRY(compare_exit(r, &side, &again));
+  KILN_TRY(attempt(r, side));
+  if (!covers(r, side)) r->another_shape = true;
+  if (!r->another_shape) KILN_TRY(compare_exit(r, side, &again));
   if (r->another_shape || again) {
     r->another_shape = true;
-    discard(r, &side, guards);
+    discard(r, side, guards);
     return KILN_OK;
   }
-  KILN_TRY(adopt(r, &side));
+  KILN_TRY(adopt(r, side));
   KILN_TRY(compare_exit(r, NULL, &again));
   return finish(r);
 }
@@ -467,12 +473,12 @@ static kiln_status shape_changes(const runner *r) {
 
 static kiln_status two_programs(runner *r) {
   interp *it = r->it;
-  control_side sides[2];
+  control_side *sides = r->sides;
   value *flag;
   bool again = true;
   const int guards = it->g->n_guards;
   for (int tries = 0; again; tries++) {
-    KILN_TRY(make_entry(r, &r->first, true));
+    KILN_TRY(make_entry(r, &r->sides[0], true));
     r->another_shape = false;
     KILN_TRY(attempt(r, &sides[1]));
     if (!covers(r, &sides[1])) r->another_shape = true;
@@ -485,11 +491,8 @@ static kiln_status two_programs(runner *r) {
   value *first = graph_scalar_int(it->g, KILN_BOOL, 1);
   if (!first) return interp_no_memory(it);
   KILN_TRY(new_state(r, "first_call", first, &first->type, &flag));
-  sides[0] = r->first;
-  r->first.scope.seen = (map){0};
   const uint32_t serial = it->a->im.handles ? it->a->im.handles->serial : 0;
   KILN_TRY(control_merge(it, flag, &r->start, sides, serial));
-  for (int k = 0; k < 2; k++) control_side_free(&sides[k]);
   KILN_TRY(compare_exit(r, NULL, &again));
   r->states[r->n_states - 1].last = graph_scalar_int(it->g, KILN_BOOL, 0);
   if (r->another_shape) return shape_changes(r);
@@ -500,10 +503,10 @@ static kiln_status two_programs(runner *r) {
 
 static kiln_status run_all(runner *r) {
   KILN_TRY(control_start_open(r->it, &r->start));
-  KILN_TRY(attempt(r, &r->first));
-  KILN_TRY(find_changes(r, &r->first));
+  KILN_TRY(attempt(r, &r->sides[0]));
+  KILN_TRY(find_changes(r, &r->sides[0]));
   if (r->n_containers == 0 && r->n_tensors == 0) {
-    KILN_TRY(adopt(r, &r->first));
+    KILN_TRY(adopt(r, &r->sides[0]));
     return finish(r);
   }
   const kiln_status status = one_program(r);
@@ -520,6 +523,6 @@ kiln_status method_run(method *m) {
   m->it->frame = NULL;
   map_free(&frame.names);
   map_free(&r.numbers);
-  control_side_free(&r.first);
+  for (int k = 0; k < 2; k++) control_side_free(&r.sides[k]);
   return status;
 }
