@@ -88,6 +88,7 @@ static kiln_status prepare_weight(kernel_prep *p, const char *name, int order_o,
 /* ---- Implicit matrix product ------------------------------------------------------------------------------------- */
 
 static const char *conv_macros(kernel_prep *p, const conv_shape *s, int64_t channels) {
+  if (channels < 1) channels = 1; /* nothing is read then */
   return cuda_text(
       p,
       "#define CONV_C %lld\n#define IMG_H %lld\n#define IMG_W %lld\n#define OUT_H %lld\n#define OUT_W %lld\n"
