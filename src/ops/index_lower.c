@@ -130,9 +130,22 @@ typedef struct indices {
   int count, next_axis; /* index tensors; the first axis of x that none was given for */
   value *v[KILN_MAX_RANK];
   int64_t axes[KILN_MAX_RANK];
-  value *mask; /* the only index is this mask, which is no constant; at axis mask_axis */
+  int masks;   /* that are no constants and stay masks; the last one: */
+  value *mask; /* at axis mask_axis */
   int mask_axis;
 } indices;
+
+/* A mask has the sizes of the axes that it covers. */
+static kiln_status check_mask(lower_call *c, const tensor_type *x, const value *mask, int axis) {
+  if (axis + mask->type.rank > x->rank) return LOWER_FAIL(c, "more indices than the input has dimensions");
+  for (int i = 0; i < mask->type.rank; i++) {
+    const dim have = mask->type.dims[i], want = x->dims[axis + i];
+    const int equal = dim_compare_equal(c->b.graph->dims, have, want);
+    if (equal == 0) return LOWER_FAIL(c, "dimension %d of a mask has another size than the input", i);
+    if (equal < 0) graph_guard_equal(c->b.graph, have, want);
+  }
+  return KILN_OK;
+}
 
 /* `whole`: a mask that is no constant stays one, for writes through it. */
 static kiln_status add_index(lower_call *c, indices *s, value *v, const tensor_type *x, bool whole) {
@@ -143,9 +156,11 @@ static kiln_status add_index(lower_call *c, indices *s, value *v, const tensor_t
     parts[0] = as_index(&c->b, v);
   } else if (v->type.rank > 0 && (!whole || constant_tensor(v, &t))) {
     n = v->type.rank;
-    if (s->next_axis + n > x->rank) return LOWER_FAIL(c, "more indices than the input has dimensions");
+    KILN_TRY(check_mask(c, x, v, s->next_axis));
     KILN_TRY(mask_columns(c, v, parts));
   } else {
+    KILN_TRY(check_mask(c, x, v, s->next_axis));
+    s->masks++;
     s->mask = v;
     s->mask_axis = s->next_axis;
     s->next_axis += v->type.rank;
@@ -174,12 +189,33 @@ static kiln_status read_indices(lower_call *c, const tensor_type *x, indices *s,
   return KILN_OK;
 }
 
+/* x[:, mask]: the axes that the mask covers become one, from which its places are taken. */
+static value *select_by_mask(builder *b, value *x, value *mask, int axis) {
+  graph *g = b->graph;
+  if (!x || !mask) return NULL;
+  dim dims[KILN_MAX_RANK];
+  const int covered = mask->type.rank, rank = x->type.rank - covered + 1;
+  const dim all = dim_product(g->dims, x->type.dims + axis, covered);
+  for (int i = 0; i < rank; i++) dims[i] = i < axis ? x->type.dims[i] : i == axis ? all : x->type.dims[i + covered - 1];
+  value *places = build(b, "nonzero", IN(lower_reshape(b, mask, 1, &all)), NO_ATTRS);
+  value *index = places ? lower_reshape(b, places, 1, places->type.dims) : NULL;
+  return build(b, "index_select", IN(lower_reshape(b, x, rank, dims), index), ATTRS(A_INT("axis", axis)));
+}
+
 kiln_status lower_index(lower_call *c) {
   value *x, *operands[KILN_MAX_RANK + 1];
   indices s = {0};
   KILN_TRY(lowering_tensor(c, "self", &x));
-  KILN_TRY(read_indices(c, &x->type, &s, false));
-  if (s.mask) return LOWER_FAIL(c, "indexing with one bool is not supported");
+  KILN_TRY(read_indices(c, &x->type, &s, true));
+  if (s.masks == 1 && s.mask->type.rank > 0 && s.count == 0) {
+    call_return(c, 0, select_by_mask(&c->b, x, s.mask, s.mask_axis));
+    return KILN_OK;
+  }
+  if (s.masks > 0) { /* beside other indices: the places, axis by axis */
+    s = (indices){0};
+    KILN_TRY(read_indices(c, &x->type, &s, false));
+  }
+  if (s.masks > 0) return LOWER_FAIL(c, "indexing with one bool is not supported");
   operands[0] = x;
   for (int i = 0; i < s.count; i++) operands[i + 1] = s.v[i];
   call_return(c, 0,
@@ -211,7 +247,8 @@ kiln_status lower_masked_index(lower_call *c) {
 /* x[mask] = v with one v: where(mask, v, x); added if `accumulate`. */
 static kiln_status put_through_mask(lower_call *c, value *x, const indices *s, value *values, bool accumulate) {
   builder *b = &c->b;
-  if (s->count > 0) return LOWER_FAIL(c, "a boolean mask beside other indices is not supported");
+  if (s->count > 0 || s->masks != 1)
+    return LOWER_FAIL(c, "writing through a boolean mask beside other indices is not supported");
   dim dims[KILN_MAX_RANK];
   const int after = s->mask_axis + s->mask->type.rank, n = x->type.rank - s->mask_axis;
   if (after > x->type.rank) return LOWER_FAIL(c, "the mask has more dimensions than the input");
@@ -495,8 +532,7 @@ kiln_status lower_where_true(lower_call *c) {
 }
 
 kiln_status lower_masked_select(lower_call *c) {
-  value *both[2], *operands[KILN_MAX_RANK + 1];
-  int64_t axes[KILN_MAX_RANK];
+  value *both[2];
   builder *b = &c->b;
   KILN_TRY(lowering_tensor(c, "self", &both[0]));
   KILN_TRY(lowering_tensor(c, "mask", &both[1]));
@@ -506,11 +542,7 @@ kiln_status lower_masked_select(lower_call *c) {
     if (both[i]->type.rank == 0) both[i] = lowering_unsqueeze(b, both[i], 0);
     LOWER_NEED(c, both[i]);
   }
-  const int rank = both[0]->type.rank;
-  KILN_TRY(mask_columns(c, both[1], operands + 1));
-  operands[0] = both[0];
-  for (int i = 0; i < rank; i++) axes[i] = i;
-  call_return(c, 0, build(b, "index", rank + 1, operands, ATTRS(A_INTS("axes", axes, rank))));
+  call_return(c, 0, select_by_mask(b, both[0], both[1], 0));
   return KILN_OK;
 }
 

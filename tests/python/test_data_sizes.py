@@ -50,6 +50,8 @@ CASES: dict[str, tuple[Callable[..., Any], list[tuple[torch.Tensor, ...]]]] = {
     "nonzero": (lambda x: torch.nonzero(x > 0), [(X,), (-X,), (NONE,)]),
     "mask": (lambda x: x[x > 0] * 2, [(X,), (NONE,), (-X,)]),
     "row mask": (lambda x, m: torch.relu(x[m] @ torch.ones(3, 2)), [(X, M), (X, ~M), (X, M & ~M), (X, M | ~M)]),
+    "mask of a column": (lambda x, m: x.t()[:, m] * 2, [(X, M), (X, ~M), (X, M & ~M)]),
+    "constant mask": (lambda x, m: x[torch.tensor([True, False, True, True, False])] + m.sum(), [(X, M)]),
     "masked_select": (lambda x, m: torch.masked_select(x, m[:, None]).sum(), [(X, M), (X, ~M), (X, M & ~M)]),
     "where": (lambda x: torch.where(x > 0), [(X,), (NONE,)]),
     "write": (lambda x: x.clone().masked_scatter(x > 0, -x) + x[x > 0].sum(), [(X,), (NONE,)]),
