@@ -493,8 +493,10 @@ static const char *const group_norm_cases[] = {
     "x:f32[0,4,5] groups=2 eps=1e-5",
     "x:f32[2,4,5]=inf groups=2 eps=1e-5",
     NULL};
-static const char *const local_response_norm_cases[] = {"x:f32[2,7,3,4] size=3 alpha=1e-4 beta=0.75 k=1",
-                                                        "x:f32[2,5,6] size=4 alpha=0.1 beta=0.5 k=2", NULL};
+static const char *const local_response_norm_cases[] = {
+    "x:f32[2,7,3,4] size=3 alpha=1e-4 beta=0.75 k=1",  "x:f32[2,5,6] size=4 alpha=0.1 beta=0.5 k=2",
+    "x:f32[1,9,17,19] size=5 alpha=0.2 beta=0.75 k=1", "x:f32[2,3,5,2,3] size=9 alpha=0.3 beta=1.5 k=0.5",
+    "x:f32[1,4,9]=inf size=3 alpha=0.1 beta=0.75 k=1", NULL};
 
 static const op rows[] = {
     {.name = "batch_norm",

@@ -448,8 +448,13 @@ static const char *const adaptive_avg_cases[] = {"x:f32[2,C,7,9] size=[1,1] C:1,
                                                  "x:f32[1,3,4,5] size=[6,5] channels_last=1",
                                                  "x:f32[1,2,5,5]=inf size=[2,2]",
                                                  NULL};
-static const char *const adaptive_max_cases[] = {"x:f32[2,3,7,9] size=[1,1]", "x:f32[1,2,7,10] size=[3,4]",
-                                                 "x:f32[2,3,11] size=[4]", "x:f32[1,2,5,5]=inf size=[2,2]", NULL};
+static const char *const adaptive_max_cases[] = {"x:f32[2,3,7,9] size=[1,1]",
+                                                 "x:f32[1,2,7,10] size=[3,4]",
+                                                 "x:f32[2,3,11] size=[4]",
+                                                 "x:f32[1,2,5,5]=inf size=[2,2]",
+                                                 "x:f32[2,2,4,5,6] size=[2,3,4]",
+                                                 "x:f32[1,3,4,5]=range(-2,2) size=[6,5]",
+                                                 NULL};
 
 static const op rows[] = {
     {.name = "max_pool",

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "ops/grid.h"
 #include "ops/lowering.h"
 #include "ops/spatial.h"
 #include "ops/spatial_lower.h"
@@ -35,13 +36,6 @@ static kiln_status resize_infer(graph *g, node *n) {
   n->outputs[0]->type = out;
   return KILN_OK;
 }
-
-/* How one output position reads one dimension of the input: `taps` input positions with weights. */
-typedef struct taps {
-  int count;
-  int64_t at[4];
-  double weight[4];
-} taps;
 
 static int64_t clamp_index(double v, int64_t size) {
   if (!(v > 0)) return 0;
@@ -190,12 +184,6 @@ static double reflect(double v, int64_t twice_low, int64_t twice_high) {
   return fmod(flips, 2) == 0 ? extra + low : span - extra + low;
 }
 
-typedef struct grid_axis {
-  int64_t size;
-  bool align_corners;
-  char padding; /* z b r */
-} grid_axis;
-
 /* Applies border or reflection padding to a coordinate in pixels. */
 static double grid_pad(const grid_axis *g, double v) {
   if (g->padding == 'r') v = g->align_corners ? reflect(v, 0, 2 * (g->size - 1)) : reflect(v, -1, 2 * g->size - 1);
@@ -206,7 +194,7 @@ static double grid_pad(const grid_axis *g, double v) {
 /* Position for a tap at integer coordinate v: -1 outside. */
 static int64_t grid_index(const grid_axis *g, double v) { return v >= 0 && v < (double)g->size ? (int64_t)v : -1; }
 
-static void grid_taps(const grid_axis *g, char mode, double coordinate, taps *t) {
+void grid_taps(const grid_axis *g, char mode, double coordinate, taps *t) {
   const double size = (double)g->size;
   double v = g->align_corners ? (coordinate + 1) / 2 * (size - 1) : ((coordinate + 1) * size - 1) / 2;
   if (mode == 'c') {
@@ -452,6 +440,12 @@ static const char *const grid_cases[] = {
     "x:f32[2,3,5,6] grid:f32[2,4,7,2]=uniform(-1.3,1.3) mode=\"nearest\" padding=\"zeros\"",
     "x:f32[2,3,5,6] grid:f32[2,4,7,2]=uniform(-1.3,1.3) mode=\"cubic\" padding=\"border\"",
     "x:f32[1,2,3,4,5] grid:f32[1,2,3,4,3]=uniform(-1.3,1.3) mode=\"linear\" padding=\"zeros\"",
+    "x:f32[1,2,3,4,5] grid:f32[1,2,3,4,3]=uniform(-1.3,1.3) mode=\"nearest\" padding=\"border\" align_corners=1",
+    "x:f32[2,3,9,11] grid:f32[2,10,13,2]=uniform(-1.3,1.3) mode=\"cubic\" padding=\"zeros\" align_corners=1",
+    "x:f32[1,2,5,6]=inf grid:f32[1,10,13,2]=uniform(-1.3,1.3) mode=\"linear\" padding=\"zeros\"",
+    "x:f32[1,2,5,6] grid:f32[1,3,4,2]=inf mode=\"linear\" padding=\"border\"",
+    "x:f32[1,2,5,6] grid:f32[1,3,4,2]=inf mode=\"linear\" padding=\"zeros\"",
+    "x:f64[1,2,5,6] grid:f64[1,3,4,2]=uniform(-1.3,1.3) mode=\"linear\" padding=\"zeros\"",
     NULL};
 
 static const op rows[] = {

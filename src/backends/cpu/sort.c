@@ -1,6 +1,6 @@
-/* Sorts, top-k and cumulative sums along an axis. Elements become 64-bit keys whose order as unsigned numbers is the
- * wanted one (NaN is the largest), so one stable merge sort serves all dtypes; top-k for small k keeps a sorted list
- * instead. */
+/* Sorts, top-k, and cumulative sums, products and extremes along an axis. Elements become 64-bit keys whose order as
+ * unsigned numbers is the wanted one (NaN is the largest), so one stable merge sort serves all dtypes; top-k for small
+ * k keeps a sorted list instead. */
 #include <math.h>
 #include <string.h>
 
@@ -142,10 +142,11 @@ static bool sort_fits(const node *n, const char **why) {
   return true;
 }
 
-/* ---- Cumulative sums --------------------------------------------------------------------------------------------- */
+/* ---- Cumulative sums and products -------------------------------------------------------------------------------- */
 
 typedef struct scan_job {
   int64_t n, inner;
+  bool product, largest;
   const kernel_args *a;
 } scan_job;
 
@@ -156,16 +157,18 @@ static void scan_lines(void *user, int64_t begin, int64_t end, int worker) {
   for (int64_t u = begin; u < end; ++u) {
     const int64_t base = u / j->inner * j->n * j->inner + u % j->inner;
     if (x->dtype == KILN_F32) {
-      double sum = 0.0;
+      double total = j->product ? 1.0 : 0.0;
       for (int64_t i = 0; i < j->n; ++i) {
-        sum += (double)((const float *)x->data)[base + i * j->inner];
-        ((float *)j->a->out[0].data)[base + i * j->inner] = (float)sum;
+        const double v = (double)((const float *)x->data)[base + i * j->inner];
+        total = j->product ? total * v : total + v;
+        ((float *)j->a->out[0].data)[base + i * j->inner] = (float)total;
       }
     } else {
-      uint64_t sum = 0;
+      uint64_t total = j->product ? 1 : 0;
       for (int64_t i = 0; i < j->n; ++i) {
-        sum += ((const uint64_t *)x->data)[base + i * j->inner];
-        ((uint64_t *)j->a->out[0].data)[base + i * j->inner] = sum;
+        const uint64_t v = ((const uint64_t *)x->data)[base + i * j->inner];
+        total = j->product ? total * v : total + v;
+        ((uint64_t *)j->a->out[0].data)[base + i * j->inner] = total;
       }
     }
   }
@@ -173,7 +176,7 @@ static void scan_lines(void *user, int64_t begin, int64_t end, int worker) {
 
 static kiln_status scan_run(const kernel_args *a) {
   int64_t outer;
-  scan_job j = {.a = a};
+  scan_job j = {.a = a, .product = strcmp(a->node->op->name, "cumprod") == 0};
   sort_extents(a, &outer, &j.n, &j.inner);
   if (tensor_numel(&a->in[0]) > 0) cpu_parallel(a->pool, outer * j.inner, 4 * j.n, scan_lines, &j);
   return KILN_OK;
@@ -183,6 +186,48 @@ static bool scan_fits(const node *n, const char **why) {
   const kiln_dtype d = n->inputs[0].v->type.dtype;
   if ((d != KILN_F32 && d != KILN_I64) || n->outputs[0]->type.dtype != d) return *why = "neither f32 nor i64", false;
   return true;
+}
+
+/* ---- Cumulative extremes ----------------------------------------------------------------------------------------- */
+
+/* The larger key wins, the later of equal ones, and NaN wins over all. */
+static uint64_t extreme_key(const scan_job *j, int64_t at) {
+  const tensor *x = &j->a->in[0];
+  if (x->dtype == KILN_F32 && isnan(((const float *)x->data)[at])) return UINT64_MAX;
+  return sort_key(x, at, !j->largest);
+}
+
+static void extreme_lines(void *user, int64_t begin, int64_t end, int worker) {
+  (void)worker;
+  const scan_job *j = user;
+  const kernel_args *a = j->a;
+  const size_t size = kiln_dtype_size(a->in[0].dtype);
+  const char *x = a->in[0].data;
+  char *values = a->out[0].data;
+  int64_t *indices = a->out[1].data;
+  for (int64_t u = begin; u < end; ++u) {
+    const int64_t base = u / j->inner * j->n * j->inner + u % j->inner;
+    uint64_t best_key = 0;
+    int64_t best = 0;
+    for (int64_t i = 0; i < j->n; ++i) {
+      const int64_t at = base + i * j->inner;
+      const uint64_t key = extreme_key(j, at);
+      if (key >= best_key) {
+        best_key = key;
+        best = i;
+      }
+      memcpy(values + (size_t)at * size, x + (size_t)(base + best * j->inner) * size, size);
+      indices[at] = best;
+    }
+  }
+}
+
+static kiln_status extreme_run(const kernel_args *a) {
+  int64_t outer;
+  scan_job j = {.a = a, .largest = strcmp(a->node->op->name, "cummax") == 0};
+  sort_extents(a, &outer, &j.n, &j.inner);
+  if (tensor_numel(&a->in[0]) > 0) cpu_parallel(a->pool, outer * j.inner, 6 * j.n, extreme_lines, &j);
+  return KILN_OK;
 }
 
 /* ---- Ranges ------------------------------------------------------------------------------------------------------ */
@@ -210,6 +255,9 @@ const kernel sort_kernels[] = {
     {.op = "sort", .name = "sort.merge", .fits = sort_fits, .prepare = sort_prepare, .run = sort_run},
     {.op = "topk", .name = "topk.merge", .fits = sort_fits, .prepare = sort_prepare, .run = sort_run},
     {.op = "cumsum", .name = "cumsum.line", .fits = scan_fits, .run = scan_run, .inplace = 1},
+    {.op = "cumprod", .name = "cumprod.line", .fits = scan_fits, .run = scan_run, .inplace = 1},
+    {.op = "cummax", .name = "cummax.line", .fits = sort_fits, .run = extreme_run},
+    {.op = "cummin", .name = "cummin.line", .fits = sort_fits, .run = extreme_run},
     {.op = "arange", .name = "arange.plain", .fits = arange_fits, .run = arange_run},
     {.op = NULL},
 };
