@@ -354,35 +354,24 @@ def test_unsupported_operators_name_their_lines() -> None:
         kiln.compile(torch.export.export(Strange(), (torch.randn(3, 3),), strict=False))
     text = str(error.value)
     assert "2 operators" in text
-    assert "aten.special_i0.default, used 2 times" in text
-    assert "aten.linalg_det.default, used 1 time" in text
+    assert "i0.default, used 2 times" in text
+    assert "linalg_det.default, used 1 time" in text
     assert "test_import.py:" in text
 
 
 def test_refused_calls_are_all_listed() -> None:
     class Refused(nn.Module):
         def forward(self, x: torch.Tensor) -> Any:
-            a = x[x > 0]
             b = F.dropout(x, 0.5, training=True)
             c = F.dropout(b + 1, 0.5, training=True)
-            return a.sum(), torch.special.i0(b), torch.relu(c)
+            return torch.special.i0(b), torch.relu(c)
 
     with pytest.raises(kiln.KilnError) as error:
         kiln.compile(torch.export.export(Refused(), (torch.randn(5),), strict=False))
     text = str(error.value)
-    assert "3 uses of operators in this model are not supported" in text
-    assert "aten.special_i0.default, used 1 time" in text
-    assert "depends on the data" in text
+    assert "2 uses of operators in this model are not supported" in text
+    assert "i0.default, used 1 time" in text
     assert "2 times" in text
-
-
-def test_values_that_decide_sizes() -> None:
-    class Filter(nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return x[x > 0]
-
-    with pytest.raises(kiln.KilnError, match="depend"):
-        kiln.compile(torch.export.export(Filter(), (torch.randn(5),), strict=False))
 
 
 def edited(program: torch.export.ExportedProgram, edit: Callable[[dict[str, Any]], None]) -> bytes:
