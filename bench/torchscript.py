@@ -122,14 +122,16 @@ def threads(seconds: float) -> None:
                 done[i] += 1
 
         workers = [threading.Thread(target=work, args=(i,)) for i in range(count)]
-        start = time.perf_counter()
+        start, used = time.perf_counter(), time.process_time()
         for worker in workers:
             worker.start()
         for worker in workers:
             worker.join()
         rates[count] = sum(done) / (time.perf_counter() - start)
+        used = (time.process_time() - used) / sum(done)
         print(
-            f"{count} threads on one module: {rates[count]:.0f} calls/s ({rates[count] / rates[1]:.2f} x), {sum(wrong)} wrong results"
+            f"{count} threads on one module: {rates[count]:.0f} calls/s ({rates[count] / rates[1]:.2f} x), "
+            f"{used * 1e6:.0f} us of processor time for each, {sum(wrong)} wrong results"
         )
 
 
