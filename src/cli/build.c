@@ -159,6 +159,13 @@ static char *default_output(const char *model) {
   return path;
 }
 
+/* What the importer had to leave out, one line each. */
+static void print_notes(const kiln_engine *engine) {
+  const char *notes = kiln_engine_metadata(engine, "kiln.import_notes");
+  for (; notes && *notes; notes = strchr(notes, '\n') ? strchr(notes, '\n') + 1 : NULL)
+    fprintf(stderr, "kiln: note: %.*s\n", (int)strcspn(notes, "\n"), notes);
+}
+
 static int build_and_save(const char *model, const char *output, const kiln_build_options *options) {
   kiln_engine *engine = NULL;
   const double start = cli_now();
@@ -169,6 +176,7 @@ static int build_and_save(const char *model, const char *output, const kiln_buil
     return cli_fail();
   }
   cli_progress_end();
+  print_notes(engine);
   const double built = cli_now();
   int result = CLI_OK;
   if (kiln_engine_save(engine, output) != KILN_OK) {

@@ -5,6 +5,8 @@ _kiln_build_options=(
   '*--min[smallest shape of an input]:NAME=SHAPE:'
   '*--opt[shape to plan for]:NAME=SHAPE:'
   '*--max[largest shape of an input]:NAME=SHAPE:'
+  '*--constant[TorchScript: fix an argument that is no tensor]:NAME=VALUE:'
+  '--method[TorchScript: the method to compile]:name:'
   '--target[what to build for]:target:(cpu cpu\:avx512 cpu\:avx2 cpu\:scalar reference)'
   '--precision[arithmetic]:precision:(fp32)'
   '--tune[time candidates within this budget]:seconds:'

@@ -283,6 +283,8 @@ static kiln_status no_overload(interp *it, const char *name, const ts_call *c) {
     text_printf(&t, "%s%s%s%s", i ? ", " : "", c->names && c->names[i] ? c->names[i] : "",
                 c->names && c->names[i] ? "=" : "", interp_kind_name(&c->args[i]));
     data |= c->args[i].kind == TSV_DATA;
+    const ts_list *l = interp_items(&c->args[i]);
+    for (int k = 0; l && k < l->count; k++) data |= l->items[k].kind == TSV_DATA;
   }
   const kiln_status status = IT_FAIL(it, KILN_UNSUPPORTED,
                                      data ? "%s(%.300s): a number that depends on tensor data is not supported here"
