@@ -373,7 +373,11 @@ static kiln_status check_used(reader *r) {
   for (size_t i = 0; i < spec_count(r); i++) {
     text known = {0};
     if (r->used[i]) continue;
-    for (int k = 0; k < r->m->n_leaves; k++) text_printf(&known, k ? ", %s" : "%s", r->m->leaves[k].name);
+    const ts_stmt *def = r->m->function->def;
+    for (int k = 0; k < r->m->n_leaves && !r->n_missing; k++)
+      text_printf(&known, k ? ", %s" : "%s", r->m->leaves[k].name);
+    for (int k = 1; k < def->n_params && r->n_missing; k++)
+      text_printf(&known, k > 1 ? ", %s" : "%s", def->params[k].name);
     const kiln_status status =
         KILN_FAIL(KILN_INVALID_ARGUMENT, "the model has no input \"%.100s\"; it has: %.1000s",
                   specs(r)[i].name ? specs(r)[i].name : "(by position)", known.data ? known.data : "none");
@@ -395,8 +399,8 @@ static kiln_status read_all(reader *r) {
   if (!m->args || !r->used) return KILN_NO_MEMORY("inputs");
   for (int i = 0; i < m->n_args; i++)
     KILN_TRY(read_parameter(r, i + 1, samples && i < samples->count ? &samples->items[i] : NULL, &m->args[i]));
-  if (r->n_missing) return describe_missing(r);
-  return check_used(r);
+  KILN_TRY(check_used(r));
+  return r->n_missing ? describe_missing(r) : KILN_OK;
 }
 
 kiln_status method_inputs(method *m) {
