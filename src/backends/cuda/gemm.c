@@ -194,7 +194,7 @@ static double larger(double a, double b) { return a > b ? a : b; }
 /* Microseconds, on an H100 in 16 bits; other GPUs differ, but keep the order of ways roughly. */
 static double way_cost(const cuda_facts *gpu, const gemm_problem *q, const gemm_tile *t, int split, bool cores) {
   const double size = q->dtype == KILN_F32 ? 2 : 1; /* of an element against 2 bytes; tf32 has half the rate as well */
-  const double sms = gpu->sm_count > 0 ? gpu->sm_count : 132, launch = 0.23;
+  const double sms = gpu->sm_count > 0 ? gpu->sm_count : 132, launch = -0.38;
   const double area = (double)t->bm * t->bn, edge = (double)t->bm + t->bn;
   const double tiles = (double)cuda_div_up(q->m, t->bm) * (double)cuda_div_up(q->n, t->bn) * (double)q->batches * split;
   const double memory = 2 * size *
@@ -207,8 +207,8 @@ static double way_cost(const cuda_facts *gpu, const gemm_problem *q, const gemm_
     const int64_t slices = q->image ? q->image->taps * cuda_div_up(q->image->channels, bk) : cuda_div_up(q->k, bk);
     const double n = each < t->blocks ? each : t->blocks;
     const double waves = (double)cuda_div_up((int64_t)tiles, (int64_t)(sms * n));
-    const double slice = larger(larger(n * area * 64 / 4.496e6, n * edge * 128 / 369.5e3), 0.062) + 0.229;
-    const double all = launch + 0.34 + waves * ((double)slices * slice + n * area / 9053);
+    const double slice = larger(larger(n * area * 64 / 4.751e6, n * edge * 128 / 213.6e3), 0.082) + 0.207;
+    const double all = launch + 0.58 + waves * ((double)slices * slice + n * area / 8084);
     return larger(all, launch + memory) + 0.02 * all;
   }
   const double rate = (cores ? t->kind == GEMM_WGMMA ? 1.896e6 : 1.096e6 : 0.06e6) / (cores ? size : 1);
@@ -224,10 +224,10 @@ static double way_cost(const cuda_facts *gpu, const gemm_problem *q, const gemm_
     waves = 1;
   else if (waves <= 6)
     waves = (double)cuda_div_up((int64_t)tiles, (int64_t)(sms * n));
-  const double bytes = n * edge * (double)bk * 2 * size * (q->image ? 1.9 : 1) / 191.8e3;
-  const double slice = larger(larger(n * area * (double)bk / rate, bytes), 0.039) + 0.074;
-  const double finish = n * area / 16920 * (split > 1 ? 0.5 : 1) + (split > 1 ? 1.43 * (1 + 0.1 * split) : 0);
-  const double all = launch + waves * (1.65 + slices * slice + finish);
+  const double bytes = n * edge * (double)bk * 2 * size * (q->image ? 1.97 : 1) / 188.8e3;
+  const double slice = larger(larger(n * area * (double)bk / rate, bytes), 0.030) + 0.074;
+  const double finish = n * area / 23460 * (split > 1 ? 0.5 : 1) + (split > 1 ? 1.43 * (1 + 0.1 * split) : 0);
+  const double all = launch + waves * (2.09 + slices * slice + finish);
   return larger(all, launch + memory) + 0.02 * all;
 }
 
