@@ -146,7 +146,6 @@ static void slot_free(call_slot *s) {
   kiln_context_destroy(s->context);
   free(s->inputs);
   free(s->outputs);
-  free(s->input_handles);
   free(s->shapes);
   free(s);
 }
@@ -167,9 +166,8 @@ static kiln_status slot_create(const instance *i, int32_t device, call_slot **ou
   if (!s) return instance_fail(KILN_OUT_OF_MEMORY, "no memory for a context");
   s->inputs = calloc(n_in, sizeof *s->inputs);
   s->outputs = calloc(n_out, sizeof *s->outputs);
-  s->input_handles = calloc(n_in, sizeof(torch_tensor));
   s->shapes = calloc(n_out, sizeof *s->shapes);
-  if (!s->inputs || !s->outputs || !s->input_handles || !s->shapes) {
+  if (!s->inputs || !s->outputs || !s->shapes) {
     slot_free(s);
     return instance_fail(KILN_OUT_OF_MEMORY, "no memory for a context");
   }

@@ -17,7 +17,6 @@ typedef struct call_slot {
   kiln_context *context;
   int32_t device; /* of an engine for GPUs; else 0 */
   kiln_tensor *inputs, *outputs;
-  torch_tensor *input_handles;
   int64_t (*shapes)[KILN_MAX_RANK]; /* of outputs */
 } call_slot;
 

@@ -197,19 +197,55 @@ static kiln_status read_input(const instance *i, size_t at, torch_tensor handle,
   return KILN_OK;
 }
 
-static kiln_status read_inputs(const instance *i, call_slot *s, torch_list list, size_t *out_read) {
-  const size_t wanted = kiln_engine_input_count(instance_engine(i));
+enum { FEW = 16 };
+typedef struct tensor_list { /* handles that came in a list; ours */
+  torch_tensor *handles, few[FEW];
+  size_t n;
+} tensor_list;
+
+/* Frees a list and, with `handles` NULL, the tensors in it; else moves them there. */
+static void empty_list(torch_list list, torch_tensor *handles) {
   size_t n = 0;
-  if (torch.torch_list_size(list, &n) != 0) return torch_failed("count the inputs");
-  if (n != wanted)
-    return instance_fail(KILN_INVALID_ARGUMENT, "the engine takes %zu input%s, got %zu", wanted, wanted == 1 ? "" : "s",
-                         n);
+  if (torch.torch_list_size(list, &n) != 0) n = 0;
   for (size_t k = 0; k < n; k++) {
     torch_value item = 0;
-    if (torch.torch_list_get_item(list, k, &item) != 0) return torch_failed("read an input");
-    s->input_handles[k] = as_tensor(item);
-    *out_read = k + 1;
-    const kiln_status status = read_input(i, k, s->input_handles[k], &s->inputs[k]);
+    if (torch.torch_list_get_item(list, k, &item) != 0) item = 0;
+    if (handles) {
+      handles[k] = as_tensor(item);
+    } else if (item) {
+      torch.aoti_torch_delete_tensor_object(as_tensor(item));
+    }
+  }
+  torch.torch_delete_list(list);
+}
+
+static kiln_status take_inputs(torch_list list, tensor_list *out) {
+  size_t n = 0;
+  out->n = 0;
+  out->handles = out->few;
+  kiln_status status = torch.torch_list_size(list, &n) == 0 ? KILN_OK : torch_failed("count the inputs");
+  if (status == KILN_OK && n > FEW && !(out->handles = malloc(n * sizeof(torch_tensor))))
+    status = instance_fail(KILN_OUT_OF_MEMORY, "no memory for %zu inputs", n);
+  empty_list(list, status == KILN_OK ? out->handles : NULL);
+  if (status == KILN_OK) out->n = n;
+  return status;
+}
+
+static void free_inputs(tensor_list *inputs) {
+  for (size_t k = 0; k < inputs->n; k++) {
+    if (inputs->handles[k]) torch.aoti_torch_delete_tensor_object(inputs->handles[k]);
+  }
+  if (inputs->handles != inputs->few) free(inputs->handles);
+}
+
+static kiln_status read_inputs(const instance *i, const tensor_list *inputs, kiln_tensor *out) {
+  const size_t wanted = kiln_engine_input_count(instance_engine(i));
+  if (inputs->n != wanted)
+    return instance_fail(KILN_INVALID_ARGUMENT, "the engine takes %zu input%s, got %zu", wanted, wanted == 1 ? "" : "s",
+                         inputs->n);
+  for (size_t k = 0; k < inputs->n; k++) {
+    if (!inputs->handles[k]) return torch_failed("read an input");
+    const kiln_status status = read_input(i, k, inputs->handles[k], &out[k]);
     if (status != KILN_OK) return status;
   }
   return KILN_OK;
@@ -277,20 +313,14 @@ static kiln_status run(const instance *i, call_slot *s, bool on_gpu, torch_list 
 }
 
 /* The GPU of the first input that is on one: -1 if none is. */
-static int32_t find_gpu(torch_list inputs) {
-  size_t n = 0;
-  int32_t found = -1;
-  torch.torch_list_size(inputs, &n);
-  for (size_t k = 0; k < n && found < 0; k++) {
-    torch_value item = 0;
+static int32_t find_gpu(const tensor_list *inputs) {
+  for (size_t k = 0; k < inputs->n; k++) {
     int32_t device = 0, index = 0;
-    if (torch.torch_list_get_item(inputs, k, &item) != 0) continue;
-    if (torch.aoti_torch_get_device_type(as_tensor(item), &device) == 0 && device == torch.cuda &&
-        torch.aoti_torch_get_device_index(as_tensor(item), &index) == 0)
-      found = index;
-    torch.aoti_torch_delete_tensor_object(as_tensor(item));
+    if (inputs->handles[k] && torch.aoti_torch_get_device_type(inputs->handles[k], &device) == 0 &&
+        device == torch.cuda && torch.aoti_torch_get_device_index(inputs->handles[k], &index) == 0)
+      return index;
   }
-  return found;
+  return -1;
 }
 
 /* Runs on a GPU go where PyTorch's other work of this thread goes. */
@@ -302,18 +332,16 @@ static kiln_status follow_stream(call_slot *s) {
   return status == KILN_OK ? KILN_OK : instance_fail(status, "%s", kiln_last_error());
 }
 
-static kiln_status execute(torch_tensor engine, torch_list inputs, torch_list *out) {
+static kiln_status execute(torch_tensor engine, const tensor_list *inputs, torch_list *out) {
   instance *i = NULL, *owned = NULL;
   call_slot *s = NULL;
-  size_t read = 0;
   kiln_status status = find_instance(engine, &i, &owned);
   const int32_t gpu = status == KILN_OK && instance_on_gpu(i) ? find_gpu(inputs) : -1;
   if (status == KILN_OK) status = instance_acquire(i, gpu < 0 ? 0 : gpu, &s);
   if (status == KILN_OK) {
-    status = read_inputs(i, s, inputs, &read);
+    status = read_inputs(i, inputs, s->inputs);
     if (status == KILN_OK && gpu >= 0) status = follow_stream(s);
     if (status == KILN_OK) status = run(i, s, gpu >= 0, out);
-    for (size_t k = 0; k < read; k++) torch.aoti_torch_delete_tensor_object(s->input_handles[k]);
     instance_give_back(i, s);
   }
   instance_release(owned);
@@ -322,12 +350,14 @@ static kiln_status execute(torch_tensor engine, torch_list inputs, torch_list *o
 
 static void execute_on_stack(torch_value *stack, const char *name) {
   torch_list outputs = NULL;
-  const kiln_status status = execute(as_tensor(stack[0]), (torch_list)(uintptr_t)stack[1], &outputs);
+  tensor_list inputs;
+  kiln_status status = take_inputs((torch_list)(uintptr_t)stack[1], &inputs);
+  if (status == KILN_OK) status = execute(as_tensor(stack[0]), &inputs, &outputs);
+  free_inputs(&inputs);
   torch.aoti_torch_delete_tensor_object(as_tensor(stack[0]));
-  torch.torch_delete_list((torch_list)(uintptr_t)stack[1]);
   torch.torch_delete_string((torch_string)(uintptr_t)stack[2]);
   if (status != KILN_OK) {
-    if (outputs) torch.torch_delete_list(outputs);
+    if (outputs) empty_list(outputs, NULL);
     throw_error(name);
     return;
   }

@@ -20,7 +20,8 @@ typedef void (*torch_kernel)(torch_value *stack, uint64_t n_args, uint64_t n_res
 /* The version of the ABI that these prototypes were written for, 2.11.0. Newer libtorch adapts to it. */
 #define TORCH_ABI_VERSION UINT64_C(0x020b000000000000)
 
-/* result, name, parameters. Getters lend. */
+/* result, name, parameters. Getters lend. A list of tensors holds handles as plain numbers: reading an item gives the handle itself,
+ * and deleting the list leaves the handles to whoever has them. */
 #define TORCH_FUNCTIONS(X)                                                                                             \
   X(torch_error, aoti_torch_library_init_fragment,                                                                     \
     (const char *name, const char *file, uint32_t line, torch_library *out))                                           \
@@ -30,8 +31,8 @@ typedef void (*torch_kernel)(torch_value *stack, uint64_t n_args, uint64_t n_res
   X(torch_error, torch_library_impl, (torch_library self, const char *name, torch_kernel fn, uint64_t abi))            \
   X(torch_error, torch_new_list_reserve_size, (size_t size, torch_list * out))                                         \
   X(torch_error, torch_list_size, (torch_list self, size_t * out))                                                     \
-  X(torch_error, torch_list_get_item, (torch_list self, size_t index, torch_value * out)) /* a new handle */           \
-  X(torch_error, torch_list_push_back, (torch_list self, torch_value item))               /* takes the handle */       \
+  X(torch_error, torch_list_get_item, (torch_list self, size_t index, torch_value * out))                              \
+  X(torch_error, torch_list_push_back, (torch_list self, torch_value item))                                            \
   X(torch_error, torch_delete_list, (torch_list self))                                                                 \
   X(torch_error, torch_delete_string, (torch_string self))                                                             \
   X(torch_error, torch_get_num_threads, (uint32_t * out))                                                              \

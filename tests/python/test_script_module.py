@@ -214,6 +214,28 @@ def test_memory_does_not_grow(compiled: torch.jit.ScriptModule, x: torch.Tensor)
     assert resident() - before < 4 * 1024  # KiB; a leaked engine would be at least 10 KiB, a hundred times
 
 
+def test_failing_calls_do_not_leak(compiled: torch.jit.ScriptModule) -> None:
+    engine, large = engine_of(compiled), 1 << 18  # 1 MiB each: a leaked handle shows at once
+    wrong = [
+        lambda: [torch.ones(large), torch.ones(large)],
+        lambda: [torch.ones(large)],
+        lambda: [torch.ones(large, dtype=torch.int32)],
+        lambda: [torch.ones(large).view(*[1] * 9, large)],
+    ]
+
+    def work(count: int) -> None:
+        for _ in range(count):
+            for inputs in wrong:
+                for tensor in (engine, torch.zeros(large, dtype=torch.uint8)):
+                    with pytest.raises(RuntimeError):
+                        torch.ops.kiln.execute(tensor, inputs())
+
+    work(2)
+    before = resident()
+    work(20)
+    assert resident() - before < 16 * 1024  # KiB; it would be 320 MiB
+
+
 def test_threads(model: torch.nn.Module, compiled: torch.jit.ScriptModule) -> None:
     for module in (reloaded(compiled), reloaded(torch.jit.freeze(reloaded(compiled)))):
         xs = [torch.randn(2, 16) for _ in range(8)]
