@@ -648,6 +648,12 @@ static const torch_row torch_nonzero[] = {
     {"aten::nonzero_numpy(Tensor self) -> Tensor[]", NULL, lower_where_true},
     {"aten::where(Tensor condition) -> Tensor[]", NULL, lower_where_true},
     {"aten::masked_select(Tensor self, Tensor mask) -> Tensor", NULL, lower_masked_select},
+    {"aten::_unique2(Tensor self, bool sorted=True, bool return_inverse=False, bool return_counts=False) -> (Tensor, "
+     "Tensor, Tensor)",
+     NULL, lower_unique},
+    {"aten::unique_consecutive(Tensor self, bool return_inverse=False, bool return_counts=False, int? dim=None) -> "
+     "(Tensor, Tensor, Tensor)",
+     NULL, lower_unique},
     {"aten::one_hot(Tensor self, int num_classes=-1) -> Tensor", NULL, lower_one_hot},
     {NULL, NULL, NULL}};
 

@@ -546,6 +546,62 @@ kiln_status lower_masked_select(lower_call *c) {
   return KILN_OK;
 }
 
+/* ---- unique ------------------------------------------------------------------------------------------------------ */
+
+/* True where a value differs from the one before, and at the first: each group's start. */
+static value *group_starts(builder *b, value *line, dim n) {
+  const int64_t one = 1, zero = 0;
+  value *before = build(b, "roll", IN(line), ATTRS(A_INTS("shifts", &one, 1), A_INTS("axes", &zero, 1)));
+  value *places = build(b, "arange", 0, NULL,
+                        ATTRS(A_FLOAT("start", 0), A_FLOAT("step", 1), A_INT("count", n), A_DTYPE("dtype", KILN_I64)));
+  value *first = places ? build(b, "eq", IN(places, graph_scalar_int(b->graph, KILN_I64, 0)), NO_ATTRS) : NULL;
+  return build(b, "logical_or", IN(build(b, "ne", IN(line, before), NO_ATTRS), first), NO_ATTRS);
+}
+
+static value *filled(builder *b, const dim *size, double v) {
+  return build(b, "full", 0, NULL, ATTRS(A_INTS("shape", size, 1), A_FLOAT("value", v), A_DTYPE("dtype", KILN_I64)));
+}
+
+/* The elements of each group's start; which group each element is in; how many are in each group. Sorted before, except for
+ * unique_consecutive. */
+kiln_status lower_unique(lower_call *c) {
+  value *x, *order = NULL;
+  builder *b = &c->b;
+  const dim none = 0;
+  const bool sorted = !str_eq(c->schema->name, "aten::unique_consecutive");
+  KILN_TRY(lowering_tensor(c, "self", &x));
+  if (!sorted && !call_is_none(c, "dim"))
+    return LOWER_FAIL(c, "unique_consecutive along one dimension is not supported");
+  const tensor_type shape = x->type;
+  const dim n = type_numel(b->graph, &shape);
+  value *line = lower_reshape(b, x, 1, &n);
+  LOWER_NEED(c, line);
+  if (sorted) {
+    node *s = build_node(b, "sort", IN(line), ATTRS(A_INT("axis", 0)));
+    if (!s) return graph_check(b->graph);
+    line = s->outputs[0];
+    order = s->outputs[1];
+  }
+  value *starts = group_starts(b, line, n);
+  value *places = build(b, "nonzero", IN(starts), NO_ATTRS);
+  LOWER_NEED(c, places);
+  const dim groups = places->type.dims[0];
+  call_return(c, 0, build(b, "index_select", IN(line, lower_reshape(b, places, 1, &groups)), ATTRS(A_INT("axis", 0))));
+  value *group = build(b, "cumsum", IN(lower_cast(b, starts, KILN_I64)), ATTRS(A_INT("axis", 0)));
+  group = build(b, "sub", IN(group, graph_scalar_int(b->graph, KILN_I64, 1)), NO_ATTRS);
+  value *inverse = filled(b, &none, 0), *counts = filled(b, &none, 0);
+  if (call_bool(c, "return_inverse")) {
+    value *back = order ? build(b, "scatter", IN(filled(b, &n, 0), order, group), ATTRS(A_INT("axis", 0))) : group;
+    inverse = lower_reshape(b, back, shape.rank, shape.dims);
+  }
+  if (call_bool(c, "return_counts"))
+    counts = build(b, "scatter", IN(filled(b, &groups, 0), group, filled(b, &n, 1)),
+                   ATTRS(A_INT("axis", 0), A_STR("reduce", "add")));
+  call_return(c, 1, inverse);
+  call_return(c, 2, counts);
+  return graph_check(b->graph);
+}
+
 /* ---- repeat_interleave by a tensor ------------------------------------------------------------------------------- */
 
 kiln_status lower_repeat_index(lower_call *c) {

@@ -24,6 +24,7 @@ kiln_status lower_narrow_at(lower_call *c);
 kiln_status lower_nonzero(lower_call *c);
 kiln_status lower_where_true(lower_call *c);
 kiln_status lower_masked_select(lower_call *c);
+kiln_status lower_unique(lower_call *c);
 kiln_status lower_repeat_index(lower_call *c);
 kiln_status lower_repeat_by(lower_call *c);
 kiln_status lower_one_hot(lower_call *c);

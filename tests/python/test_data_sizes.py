@@ -44,6 +44,7 @@ def twice(x: torch.Tensor) -> Any:
 
 
 X = torch.tensor([[0.5, -1, 2], [-0.3, -0.2, 0.1], [3, 0.7, -2], [0.9, 0.8, 0.6], [-1, -2, -3]])
+WHOLE = torch.tensor([[1, 1, 2, 0], [0, 0, 5, 2], [-1, 7, 7, 1]])
 NONE = -X.abs() - 1
 M = torch.tensor([True, False, True, True, False])
 CASES: dict[str, tuple[Callable[..., Any], list[tuple[torch.Tensor, ...]]]] = {
@@ -55,6 +56,16 @@ CASES: dict[str, tuple[Callable[..., Any], list[tuple[torch.Tensor, ...]]]] = {
     "masked_select": (lambda x, m: torch.masked_select(x, m[:, None]).sum(), [(X, M), (X, ~M), (X, M & ~M)]),
     "where": (lambda x: torch.where(x > 0), [(X,), (NONE,)]),
     "write": (lambda x: x.clone().masked_scatter(x > 0, -x) + x[x > 0].sum(), [(X,), (NONE,)]),
+    "unique": (lambda x: torch.unique(x), [(WHOLE,), (WHOLE * 0,), (-WHOLE,)]),
+    "unique all": (
+        lambda x: torch.unique(x, return_inverse=True, return_counts=True),
+        [(WHOLE,), (WHOLE * 0,), (torch.arange(12).reshape(3, 4),)],
+    ),
+    "unique floats": (lambda x: torch.unique(x.round(), return_counts=True), [(X,), (X * 3,), (X * 0,)]),
+    "consecutive": (
+        lambda x: torch.unique_consecutive(x, return_inverse=True, return_counts=True),
+        [(WHOLE,), (WHOLE.flip(0),), (WHOLE * 0,)],
+    ),
     "repeat rows": (
         lambda x, r: torch.repeat_interleave(x, r, dim=0) + 1,
         [(X, torch.tensor([1, 2, 0, 3, 1])), (X, torch.tensor([0, 0, 0, 0, 0])), (X, torch.tensor([4, 0, 0, 0, 1]))],
