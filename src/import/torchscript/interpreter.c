@@ -291,7 +291,8 @@ static kiln_status add_builtins(interp *it, const ts_builtin *list) {
 }
 
 static void handle_changes(void *user, itensor *t) {
-  (void)control_note_handle(user, t); /* out of memory is sticky in the arena */
+  interp *it = user;
+  if (control_note_handle(it, t) != KILN_OK) it->arena->failed = true; /* sticky: the lowering that changes it fails */
 }
 
 kiln_status interp_open(interp *it, ts_archive *a, graph *g) {

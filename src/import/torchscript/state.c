@@ -452,6 +452,7 @@ static kiln_status one_program(runner *r) {
     discard(r, side, guards);
     return KILN_OK;
   }
+  control_drop(r->sides[0].block);
   KILN_TRY(adopt(r, side));
   KILN_TRY(compare_exit(r, NULL, &again));
   return finish(r);
