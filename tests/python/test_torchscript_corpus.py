@@ -68,6 +68,15 @@ def _tensors(value: Any) -> list[torch.Tensor]:
     return [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, torch.Tensor)]
 
 
+def test_other_methods() -> None:
+    """encode is compiled because forward calls it, decode because it is exported."""
+    script, x = CASES["Methods"].script(), torch.randn(2, 4)
+    assert relative_errors(build(script, (x,), method="decode")(x), script.decode(x)) == [0.0]
+    assert relative_errors(build(script, (x, True), method="encode")(x), script.encode(x, True))[0] <= 1e-5
+    with pytest.raises(kiln.KilnError, match="decode"):
+        kiln.Engine.build(saved(script), method="nothing")
+
+
 # Programs that need to know a size when they are built: they unroll over it, print it, or compare lists of sizes.
 STATIC = set(
     "break_and_continue ternary_and_boolean mixed_number_types list_methods list_of_tensors list_repetition_and_membership comprehensions "

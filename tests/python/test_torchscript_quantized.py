@@ -328,6 +328,22 @@ def test_dynamic_convolution() -> None:
     assert relative_errors(build(script, (x,))(x), conv(x))[0] <= 1e-2
 
 
+class QuantizableLstm(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.quant, self.dequant, self.rnn = tq.QuantStub(), tq.DeQuantStub(), torch.ao.nn.quantizable.LSTM(16, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.dequant(self.rnn(self.quant(x))[0])
+
+
+def test_static_lstm() -> None:
+    x = torch.randn(5, 3, 16)
+    model = statically(QuantizableLstm(), PER_CHANNEL, x, [])
+    close(model, torch.jit.trace(model, x, check_trace=False), x)
+    close(model, torch.jit.script(model), x)
+
+
 class Feed(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -781,7 +781,7 @@ static quantized_fn row_fn(const char *name) {
 bool quantized_takes(const ts_call *c) {
   if (str_starts(c->name, "quantized.") || row_fn(c->name)) return true;
   /* Containers and comparisons with None are not about what is in them. */
-  if (c->n < 1 || str_starts(c->name, "__is")) return false;
+  if (c->n < 1 || str_starts(c->name, "__is") || str_eq(c->name, "_unwrap_optional")) return false;
   if (c->args[0].kind == TSV_QTENSOR || str_eq(c->name, "copy_")) return first_quantized(c) != NULL;
   return (str_eq(c->name, "cat") || str_eq(c->name, "stack")) && first_quantized(c);
 }
