@@ -85,6 +85,7 @@ typedef struct runner_object {
   slot *idle;
   int threads;
   bool single;
+  bool gpu; /* the engine runs on a GPU: tensors may be there */
   Py_ssize_t n_in, n_out;
 } runner_object;
 
@@ -260,7 +261,7 @@ static bool read_torch(const runner_object *r, slot *s, PyObject *object, Py_ssi
                     index, input_name(r, index, &info));
     return false;
   }
-  if (t->device.type != KILN_DEVICE_CPU) {
+  if (t->device.type != KILN_DEVICE_CPU && !(r->gpu && t->device.type == KILN_DEVICE_CUDA)) {
     kiln_raise_text(KILN_INVALID_ARGUMENT,
                     "input %zd (%s) is not on the CPU (DLPack device type %d), but the engine's target is %s; pass "
                     "input.cpu()",
@@ -380,11 +381,20 @@ static void raise_exchange_error(void *user, const char *kind, const char *messa
   if (!PyErr_Occurred()) PyErr_Format(PyExc_RuntimeError, "%s: %s", kind, message);
 }
 
+/* The first input on a GPU; NULL: all are on the host. */
+static const kiln_tensor *gpu_input(const runner_object *r, const slot *s) {
+  for (Py_ssize_t i = 0; r->gpu && i < r->n_in; i++) {
+    if (s->inputs[i].device.type == KILN_DEVICE_CUDA) return &s->inputs[i];
+  }
+  return NULL;
+}
+
 static bool make_torch_outputs(const runner_object *r, slot *s) {
+  const kiln_tensor *there = gpu_input(r, s);
   for (Py_ssize_t i = 0; i < r->n_out; i++) {
     kiln_tensor *t = &s->outputs[i];
-    t->device.type = KILN_DEVICE_CPU;
-    t->device.id = 0;
+    t->device.type = there ? KILN_DEVICE_CUDA : KILN_DEVICE_CPU;
+    t->device.id = there ? there->device.id : 0;
     t->strides = NULL;
     t->byte_offset = 0;
     if (torch.exchange->allocate(t, &s->made[i], NULL, raise_exchange_error) != 0) {
@@ -477,8 +487,18 @@ static PyObject *make_numpy_output(slot *s, Py_ssize_t i) {
   return array;
 }
 
+/* Runs are enqueued on PyTorch's current stream. */
+static kiln_status follow_stream(const runner_object *r, slot *s) {
+  const kiln_tensor *there = torch.exchange ? gpu_input(r, s) : NULL;
+  void *stream = NULL;
+  if (!there) return KILN_OK;
+  if (torch.exchange->stream(KILN_DEVICE_CUDA, there->device.id, &stream) != 0) stream = NULL;
+  return kiln_context_set_stream(s->context, stream);
+}
+
 static bool run_slot(const runner_object *r, slot *s) {
-  kiln_status status;
+  kiln_status status = r->gpu ? follow_stream(r, s) : KILN_OK;
+  if (status != KILN_OK) return kiln_raise(status), false;
   const bool release = s->seconds == 0 || s->seconds > long_run_seconds;
   const double start = seconds_now();
   if (release) {
@@ -767,6 +787,7 @@ PyObject *runner_create(engine_object *engine, int threads, bool single, PyObjec
   Py_XINCREF(fallback);
   r->fallback = fallback;
   r->threads = threads;
+  r->gpu = strncmp(kiln_engine_target(r->engine->engine), "cuda", 4) == 0;
   r->single = single;
   r->n_in = (Py_ssize_t)n_in;
   r->n_out = (Py_ssize_t)n_out;

@@ -393,7 +393,7 @@ def decompose(program: torch.export.ExportedProgram) -> torch.export.ExportedPro
     if not known:
         return program
     try:
-        with torch.no_grad(), warnings.catch_warnings():
+        with torch.no_grad(), _recurrent_shapes(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return program.run_decompositions({t: table[t] for t in known if t in table})
     except Exception:

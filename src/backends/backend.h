@@ -46,6 +46,8 @@ typedef struct device_hooks {
   kiln_status (*synchronize)(device *d, void *stream);
   kiln_status (*finish_prepare)(device *d,
                                 int threads); /* all prepares of a program are done: compile what they asked for */
+  /* Between defer(true) and defer(false) finish_prepare does nothing: many programs are then compiled together. */
+  void (*defer)(device *d, bool on);
   /* Is `memory` this device's? */
   bool (*owns)(device *d, const void *memory);
   kiln_status (*capturing)(device *d, void *stream, bool *out); /* by the caller */
@@ -67,10 +69,10 @@ typedef struct kernel_prep {
   kernel_args args;
   arena *arena;
   int threads;
-  void *state;           /* out: handed to run as args.state */
-  size_t workspace_size; /* out: bytes in all */
-  device *device;        /* NULL: the host */
-  const int64_t *offsets; /* device: of in[], then out[]: bytes behind a multiple of 64; -1: unknown */
+  void *state;                 /* out: handed to run as args.state */
+  size_t workspace_size;       /* out: bytes in all */
+  device *device;              /* NULL: the host */
+  const int64_t *offsets;      /* device: of in[], then out[]: bytes behind a multiple of 64; -1: unknown */
   const struct kernel *kernel; /* the row that is prepared */
 } kernel_prep;
 

@@ -161,6 +161,7 @@ kiln_status plan_create(const graph *portable, const target *t, const plan_optio
   p.total = count_nodes(&g->body);
   clear_scratch(g, &g->body);
   KILN_GOTO(done, tuner_create(t, options, &p.tuner));
+  tuner_precompile(p.tuner, &g->body);
   status = plan_block(&p, &g->body);
   if (status == KILN_OK && p.missing.length)
     status = KILN_FAIL(KILN_UNSUPPORTED, "target %s has no kernel for %s", t->name, p.missing.data);

@@ -22,6 +22,8 @@ struct tuner {
   size_t old_size;
   double deadline;
   pool *workers;
+  device *device; /* that tactics are timed on; NULL: the host */
+  map seen;       /* keys that tuner_precompile met */
 };
 
 static kiln_status read_cache(tuner *t) {
@@ -46,6 +48,15 @@ static kiln_status read_cache(tuner *t) {
   return KILN_OK;
 }
 
+/* Timings count on the very architecture only. */
+static bool open_device(tuner *t) {
+  target here;
+  const bool same = target_parse(t->target->backend->name, &here) == KILN_OK && here.isa == t->target->isa;
+  if (!same || t->target->backend->device->open(t->target, 0, &t->device) != KILN_OK) t->device = NULL;
+  if (!t->device) error_clear();
+  return t->device != NULL;
+}
+
 kiln_status tuner_create(const target *target_, const plan_options *options, tuner **out_tuner) {
   tuner *t = mem_calloc(1, sizeof *t);
   if (!t) return KILN_NO_MEMORY("tuner");
@@ -54,6 +65,11 @@ kiln_status tuner_create(const target *target_, const plan_options *options, tun
   t->deadline = time_now() + options->tune_seconds;
   kiln_status status = read_cache(t);
   if (status == KILN_OK && options->tune_seconds > 0) status = pool_create(options->threads, &t->workers);
+  const device_hooks *h = target_->backend->device;
+  if (status == KILN_OK && options->tune_seconds > 0 && h && !open_device(t)) {
+    pool_destroy(t->workers); /* built for a GPU that is not here: the heuristic decides */
+    t->workers = NULL;
+  }
   if (status != KILN_OK) {
     t->options.cache = NULL;
     const kiln_status ignored = tuner_finish(t);
@@ -145,12 +161,130 @@ static double time_program(tuner *t, program *p, int n_in, int n_out) {
   return ok ? best : 1e30;
 }
 
+static const char *key_of(tuner *t, const node *n);
+
+/* ---- on a device ------------------------------------------------------------------------------------------------- */
+
+enum { DEVICE_REPEATS = 12, DEVICE_ROUNDS = 3 };
+
+/* Seconds of one run: a graph of several runs is timed, so that launches cost what they cost in engines. */
+static kiln_status time_graph(const device_hooks *h, device *d, program *p, void *memory, const void *const *externals,
+                              void *stream, double *out) {
+  void *exec = NULL, *marks[2] = {NULL, NULL};
+  KILN_TRY(program_launch(p, memory, externals, stream, false));
+  KILN_TRY(h->synchronize(d, stream));
+  KILN_TRY(h->capture_begin(d, stream));
+  kiln_status status = KILN_OK;
+  for (int i = 0; i < DEVICE_REPEATS && status == KILN_OK; i++)
+    status = program_launch(p, memory, externals, stream, false);
+  const kiln_status ended = h->capture_end(d, stream, status == KILN_OK, &exec);
+  if (status == KILN_OK) status = ended;
+  for (int i = 0; i < 2 && status == KILN_OK; i++) status = h->mark_create(d, &marks[i]);
+  for (int i = 0; i <= DEVICE_ROUNDS && status == KILN_OK; i++) { /* the first one warms up */
+    double seconds = 0;
+    status = h->mark(d, marks[0], stream);
+    if (status == KILN_OK) status = h->graph_launch(d, exec, stream);
+    if (status == KILN_OK) status = h->mark(d, marks[1], stream);
+    if (status == KILN_OK) status = h->seconds_between(d, marks[0], marks[1], &seconds);
+    if (status == KILN_OK && i > 0 && seconds / DEVICE_REPEATS < *out) *out = seconds / DEVICE_REPEATS;
+  }
+  for (int i = 0; i < 2; i++) h->mark_destroy(d, marks[i]);
+  h->graph_destroy(d, exec);
+  return status;
+}
+
+static kiln_status fill_on_device(const device_hooks *h, device *d, const tensor *like, void *there, uint32_t seed) {
+  tensor here = *like;
+  const size_t bytes = (size_t)tensor_numel(&here) * kiln_dtype_size(here.dtype);
+  here.data = mem_alloc_aligned(bytes + 1);
+  if (!here.data) return KILN_NO_MEMORY("tuner");
+  fill_random(&here, seed);
+  kiln_status status = h->upload(d, NULL, there, here.data, bytes);
+  if (status == KILN_OK) status = h->synchronize(d, NULL);
+  mem_free_aligned(here.data);
+  return status;
+}
+
+/* Parameters and results are in the staging areas of the arena. */
+static double time_on_device(tuner *t, program *p, int n_in, int n_out) {
+  const device_hooks *h = t->target->backend->device;
+  device *d = t->device;
+  const size_t bytes = program_arena_bytes(p);
+  void *memory = NULL, *stream = NULL;
+  double seconds = 1e30;
+  const void **externals = mem_calloc((size_t)(n_in + n_out) + 1, sizeof *externals);
+  if (!externals || h->allocate(d, bytes, "tuning", &memory) != KILN_OK) {
+    mem_free(externals);
+    return seconds;
+  }
+  kiln_status status = h->stream_create(d, &stream);
+  if (status == KILN_OK) status = h->enter(d);
+  if (status == KILN_OK) {
+    for (int i = 0; i < n_in && status == KILN_OK; i++) {
+      externals[i] = (char *)memory + program_staging(p, false, i);
+      status = fill_on_device(h, d, program_param(p, i), (char *)memory + program_staging(p, false, i), (uint32_t)i);
+    }
+    for (int i = 0; i < n_out; i++) externals[n_in + i] = (char *)memory + program_staging(p, true, i);
+    if (status == KILN_OK) status = time_graph(h, d, p, memory, externals, stream, &seconds);
+    h->leave(d);
+  }
+  h->stream_destroy(d, stream);
+  h->release(d, memory, bytes);
+  mem_free(externals);
+  return status == KILN_OK ? seconds : 1e30;
+}
+
+/* A program of `n` alone with kernel `k`. The epilogue is left out: it costs all tactics about the same. */
+static kiln_status alone(tuner *t, const node *n, const kernel *k, graph **out_graph, program **out_program) {
+  const int64_t none = 0;
+  KILN_TRY(single_node(n, out_graph));
+  node *copy = (*out_graph)->body.last;
+  copy->tactic = k->name;
+  KILN_TRY(plan_pack_node(copy, k));
+  return program_create_on(*out_graph, t->target, t->device, &none, pool_threads(t->workers), out_program);
+}
+
+static void request(tuner *t, const node *n) {
+  const kernel *tactics[32];
+  const int count = backend_tactics(t->target, n, tactics, 32, NULL);
+  const char *key = count > 1 ? key_of(t, n) : NULL;
+  if (!key || map_has(&t->seen, key) || map_get(&t->winners, key) || !map_put(&t->seen, key, t)) return;
+  for (int i = 0; i < count; i++) {
+    graph *g = NULL;
+    program *p = NULL;
+    if (alone(t, n, tactics[i], &g, &p) != KILN_OK) error_clear();
+    program_destroy(p);
+    graph_destroy(g);
+  }
+}
+
+static void request_block(tuner *t, const block *b) {
+  for (const node *n = b->first; n && time_now() < t->deadline; n = n->next) {
+    if (n->op->flags & OP_CONTROL_FLOW) {
+      for (int32_t i = 0; i < n->n_blocks; i++) request_block(t, n->blocks[i]);
+    } else if (!(n->op->flags & OP_VIEW)) {
+      request(t, n);
+    }
+  }
+}
+
+void tuner_precompile(tuner *t, const block *b) {
+  const device_hooks *h = t->target->backend->device;
+  if (!t->device) return;
+  h->defer(t->device, true);
+  request_block(t, b);
+  h->defer(t->device, false);
+  if (h->finish_prepare(t->device, pool_threads(t->workers)) != KILN_OK) error_clear();
+}
+
 static double time_kernel(tuner *t, const node *n, const kernel *k) {
   graph *g = NULL;
   program *p = NULL;
   double seconds = 1e30;
   const int64_t none = 0;
-  if (single_node(n, &g) == KILN_OK) {
+  if (t->device) {
+    if (alone(t, n, k, &g, &p) == KILN_OK) seconds = time_on_device(t, p, g->n_inputs, g->n_outputs);
+  } else if (single_node(n, &g) == KILN_OK) {
     g->body.last->tactic = k->name;
     if (plan_pack_node(g->body.last, k) == KILN_OK &&
         program_create(g, t->target, &none, pool_threads(t->workers), &p) == KILN_OK)
@@ -201,7 +335,7 @@ const kernel *tuner_choose(tuner *t, const node *n, const kernel *const *tactics
   for (int i = 0; known && i < candidates; i++) {
     if (str_eq(tactics[i]->name, known)) return tactics[i];
   }
-  if (!t->workers || n->epilogue || time_now() > t->deadline) return tactics[0];
+  if (!t->workers || (n->epilogue && !t->device) || time_now() > t->deadline) return tactics[0];
   int best = 0;
   double best_seconds = 1e30;
   for (int i = 0; i < candidates; i++) {
@@ -224,6 +358,8 @@ kiln_status tuner_finish(tuner *t) {
     status = file_write_atomic(t->options.cache, spans, 2);
   }
   pool_destroy(t->workers);
+  if (t->device) t->target->backend->device->close(t->device);
+  map_free(&t->seen);
   text_free(&t->added);
   map_free(&t->winners);
   arena_free(&t->arena);

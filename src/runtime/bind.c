@@ -501,6 +501,7 @@ static kiln_status bind_params(program *p) {
     slot *s = &p->slots[p->param_values[i]->id];
     int64_t bytes = 0;
     KILN_TRY(tensor_bind(p, &p->param_values[i]->type, &s->t, &bytes));
+    if (p->param_strides && i < p->graph->n_inputs) memcpy(s->t.strides, p->param_strides[i], sizeof s->t.strides);
     p->params[i] = s->t;
     p->param_buffers[i] = buffer_new(p, BUFFER_PARAM, i, bytes);
     if (p->param_buffers[i] < 0) return KILN_NO_MEMORY("program");
@@ -707,6 +708,7 @@ static kiln_status create(const program *like, const node *first, value *const *
   p->graph = like->graph;
   p->target = like->target;
   p->device = like->device;
+  p->param_strides = first ? NULL : like->param_strides;
   p->threads = like->threads;
   p->copy_kernel = like->copy_kernel;
   p->stage = like->stage;
@@ -731,9 +733,14 @@ static kiln_status create(const program *like, const node *first, value *const *
 
 kiln_status program_create_on(graph *g, const target *t, device *d, const int64_t *symbols, int threads,
                               program **out_program) {
+  return program_create_laid_out(g, t, d, symbols, NULL, threads, out_program);
+}
+
+kiln_status program_create_laid_out(graph *g, const target *t, device *d, const int64_t *symbols,
+                                    const int64_t (*strides)[KILN_MAX_RANK], int threads, program **out_program) {
   KILN_TRY(ops_init());
   const program like = {
-      .graph = g, .target = t, .device = d, .threads = threads < 1 ? 1 : threads, .copy_kernel = find_copy_kernel(t)};
+      .graph = g, .target = t, .device = d, .param_strides = strides, .threads = threads < 1 ? 1 : threads, .copy_kernel = find_copy_kernel(t)};
   return create(&like, NULL, g->body.params, g->body.n_params, symbols, out_program);
 }
 

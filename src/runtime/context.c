@@ -101,12 +101,16 @@ static tensor tensor_from(const kiln_tensor *t) {
 
 /* ---- binding -------------------------------------------------------------------------------------------------------------------- */
 
+static bool same_layout(const kiln_context *c, const bound_program *b) {
+  return !c->gpu || memcmp(b->strides, c->strides, (size_t)graph_of(c)->n_inputs * sizeof *c->strides) == 0;
+}
+
 static bound_program *find_program(kiln_context *c) {
   const size_t bytes = (size_t)dim_symbol_count(graph_of(c)->dims) * sizeof(int64_t);
   bound_program *oldest = &c->programs[0];
   for (int i = 0; i < CONTEXT_PROGRAMS; i++) {
     bound_program *b = &c->programs[i];
-    if (b->program && (bytes == 0 || memcmp(b->symbols, c->symbols, bytes) == 0)) return b;
+    if (b->program && (bytes == 0 || memcmp(b->symbols, c->symbols, bytes) == 0) && same_layout(c, b)) return b;
     if (!b->program || (oldest->program && b->last_use < oldest->last_use)) oldest = b;
   }
   if (oldest->program) {
@@ -150,7 +154,13 @@ static kiln_status bind_shapes(kiln_context *c) {
     if (!b->symbols) b->symbols = mem_calloc((size_t)n + 1, sizeof *b->symbols);
     if (!b->symbols) return KILN_NO_MEMORY("context");
     if (n) memcpy(b->symbols, c->symbols, (size_t)n * sizeof *b->symbols);
-    KILN_TRY(program_create_on(c->engine->plan, &c->engine->target, c->gpu ? c->gpu->device : NULL, b->symbols, c->threads, &b->program));
+    if (c->gpu) {
+      const size_t n_inputs = (size_t)graph_of(c)->n_inputs + 1;
+      if (!b->strides && !(b->strides = mem_calloc(n_inputs, sizeof *b->strides))) return KILN_NO_MEMORY("context");
+      memcpy(b->strides, c->strides, (n_inputs - 1) * sizeof *b->strides);
+    }
+    KILN_TRY(program_create_laid_out(c->engine->plan, &c->engine->target, c->gpu ? c->gpu->device : NULL, b->symbols,
+                                     c->gpu ? (const int64_t(*)[KILN_MAX_RANK])b->strides : NULL, c->threads, &b->program));
   }
   KILN_TRY(reserve_arena(c, program_arena_bytes(b->program)));
   b->last_use = ++c->clock;
@@ -159,7 +169,43 @@ static kiln_status bind_shapes(kiln_context *c) {
   return KILN_OK;
 }
 
-static bool shapes_unchanged(const kiln_context *c, const kiln_tensor *inputs) {
+/* How an input on the device lies if it is dense, with its dimensions in any order (dimensions of size 1 lie anywhere); else, and on
+ * the host, contiguous: it will be copied. */
+static void input_layout(const kiln_context *c, const kiln_tensor *t, int64_t *out) {
+  tensor plain = {.rank = t->ndim};
+  bool used[KILN_MAX_RANK] = {false};
+  memset(out, 0, sizeof(int64_t) * KILN_MAX_RANK);
+  for (int32_t d = 0; d < t->ndim; d++) plain.shape[d] = t->shape[d];
+  tensor_make_contiguous_strides(&plain);
+  memcpy(out, plain.strides, (size_t)t->ndim * sizeof *out);
+  if (!t->strides || t->device.type == KILN_DEVICE_CPU || tensor_numel(&plain) == 0) return;
+  int64_t strides[KILN_MAX_RANK] = {0}, expected = 1;
+  (void)c;
+  for (int32_t k = 0; k < t->ndim; k++) { /* from the innermost dimension out */
+    int32_t next = -1;
+    for (int32_t d = t->ndim - 1; d >= 0; d--) {
+      if (!used[d] && t->shape[d] > 1 && t->strides[d] == expected) next = d;
+    }
+    if (next < 0) break;
+    used[next] = true;
+    strides[next] = expected;
+    expected *= t->shape[next];
+  }
+  if (expected != tensor_numel(&plain)) return;
+  for (int32_t d = 0; d < t->ndim; d++) {
+    if (t->shape[d] == 1) strides[d] = d + 1 < t->ndim ? strides[d + 1] * t->shape[d + 1] : 1;
+  }
+  for (int32_t d = t->ndim - 1; d >= 0; d--) { /* strides behind a run of ones are known only now */
+    if (t->shape[d] == 1) strides[d] = d + 1 < t->ndim ? strides[d + 1] * t->shape[d + 1] : 1;
+  }
+  memcpy(out, strides, (size_t)t->ndim * sizeof *out);
+}
+
+static void input_layouts(kiln_context *c, const kiln_tensor *inputs) {
+  for (int32_t i = 0; c->gpu && i < graph_of(c)->n_inputs; i++) input_layout(c, &inputs[i], c->strides[i]);
+}
+
+static bool shapes_unchanged(kiln_context *c, const kiln_tensor *inputs) {
   if (!c->current) return false;
   for (int32_t i = 0; i < graph_of(c)->n_inputs; i++) {
     const tensor *bound = program_param(c->current, i);
@@ -169,7 +215,8 @@ static bool shapes_unchanged(const kiln_context *c, const kiln_tensor *inputs) {
       if (inputs[i].shape[d] != bound->shape[d]) return false;
     }
   }
-  return true;
+  input_layouts(c, inputs);
+  return same_layout(c, c->bound);
 }
 
 static kiln_status prepare_inputs(kiln_context *c, const kiln_tensor *inputs, size_t input_count) {
@@ -183,6 +230,7 @@ static kiln_status prepare_inputs(kiln_context *c, const kiln_tensor *inputs, si
     KILN_TRY(check_dtype_and_rank(c, i, &inputs[i]));
   }
   KILN_TRY(solve_symbols(c, inputs));
+  input_layouts(c, inputs);
   return bind_shapes(c);
 }
 
@@ -303,7 +351,7 @@ kiln_status kiln_context_run(kiln_context *c, const kiln_tensor *inputs, size_t 
 static void reset_on_device(kiln_context *c, void *state, const constant *initial) {
   const device_run *r = c->gpu;
   if (r->hooks->enter(r->device) != KILN_OK) return;
-  kiln_status status = r->hooks->synchronize(r->device, r->last_stream ? r->last_stream : r->stream);
+  kiln_status status = r->hooks->synchronize(r->device, r->ran ? r->last_stream : r->stream);
   if (status == KILN_OK) status = r->hooks->upload(r->device, r->stream, state, initial->data, initial->size);
   if (status == KILN_OK) status = r->hooks->synchronize(r->device, r->stream);
   r->hooks->leave(r->device);
@@ -326,12 +374,13 @@ static kiln_status context_allocate(kiln_context *c, int ordinal) {
   const size_t symbols = (size_t)dim_symbol_count(g->dims) + 1;
   c->symbols = mem_calloc(symbols, sizeof *c->symbols);
   c->symbol_known = mem_calloc(symbols, 1);
+  c->strides = mem_calloc((size_t)g->n_inputs + 1, sizeof *c->strides);
   c->params = mem_calloc((size_t)g->body.n_params + 1, sizeof *c->params);
   c->results = mem_calloc((size_t)g->body.n_results + 1, sizeof *c->results);
   c->lent_shapes = mem_calloc((size_t)g->n_outputs + 1, sizeof *c->lent_shapes);
   c->state_now = mem_calloc((size_t)g->n_states + 1, sizeof *c->state_now);
   c->state_next = mem_calloc((size_t)g->n_states + 1, sizeof *c->state_next);
-  if (!c->symbols || !c->symbol_known || !c->params || !c->results || !c->lent_shapes || !c->state_now || !c->state_next)
+  if (!c->symbols || !c->symbol_known || !c->strides || !c->params || !c->results || !c->lent_shapes || !c->state_now || !c->state_next)
     return KILN_NO_MEMORY("context");
   const target *t = &c->engine->target;
   if (t->backend->device) KILN_TRY(device_run_create(t, ordinal, g->body.n_params, g->body.n_results, &c->gpu));
@@ -399,6 +448,7 @@ void kiln_context_destroy(kiln_context *c) {
     if (c->gpu) device_graphs_clear(c->gpu, &c->programs[i].graphs);
     program_destroy(c->programs[i].program);
     mem_free(c->programs[i].symbols);
+    mem_free(c->programs[i].strides);
   }
   for (int32_t i = 0; i < graph_of(c)->n_states; i++) {
     const size_t bytes = graph_of(c)->states[i].initial->constant->size;
@@ -409,6 +459,7 @@ void kiln_context_destroy(kiln_context *c) {
   release_memory(c, c->arena, c->arena_bytes);
   device_run_destroy(c->gpu);
   mem_free(c->symbols);
+  mem_free(c->strides);
   mem_free(c->symbol_known);
   mem_free(c->params);
   mem_free(c->results);

@@ -13,12 +13,14 @@ typedef struct bound_program {
   int64_t *symbols;
   uint64_t last_use;
   device_graphs graphs;
+  int64_t (*strides)[KILN_MAX_RANK]; /* GPU engines: how the inputs lie */
 } bound_program;
 
 struct kiln_context {
   kiln_engine *engine;
   pool *workers;
-  device_run *gpu; /* NULL: runs on the host */
+  device_run *gpu;                   /* NULL: runs on the host */
+  int64_t (*strides)[KILN_MAX_RANK]; /* GPU engines: of the inputs of this call */
   bound_program programs[CONTEXT_PROGRAMS];
   program *current;
   bound_program *bound; /* that `current` is of */

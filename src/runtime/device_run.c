@@ -41,7 +41,7 @@ kiln_status device_run_create(const target *t, int ordinal, int32_t n_params, in
 void device_run_destroy(device_run *r) {
   if (!r) return;
   if (r->device) {
-    if (r->last_stream && r->hooks->enter(r->device) == KILN_OK) {
+    if (r->ran && r->hooks->enter(r->device) == KILN_OK) {
       double ignored = 0;
       if (r->hooks->seconds_between(r->device, r->mark, r->mark, &ignored) != KILN_OK) error_clear(); /* waits */
       r->hooks->leave(r->device);
@@ -108,7 +108,7 @@ static kiln_status prepare_pinned(device_run *r, program *p, const graph *plan, 
   for (int32_t i = 0; i < plan->body.n_results; i++)
     bytes += r->host_out[i] ? size_align(bytes_of(program_result(p, i)), 64) : 0;
   if (!bytes) return KILN_OK;
-  if (r->pinned_busy) KILN_TRY(r->hooks->synchronize(r->device, r->last_stream ? r->last_stream : stream));
+  if (r->pinned_busy) KILN_TRY(r->hooks->synchronize(r->device, r->ran ? r->last_stream : stream));
   r->pinned_busy = false;
   return reserve_pinned(r, bytes);
 }
@@ -116,16 +116,25 @@ static kiln_status prepare_pinned(device_run *r, program *p, const graph *plan, 
 /* ---- addresses
  * ---------------------------------------------------------------------------------------------------------------- */
 
-static bool usable(const tensor *t) { return t->data && (uintptr_t)t->data % 16 == 0 && tensor_is_contiguous(t); }
+/* Can the program read (write) it where it is? */
+static bool usable(const tensor *t, const tensor *bound) {
+  if (!t->data || (uintptr_t)t->data % 16 != 0) return false;
+  for (int d = 0; d < bound->rank; d++) {
+    if (bound->shape[d] > 1 && t->strides[d] != bound->strides[d]) return false;
+  }
+  return true;
+}
 
 static void choose_addresses(device_run *r, program *p, char *memory, const graph *plan, const tensor *params,
                              const tensor *results) {
   const int32_t n = plan->body.n_params;
   for (int32_t i = 0; i < n; i++)
-    r->externals[i] = !r->host_in[i] && usable(&params[i]) ? params[i].data : memory + program_staging(p, false, i);
+    r->externals[i] = !r->host_in[i] && usable(&params[i], program_param(p, i)) ? params[i].data
+                                                                                : memory + program_staging(p, false, i);
   for (int32_t i = 0; i < plan->body.n_results; i++)
-    r->externals[n + i] =
-        !r->host_out[i] && usable(&results[i]) ? results[i].data : memory + program_staging(p, true, i);
+    r->externals[n + i] = !r->host_out[i] && usable(&results[i], program_result(p, i))
+                              ? results[i].data
+                              : memory + program_staging(p, true, i);
 }
 
 static void choose_staging(device_run *r, program *p, char *memory, const graph *plan) {
@@ -260,7 +269,7 @@ static kiln_status run_inside(device_run *r, program *p, device_graphs *g, char 
   void *const stream = r->user_stream;
   bool captured_by_caller = false;
   KILN_TRY(r->hooks->capturing(r->device, stream, &captured_by_caller));
-  if (!captured_by_caller && r->last_stream && r->last_stream != stream)
+  if (!captured_by_caller && r->ran && r->last_stream != stream)
     KILN_TRY(r->hooks->mark_wait(r->device, r->mark, stream));
   KILN_TRY(prepare_pinned(r, p, plan, stream));
   choose_addresses(r, p, memory, plan, params, results);
@@ -277,6 +286,7 @@ static kiln_status run_inside(device_run *r, program *p, device_graphs *g, char 
   if (captured_by_caller) return KILN_OK;
   KILN_TRY(r->hooks->mark(r->device, r->mark, stream));
   r->last_stream = stream;
+  r->ran = true;
   return KILN_OK;
 }
 

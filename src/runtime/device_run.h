@@ -26,7 +26,8 @@ typedef struct device_run {
   void *stream;      /* its own; captures happen here */
   void *user_stream; /* where runs are enqueued; `stream` unless the caller gave one */
   void *last_stream; /* of the last run, whose memory the next one uses again */
-  void *mark;        /* the end of the last run, if last_stream is set */
+  void *mark;        /* the end of the last run */
+  bool ran;          /* is there one? */
   char *pinned;
   size_t pinned_bytes;
   bool pinned_busy; /* an upload may still read it */

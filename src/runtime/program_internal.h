@@ -64,7 +64,8 @@ typedef struct stage_exit stage_exit;
 struct program {
   arena arena;
   graph *graph;
-  const node *first, *barrier; /* nodes that this program runs: from the first (NULL: the start) to before the barrier */
+  const node *first,
+      *barrier; /* nodes that this program runs: from the first (NULL: the start) to before the barrier */
   int32_t stage;
   value *const *param_values;
   value **result_values;
@@ -96,9 +97,10 @@ struct program {
   const void **externals; /* this run's params, then results */
   void *last_arena;
   size_t arena_bytes;
-  device *device;         /* NULL: the host */
-  void *stream;           /* of the run in progress */
-  const void **constants; /* host addresses that the device keeps copies of */
+  const int64_t (*param_strides)[KILN_MAX_RANK]; /* while binding; NULL: contiguous */
+  device *device;                                /* NULL: the host */
+  void *stream;                                  /* of the run in progress */
+  const void **constants;                        /* host addresses that the device keeps copies of */
   int32_t n_constants;
   void *marks[2]; /* for profiling */
   node copy_node; /* stands for the copies that binding inserts */

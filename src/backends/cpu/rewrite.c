@@ -171,6 +171,8 @@ static node *fuse_epilogue(const target *t, node *anchor, node *user) {
   return fused;
 }
 
+static bool fuses(kiln_dtype d) { return d == KILN_F32 || d == KILN_F16 || d == KILN_BF16; }
+
 static void fuse_epilogues(const target *t, block *b) {
   for (node *n = b->last; n;) {
     node *previous = n->prev;
@@ -179,7 +181,7 @@ static void fuse_epilogues(const target *t, block *b) {
       if ((!is_pointwise_op(user) && !is_chain(user)) ||
           !same_shape(&user->outputs[0]->type, &anchor->outputs[0]->type))
         break;
-      if (user->outputs[0]->type.dtype != KILN_F32 || anchor->outputs[0]->type.dtype != KILN_F32) break;
+      if (!fuses(user->outputs[0]->type.dtype) || !fuses(anchor->outputs[0]->type.dtype)) break;
       anchor = fuse_epilogue(t, anchor, user);
     }
     n = previous;

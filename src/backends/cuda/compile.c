@@ -170,10 +170,15 @@ static kiln_status compile_batch_run(device *d, cuda_function **list, size_t cou
   kiln_status status = pool_create((size_t)threads > count ? (int)count : threads, &workers);
   if (status == KILN_OK) pool_run(workers, (int64_t)count, compile_one, &b);
   pool_destroy(workers);
-  for (size_t i = 0; i < count && status == KILN_OK; i++) {
+  if (status != KILN_OK) {
+    mem_free(b.texts);
+    return status;
+  }
+  for (size_t i = 0; i < count; i++) {
     cuda_function *f = list[i];
     if (f->status != KILN_OK) {
-      status = KILN_FAIL(f->status, "%s", b.texts[i]);
+      f->failed = true;
+      if (status == KILN_OK) status = KILN_FAIL(f->status, "%s", b.texts[i]);
       continue;
     }
     f->done = true;
@@ -188,13 +193,13 @@ kiln_status cuda_functions_compile(device *d, int threads) {
   size_t count = 0;
   kiln_status status = KILN_OK;
   pthread_mutex_lock(&d->lock);
-  for (const cuda_function *f = d->functions; f; f = f->next) count += !f->done;
+  for (const cuda_function *f = d->functions; f; f = f->next) count += !f->done && !f->failed;
   cuda_function **list = count ? mem_calloc(count, sizeof *list) : NULL;
   if (count && !list) status = KILN_NO_MEMORY("compiling kernels");
   if (list) {
     size_t n = 0;
     for (cuda_function *f = d->functions; f; f = f->next) {
-      if (!f->done) list[n++] = f;
+      if (!f->done && !f->failed) list[n++] = f;
     }
   }
   /* The lock stays held: a second program that asks for the same functions waits until they are there. */
@@ -256,6 +261,7 @@ kiln_status cuda_compile(kernel_prep *p, const cuda_source *s, const cuda_functi
   cuda_function *f = map_get(&d->function_index, key);
   kiln_status status = KILN_OK;
   if (f) {
+    f->failed = false;
     mem_free(taken);
   } else {
     status = function_new(d, key, s, taken, arch, &f);
@@ -295,7 +301,7 @@ kiln_status cuda_launch_1d(const kernel_args *a, const cuda_function *f, int64_t
   if (blocks <= 0) return KILN_OK;
   if (blocks > INT32_MAX) return KILN_FAIL(KILN_UNSUPPORTED, "kernel `%s`: a grid of %lld blocks", f->entry, (long long)blocks);
   const cuda_launch_config l = {
-      .function = f, .grid = {(unsigned)blocks, 1, 1}, .block = {(unsigned)threads, 1, 1}, .shared = shared, .params = params};
+      .function = f, .grid = {(unsigned)blocks, 1, 1}, .block = {(unsigned)threads, 1, 1}, .shared = shared, .overlap = a->device->facts.arch >= 90, .params = params};
   return cuda_launch(a, &l);
 }
 

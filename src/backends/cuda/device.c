@@ -414,7 +414,11 @@ static kiln_status hook_seconds(device *d, void *start, void *end, double *out) 
   return KILN_OK;
 }
 
-static kiln_status hook_finish_prepare(device *d, int threads) { return cuda_functions_compile(d, threads); }
+static kiln_status hook_finish_prepare(device *d, int threads) {
+  if (__atomic_load_n(&d->deferred, __ATOMIC_RELAXED) > 0) return KILN_OK;
+  return cuda_functions_compile(d, threads);
+}
+static void hook_defer(device *d, bool on) { __atomic_add_fetch(&d->deferred, on ? 1 : -1, __ATOMIC_RELAXED); }
 
 const device_hooks cuda_hooks = {
     .open = hook_open,
@@ -437,6 +441,7 @@ const device_hooks cuda_hooks = {
     .copy = hook_copy,
     .synchronize = hook_synchronize,
     .finish_prepare = hook_finish_prepare,
+    .defer = hook_defer,
     .owns = hook_owns,
     .capturing = hook_capturing,
     .capture_begin = hook_capture_begin,

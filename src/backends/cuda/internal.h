@@ -14,6 +14,7 @@ struct cuda_function {
   char arch[16];     /* "sm_90a" */
   size_t shared;
   void *module, *handle;
+  bool failed;       /* not tried again until it is asked for again */
   bool done;         /* compiled (and loaded, on a present device) */
   kiln_status status;
   struct cuda_function *next;
@@ -38,6 +39,7 @@ struct device {
   device_constant *constants;
   size_t n_constants, constant_capacity, constant_bytes;
   size_t allocated, limit; /* limit 0: none */
+  int deferred;            /* finish_prepare waits for more programs */
   int poisoned;            /* code of a sticky error, or 0 */
   void *cublaslt, *cudnn;  /* handles, made on first use */
   struct device *next;

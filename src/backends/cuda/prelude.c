@@ -3,12 +3,12 @@
 #include "backends/cuda/internal.h"
 
 const char cuda_prelude[] =
-    "typedef long long i64;\n"
+    "typedef long long i64;\ntypedef long long int64_t;\n"
     "typedef unsigned long long u64;\n"
     "typedef unsigned int u32;\n"
     "#define FN __device__ __forceinline__\n"
     /* First statement of every kernel: launches overlap with the end of the kernel before, whose results must be complete from here on. */
-    "#if __CUDA_ARCH__ >= 900\n#define KILN_WAIT asm volatile(\"griddepcontrol.wait;\" ::: \"memory\")\n#else\n#define KILN_WAIT\n#endif\n"
+    "#if __CUDA_ARCH__ >= 900\n#define KILN_WAIT asm volatile(\"griddepcontrol.launch_dependents;\\n griddepcontrol.wait;\" ::: \"memory\")\n#else\n#define KILN_WAIT\n#endif\n"
     "struct __align__(2) f16 { unsigned short x; };\n"
     "struct __align__(2) bf16 { unsigned short x; };\n"
     "FN float to_float(float v) { return v; }\n"
