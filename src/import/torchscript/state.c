@@ -420,6 +420,7 @@ static bool covers(const runner *r, const control_side *side) {
     const itensor *t = side->handles[i].t, *before = &side->scope.handles[i].state;
     bool known = before->base != t || before->v == side->handles[i].state.v || is_input(r->m, t);
     for (int k = 0; k < r->n_tensors && !known; k++) known = r->tensors[k].t == t;
+    for (int k = 0; k < r->n_states && !known; k++) known = r->handles[k] == t; /* an attribute's own state */
     if (!known) return false;
   }
   return true;
