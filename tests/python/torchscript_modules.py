@@ -241,6 +241,98 @@ class StateInABranch(nn.Module):
         return self.total * 2
 
 
+@case(X(3), calls=True)
+class StateInAList(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = [torch.zeros(3), torch.ones(3)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        old = self.last[0]
+        self.last[0] = self.last[1]
+        self.last[1] = x
+        return old + x
+
+
+@case(X(3), calls=True)
+class StateInADict(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.sums = {"all": torch.zeros(3)}
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.sums["all"] = self.sums["all"] + x
+        return self.sums["all"] * 2
+
+
+@case(X(3), calls=True)
+class OptionalState(nn.Module):
+    h: Optional[Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.h = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.h
+        if h is not None:
+            x = x + h
+        self.h = x
+        return x
+
+
+@case(X(3), calls=True)
+class CallsDiffer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+        self.flip = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        self.flip = not self.flip
+        if self.calls == 1:
+            return x
+        return x * self.calls if self.flip else -x
+
+
+@case(X(3), calls=True)
+class ShiftRegister(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("rows", torch.zeros(4, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.rows = torch.cat([self.rows[1:], x[None]])
+        return self.rows.mean(0)
+
+
+@case(X(3), calls=True)
+class Cache(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("rows", torch.zeros(8, 3))
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+        self.at = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.rows.index_copy_(0, self.count.reshape(1), x[None])
+        self.rows[self.at + 4] = x * 2
+        self.count.add_(1)
+        self.at += 1
+        return self.rows.sum(0) * self.count
+
+
+@case(X(3), calls=True)
+class StatesOfChildren(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.sums, self.calls = StateInADict(), CallsDiffer()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.sums(x) + self.calls(x)
+
+
 @case(X(2, 5, 8))
 class Lstm(nn.Module):
     def __init__(self) -> None:
