@@ -739,8 +739,12 @@ kiln_status program_create_on(graph *g, const target *t, device *d, const int64_
 kiln_status program_create_laid_out(graph *g, const target *t, device *d, const int64_t *symbols,
                                     const int64_t (*strides)[KILN_MAX_RANK], int threads, program **out_program) {
   KILN_TRY(ops_init());
-  const program like = {
-      .graph = g, .target = t, .device = d, .param_strides = strides, .threads = threads < 1 ? 1 : threads, .copy_kernel = find_copy_kernel(t)};
+  const program like = {.graph = g,
+                        .target = t,
+                        .device = d,
+                        .param_strides = strides,
+                        .threads = threads < 1 ? 1 : threads,
+                        .copy_kernel = find_copy_kernel(t)};
   return create(&like, NULL, g->body.params, g->body.n_params, symbols, out_program);
 }
 

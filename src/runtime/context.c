@@ -6,7 +6,7 @@
 #include "base/memory.h"
 #include "runtime/stages.h"
 
-/* ---- checking inputs ------------------------------------------------------------------------------------------------------- */
+/* ---- checking inputs --------------------------------------------------------------------------------------------- */
 
 static const graph *graph_of(const kiln_context *c) { return c->engine->plan; }
 
@@ -17,8 +17,8 @@ static void print_expected(const graph *g, const tensor_type *type, text *t) {
     if (s < 0) continue;
     int64_t min = 0, max = 0, opt = 0;
     dim_symbol_range(g->dims, s, &min, &max, &opt);
-    text_printf(t, max == DIM_UNBOUNDED ? ", %s at least %lld" : ", %s from %lld to %lld", dim_symbol_name(g->dims, s), (long long)min,
-                (long long)max);
+    text_printf(t, max == DIM_UNBOUNDED ? ", %s at least %lld" : ", %s from %lld to %lld", dim_symbol_name(g->dims, s),
+                (long long)min, (long long)max);
   }
 }
 
@@ -27,10 +27,12 @@ static kiln_status wrong_input(const kiln_context *c, int32_t i, const kiln_tens
   text expected = {0}, got = {0};
   print_expected(g, &g->body.params[i]->type, &expected);
   text_printf(&got, "%s[", kiln_dtype_name(kiln_tensor_get_dtype(t)));
-  for (int32_t d = 0; d < t->ndim && d < KILN_MAX_RANK; d++) text_printf(&got, d ? ",%lld" : "%lld", (long long)t->shape[d]);
+  for (int32_t d = 0; d < t->ndim && d < KILN_MAX_RANK; d++)
+    text_printf(&got, d ? ",%lld" : "%lld", (long long)t->shape[d]);
   text_putc(&got, ']');
-  const kiln_status status = KILN_FAIL(KILN_INVALID_ARGUMENT, "input %d (\"%s\"): %s; expected %s, got %s", (int)i, g->input_names[i], what,
-                                       expected.data ? expected.data : "?", got.data ? got.data : "?");
+  const kiln_status status =
+      KILN_FAIL(KILN_INVALID_ARGUMENT, "input %d (\"%s\"): %s; expected %s, got %s", (int)i, g->input_names[i], what,
+                expected.data ? expected.data : "?", got.data ? got.data : "?");
   text_free(&expected);
   text_free(&got);
   return status;
@@ -39,15 +41,18 @@ static kiln_status wrong_input(const kiln_context *c, int32_t i, const kiln_tens
 /* May this tensor be handed to a run? Engines on a GPU take the host's tensors too. */
 static bool device_fits(const kiln_context *c, const kiln_tensor *t) {
   if (t->device.type == KILN_DEVICE_CPU) return true;
-  return c->gpu && t->device.type == c->gpu->hooks->dlpack_type && t->device.id == c->gpu->hooks->ordinal(c->gpu->device);
+  return c->gpu && t->device.type == c->gpu->hooks->dlpack_type &&
+         t->device.id == c->gpu->hooks->ordinal(c->gpu->device);
 }
 static const char *device_name(const kiln_context *c) { return c->gpu ? kiln_engine_target(c->engine) : "the CPU"; }
 
 static kiln_status check_dtype_and_rank(const kiln_context *c, int32_t i, const kiln_tensor *t) {
   const tensor_type *type = &graph_of(c)->body.params[i]->type;
   if (!device_fits(c, t))
-    return KILN_FAIL(KILN_INVALID_ARGUMENT, "input %d (\"%s\") is on device %d of type %d (DLPack), but this engine runs on %s: move it there first",
-                     (int)i, graph_of(c)->input_names[i], t->device.id, t->device.type, device_name(c));
+    return KILN_FAIL(
+        KILN_INVALID_ARGUMENT,
+        "input %d (\"%s\") is on device %d of type %d (DLPack), but this engine runs on %s: move it there first",
+        (int)i, graph_of(c)->input_names[i], t->device.id, t->device.type, device_name(c));
   if (kiln_tensor_get_dtype(t) != type->dtype) return wrong_input(c, i, t, "wrong element type");
   if (t->ndim != type->rank) return wrong_input(c, i, t, "wrong number of dimensions");
   return KILN_OK;
@@ -68,12 +73,14 @@ static kiln_status solve_symbols(kiln_context *c, const kiln_tensor *inputs) {
       if (dim_is_const(type->dims[d])) {
         if (n != type->dims[d]) return wrong_input(c, i, &inputs[i], "wrong shape");
       } else if (dim_as_affine(g->dims, type->dims[d], &s, &factor, &offset) && !c->symbol_known[s]) {
-        if (factor == 0 || (n - offset) % factor != 0) return wrong_input(c, i, &inputs[i], "a size that does not divide as the model needs");
+        if (factor == 0 || (n - offset) % factor != 0)
+          return wrong_input(c, i, &inputs[i], "a size that does not divide as the model needs");
         c->symbols[s] = (n - offset) / factor;
         c->symbol_known[s] = 1;
         int64_t min = 0, max = 0, opt = 0;
         dim_symbol_range(g->dims, s, &min, &max, &opt);
-        if (c->symbols[s] < min || c->symbols[s] > max) return wrong_input(c, i, &inputs[i], "a size outside the engine's range");
+        if (c->symbols[s] < min || c->symbols[s] > max)
+          return wrong_input(c, i, &inputs[i], "a size outside the engine's range");
       }
     }
   }
@@ -89,7 +96,8 @@ static kiln_status solve_symbols(kiln_context *c, const kiln_tensor *inputs) {
 }
 
 static tensor tensor_from(const kiln_tensor *t) {
-  tensor out = {.data = t->data ? (char *)t->data + t->byte_offset : NULL, .dtype = kiln_tensor_get_dtype(t), .rank = t->ndim};
+  tensor out = {
+      .data = t->data ? (char *)t->data + t->byte_offset : NULL, .dtype = kiln_tensor_get_dtype(t), .rank = t->ndim};
   for (int32_t d = 0; d < t->ndim; d++) out.shape[d] = t->shape[d];
   if (t->strides) {
     for (int32_t d = 0; d < t->ndim; d++) out.strides[d] = t->strides[d];
@@ -99,7 +107,7 @@ static tensor tensor_from(const kiln_tensor *t) {
   return out;
 }
 
-/* ---- binding -------------------------------------------------------------------------------------------------------------------- */
+/* ---- binding ----------------------------------------------------------------------------------------------------- */
 
 static bool same_layout(const kiln_context *c, const bound_program *b) {
   return !c->gpu || memcmp(b->strides, c->strides, (size_t)graph_of(c)->n_inputs * sizeof *c->strides) == 0;
@@ -160,7 +168,8 @@ static kiln_status bind_shapes(kiln_context *c) {
       memcpy(b->strides, c->strides, (n_inputs - 1) * sizeof *b->strides);
     }
     KILN_TRY(program_create_laid_out(c->engine->plan, &c->engine->target, c->gpu ? c->gpu->device : NULL, b->symbols,
-                                     c->gpu ? (const int64_t(*)[KILN_MAX_RANK])b->strides : NULL, c->threads, &b->program));
+                                     c->gpu ? (const int64_t(*)[KILN_MAX_RANK])b->strides : NULL, c->threads,
+                                     &b->program));
   }
   KILN_TRY(reserve_arena(c, program_arena_bytes(b->program)));
   b->last_use = ++c->clock;
@@ -209,7 +218,8 @@ static bool shapes_unchanged(kiln_context *c, const kiln_tensor *inputs) {
   if (!c->current) return false;
   for (int32_t i = 0; i < graph_of(c)->n_inputs; i++) {
     const tensor *bound = program_param(c->current, i);
-    if (inputs[i].ndim != bound->rank || kiln_tensor_get_dtype(&inputs[i]) != bound->dtype || !device_fits(c, &inputs[i]))
+    if (inputs[i].ndim != bound->rank || kiln_tensor_get_dtype(&inputs[i]) != bound->dtype ||
+        !device_fits(c, &inputs[i]))
       return false;
     for (int32_t d = 0; d < bound->rank; d++) {
       if (inputs[i].shape[d] != bound->shape[d]) return false;
@@ -226,7 +236,8 @@ static kiln_status prepare_inputs(kiln_context *c, const kiln_tensor *inputs, si
   if (input_count && !inputs) return KILN_FAIL(KILN_INVALID_ARGUMENT, "inputs is NULL");
   if (shapes_unchanged(c, inputs)) return KILN_OK;
   for (int32_t i = 0; i < g->n_inputs; i++) {
-    if (inputs[i].ndim > 0 && !inputs[i].shape) return KILN_FAIL(KILN_INVALID_ARGUMENT, "input %d: shape is NULL", (int)i);
+    if (inputs[i].ndim > 0 && !inputs[i].shape)
+      return KILN_FAIL(KILN_INVALID_ARGUMENT, "input %d: shape is NULL", (int)i);
     KILN_TRY(check_dtype_and_rank(c, i, &inputs[i]));
   }
   KILN_TRY(solve_symbols(c, inputs));
@@ -240,7 +251,8 @@ kiln_status kiln_context_prepare(kiln_context *c, const kiln_tensor *inputs, siz
   KILN_TRY(prepare_inputs(c, inputs, input_count));
   if (!outputs) return KILN_OK;
   if (output_count != (size_t)graph_of(c)->n_outputs)
-    return KILN_FAIL(KILN_INVALID_ARGUMENT, "room for %zu outputs was given, the engine has %d", output_count, (int)graph_of(c)->n_outputs);
+    return KILN_FAIL(KILN_INVALID_ARGUMENT, "room for %zu outputs was given, the engine has %d", output_count,
+                     (int)graph_of(c)->n_outputs);
   for (int32_t i = 0; i < graph_of(c)->n_outputs; i++) {
     const tensor *t = program_result(c->current, i);
     outputs[i].ndim = t->rank;
@@ -250,7 +262,7 @@ kiln_status kiln_context_prepare(kiln_context *c, const kiln_tensor *inputs, siz
   return KILN_OK;
 }
 
-/* ---- running ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- running ----------------------------------------------------------------------------------------------------- */
 
 static kiln_status check_output(const kiln_context *c, int32_t i, const kiln_tensor *t) {
   const tensor *bound = program_result(c->current, i);
@@ -259,15 +271,16 @@ static kiln_status check_output(const kiln_context *c, int32_t i, const kiln_ten
   if (same) return KILN_OK;
   for (int32_t d = 0; d < bound->rank; d++) {
     if (bound->shape[d] < 0)
-      return KILN_FAIL(KILN_INVALID_ARGUMENT,
-                       "output %d (\"%s\"): its size %d depends on data: give no memory (data NULL), and take what the engine lends",
-                       (int)i, graph_of(c)->output_names[i], (int)d);
+      return KILN_FAIL(
+          KILN_INVALID_ARGUMENT,
+          "output %d (\"%s\"): its size %d depends on data: give no memory (data NULL), and take what the engine lends",
+          (int)i, graph_of(c)->output_names[i], (int)d);
   }
   text expected = {0};
   for (int32_t d = 0; d < bound->rank; d++) text_printf(&expected, d ? ",%lld" : "%lld", (long long)bound->shape[d]);
-  const kiln_status status = KILN_FAIL(KILN_INVALID_ARGUMENT, "output %d (\"%s\"): expected memory for %s[%s] on %s", (int)i,
-                                       graph_of(c)->output_names[i], kiln_dtype_name(bound->dtype), expected.data ? expected.data : "",
-                                       device_name(c));
+  const kiln_status status = KILN_FAIL(KILN_INVALID_ARGUMENT, "output %d (\"%s\"): expected memory for %s[%s] on %s",
+                                       (int)i, graph_of(c)->output_names[i], kiln_dtype_name(bound->dtype),
+                                       expected.data ? expected.data : "", device_name(c));
   text_free(&expected);
   return status;
 }
@@ -326,12 +339,14 @@ static void lend_outputs(kiln_context *c, kiln_tensor *outputs) {
   }
 }
 
-kiln_status kiln_context_run(kiln_context *c, const kiln_tensor *inputs, size_t input_count, kiln_tensor *outputs, size_t output_count) {
+kiln_status kiln_context_run(kiln_context *c, const kiln_tensor *inputs, size_t input_count, kiln_tensor *outputs,
+                             size_t output_count) {
   if (!c) return KILN_FAIL(KILN_INVALID_ARGUMENT, "context is NULL");
   KILN_TRY(prepare_inputs(c, inputs, input_count));
   const graph *g = graph_of(c);
   if (output_count != (size_t)g->n_outputs || (output_count && !outputs))
-    return KILN_FAIL(KILN_INVALID_ARGUMENT, "%zu outputs were given, the engine has %d", outputs ? output_count : 0, (int)g->n_outputs);
+    return KILN_FAIL(KILN_INVALID_ARGUMENT, "%zu outputs were given, the engine has %d", outputs ? output_count : 0,
+                     (int)g->n_outputs);
   KILN_TRY(take_tensors(c, inputs, outputs));
   if (c->gpu) {
     KILN_TRY(device_run_program(c->gpu, c->current, &c->bound->graphs, c->arena, g, c->params, c->results, c->profile));
@@ -362,12 +377,14 @@ void kiln_context_reset(kiln_context *c) {
   const graph *g = graph_of(c);
   for (int32_t i = 0; i < g->n_states; i++) {
     const constant *initial = g->states[i].initial->constant;
-    if (c->gpu) reset_on_device(c, c->state_now[i], initial);
-    else memcpy(c->state_now[i], initial->data, initial->size);
+    if (c->gpu)
+      reset_on_device(c, c->state_now[i], initial);
+    else
+      memcpy(c->state_now[i], initial->data, initial->size);
   }
 }
 
-/* ---- life --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- life -------------------------------------------------------------------------------------------------------- */
 
 static kiln_status context_allocate(kiln_context *c, int ordinal) {
   const graph *g = graph_of(c);
@@ -380,7 +397,8 @@ static kiln_status context_allocate(kiln_context *c, int ordinal) {
   c->lent_shapes = mem_calloc((size_t)g->n_outputs + 1, sizeof *c->lent_shapes);
   c->state_now = mem_calloc((size_t)g->n_states + 1, sizeof *c->state_now);
   c->state_next = mem_calloc((size_t)g->n_states + 1, sizeof *c->state_next);
-  if (!c->symbols || !c->symbol_known || !c->strides || !c->params || !c->results || !c->lent_shapes || !c->state_now || !c->state_next)
+  if (!c->symbols || !c->symbol_known || !c->strides || !c->params || !c->results || !c->lent_shapes || !c->state_now ||
+      !c->state_next)
     return KILN_NO_MEMORY("context");
   const target *t = &c->engine->target;
   if (t->backend->device) KILN_TRY(device_run_create(t, ordinal, g->body.n_params, g->body.n_results, &c->gpu));
@@ -405,7 +423,8 @@ kiln_status kiln_context_create_on(const kiln_engine *engine, int ordinal, const
                                    kiln_context **out_context) {
   if (!engine || !out_context) return KILN_FAIL(KILN_INVALID_ARGUMENT, "%s is NULL", engine ? "out_context" : "engine");
   if (ordinal != 0 && !engine->target.backend->device)
-    return KILN_FAIL(KILN_INVALID_ARGUMENT, "device %d was asked for, but the engine runs on %s", ordinal, kiln_engine_target(engine));
+    return KILN_FAIL(KILN_INVALID_ARGUMENT, "device %d was asked for, but the engine runs on %s", ordinal,
+                     kiln_engine_target(engine));
   if (options && options->struct_size < sizeof(kiln_context_options))
     return KILN_FAIL(KILN_INVALID_ARGUMENT, "options.struct_size must be sizeof(kiln_context_options)");
   kiln_context *c = mem_calloc(1, sizeof *c);
@@ -421,7 +440,8 @@ kiln_status kiln_context_create_on(const kiln_engine *engine, int ordinal, const
   return KILN_OK;
 }
 
-kiln_status kiln_context_create_with(const kiln_engine *engine, const kiln_context_options *options, kiln_context **out_context) {
+kiln_status kiln_context_create_with(const kiln_engine *engine, const kiln_context_options *options,
+                                     kiln_context **out_context) {
   return kiln_context_create_on(engine, 0, options, out_context);
 }
 
@@ -431,15 +451,19 @@ kiln_status kiln_context_create(const kiln_engine *engine, kiln_context **out_co
 
 kiln_status kiln_context_set_stream(kiln_context *c, void *stream) {
   if (!c) return KILN_FAIL(KILN_INVALID_ARGUMENT, "context is NULL");
-  if (!c->gpu) return KILN_FAIL(KILN_INVALID_ARGUMENT, "this engine runs on %s, which has no streams", kiln_engine_target(c->engine));
+  if (!c->gpu)
+    return KILN_FAIL(KILN_INVALID_ARGUMENT, "this engine runs on %s, which has no streams",
+                     kiln_engine_target(c->engine));
   c->gpu->user_stream = stream;
   return KILN_OK;
 }
 
 /* Memory of this context, wherever it is. */
 static void release_memory(kiln_context *c, void *memory, size_t bytes) {
-  if (c->gpu) c->gpu->hooks->release(c->gpu->device, memory, bytes);
-  else mem_free_aligned(memory);
+  if (c->gpu)
+    c->gpu->hooks->release(c->gpu->device, memory, bytes);
+  else
+    mem_free_aligned(memory);
 }
 
 void kiln_context_destroy(kiln_context *c) {
@@ -470,10 +494,11 @@ void kiln_context_destroy(kiln_context *c) {
   mem_free(c);
 }
 
-/* ---- measuring ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- measuring --------------------------------------------------------------------------------------------------- */
 
 void kiln_context_memory(const kiln_context *c, kiln_memory_info *out) {
-  *out = (kiln_memory_info){engine_weight_bytes(c->engine), c->current ? program_arena_bytes(c->current) : 0, c->state_bytes};
+  *out = (kiln_memory_info){engine_weight_bytes(c->engine), c->current ? program_arena_bytes(c->current) : 0,
+                            c->state_bytes};
 }
 
 void kiln_context_profile(kiln_context *c, int enable) {
@@ -484,7 +509,8 @@ void kiln_context_profile(kiln_context *c, int enable) {
 size_t kiln_context_step_count(const kiln_context *c) { return c->current ? program_step_count(c->current) : 0; }
 
 kiln_status kiln_context_step(const kiln_context *c, size_t index, kiln_step_info *out) {
-  if (index >= kiln_context_step_count(c)) return KILN_FAIL(KILN_INVALID_ARGUMENT, "step %zu of %zu", index, kiln_context_step_count(c));
+  if (index >= kiln_context_step_count(c))
+    return KILN_FAIL(KILN_INVALID_ARGUMENT, "step %zu of %zu", index, kiln_context_step_count(c));
   const node *n = program_step(c->current, index, &out->seconds, &out->flops, &out->bytes);
   out->op = n->op->name;
   out->tactic = program_step_kernel(c->current, index);

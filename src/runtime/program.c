@@ -64,7 +64,7 @@ void program_profile_clear(program *p) {
   }
 }
 
-/* ---- running ------------------------------------------------------------------------------------------------------------ */
+/* ---- running ----------------------------------------------------------------------------------------------------- */
 
 /* Both without gaps, and their dimensions in the same order? */
 static bool dense_alike(const tensor *a, const tensor *b) {
@@ -83,8 +83,15 @@ kiln_status program_copy(program *p, const tensor *from, const tensor *to, void 
   if ((tensor_is_contiguous(from) && tensor_is_contiguous(to)) || dense_alike(from, to))
     return h->copy(p->device, stream, out.data, in.data, (size_t)tensor_numel(&in) * kiln_dtype_size(in.dtype));
   arena a = {0};
-  kernel_args args = {.node = &p->copy_node, .attrs = p->copy_node.attrs, .in = &in, .n_in = 1, .out = &out, .n_out = 1,
-                      .symbols = p->symbols, .device = p->device, .stream = stream};
+  kernel_args args = {.node = &p->copy_node,
+                      .attrs = p->copy_node.attrs,
+                      .in = &in,
+                      .n_in = 1,
+                      .out = &out,
+                      .n_out = 1,
+                      .symbols = p->symbols,
+                      .device = p->device,
+                      .stream = stream};
   kernel_prep prep = {.args = args, .arena = &a, .threads = 1, .device = p->device, .kernel = p->copy_kernel};
   kiln_status status = p->copy_kernel->prepare(&prep);
   if (status == KILN_OK) status = h->finish_prepare(p->device, 1);
@@ -96,8 +103,14 @@ kiln_status program_copy(program *p, const tensor *from, const tensor *to, void 
 
 static kiln_status copy_tensor(program *p, const tensor *from, const tensor *to, pool *workers) {
   tensor in = *from, out = *to;
-  const kernel_args args = {.node = &p->copy_node, .attrs = p->copy_node.attrs, .in = &in, .n_in = 1, .out = &out, .n_out = 1,
-                            .pool = workers, .symbols = p->symbols};
+  const kernel_args args = {.node = &p->copy_node,
+                            .attrs = p->copy_node.attrs,
+                            .in = &in,
+                            .n_in = 1,
+                            .out = &out,
+                            .n_out = 1,
+                            .pool = workers,
+                            .symbols = p->symbols};
   /* Kernels that need a prepared state cannot be used for shapes that come and go. */
   return p->copy_kernel->prepare ? p->copy_node.op->ref(&args) : p->copy_kernel->run(&args);
 }
@@ -158,11 +171,13 @@ static kiln_status run_step(step *s, pool *workers) {
   s->args.pool = workers;
   const kiln_status status = s->kernel->run(&s->args);
   if (status != KILN_OK)
-    return error_note(status, __FILE__, __LINE__, "running `%s` (%s at %s)", s->node->op->name, s->node->path, s->node->source);
+    return error_note(status, __FILE__, __LINE__, "running `%s` (%s at %s)", s->node->op->name, s->node->path,
+                      s->node->source);
   return KILN_OK;
 }
 
-kiln_status program_run_steps(program *p, void *memory, const tensor *params, tensor *results, pool *workers, bool profile) {
+kiln_status program_run_steps(program *p, void *memory, const tensor *params, tensor *results, pool *workers,
+                              bool profile) {
   KILN_TRY(set_externals(p, memory, params, results, workers));
   apply_patches(p, memory);
   for (int32_t i = 0; i < p->n_steps;) {
@@ -251,14 +266,22 @@ kiln_status program_launch(program *p, void *memory, const void *const *external
     final_copy *f = &p->finals[i];
     tensor to = p->results[f->result];
     to.data = (void *)(uintptr_t)externals[p->n_params + f->result];
-    const kernel_args args = {.node = &p->copy_node, .attrs = p->copy_node.attrs, .in = &f->from, .n_in = 1, .out = &to, .n_out = 1,
-                              .state = f->state, .symbols = p->symbols, .device = p->device, .stream = stream};
+    const kernel_args args = {.node = &p->copy_node,
+                              .attrs = p->copy_node.attrs,
+                              .in = &f->from,
+                              .n_in = 1,
+                              .out = &to,
+                              .n_out = 1,
+                              .state = f->state,
+                              .symbols = p->symbols,
+                              .device = p->device,
+                              .stream = stream};
     KILN_TRY(p->copy_kernel->run(&args));
   }
   return KILN_OK;
 }
 
-/* ---- reports ---------------------------------------------------------------------------------------------------------------- */
+/* ---- reports ----------------------------------------------------------------------------------------------------- */
 
 static double tensor_bytes(const tensor *t) {
   return t->rank < 0 ? 0 : (double)tensor_numel(t) * (double)kiln_dtype_size(t->dtype);
@@ -295,6 +318,7 @@ void program_print_memory(const program *p, text *out) {
     const buffer *b = &p->buffers[i];
     if (b->kind != BUFFER_ARENA || b->last < b->first) continue;
     const node *n = p->steps[b->first].node;
-    text_printf(out, "%10zu  %10lld   %d..%d  %s %s\n", b->offset, (long long)b->bytes, (int)b->first, (int)b->last, n->op->name, n->path);
+    text_printf(out, "%10zu  %10lld   %d..%d  %s %s\n", b->offset, (long long)b->bytes, (int)b->first, (int)b->last,
+                n->op->name, n->path);
   }
 }
