@@ -5,6 +5,7 @@
 #include "base/memory.h"
 #include "engine/engine.h"
 #include "import/aten.h"
+#include "import/export.h"
 
 #define STRING(x) STRING_(x)
 #define STRING_(x) #x
@@ -107,5 +108,5 @@ int kiln_operator_supported(const char *name) {
   if (!length || length >= sizeof base) return 0;
   memcpy(base, name, length);
   base[length] = 0;
-  return aten_resolve(base, dot ? dot + 1 : "", &in_place) != NULL;
+  return aten_resolve(base, dot ? dot + 1 : "", &in_place) != NULL || export_takes_size_operator(name);
 }

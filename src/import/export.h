@@ -20,4 +20,8 @@ bool export_detect(const void *bytes, size_t size);
  * one KILN_UNSUPPORTED text, with counts, module paths and source lines. */
 kiln_status export_import(const void *bytes, size_t size, const char *origin, graph **out);
 
+/* Is "aten::sym_size.int" (or such) an operator on sizes, or a check, that exported programs may have? They have no
+ * schema row. */
+bool export_takes_size_operator(const char *name);
+
 #endif

@@ -6,6 +6,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "import/export.h"
 #include "import/export_internal.h"
 #include "import/sympy.h"
 #include "ops/ref.h"
@@ -353,6 +354,14 @@ bool pt2_is_symbol_target(const char *target) {
   for (size_t i = 0; i < KILN_COUNT(targets); i++)
     if (str_eq(target, targets[i].target)) return true;
   return false;
+}
+
+bool export_takes_size_operator(const char *name) {
+  char target[128];
+  if (strncmp(name, "aten::", 6) != 0) return false;
+  const int length =
+      snprintf(target, sizeof target, "torch.ops.aten.%s%s", name + 6, strchr(name, '.') ? "" : ".default");
+  return length > 0 && (size_t)length < sizeof target && pt2_is_symbol_target(target);
 }
 
 static kiln_status read_operands(pt2 *p, scope *s, const json_t *entry, operands *a) {
