@@ -49,6 +49,32 @@ static int view_chain(const value *from, value *to, node **steps, int max) {
   return n;
 }
 
+int handle_strides(const itensor *t, int64_t *out) {
+  const node *steps[HANDLE_MAX_DEPTH];
+  const itensor *h = t;
+  int n = 0;
+  for (; h->base != h; h = h->parent)
+    for (int i = h->n_steps - 1; i >= 0; i--) {
+      if (n == HANDLE_MAX_DEPTH || !h->steps[i]->op->view) return -1;
+      steps[n++] = h->steps[i];
+    }
+  if (!type_is_static(&h->v->type)) return -1;
+  tensor in = {.dtype = h->v->type.dtype, .rank = h->v->type.rank};
+  for (int i = 0; i < in.rank; i++) in.shape[i] = h->v->type.dims[i];
+  tensor_make_contiguous_strides(&in);
+  while (n-- > 0) {
+    const kernel_args args = {.node = steps[n], .attrs = steps[n]->attrs};
+    const tensor_type *type = &steps[n]->outputs[0]->type;
+    tensor view = {.dtype = type->dtype, .rank = type->rank};
+    if (!type_is_static(type)) return -1;
+    for (int i = 0; i < view.rank; i++) view.shape[i] = type->dims[i];
+    if (!steps[n]->op->view(&args, &in, &view)) return 0;
+    in = view;
+  }
+  memcpy(out, in.strides, sizeof in.strides);
+  return 1;
+}
+
 itensor *handle_view(importer *im, itensor *parent, value *v) {
   node *steps[HANDLE_MAX_STEPS];
   const int n = view_chain(parent->v, v, steps, HANDLE_MAX_STEPS);
@@ -61,6 +87,13 @@ itensor *handle_view(importer *im, itensor *parent, value *v) {
   t->depth = parent->depth + 1;
   t->base = parent->base;
   t->version = t->base->version;
+  int64_t strides[KILN_MAX_RANK];
+  if (handle_strides(t, strides) == 0) { /* a reshape that no strides can express: a copy */
+    t->base = t;
+    t->parent = NULL;
+    t->n_steps = t->depth = 0;
+    t->version = 0;
+  }
   return t;
 }
 
@@ -236,7 +269,10 @@ static kiln_status undo(builder *b, const node *n, value *w, value **out) {
 /* Replaces t's contents by `v`, which has its type. */
 static kiln_status set_contents(builder *b, itensor *t, value *v) {
   if (t->base == t) {
-    for (itensor_link *l = t->links; l; l = l->next) l->other->stale = true;
+    for (itensor_link *l = t->links; l; l = l->next) {
+      changing(l->other);
+      l->other->stale = true;
+    }
     changing(t);
     t->v = v;
     t->version++;

@@ -78,14 +78,12 @@ kiln_status interp_note_created(interp *it, void *container) {
              : interp_no_memory(it);
 }
 
-/* What is shared with other tensors is not undone: it may only refuse too much. */
+/* What may share memory is not undone: it may only refuse too much. */
 static void put_handle(const ts_handle *h) {
   itensor *t = h->t;
   struct itensor_link *const links = t->links;
-  const bool stale = t->stale;
   *t = h->state;
   t->links = links;
-  t->stale = stale;
   if (h->steps) memcpy(t->steps, h->steps, (size_t)t->n_steps * sizeof(node *));
 }
 
@@ -502,6 +500,11 @@ static kiln_status merge_handle(merger *m, itensor *t) {
   const ts_value v = of_tensor(t);
   uint32_t newest = t->version;
   if (t->base != t) return KILN_OK;
+  if ((x && x->state.stale) || (y && y->state.stale)) { /* what it holds is not known from now on */
+    KILN_TRY(control_note_handle(m->it, t));
+    t->stale |= m->made != NULL;
+    return KILN_OK;
+  }
   if (!m->made) return (x && x->state.v != t->v) || (y && y->state.v != t->v) ? add_pair(m, &v, &v) : KILN_OK;
   if ((!x || x->state.v == t->v) && (!y || y->state.v == t->v)) return KILN_OK;
   KILN_TRY(control_note_handle(m->it, t));

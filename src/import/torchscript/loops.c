@@ -496,6 +496,11 @@ static kiln_status finish_loop(loop *l, pass *p, value *const *initial, int n) {
   l->next = 0;
   KILN_TRY(walk(l, WALK_ENTRY, NULL));
   for (int i = l->start.slots.count; i < it->frame->count; i++) it->frame->slots[i] = control_unset();
+  for (int i = 0; i < l->body.n_handles; i++) {
+    if (!l->body.handles[i].state.stale) continue;
+    KILN_TRY(control_note_handle(it, l->body.handles[i].t));
+    l->body.handles[i].t->stale = true;
+  }
   return KILN_OK;
 }
 

@@ -428,8 +428,27 @@ static bool covers(const runner *r, const control_side *side) {
 
 /* ---- step 2 ----------------------------------------------------------------------------------------------------- */
 
+/* Is there anything that callers will see, but whose contents an in-place write left unknown? */
+static kiln_status check_stale(runner *r) {
+  const ts_archive *a = r->it->a;
+  const char *name = NULL;
+  for (int i = 0; i < r->m->n_leaves; i++)
+    if (r->m->leaves[i].tensor >= 0 && r->m->leaves[i].v.u.tensor->base->stale) name = r->m->leaves[i].name;
+  for (int32_t i = 0; i < a->n_parameters; i++) {
+    const ts_value *v = &a->parameters[i].owner->attrs[a->parameters[i].attribute];
+    if (v->kind == TSV_TENSOR && v->u.tensor->base->stale) name = a->parameters[i].path;
+  }
+  if (!name) return KILN_OK;
+  return KILN_FAIL(KILN_UNSUPPORTED,
+                   "an in-place write may change `%.200s`, depending on a branch or loop on tensor data; clone() it in "
+                   "the model before "
+                   "it is written",
+                   name);
+}
+
 static kiln_status finish(runner *r) {
   method *m = r->m;
+  KILN_TRY(check_stale(r));
   m->states = arena_copy(r->it->arena, r->states, (size_t)(r->n_states ? r->n_states : 1) * sizeof *r->states);
   m->n_states = r->n_states;
   const int at = interp_variable(r->it->frame, "result");
@@ -514,6 +533,10 @@ static kiln_status run_all(runner *r) {
   const kiln_status status = one_program(r);
   if (status == KILN_OUT_OF_MEMORY || (status == KILN_OK && !r->another_shape)) return status;
   error_clear();
+  if (r->it->g->failed) { /* what failed was not built */
+    r->it->g->failed = false;
+    r->it->g->failure = KILN_OK;
+  }
   return two_programs(r);
 }
 
