@@ -34,6 +34,10 @@ bool handle_link(importer *im, itensor *a, itensor *b);
  * to date) and `v`. NULL when out of memory. */
 itensor *handle_view(importer *im, itensor *parent, value *v);
 
+/* The strides that the tensor has in PyTorch: those of the views that it was made by, of a contiguous base. 1: they are in `out`
+ * (KILN_MAX_RANK), 0: PyTorch copies on the way, -1: sizes or places that are not known now. */
+int handle_strides(const itensor *t, int64_t *out);
+
 /* Makes `t` what `view`, a view of t, is: squeeze_ and its like change a tensor's own shape. Other views of t stay what
  * they are. False when out of memory. */
 bool handle_become(importer *im, itensor *t, const itensor *view);

@@ -51,35 +51,6 @@ static kiln_status do_len(interp *it, const ts_call *c, ts_value *out, bool *han
   return KILN_OK;
 }
 
-/* The strides that the tensor has in PyTorch: those of the views that it was made by, of a contiguous base. False:
- * sizes or steps that are not known. */
-static bool strides_of(const itensor *t, int64_t *out) {
-  enum { MAX_STEPS = 256 };
-  const node *steps[MAX_STEPS];
-  const itensor *h = t;
-  int n = 0;
-  for (; h->base != h; h = h->parent)
-    for (int i = h->n_steps - 1; i >= 0; i--) {
-      if (n == MAX_STEPS || !h->steps[i]->op->view) return false;
-      steps[n++] = h->steps[i];
-    }
-  if (!type_is_static(&h->v->type)) return false;
-  tensor in = {.dtype = h->v->type.dtype, .rank = h->v->type.rank};
-  for (int i = 0; i < in.rank; i++) in.shape[i] = h->v->type.dims[i];
-  tensor_make_contiguous_strides(&in);
-  while (n-- > 0) {
-    const kernel_args args = {.node = steps[n], .attrs = steps[n]->attrs};
-    const tensor_type *type = &steps[n]->outputs[0]->type;
-    tensor view = {.dtype = type->dtype, .rank = type->rank};
-    if (!type_is_static(type)) return false;
-    for (int i = 0; i < view.rank; i++) view.shape[i] = type->dims[i];
-    if (!steps[n]->op->view(&args, &in, &view)) return false;
-    in = view;
-  }
-  memcpy(out, in.strides, sizeof in.strides);
-  return true;
-}
-
 static kiln_status do_stride(interp *it, const ts_call *c, ts_value *out, bool *handled) {
   const tensor_type *t;
   dim strides[KILN_MAX_RANK], next = 1;
@@ -87,7 +58,7 @@ static kiln_status do_stride(interp *it, const ts_call *c, ts_value *out, bool *
   if (!tensor_arg(c)) return KILN_OK;
   KILN_TRY(type_of_arg(it, c, &t));
   *handled = true;
-  if (!strides_of(tensor_arg(c), strides)) {
+  if (handle_strides(tensor_arg(c), strides) != 1) {
     if (tensor_arg(c)->base != tensor_arg(c))
       return IT_FAIL(it, KILN_UNSUPPORTED, "stride() of a view whose sizes are not fixed");
     for (int i = t->rank - 1; i >= 0; i--) {
@@ -114,7 +85,7 @@ static kiln_status do_is_contiguous(interp *it, const ts_call *c, ts_value *out,
   KILN_TRY(type_of_arg(it, c, &t));
   *handled = true;
   *out = of_bool(true);
-  if (!strides_of(tensor_arg(c), strides)) return KILN_OK;
+  if (handle_strides(tensor_arg(c), strides) != 1) return KILN_OK;
   for (int i = t->rank - 1; i >= 0; i--) {
     if (t->dims[i] == 0) break;
     if (t->dims[i] != 1 && strides[i] != expected) *out = of_bool(false);
