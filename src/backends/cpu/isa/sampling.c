@@ -55,17 +55,38 @@ static void grid_place(const grid_job *j, const float *coordinates, int64_t plac
   b->count = n;
 }
 
-static void grid_channel(const grid_block *b, const float *restrict x, float *restrict y, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) y[i] = 0.0f;
-  for (int t = 0; t < b->count; ++t) {
-    for (int64_t i = 0; i < n; ++i) {
+/* `count` is known to the compiler, so that the sum of all taps stays in registers. */
+VF_INLINE void grid_sum(const grid_block *restrict b, const float *restrict x, float *restrict y, int64_t n,
+                        const int count) {
+  for (int64_t i = 0; i < n; ++i) {
+    float sum = 0.0f;
+#pragma GCC unroll 16
+    for (int t = 0; t < count; ++t) {
       uint32_t bits;
       float v;
       memcpy(&bits, &x[b->at[t][i]], sizeof bits);
       bits &= b->inside[t][i];
       memcpy(&v, &bits, sizeof v);
-      y[i] += b->weight[t][i] * v;
+      sum += b->weight[t][i] * v;
     }
+    y[i] = sum;
+  }
+}
+
+static void grid_channel(const grid_block *b, const float *x, float *y, int64_t n) {
+  switch (b->count) {
+    case 1:
+      grid_sum(b, x, y, n, 1);
+      break;
+    case 4:
+      grid_sum(b, x, y, n, 4);
+      break;
+    case 8:
+      grid_sum(b, x, y, n, 8);
+      break;
+    default:
+      grid_sum(b, x, y, n, GRID_MAX_TAPS);
+      break;
   }
 }
 
