@@ -1,6 +1,107 @@
-/* Rewriting for GPUs: the CPU's layouts and fusion serve both (channels-last convolutions, epilogues, chains); what a kernel takes is asked
- * of this backend's rows. */
+/* Rewriting for GPUs: the CPU's layouts and fusion serve both (channels-last convolutions, epilogues, chains); what a kernel takes is
+ * asked of this backend's rows. Before that, permutes of attention layers are moved out of the way: PyTorch's nn.MultiheadAttention
+ * turns [batch, length, features] around in front of its products and merges batch and heads, which would cost copies; attention
+ * kernels read any strides, so all of it can be views. */
+#include <string.h>
+
 #include "backends/cpu/rewrite.h"
 #include "backends/cuda/internal.h"
+#include "passes/pass.h"
 
-kiln_status cuda_rewrite(const target *t, graph *g) { return cpu_rewrite(t, g); }
+static bool is_op(const node *n, const char *name) { return n && strcmp(n->op->name, name) == 0; }
+
+static value *reshape(builder *b, value *v, int rank, const dim *dims) {
+  return v ? build(b, "reshape", IN(v), ATTRS(A_INTS("shape", dims, rank))) : NULL;
+}
+static value *permute(builder *b, value *v, int rank, const dim *order) {
+  return v ? build(b, "permute", IN(v), ATTRS(A_INTS("order", order, rank))) : NULL;
+}
+
+static bool replace(node *n, value *with) {
+  if (!with) return false;
+  value_replace_uses(n->outputs[0], with);
+  return true;
+}
+
+/* The permute behind operand 0, if it leaves the last dimension where it is. */
+static const node *rows_permute(const node *n, const int64_t **order, int *rank) {
+  const node *p = node_in(n, 0) ? node_in(n, 0)->producer : NULL;
+  if (!is_op(p, "permute") || p->epilogue) return NULL;
+  const attr *a = node_attr(p, "order");
+  if (a->count < 3 || a->u.ints[a->count - 1] != a->count - 1) return NULL;
+  *order = a->u.ints;
+  *rank = a->count;
+  return p;
+}
+
+/* linear(permute(x)) -> permute(linear(x)) */
+static bool permute_behind_linear(builder *b, node *n) {
+  const int64_t *order;
+  int rank;
+  const node *p = rows_permute(n, &order, &rank);
+  if (!p || n->epilogue || n->own_inputs != 3) return false;
+  return replace(n, permute(b, build(b, "linear", IN(node_in(p, 0), node_in(n, 1), node_in(n, 2)), NO_ATTRS), rank, order));
+}
+
+/* reshape(permute(x)) where the reshape only splits the last dimension and puts ones in front -> permute(reshape(x)) */
+static bool permute_behind_split(builder *b, node *n) {
+  const int64_t *order;
+  int rank;
+  const node *p = rows_permute(n, &order, &rank);
+  if (!p) return false;
+  const tensor_type *from = &p->outputs[0]->type, *to = &n->outputs[0]->type, *x = &node_in(p, 0)->type;
+  const int lead = to->rank > 0 && to->dims[0] == 1 && from->dims[0] != 1 ? 1 : 0;
+  const int tail = to->rank - lead - (rank - 1);
+  if (tail < 2 && !(tail == 1 && lead)) return false;
+  for (int i = 0; i + 1 < rank; i++) {
+    if (to->dims[lead + i] != from->dims[i]) return false;
+  }
+  dim dims[KILN_MAX_RANK], turned[KILN_MAX_RANK];
+  for (int i = 0; i < to->rank; i++) {
+    const bool row = i >= lead && i < lead + rank - 1;
+    dims[i] = row ? x->dims[i - lead] : to->dims[i];
+    turned[i] = row ? lead + order[i - lead] : i;
+  }
+  return replace(n, permute(b, reshape(b, node_in(p, 0), to->rank, dims), to->rank, turned));
+}
+
+/* reshape[q0, q1, q2 * q3](permute(x)) with q0 behind q1 in x -> permute[1, 0, 2](reshape[q1, q0, q2 * q3](permute'(x))) */
+static bool heads_behind_merge(builder *b, node *n) {
+  const node *p = node_in(n, 0)->producer;
+  const tensor_type *to = &n->outputs[0]->type;
+  if (!is_op(p, "permute") || to->rank != 3 || p->outputs[0]->type.rank != 4) return false;
+  const attr *a = node_attr(p, "order");
+  const tensor_type *from = &p->outputs[0]->type;
+  if (a->u.ints[0] < a->u.ints[1] || to->dims[0] != from->dims[0] || to->dims[1] != from->dims[1]) return false;
+  if (a->u.ints[3] != 3) return false;
+  const dim order[4] = {a->u.ints[1], a->u.ints[0], a->u.ints[2], a->u.ints[3]};
+  const dim dims[3] = {to->dims[1], to->dims[0], to->dims[2]}, back[3] = {1, 0, 2};
+  return replace(n, permute(b, reshape(b, permute(b, node_in(p, 0), 4, order), 3, dims), 3, back));
+}
+
+/* reshape[b, c, a, d](permute[1, 0, 2](reshape[a, b * c, d](x))) -> permute[1, 2, 0, 3](reshape[a, b, c, d](x)) */
+static bool unmerge_heads(builder *b, node *n) {
+  const node *p = node_in(n, 0)->producer;
+  const tensor_type *to = &n->outputs[0]->type;
+  if (!is_op(p, "permute") || to->rank != 4 || p->outputs[0]->type.rank != 3) return false;
+  const attr *a = node_attr(p, "order");
+  const node *r = node_in(p, 0)->producer;
+  const tensor_type *from = &p->outputs[0]->type;
+  if (a->u.ints[0] != 1 || a->u.ints[1] != 0 || !is_op(r, "reshape")) return false;
+  if (from->dims[1] != to->dims[2] || from->dims[2] != to->dims[3]) return false;
+  const dim dims[4] = {to->dims[2], to->dims[0], to->dims[1], to->dims[3]}, order[4] = {1, 2, 0, 3};
+  return replace(n, permute(b, reshape(b, node_in(r, 0), 4, dims), 4, order));
+}
+
+static const rule rules[] = {
+    {"permute behind linear", "linear", permute_behind_linear, NULL},
+    {"unmerge heads", "reshape", unmerge_heads, NULL},
+    {"permute behind split", "reshape", permute_behind_split, NULL},
+    {"heads behind merge", "reshape", heads_behind_merge, NULL},
+};
+
+kiln_status cuda_rewrite(const target *t, graph *g) {
+  KILN_TRY(rules_run(g, rules, KILN_COUNT(rules)));
+  KILN_TRY(pass_dead_code(g));
+  return cpu_rewrite(t, g);
+}
