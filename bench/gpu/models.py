@@ -46,6 +46,19 @@ class UNet(nn.Module):
         return self.out(x)
 
 
+def _calibrate(model: nn.Module) -> None:
+    """Running statistics as after training: with random weights and none, activations vanish in deep models."""
+    norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
+    if not norms:
+        return
+    for layer in norms:
+        layer.train()
+        layer.momentum = None
+    with torch.no_grad():
+        model(torch.randn(8, 3, 224, 224))
+    model.eval()
+
+
 def make(name: str, batch: int) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
     torch.manual_seed(0)
 
@@ -86,4 +99,6 @@ def make(name: str, batch: int) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
     for layer in model.modules():  # heads that torchvision starts at zero would hide errors
         if isinstance(layer, nn.Linear) and layer.weight.abs().max() == 0:
             nn.init.normal_(layer.weight, std=0.02)
-    return model.eval(), image()
+    model.eval()
+    _calibrate(model)
+    return model, image()

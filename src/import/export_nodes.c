@@ -141,7 +141,9 @@ static kiln_status read_arguments(pt2 *p, scope *s, const json_t *entry, const a
   for (size_t i = 0; i < json_array_size(inputs); i++) {
     const json_t *input = json_array_get(inputs, i);
     const char *name = json_string_value(json_object_get(input, "name"));
-    const int at = name && *name ? argument_index(schema, name) : i < (size_t)schema->n_args ? (int)i : -1;
+    int at = name && *name ? argument_index(schema, name) : i < (size_t)schema->n_args ? (int)i : -1;
+    /* In-place forms call what they write `self`, also where the functional form says `input` (dropout). */
+    if (at < 0 && i == 0 && str_eq(name, "self") && schema->n_args) at = 0;
     if (at < 0 || given[at])
       return KILN_FAIL(KILN_INVALID_FILE, "model.json: %s argument `%.60s`", at < 0 ? "the operator has no" : "twice",
                        name ? name : "?");

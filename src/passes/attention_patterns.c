@@ -105,7 +105,9 @@ static const node *find_softmax(const value *v) {
 
 static bool attention_fits(const value *q, const value *k, const value *v, const value *mask, int rank,
                            bool k_transposed) {
-  if (q->type.rank != rank || k->type.rank != rank || v->type.rank != rank || q->type.dtype != KILN_F32) return false;
+  if (q->type.rank != rank || k->type.rank != rank || v->type.rank != rank || !dtype_is_float(q->type.dtype) ||
+      q->type.dtype == KILN_F64)
+    return false;
   /* no broadcasting between heads here */
   if (!same_dims(q->type.dims, k->type.dims, rank - 2) || !same_dims(k->type.dims, v->type.dims, rank - 2))
     return false;

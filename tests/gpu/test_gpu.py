@@ -48,7 +48,7 @@ def error(a: torch.Tensor, b: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize(
-    ("precision", "bound"), [("fp32", 1e-5), ("tf32", 3e-3), ("fp16", 3e-3), ("bf16", 2e-2), ("fp16:conv,encoder*", 3e-3)]
+    ("precision", "bound"), [("fp32", 1e-4), ("tf32", 3e-3), ("fp16", 3e-3), ("bf16", 2e-2), ("fp16:conv,encoder*", 3e-3)]
 )
 def test_precisions(model: nn.Module, precision: str, bound: float) -> None:
     x = example()
@@ -71,12 +71,12 @@ def test_layouts_and_host_tensors(model: nn.Module) -> None:
     engine = kiln.compile(model, inputs=[x])
     with torch.no_grad():
         want = model(x)
-        assert error(engine(x.contiguous(memory_format=torch.channels_last)), want) < 1e-5
+        assert error(engine(x.contiguous(memory_format=torch.channels_last)), want) < 1e-4
         padded = torch.zeros(2, 3, 16, 20, device="cuda")
         padded[..., :16] = x
-        assert error(engine(padded[..., :16]), want) < 1e-5
+        assert error(engine(padded[..., :16]), want) < 1e-4
         host = engine(x.cpu())
-        assert not host.is_cuda and error(host, want.cpu()) < 1e-5
+        assert not host.is_cuda and error(host, want.cpu()) < 1e-4
 
 
 def test_dynamic_shapes(model: nn.Module) -> None:
@@ -86,7 +86,7 @@ def test_dynamic_shapes(model: nn.Module) -> None:
     with torch.no_grad():
         for batch in (1, 3, 8, 3, 2):
             x = example(batch)
-            assert error(engine(x), model(x)) < 1e-5
+            assert error(engine(x), model(x)) < 1e-4
 
 
 def test_streams_and_threads(model: nn.Module) -> None:
@@ -100,7 +100,7 @@ def test_streams_and_threads(model: nn.Module) -> None:
                 x = example()
                 y, want = engine(x), model(x)
                 stream.synchronize()
-                if error(y, want) > 1e-5:
+                if error(y, want) > 1e-4:
                     failures.append("wrong result on a stream")
 
     threads = [threading.Thread(target=work) for _ in range(3)]
@@ -125,7 +125,7 @@ def test_inside_a_graph(model: nn.Module) -> None:
         x.copy_(example())
         graph.replay()
         torch.cuda.synchronize()
-        assert error(y, model(x)) < 1e-5
+        assert error(y, model(x)) < 1e-4
 
 
 def test_tuned_engine_and_file(model: nn.Module, tmp_path: object) -> None:
@@ -147,4 +147,4 @@ def test_errors(model: nn.Module) -> None:
     with pytest.raises(kiln.KilnError, match="sm_90"):
         kiln.compile(model, inputs=[x], target="cuda:sm_10")
     with torch.no_grad():
-        assert error(engine(x), model(x)) < 1e-5  # later calls work
+        assert error(engine(x), model(x)) < 1e-4  # later calls work
