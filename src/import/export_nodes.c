@@ -505,14 +505,24 @@ static kiln_status item_node(pt2 *p, scope *s, const json_t *entry) {
   KILN_TRY(pt2_array(entry, "outputs", "node", &outputs));
   KILN_TRY(pt2_argument(p, s, argument_of(inputs, 0), &given));
   value *v = given.kind == IV_TENSOR ? lower_value(&p->b, given.u.t) : NULL;
-  const json_t *out = json_object_get(json_array_get(outputs, 0), "as_sym_int");
   if (!v)
     return graph_check(p->graph) != KILN_OK ? graph_check(p->graph)
                                             : KILN_FAIL(KILN_INVALID_FILE, "model.json: item of no tensor");
+  const json_t *out = json_object_get(json_array_get(outputs, 0), "as_sym_float");
+  if (out && dtype_is_float(v->type.dtype)) { /* a tensor of no dimensions promotes as a Python number does */
+    ivalue number = {.kind = IV_TENSOR};
+    value *flat = lower_reshape(&p->b, v, 0, NULL);
+    number.u.t = flat ? lower_tensor(&p->im, flat) : NULL;
+    if (!number.u.t) return graph_check(p->graph) != KILN_OK ? graph_check(p->graph) : KILN_NO_MEMORY("import");
+    KILN_TRY(pt2_string(out, "as_name", "output", &name));
+    return pt2_define(p, s, name, number);
+  }
+  out = json_object_get(json_array_get(outputs, 0), "as_sym_int");
   if (!out || (v->type.dtype != KILN_I64 && v->type.dtype != KILN_I32))
-    return KILN_FAIL(KILN_UNSUPPORTED,
-                     "item() of a tensor of %s: only i64 and i32 can become sizes; keep other numbers in tensors",
-                     kiln_dtype_name(v->type.dtype));
+    return KILN_FAIL(
+        KILN_UNSUPPORTED,
+        "item() of a tensor of %s is not supported: only i64 and i32 can become sizes, and floats operands",
+        kiln_dtype_name(v->type.dtype));
   KILN_TRY(pt2_string(out, "as_name", "output", &name));
   item_range(p, s, name, &min, &max);
   size.u.i = dim_fresh(p->graph->dims, "item", min, max);

@@ -72,6 +72,7 @@ CASES: dict[str, tuple[Callable[..., Any], list[tuple[torch.Tensor, ...]]]] = {
     ),
     "repeat all": (lambda r: torch.repeat_interleave(r), [(torch.tensor([1, 0, 3]),), (torch.tensor([0, 0, 9]),)]),
     "item": (first, [(X, torch.tensor(3)), (X, torch.tensor(0)), (X, torch.tensor(5))]),
+    "float item": (lambda x: x / x.abs().max().item() + x.sum().item(), [(X,), (X * 3,)]),
     "boxes": (boxes, [(X[:, 0], torch.arange(20.0).reshape(5, 4)), (NONE[:, 0], torch.ones(5, 4))]),
     "twice": (twice, [(X,), (-X,), (NONE,)]),
 }
