@@ -28,6 +28,7 @@ static size_t format_frame(const char *file, int line, const char *fmt, va_list 
   size_t length = (size_t)wanted;
   if (length >= sizeof frame) {
     length = sizeof frame - 1;
+    /* NOLINTNEXTLINE(bugprone-not-null-terminated-result): the zero behind these three is vsnprintf's */
     memcpy(frame + length - 3, "...", 3);
   }
   const char *places = getenv("KILN_ERROR_PLACES");

@@ -531,7 +531,7 @@ def check(name, got, expected):
 
 
 def decomposed_wrongly(program, args, expected):
-    """PyTorch 2.11's own decomposition of aten.lstm gives h and c other shapes than the module has. What is wrong in the
+    """PyTorch's own decomposition of aten.lstm (2.11, 2.12) gives h and c other shapes than the module has. What is wrong in the
     program cannot be right in the engine, so such cases are skipped, but only where PyTorch itself shows the defect."""
     with torch.no_grad():
         got = pytree.tree_leaves(program.module()(*args))
