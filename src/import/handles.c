@@ -266,13 +266,28 @@ static kiln_status undo(builder *b, const node *n, value *w, value **out) {
   return *out ? KILN_OK : failed(b->graph, "written view");
 }
 
+/* Whatever may share memory with `t`, directly or through others, is not known any more. */
+static void spread_stale(itensor *t) {
+  itensor *work = t;
+  t->next_stale = NULL;
+  while (work) {
+    const itensor *now = work;
+    work = now->next_stale;
+    for (const itensor_link *l = now->links; l; l = l->next) {
+      itensor *o = l->other;
+      if (o == t || o->stale) continue;
+      changing(o);
+      o->stale = true;
+      o->next_stale = work;
+      work = o;
+    }
+  }
+}
+
 /* Replaces t's contents by `v`, which has its type. */
 static kiln_status set_contents(builder *b, itensor *t, value *v) {
   if (t->base == t) {
-    for (itensor_link *l = t->links; l; l = l->next) {
-      changing(l->other);
-      l->other->stale = true;
-    }
+    spread_stale(t);
     changing(t);
     t->v = v;
     t->version++;

@@ -19,6 +19,7 @@ struct itensor {
   itensor *older;             /* the handle made before this one: all of an import are linked, see importer.handles */
   uint32_t serial;            /* counts them */
   struct itensor_link *links; /* tensors that may be the same memory, which is decided at run time only */
+  itensor *next_stale;        /* of the worklist that marks them */
   bool stale;                 /* one of them was written, so it is not known what this one holds: reading it fails */
 };
 

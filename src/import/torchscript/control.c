@@ -263,7 +263,6 @@ typedef struct merger {
   node *made; /* NULL: pairs are collected; else they are replaced by its outputs, in the same order */
   int next;
   int line;
-  uint32_t serial;  /* of the newest handle from before the branch */
   const char *what; /* for texts */
 } merger;
 
@@ -320,10 +319,9 @@ static kiln_status take_pair(merger *m, const ts_value *x, const ts_value *y, ts
   }
   KILN_TRY(interp_new_tensor(m->it, v, out));
   const ts_value *sides[2] = {x, y};
-  for (int i = 0; i < 2; i++) { /* does it share memory with a tensor from before? */
-    if (sides[i]->kind != TSV_TENSOR || sides[i]->u.tensor->base->serial > m->serial) continue;
-    if (!handle_link(&m->it->a->im, out->u.tensor, sides[i]->u.tensor)) return interp_no_memory(m->it);
-  }
+  for (int i = 0; i < 2; i++) /* which of them it is, is not known */
+    if (sides[i]->kind == TSV_TENSOR && !handle_link(&m->it->a->im, out->u.tensor, sides[i]->u.tensor))
+      return interp_no_memory(m->it);
   return KILN_OK;
 }
 
@@ -631,9 +629,8 @@ static kiln_status make_node(merger *m) {
   return KILN_OK;
 }
 
-kiln_status control_merge(interp *it, value *condition, const control_start *start, control_side *sides,
-                          uint32_t serial) {
-  merger m = {.it = it, .start = start, .sides = sides, .condition = condition, .serial = serial};
+kiln_status control_merge(interp *it, value *condition, const control_start *start, control_side *sides) {
+  merger m = {.it = it, .start = start, .sides = sides, .condition = condition};
   node nothing = {0};
   KILN_TRY(walk(&m));
   if (m.n > 0) {
@@ -666,7 +663,6 @@ static kiln_status one_side_raises(interp *it, const ts_stmt *s, control_side *s
 kiln_status interp_if_data(interp *it, const ts_stmt *s, value *condition) {
   control_start start;
   control_side sides[2] = {{0}};
-  const uint32_t serial = it->a->im.handles ? it->a->im.handles->serial : 0;
   const int line = it->frame->line;
   KILN_TRY(control_start_open(it, &start));
   kiln_status status = KILN_OK;
@@ -677,7 +673,7 @@ kiln_status interp_if_data(interp *it, const ts_stmt *s, value *condition) {
   if (status == KILN_OK && (sides[0].raised || sides[1].raised))
     status = one_side_raises(it, s, sides);
   else if (status == KILN_OK)
-    status = control_merge(it, condition, &start, sides, serial);
+    status = control_merge(it, condition, &start, sides);
   for (int k = 0; k < 2; k++) control_side_free(&sides[k]);
   return status;
 }

@@ -35,8 +35,7 @@ kiln_status control_start_open(interp *it, control_start *out);
 kiln_status control_run_side(interp *it, const control_start *start, control_body body, void *user, control_side *side);
 /* Makes the `if` node of two sides that ran from `start`, and merges what they changed. `serial`: of the newest handle
  * then. */
-kiln_status control_merge(interp *it, value *condition, const control_start *start, control_side *sides,
-                          uint32_t serial);
+kiln_status control_merge(interp *it, value *condition, const control_start *start, control_side *sides);
 /* Runs `body` with tensors as the side left them and nodes going to `b`; then all is as before. */
 kiln_status control_look(interp *it, block *b, control_body body, void *user, control_side *side);
 void control_side_free(control_side *side);

@@ -101,8 +101,10 @@ static kiln_status build_value(loop *l, const char *path, const ts_value *start,
     *out = (ts_value){.kind = TSV_DATA, .u = {.data = v}};
     if (!is_tensor) return KILN_OK;
     KILN_TRY(interp_new_tensor(it, v, out));
-    if (start->kind == TSV_TENSOR && !handle_link(&it->a->im, out->u.tensor, start->u.tensor))
-      return interp_no_memory(it);
+    const ts_value *others[2] = {start, like}; /* that it may be: from before the loop, or from the last iteration */
+    for (int i = 0; i < 2; i++)
+      if (others[i]->kind == TSV_TENSOR && !handle_link(&it->a->im, out->u.tensor, others[i]->u.tensor))
+        return interp_no_memory(it);
     return KILN_OK;
   }
   const ts_value *some = start->kind == TSV_UNINITIALIZED ? like : start, *items = NULL, *likes = NULL;

@@ -512,8 +512,7 @@ static kiln_status two_programs(runner *r) {
   value *first = graph_scalar_int(it->g, KILN_BOOL, 1);
   if (!first) return interp_no_memory(it);
   KILN_TRY(new_state(r, "first_call", first, &first->type, &flag));
-  const uint32_t serial = it->a->im.handles ? it->a->im.handles->serial : 0;
-  KILN_TRY(control_merge(it, flag, &r->start, sides, serial));
+  KILN_TRY(control_merge(it, flag, &r->start, sides));
   KILN_TRY(compare_exit(r, NULL, &again));
   r->states[r->n_states - 1].last = graph_scalar_int(it->g, KILN_BOOL, 0);
   if (r->another_shape) return shape_changes(r);
