@@ -123,7 +123,7 @@ def _build_script(model: Any, inputs: Any, kwargs: dict[str, Any], method: str, 
 
     script.check_script(model)
     flat = script.flatten(model, inputs, kwargs, method, _example)
-    metadata = {"torch.script": json.dumps(flat.interface)}
+    metadata = {"torch.script": json.dumps(flat.interface)} if flat.interface else None
     return Engine.build(flat.data, inputs=flat.specs, method=flat.method, metadata=metadata, **options)
 
 

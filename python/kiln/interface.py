@@ -42,7 +42,7 @@ class Unrepresentable(ValueError):
 
 def type_text(kind: Any) -> str:
     """A type of a schema, with the names of NamedTuples alone."""
-    return re.sub(r"__torch__(?:\.\w+)*\.(\w+)", r"\1", kind.annotation_str)
+    return re.sub(r"__torch__(?:\.\w+)*\.(\w+)", r"\1", kind.annotation_str).replace("NoneType", "None")
 
 
 def tree_of(value: Any, kind: Any, name: str, leaves: list[tuple[str, Any]]) -> Tree:
@@ -356,9 +356,9 @@ def generate_flat(interface: dict[str, Any], names: list[str], method: str, n_re
     code.lines.append(f"kiln_result = self.model{'.' + method if method else ''}({arguments})")
     flat: dict[int, str] = {}
     _split(code, interface["result"], "kiln_result", interface["type"], flat)
-    items = "".join(flat[i] + ", " for i in range(n_results))
-    code.lines.append(f"return ({items})")
-    result = f"Tuple[{', '.join(['Tensor'] * n_results)}]"
+    results = [flat[i] for i in range(n_results)] or ["torch.zeros([0])"]  # constants alone, or writes to the arguments
+    code.lines.append(f"return ({''.join(result + ', ' for result in results)})")
+    result = f"Tuple[{', '.join(['Tensor'] * len(results))}]"
     body = "\n".join(" " * 8 + line for line in code.lines)
     parameters = "".join(f", {name}: Tensor" for name in names)
     return _make_class(_CLASS.format(field="model", parameters=parameters, result=result, body=body), code.named)
@@ -366,16 +366,15 @@ def generate_flat(interface: dict[str, Any], names: list[str], method: str, n_re
 
 def _split(code: _Code, tree: Tree, expression: str, kind: str, flat: dict[int, str]) -> None:
     """Like take, for a result: numbers become tensors."""
-    if "scalar" in tree:
-        flat[tree["scalar"]] = f"torch.tensor({expression})"
-        return
     if "value" in tree:
         return
     if kind.startswith("Optional["):
         x = code.variable()
         code.lines += [f"{x} = {expression}", f"assert {x} is not None"]
         expression, kind = x, kind[len("Optional[") : -1]
-    if "leaf" in tree:
+    if "scalar" in tree:
+        flat[tree["scalar"]] = f"torch.tensor({expression})"
+    elif "leaf" in tree:
         flat[tree["leaf"]] = expression
     elif "dict" in tree:
         for key, item in zip(tree["dict"], tree["items"]):

@@ -245,7 +245,7 @@ def reset(module: torch.nn.Module) -> None:
 class Flattened:
     """What the importer is given for one method: a TorchScript file, shapes, and what leads back to the method's interface."""
 
-    def __init__(self, data: memoryview, method: str, specs: list[tuple[Any, ...]], interface: dict[str, Any]) -> None:
+    def __init__(self, data: memoryview, method: str, specs: list[tuple[Any, ...]], interface: Optional[dict[str, Any]]) -> None:
         self.data, self.method, self.specs, self.interface = data, method, specs, interface
 
 
@@ -292,19 +292,23 @@ def flatten(model: Any, inputs: Any, kwargs: dict[str, Any], method: str, exampl
         for i in range(len(args) - 1, 0, -1):  # a default that cannot be written down takes those before it away
             if "default" in args[i - 1] and "default" not in args[i]:
                 del args[i - 1]["default"]
+        plain = isinstance(model, torch.jit.ScriptModule) and all(arg["type"] == "Tensor" for arg in args)
+        specs = [_spec(value) for _, value in leaves]
         kind = schema.returns[0].type
+        if plain and kind.kind() == "AnyType":  # the importer finds out what it is, and leaves that in the engine
+            return Flattened(_saved(model), method, specs, None)
         result, n = nesting.result_tree(kind, lambda: _run(model, method, values, example))
     except nesting.Unrepresentable as error:
         raise _error(str(error), "KILN_UNSUPPORTED") from None
-    if n == 0:
-        raise _error(f"{method} returns no tensor", "KILN_UNSUPPORTED")
     interface = {"args": args, "result": result, "type": nesting.type_text(kind)}
-    specs = [_spec(value) for _, value in leaves]
-    plain = all("leaf" in arg["tree"] and arg["type"] == "Tensor" for arg in args) and "leaf" in result
-    if plain and isinstance(model, torch.jit.ScriptModule):
+    if plain and _only_tuples(result):
         return Flattened(_saved(model), method, specs, interface)
     names = _identifiers([name for name, _ in leaves])
     return Flattened(_saved(_flat_module(model, interface, names, method, n)), "forward", specs, interface)
+
+
+def _only_tuples(tree: nesting.Tree) -> bool:
+    return "leaf" in tree or ("tuple" in tree and all(_only_tuples(item) for item in tree["tuple"]))
 
 
 def _schema(model: Any, method: str) -> Any:
@@ -370,7 +374,13 @@ def _flat_module(model: Any, interface: dict[str, Any], names: list[str], method
     kind = nesting.generate_flat(interface, names, "" if isinstance(model, torch.jit.ScriptFunction) else method, n)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return torch.jit.script(kind(model).eval())
+        try:
+            return torch.jit.script(kind(model).eval())
+        except RuntimeError:
+            if isinstance(model, torch.jit.ScriptFunction):
+                raise
+            # A frozen module cannot be a part of another one, but can when it has been saved and loaded.
+            return torch.jit.script(kind(torch.jit.load(io.BytesIO(_saved(model)))).eval())
 
 
 def _saved(model: torch.jit.ScriptModule) -> memoryview:

@@ -17,9 +17,14 @@ import torch
 
 import kiln
 import script_models as models
+from compare import relative_errors
 from conftest import PACKAGES
 from kiln import _kiln
 from kiln.operators import Signature
+from models import MODELS
+from test_torchscript_corpus import CASES
+from test_torchscript_silero import CHUNKS, probabilities, speech, wrapper
+from torchscript_build import plain
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -339,6 +344,44 @@ def test_unsupported_ops(x: torch.Tensor) -> None:
         assert any("histc" in line and "script_models.py" in line for line in lines), lines
     with pytest.raises(kiln.KilnError, match="histc"):
         kiln.compile(torch.jit.script(models.Unsupported().eval()), [x])
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_corpus(name: str) -> None:
+    """The scripted programs of test_torchscript_corpus.py: ScriptModule in, ScriptModule out, writes to arguments included."""
+    case = CASES[name]
+    script = case.script()
+    compiled = kiln.compile(script, case.arguments(0))
+    for seed in range(3):
+        script = script if case.calls else case.script()
+        theirs, ours = case.arguments(seed), case.arguments(seed)
+        expected = copy.deepcopy(script(*theirs))
+        errors = relative_errors(plain(compiled(*ours)), plain(expected)) + relative_errors(plain(ours), plain(theirs))
+        assert not errors or max(errors) <= case.tolerance
+
+
+@pytest.mark.parametrize("form", ["traced", "frozen", "scripted"])
+@pytest.mark.parametrize("name", ["resnet18", "lstm", "tcn"])
+def test_models(name: str, form: str) -> None:
+    """Some of test_torchscript_models.py, whose results are tensors, nested tuples, and of type Any."""
+    model = MODELS[name]
+    module, example = model.module(model.sizes[-1]), model.example(model.sizes[-1], 2)
+    script = torch.jit.script(module) if form == "scripted" else torch.jit.trace(module, example, check_trace=False)
+    compiled = reloaded(kiln.compile(torch.jit.freeze(script) if form == "frozen" else script, list(example)))
+    assert max(relative_errors(compiled(*example), module(*example))) <= model.tolerance
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize("rate", [16000, 8000])
+def test_silero(rate: int) -> None:
+    """Branches on data, and state across 200 chunks, in a module that was saved and loaded."""
+    chunks = speech(rate, CHUNKS * rate * 512 // 16000).reshape(CHUNKS, -1)
+    script = wrapper()
+    expected = probabilities(lambda x: script(x, rate), chunks)
+    module = reloaded(kiln.compile(wrapper(), [chunks[:1], rate]))
+    for _ in range(2):
+        assert (probabilities(lambda x: module(x, rate), chunks) - expected).abs().max() <= 1e-5
+        kiln.reset(module)
 
 
 # ---- State -----------------------------------------------------------------------------------------------------------------------
