@@ -33,8 +33,7 @@ typedef kiln_status (*control_body)(interp *it, void *user, control_side *side);
 kiln_status control_start_open(interp *it, control_start *out);
 /* Runs `body` with nodes going to side->block (made if NULL), and undoes all its effects. */
 kiln_status control_run_side(interp *it, const control_start *start, control_body body, void *user, control_side *side);
-/* Makes the `if` node of two sides that ran from `start`, and merges what they changed. `serial`: of the newest handle
- * then. */
+/* Makes the `if` node of two sides that ran from `start`, and merges what they changed. */
 kiln_status control_merge(interp *it, value *condition, const control_start *start, control_side *sides);
 /* Runs `body` with tensors as the side left them and nodes going to `b`; then all is as before. */
 kiln_status control_look(interp *it, block *b, control_body body, void *user, control_side *side);
