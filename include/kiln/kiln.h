@@ -131,8 +131,10 @@ typedef int (*kiln_progress_fn)(void *user, const char *stage, double fraction);
 typedef struct kiln_build_options {
   size_t struct_size;       /* sizeof(kiln_build_options): later versions add fields at the end */
   const char *target;       /* "cpu" (best ISA of this machine), "cpu:avx512", "cpu:avx2", "cpu:scalar", "reference";
-                               NULL is "cpu" */
-  const char *precision;    /* "fp32"; NULL is "fp32" */
+                               "cuda" (the GPU of this machine), "cuda:sm_80" to "cuda:sm_120" (one that need not be
+                               here); NULL is "cpu" */
+  const char *precision;    /* "fp32"; GPUs: "tf32", "fp16", "bf16" of an fp32 model, maybe with operators or module
+                               paths that stay in fp32, "fp16:softmax,head*"; NULL is "fp32" */
   double tune_seconds;      /* time budget of the tuner; 0 takes the heuristic choice */
   const char *tactic_cache; /* path read and updated by the tuner; NULL keeps nothing */
   const kiln_input_spec *inputs;

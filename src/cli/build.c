@@ -234,7 +234,7 @@ const cli_command cli_build = {
     "  --method NAME               TorchScript: the method to compile (default: forward)\n"
     "  --target TARGET             cpu (default: the best of this machine), cpu:avx512, cpu:avx2, cpu:scalar, "
     "reference\n"
-    "  --precision fp32            arithmetic (fp32 is the only one so far)\n"
+    "  --precision P               fp32 (default); GPUs: tf32, fp16, bf16, and fp16:PATTERN,.. to keep parts in fp32\n"
     "  --tune SECONDS              time the candidates of each kernel within this budget (default: 0)\n"
     "  --cache FILE                remember what tuning found, and use it\n"
     "  --threads N                 that tuning assumes (default: one per core)\n",

@@ -8,8 +8,8 @@ _kiln() {
     return
   fi
   case $prev in
-    --target) mapfile -t COMPREPLY < <(compgen -W "cpu cpu:avx512 cpu:avx2 cpu:scalar reference" -- "$cur"); return ;;
-    --precision) mapfile -t COMPREPLY < <(compgen -W "fp32" -- "$cur"); return ;;
+    --target) mapfile -t COMPREPLY < <(compgen -W "cpu cpu:avx512 cpu:avx2 cpu:scalar cuda cuda:sm_80 cuda:sm_86 cuda:sm_89 cuda:sm_90 cuda:sm_100 reference" -- "$cur"); return ;;
+    --precision) mapfile -t COMPREPLY < <(compgen -W "fp32 tf32 fp16 bf16" -- "$cur"); return ;;
   esac
   case $command in
     build) words="--output $build" ;;

@@ -23,13 +23,46 @@ static bool listed(const char *name, const char *const *list) {
 
 static precision_class class_of(const op *o) {
   static const char *const anchors[] = {"conv", "linear", "matmul", "attention", "lstm", "gru", "rnn", NULL};
-  static const char *const wide[] = {"exp", "exp2", "expm1", "pow", "reciprocal", "rsqrt", "square", "log", "log2", "log10", "log1p", "sinh",
-                                     "cosh", "tan", "acosh", "cast", "logical_not", NULL};
-  static const char *const follow[] = {"softmax", "log_softmax", "layer_norm", "rms_norm", "group_norm", "batch_norm", "local_response_norm",
-                                       "max_pool", "max_pool_index", "avg_pool", "adaptive_avg_pool", "adaptive_max_pool_index", "resize",
-                                       "mean", "amax", "amin", "contiguous", "identity", "concat", "pad", "tile", "flip", "roll", "tril", "triu",
-                                       "index_select", "gather", "index", "slice_scatter", "embedding", "topk", "sort", "max_index",
-                                       "min_index", "argmax", "argmin", NULL};
+  static const char *const wide[] = {"exp",    "exp2", "expm1", "pow",   "reciprocal",  "rsqrt",
+                                     "square", "log",  "log2",  "log10", "log1p",       "sinh",
+                                     "cosh",   "tan",  "acosh", "cast",  "logical_not", NULL};
+  static const char *const follow[] = {"softmax",
+                                       "log_softmax",
+                                       "layer_norm",
+                                       "rms_norm",
+                                       "group_norm",
+                                       "batch_norm",
+                                       "local_response_norm",
+                                       "max_pool",
+                                       "max_pool_index",
+                                       "avg_pool",
+                                       "adaptive_avg_pool",
+                                       "adaptive_max_pool_index",
+                                       "resize",
+                                       "mean",
+                                       "amax",
+                                       "amin",
+                                       "contiguous",
+                                       "identity",
+                                       "concat",
+                                       "pad",
+                                       "tile",
+                                       "flip",
+                                       "roll",
+                                       "tril",
+                                       "triu",
+                                       "index_select",
+                                       "gather",
+                                       "index",
+                                       "slice_scatter",
+                                       "embedding",
+                                       "topk",
+                                       "sort",
+                                       "max_index",
+                                       "min_index",
+                                       "argmax",
+                                       "argmin",
+                                       NULL};
   if (listed(o->name, anchors)) return CLASS_ANCHOR;
   if (listed(o->name, follow) || (o->flags & OP_VIEW)) return CLASS_FOLLOW;
   if ((o->flags & OP_POINTWISE) && !listed(o->name, wide)) return CLASS_FOLLOW;
@@ -41,7 +74,7 @@ typedef struct precision_state {
   kiln_dtype half;
   const char *exceptions; /* "a,b*": operators or module paths that stay in f32 */
   uint32_t n_values;
-  char *narrowed;       /* by value id: was f32, is `half` now */
+  char *narrowed;             /* by value id: was f32, is `half` now */
   value **half_of, **wide_of; /* by value id: the cast to `half`, and back */
 } precision_state;
 
@@ -99,7 +132,8 @@ static value *as_half(precision_state *s, value *v) {
   if (v->id >= s->n_values) return v;
   if (s->narrowed[v->id] || v->type.dtype != KILN_F32) return v;
   if (!s->half_of[v->id])
-    s->half_of[v->id] = v->constant && v->constant->data && !v->constant->packing ? narrow_constant(s, v) : cast_behind(s, v, s->half);
+    s->half_of[v->id] =
+        v->constant && v->constant->data && !v->constant->packing ? narrow_constant(s, v) : cast_behind(s, v, s->half);
   return s->half_of[v->id] ? s->half_of[v->id] : v;
 }
 
@@ -122,7 +156,8 @@ static bool narrows(const precision_state *s, const node *n) {
   if (is_excepted(s, n) || n->n_blocks || n->epilogue) return false;
   const precision_class c = class_of(n->op);
   if (c == CLASS_ANCHOR) return n->inputs[0].v && n->inputs[0].v->type.dtype == KILN_F32 ? true : reads_half(s, n);
-  if (strcmp(n->op->name, "embedding") == 0) return n->inputs[0].v && n->inputs[0].v->constant && n->inputs[0].v->type.dtype == KILN_F32;
+  if (strcmp(n->op->name, "embedding") == 0)
+    return n->inputs[0].v && n->inputs[0].v->constant && n->inputs[0].v->type.dtype == KILN_F32;
   return c == CLASS_FOLLOW && reads_half(s, n);
 }
 
@@ -161,13 +196,17 @@ static kiln_status convert(precision_state *s) {
 kiln_status pass_precision(graph *g, const char *precision) {
   if (!precision || str_eq(precision, "fp32")) return KILN_OK;
   const size_t length = strcspn(precision, ":");
-  precision_state s = {.graph = g, .n_values = g->next_id, .exceptions = precision[length] ? precision + length + 1 : NULL};
+  precision_state s = {
+      .graph = g, .n_values = g->next_id, .exceptions = precision[length] ? precision + length + 1 : NULL};
   if (length == 4 && memcmp(precision, "tf32", 4) == 0) return graph_set_metadata(g, "kiln.precision", "tf32");
-  if (length == 4 && memcmp(precision, "fp16", 4) == 0) s.half = KILN_F16;
-  else if (length == 4 && memcmp(precision, "bf16", 4) == 0) s.half = KILN_BF16;
+  if (length == 4 && memcmp(precision, "fp16", 4) == 0)
+    s.half = KILN_F16;
+  else if (length == 4 && memcmp(precision, "bf16", 4) == 0)
+    s.half = KILN_BF16;
   else
     return KILN_FAIL(KILN_INVALID_ARGUMENT,
-                     "precision \"%.40s\": expected fp32, tf32, fp16 or bf16, maybe with operators or modules that stay in fp32 behind a "
+                     "precision \"%.40s\": expected fp32, tf32, fp16 or bf16, maybe with operators or modules that "
+                     "stay in fp32 behind a "
                      "colon: \"fp16:softmax,encoder.norm*\"",
                      precision);
   const size_t count = (size_t)s.n_values + 1;

@@ -14,8 +14,9 @@
 
 const char *cuda_type(kiln_dtype d) {
   static const char *const names[KILN_DTYPE_COUNT] = {
-      [KILN_F32] = "float",         [KILN_F64] = "double", [KILN_F16] = "f16", [KILN_BF16] = "bf16",     [KILN_I8] = "signed char",
-      [KILN_U8] = "unsigned char", [KILN_I16] = "short",  [KILN_I32] = "int", [KILN_I64] = "long long", [KILN_BOOL] = "bool"};
+      [KILN_F32] = "float",      [KILN_F64] = "double",       [KILN_F16] = "f16",   [KILN_BF16] = "bf16",
+      [KILN_I8] = "signed char", [KILN_U8] = "unsigned char", [KILN_I16] = "short", [KILN_I32] = "int",
+      [KILN_I64] = "long long",  [KILN_BOOL] = "bool"};
   return names[d];
 }
 
@@ -25,13 +26,17 @@ const char *cuda_value_type(kiln_dtype d) {
 }
 
 void cuda_widen(text *t, kiln_dtype d, const char *element) {
-  if (cuda_is_float(d)) text_printf(t, "to_float(%s)", element);
-  else text_printf(t, "(%s)(%s)", cuda_value_type(d), element);
+  if (cuda_is_float(d))
+    text_printf(t, "to_float(%s)", element);
+  else
+    text_printf(t, "(%s)(%s)", cuda_value_type(d), element);
 }
 
 void cuda_narrow(text *t, kiln_dtype d, const char *v) {
-  if (cuda_is_float(d)) text_printf(t, "from_float<%s>(%s)", cuda_type(d), v);
-  else text_printf(t, "(%s)(%s)", cuda_type(d), v);
+  if (cuda_is_float(d))
+    text_printf(t, "from_float<%s>(%s)", cuda_type(d), v);
+  else
+    text_printf(t, "(%s)(%s)", cuda_type(d), v);
 }
 
 bool cuda_fits_float(const node *n, const char **why) {
@@ -55,8 +60,10 @@ void cuda_literal(text *t, kiln_dtype d, double v, int64_t i) {
   if (d == KILN_BOOL) {
     text_puts(t, i ? "true" : "false");
   } else if (!cuda_is_float(d) && d != KILN_F64) {
-    if (i == INT64_MIN) text_puts(t, "(-9223372036854775807LL-1)");
-    else text_printf(t, "%lldLL", (long long)i);
+    if (i == INT64_MIN)
+      text_puts(t, "(-9223372036854775807LL-1)");
+    else
+      text_printf(t, "%lldLL", (long long)i);
   } else if (isnan(v)) {
     text_printf(t, "((%s)KILN_NAN)", cuda_value_type(d));
   } else if (isinf(v)) {
@@ -79,14 +86,20 @@ static bool chain_kind_of(const node *n, chain_kind *out) {
     any_double |= d == KILN_F64;
     any_int |= dtype_is_int(d);
   }
-  if (any_double) *out = CHAIN_DOUBLE;
-  else if (any_float) *out = CHAIN_FLOAT;
-  else if (any_int) *out = CHAIN_INT;
-  else *out = n->op->integer_expression ? CHAIN_INT : CHAIN_FLOAT;
+  if (any_double)
+    *out = CHAIN_DOUBLE;
+  else if (any_float)
+    *out = CHAIN_FLOAT;
+  else if (any_int)
+    *out = CHAIN_INT;
+  else
+    *out = n->op->integer_expression ? CHAIN_INT : CHAIN_FLOAT;
   return *out == CHAIN_INT ? n->op->integer_expression != NULL : n->op->expression != NULL;
 }
 
-static bool constant_is_inline(const value *v) { return v->constant && !v->constant->packing && v->type.rank == 0 && v->constant->data; }
+static bool constant_is_inline(const value *v) {
+  return v->constant && !v->constant->packing && v->type.rank == 0 && v->constant->data;
+}
 
 static bool op_fits(const node *n, const char **why) {
   chain_kind kind;
@@ -108,7 +121,8 @@ bool cuda_block_fits(const block *b, const char **why) {
   for (const node *n = b->first; n; n = n->next, ++count) {
     if (!op_fits(n, why)) return false;
     for (int i = 0; i < n->n_inputs; ++i) {
-      if (n->inputs[i].v->constant && !constant_is_inline(n->inputs[i].v)) return *why = "a constant inside is no scalar", false;
+      if (n->inputs[i].v->constant && !constant_is_inline(n->inputs[i].v))
+        return *why = "a constant inside is no scalar", false;
     }
   }
   if (count > 128 || b->n_params > CUDA_SPACE_TENSORS - 4) return *why = "too long a chain", false;
@@ -212,9 +226,12 @@ static void put_node(emitter *e, const node *n, const char *name) {
   put_parameters(e, n, kind);
   const char *expression = kind == CHAIN_INT ? n->op->integer_expression : n->op->expression;
   if (to == KILN_BOOL && strcmp(n->op->name, "bitwise_not") == 0) expression = "x == 0";
-  if (to == KILN_BOOL) text_printf(e->t, " %s = (%s) != 0; }\n", name, expression);
-  else if (dtype_is_int(to) && to != KILN_I64) text_printf(e->t, " %s = (i64)(%s)(i64)(%s); }\n", name, cuda_type(to), expression);
-  else text_printf(e->t, " %s = (%s)(%s); }\n", name, cuda_value_type(to), expression);
+  if (to == KILN_BOOL)
+    text_printf(e->t, " %s = (%s) != 0; }\n", name, expression);
+  else if (dtype_is_int(to) && to != KILN_I64)
+    text_printf(e->t, " %s = (i64)(%s)(i64)(%s); }\n", name, cuda_type(to), expression);
+  else
+    text_printf(e->t, " %s = (%s)(%s); }\n", name, cuda_value_type(to), expression);
 }
 
 void cuda_block_emit(text *t, const block *b, const char *const *params, const char *unique, char *result) {
@@ -260,8 +277,10 @@ void cuda_space_collapse(cuda_space *s) {
     if (s->shape[d] == 1) continue;
     bool join = rank > 0;
     for (int i = 0; i < s->n && join; ++i) join = s->strides[i][rank - 1] == s->strides[i][d] * s->shape[d];
-    if (join) s->shape[rank - 1] *= s->shape[d];
-    else s->shape[rank++] = s->shape[d];
+    if (join)
+      s->shape[rank - 1] *= s->shape[d];
+    else
+      s->shape[rank++] = s->shape[d];
     for (int i = 0; i < s->n; ++i) s->strides[i][rank - 1] = s->strides[i][d];
   }
   if (rank == 0) {
@@ -282,11 +301,13 @@ void cuda_offset(text *t, const char *prefix, int rank, const int64_t *shape, co
   if (!any) text_puts(t, "0");
 }
 
-void cuda_coordinates(text *t, const char *type, const char *prefix, const char *index, int rank, const int64_t *shape) {
+void cuda_coordinates(text *t, const char *type, const char *prefix, const char *index, int rank,
+                      const int64_t *shape) {
   if (rank == 0) return;
   text_printf(t, "  %s %srest = (%s)(%s);\n", type, prefix, type, index);
   for (int d = rank - 1; d > 0; --d)
-    text_printf(t, "  const %s %s%d = %srest %% %lldu; %srest /= %lldu;\n", type, prefix, d, prefix, (long long)shape[d], prefix, (long long)shape[d]);
+    text_printf(t, "  const %s %s%d = %srest %% %lldu; %srest /= %lldu;\n", type, prefix, d, prefix,
+                (long long)shape[d], prefix, (long long)shape[d]);
   text_printf(t, "  const %s %s0 = %srest; (void)%s0;\n", type, prefix, prefix, prefix);
 }
 
@@ -316,7 +337,8 @@ kiln_status cuda_text_keep(kernel_prep *p, text *t, const char **out) {
 
 /* ---- kernels whose arguments are the addresses of their tensors --------------------------------------------------------------------- */
 
-kiln_status cuda_simple_prepare(kernel_prep *p, const char *entry, text *t, int64_t blocks, int threads, size_t shared) {
+kiln_status cuda_simple_prepare(kernel_prep *p, const char *entry, text *t, int64_t blocks, int threads,
+                                size_t shared) {
   const char *kept = NULL;
   KILN_TRY(cuda_text_keep(p, t, &kept));
   cuda_simple *s = ARENA_NEW(p->arena, cuda_simple);

@@ -54,7 +54,7 @@ typedef struct cuda_simple {
   int64_t blocks;
   int threads;
   size_t shared;
-  int n_in, n_out;       /* tensors whose addresses are the arguments */
+  int n_in, n_out; /* tensors whose addresses are the arguments */
   int in[CUDA_SPACE_TENSORS];
 } cuda_simple;
 /* Compiles `t` (freed) as kernel `entry` whose arguments are the addresses of in[..] and all results, and sets p->state. */

@@ -67,8 +67,8 @@ static kiln_status keep_log(const cuda_nvrtc *v, void *program, const cuda_funct
     if (file_write_atomic(path, spans, 3) != KILN_OK) path[0] = 0;
   }
   const kiln_status status =
-      KILN_FAIL(KILN_INTERNAL, "kernel `%s` does not compile for %s: %.300s%s%s", f->entry, f->arch, log, *path ? " (all of it and the text are in " : "",
-                *path ? path : "");
+      KILN_FAIL(KILN_INTERNAL, "kernel `%s` does not compile for %s: %.300s%s%s", f->entry, f->arch, log,
+                *path ? " (all of it and the text are in " : "", *path ? path : "");
   mem_free(log);
   return status;
 }
@@ -81,7 +81,8 @@ static kiln_status compile_text(const cuda_function *f, char **out, size_t *out_
   KILN_TRY(cuda_nvrtc_get(&v));
   snprintf(arch, sizeof arch, "--gpu-architecture=%s", f->arch);
   const char *const options[] = {arch, "-std=c++17", "-default-device"};
-  if (v->CreateProgram(&program, f->text, f->entry, 0, NULL, NULL) != 0) return KILN_FAIL(KILN_INTERNAL, "NVRTC takes no program");
+  if (v->CreateProgram(&program, f->text, f->entry, 0, NULL, NULL) != 0)
+    return KILN_FAIL(KILN_INTERNAL, "NVRTC takes no program");
   kiln_status status = KILN_OK;
   char *image = NULL;
   if (v->CompileProgram(program, 3, options) != 0) {
@@ -111,9 +112,11 @@ static kiln_status load_image(device *d, cuda_function *f, const void *image) {
   if (!d->driver) return KILN_OK;
   KILN_TRY(cuda_hooks.enter(d));
   kiln_status status = cuda_check(d, d->driver->ModuleLoadData(&f->module, image), "loading a kernel");
-  if (status == KILN_OK) status = cuda_check(d, d->driver->ModuleGetFunction(&f->handle, f->module, f->entry), "finding a kernel");
+  if (status == KILN_OK)
+    status = cuda_check(d, d->driver->ModuleGetFunction(&f->handle, f->module, f->entry), "finding a kernel");
   if (status == KILN_OK && f->shared > 48 * 1024)
-    status = cuda_check(d, d->driver->FuncSetAttribute(f->handle, FUNCTION_MAX_DYNAMIC_SHARED, (int)f->shared), "raising shared memory");
+    status = cuda_check(d, d->driver->FuncSetAttribute(f->handle, FUNCTION_MAX_DYNAMIC_SHARED, (int)f->shared),
+                        "raising shared memory");
   cuda_hooks.leave(d);
   return status;
 }
@@ -222,7 +225,8 @@ void cuda_functions_free(device *d) {
 
 /* ---- requests ----------------------------------------------------------------------------------------------------------------- */
 
-static kiln_status function_new(device *d, const char *key, const cuda_source *s, char *whole, const char *arch, cuda_function **out) {
+static kiln_status function_new(device *d, const char *key, const cuda_source *s, char *whole, const char *arch,
+                                cuda_function **out) {
   cuda_function *f = mem_calloc(1, sizeof *f);
   if (!f) return KILN_NO_MEMORY("kernel");
   snprintf(f->key, sizeof f->key, "%s", key);
@@ -246,7 +250,8 @@ kiln_status cuda_compile(kernel_prep *p, const cuda_source *s, const cuda_functi
   text whole = {0};
   char *taken = NULL;
   if (!d) return KILN_FAIL(KILN_INTERNAL, "kernel `%s` is prepared without a device", s->entry);
-  if (strlen(s->entry) >= sizeof((cuda_function *)0)->entry) return KILN_FAIL(KILN_INTERNAL, "kernel name `%s` is too long", s->entry);
+  if (strlen(s->entry) >= sizeof((cuda_function *)0)->entry)
+    return KILN_FAIL(KILN_INTERNAL, "kernel name `%s` is too long", s->entry);
   snprintf(arch, sizeof arch, "sm_%d%s", d->facts.arch, s->specific ? "a" : "");
   text_puts(&whole, cuda_prelude);
   if (s->defines) text_puts(&whole, s->defines);
@@ -297,11 +302,17 @@ kiln_status cuda_launch(const kernel_args *a, const cuda_launch_config *l) {
   return code == CU_SUCCESS ? KILN_OK : cuda_check(d, code, l->function->entry);
 }
 
-kiln_status cuda_launch_1d(const kernel_args *a, const cuda_function *f, int64_t blocks, int threads, size_t shared, void **params) {
+kiln_status cuda_launch_1d(const kernel_args *a, const cuda_function *f, int64_t blocks, int threads, size_t shared,
+                           void **params) {
   if (blocks <= 0) return KILN_OK;
-  if (blocks > INT32_MAX) return KILN_FAIL(KILN_UNSUPPORTED, "kernel `%s`: a grid of %lld blocks", f->entry, (long long)blocks);
-  const cuda_launch_config l = {
-      .function = f, .grid = {(unsigned)blocks, 1, 1}, .block = {(unsigned)threads, 1, 1}, .shared = shared, .overlap = a->device->facts.arch >= 90, .params = params};
+  if (blocks > INT32_MAX)
+    return KILN_FAIL(KILN_UNSUPPORTED, "kernel `%s`: a grid of %lld blocks", f->entry, (long long)blocks);
+  const cuda_launch_config l = {.function = f,
+                                .grid = {(unsigned)blocks, 1, 1},
+                                .block = {(unsigned)threads, 1, 1},
+                                .shared = shared,
+                                .overlap = a->device->facts.arch >= 90,
+                                .params = params};
   return cuda_launch(a, &l);
 }
 
@@ -309,24 +320,31 @@ kiln_status cuda_launch_1d(const kernel_args *a, const cuda_function *f, int64_t
 
 static int map_dtype(kiln_dtype d) {
   switch (d) { /* CUtensorMapDataType */
-    case KILN_F16: return 6;
-    case KILN_F32: return 7;
-    case KILN_BF16: return 9;
+    case KILN_F16:
+      return 6;
+    case KILN_F32:
+      return 7;
+    case KILN_BF16:
+      return 9;
     case KILN_U8:
-    case KILN_I8: return 0;
-    case KILN_I32: return 3;
-    default: return -1;
+    case KILN_I8:
+      return 0;
+    case KILN_I32:
+      return 3;
+    default:
+      return -1;
   }
 }
 static int map_swizzle(int bytes) { return bytes == 32 ? 1 : bytes == 64 ? 2 : bytes == 128 ? 3 : 0; }
 
 enum { MAP_L2_256 = 3 };
 
-kiln_status cuda_map_tiled(const kernel_args *a, cuda_map *out, const void *base, kiln_dtype dtype, int rank, const int64_t *sizes,
-                           const int64_t *strides, const int *box, int swizzle) {
+kiln_status cuda_map_tiled(const kernel_args *a, cuda_map *out, const void *base, kiln_dtype dtype, int rank,
+                           const int64_t *sizes, const int64_t *strides, const int *box, int swizzle) {
   uint64_t global[5], steps[5];
   uint32_t boxes[5], ones[5];
-  if (rank < 1 || rank > 5 || map_dtype(dtype) < 0) return KILN_FAIL(KILN_INTERNAL, "no tensor map of rank %d of %s", rank, kiln_dtype_name(dtype));
+  if (rank < 1 || rank > 5 || map_dtype(dtype) < 0)
+    return KILN_FAIL(KILN_INTERNAL, "no tensor map of rank %d of %s", rank, kiln_dtype_name(dtype));
   for (int i = 0; i < rank; i++) {
     global[i] = (uint64_t)sizes[i];
     boxes[i] = (uint32_t)box[i];
@@ -334,18 +352,20 @@ kiln_status cuda_map_tiled(const kernel_args *a, cuda_map *out, const void *base
     if (i) steps[i - 1] = (uint64_t)strides[i];
   }
   void *address = (void *)(uintptr_t)base;
-  return cuda_check(a->device,
-                    a->device->driver->TensorMapEncodeTiled(out->bytes, map_dtype(dtype), (uint32_t)rank, address, global, steps, boxes, ones, 0,
-                                                            map_swizzle(swizzle), MAP_L2_256, 0),
-                    "making a tensor map");
+  return cuda_check(
+      a->device,
+      a->device->driver->TensorMapEncodeTiled(out->bytes, map_dtype(dtype), (uint32_t)rank, address, global, steps,
+                                              boxes, ones, 0, map_swizzle(swizzle), MAP_L2_256, 0),
+      "making a tensor map");
 }
 
-kiln_status cuda_map_im2col(const kernel_args *a, cuda_map *out, const void *base, kiln_dtype dtype, int rank, const int64_t *sizes,
-                            const int64_t *strides, const int *lower, const int *upper, int channels, int pixels, const int *step,
-                            int swizzle) {
+kiln_status cuda_map_im2col(const kernel_args *a, cuda_map *out, const void *base, kiln_dtype dtype, int rank,
+                            const int64_t *sizes, const int64_t *strides, const int *lower, const int *upper,
+                            int channels, int pixels, const int *step, int swizzle) {
   uint64_t global[5], steps[5];
   uint32_t ones[5];
-  if (rank < 3 || rank > 5 || map_dtype(dtype) < 0) return KILN_FAIL(KILN_INTERNAL, "no image map of rank %d of %s", rank, kiln_dtype_name(dtype));
+  if (rank < 3 || rank > 5 || map_dtype(dtype) < 0)
+    return KILN_FAIL(KILN_INTERNAL, "no image map of rank %d of %s", rank, kiln_dtype_name(dtype));
   for (int i = 0; i < rank; i++) {
     global[i] = (uint64_t)sizes[i];
     ones[i] = step ? (uint32_t)step[i] : 1;
@@ -353,7 +373,8 @@ kiln_status cuda_map_im2col(const kernel_args *a, cuda_map *out, const void *bas
   }
   void *address = (void *)(uintptr_t)base;
   return cuda_check(a->device,
-                    a->device->driver->TensorMapEncodeIm2col(out->bytes, map_dtype(dtype), (uint32_t)rank, address, global, steps, lower, upper,
-                                                             (uint32_t)channels, (uint32_t)pixels, ones, 0, map_swizzle(swizzle), MAP_L2_256, 0),
+                    a->device->driver->TensorMapEncodeIm2col(
+                        out->bytes, map_dtype(dtype), (uint32_t)rank, address, global, steps, lower, upper,
+                        (uint32_t)channels, (uint32_t)pixels, ones, 0, map_swizzle(swizzle), MAP_L2_256, 0),
                     "making an image map");
 }

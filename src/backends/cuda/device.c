@@ -14,7 +14,8 @@ static device *devices;
 
 /* Codes after which the context is lost. */
 static bool code_is_sticky(int code) {
-  return code == 700 || (code >= 702 && code <= 703) || (code >= 710 && code <= 719) || code == 214 || code == 220 || code == 226;
+  return code == 700 || (code >= 702 && code <= 703) || (code >= 710 && code <= 719) || code == 214 || code == 220 ||
+         code == 226;
 }
 
 kiln_status cuda_check(device *d, int code, const char *what) {
@@ -26,14 +27,16 @@ kiln_status cuda_check(device *d, int code, const char *what) {
   }
   if (code_is_sticky(code)) __atomic_store_n(&d->poisoned, code, __ATOMIC_RELAXED);
   if (code == CU_OUT_OF_MEMORY) return KILN_FAIL(KILN_OUT_OF_MEMORY, "%s: GPU %d is out of memory", what, d->ordinal);
-  return KILN_FAIL(KILN_DEVICE_ERROR, "%s on GPU %d (%s): %s, %s", what, d->ordinal, d->facts.name, name ? name : "unknown error",
-                   explained ? explained : "no text");
+  return KILN_FAIL(KILN_DEVICE_ERROR, "%s on GPU %d (%s): %s, %s", what, d->ordinal, d->facts.name,
+                   name ? name : "unknown error", explained ? explained : "no text");
 }
 
 static kiln_status check_alive(device *d) {
   const int code = __atomic_load_n(&d->poisoned, __ATOMIC_RELAXED);
   if (code)
-    return KILN_FAIL(KILN_DEVICE_ERROR, "GPU %d was lost by an earlier error (code %d): only a new process can use it again", d->ordinal, code);
+    return KILN_FAIL(KILN_DEVICE_ERROR,
+                     "GPU %d was lost by an earlier error (code %d): only a new process can use it again", d->ordinal,
+                     code);
   if (!d->driver) return KILN_FAIL(KILN_INCOMPATIBLE, "%s is not present in this machine", d->facts.name);
   return KILN_OK;
 }
@@ -68,12 +71,12 @@ bool cuda_arch_facts(int arch, cuda_facts *out) {
 }
 
 enum { /* CUdevice_attribute */
-  ATTRIBUTE_SM_COUNT = 16,
-  ATTRIBUTE_L2 = 38,
-  ATTRIBUTE_MAJOR = 75,
-  ATTRIBUTE_MINOR = 76,
-  ATTRIBUTE_SHARED_SM = 81,
-  ATTRIBUTE_SHARED_BLOCK = 97
+       ATTRIBUTE_SM_COUNT = 16,
+       ATTRIBUTE_L2 = 38,
+       ATTRIBUTE_MAJOR = 75,
+       ATTRIBUTE_MINOR = 76,
+       ATTRIBUTE_SHARED_SM = 81,
+       ATTRIBUTE_SHARED_BLOCK = 97
 };
 
 static kiln_status read_facts(device *d) {
@@ -85,8 +88,10 @@ static kiln_status read_facts(device *d) {
   KILN_TRY(cuda_check(d, v->DeviceGetAttribute(&minor, ATTRIBUTE_MINOR, d->handle), "asking the GPU's architecture"));
   KILN_TRY(cuda_check(d, v->DeviceGetAttribute(&sms, ATTRIBUTE_SM_COUNT, d->handle), "asking the GPU's size"));
   KILN_TRY(cuda_check(d, v->DeviceGetAttribute(&l2, ATTRIBUTE_L2, d->handle), "asking the GPU's cache"));
-  KILN_TRY(cuda_check(d, v->DeviceGetAttribute(&shared_sm, ATTRIBUTE_SHARED_SM, d->handle), "asking the GPU's shared memory"));
-  KILN_TRY(cuda_check(d, v->DeviceGetAttribute(&shared_block, ATTRIBUTE_SHARED_BLOCK, d->handle), "asking the GPU's shared memory"));
+  KILN_TRY(cuda_check(d, v->DeviceGetAttribute(&shared_sm, ATTRIBUTE_SHARED_SM, d->handle),
+                      "asking the GPU's shared memory"));
+  KILN_TRY(cuda_check(d, v->DeviceGetAttribute(&shared_block, ATTRIBUTE_SHARED_BLOCK, d->handle),
+                      "asking the GPU's shared memory"));
   KILN_TRY(cuda_check(d, v->DeviceTotalMem(&f->memory_bytes, d->handle), "asking the GPU's memory"));
   f->arch = major * 10 + minor;
   f->sm_count = sms;
@@ -95,7 +100,8 @@ static kiln_status read_facts(device *d) {
   f->shared_block = (size_t)shared_block;
   f->present = true;
   if (f->arch < 80)
-    return KILN_FAIL(KILN_INCOMPATIBLE, "%s has compute capability %d.%d; Kiln needs 8.0 or newer", f->name, major, minor);
+    return KILN_FAIL(KILN_INCOMPATIBLE, "%s has compute capability %d.%d; Kiln needs 8.0 or newer", f->name, major,
+                     minor);
   return KILN_OK;
 }
 
@@ -106,11 +112,8 @@ static void device_free(device *d) {
     if (!d->poisoned && hook_enter(d) == KILN_OK) {
       cuda_functions_free(d);
       if (d->stream) (void)d->driver->StreamDestroy(d->stream);
-      for (size_t i = 0; i < d->n_constants; i++) (void)d->driver->MemFree((cu_address)(uintptr_t)d->constants[i].memory);
-      const cuda_cublaslt *blas = d->cublaslt ? cuda_cublaslt_get() : NULL;
-      const cuda_cudnn *dnn = d->cudnn ? cuda_cudnn_get() : NULL;
-      if (blas) (void)blas->Destroy(d->cublaslt);
-      if (dnn) (void)dnn->Destroy(d->cudnn);
+      for (size_t i = 0; i < d->n_constants; i++)
+        (void)d->driver->MemFree((cu_address)(uintptr_t)d->constants[i].memory);
       hook_leave(d);
     }
     (void)d->driver->DevicePrimaryCtxRelease(d->handle);
@@ -133,7 +136,8 @@ static kiln_status start_device(device *d) {
   KILN_TRY(cuda_driver_get(&d->driver));
   KILN_TRY(cuda_check(d, d->driver->DeviceGetCount(&count), "counting GPUs"));
   if (d->ordinal < 0 || d->ordinal >= count)
-    return KILN_FAIL(KILN_INVALID_ARGUMENT, "there is no GPU %d: this process can use %d (CUDA_VISIBLE_DEVICES decides)", d->ordinal, count);
+    return KILN_FAIL(KILN_INVALID_ARGUMENT,
+                     "there is no GPU %d: this process can use %d (CUDA_VISIBLE_DEVICES decides)", d->ordinal, count);
   KILN_TRY(cuda_check(d, d->driver->DeviceGet(&d->handle, d->ordinal), "opening the GPU"));
   KILN_TRY(read_facts(d));
   KILN_TRY(cuda_check(d, d->driver->DevicePrimaryCtxRetain(&d->context, d->handle), "making a context"));
@@ -153,6 +157,8 @@ static kiln_status device_new(int ordinal, device **out) {
   *out = d;
   return KILN_OK;
 }
+
+static void hook_close(device *d);
 
 static kiln_status hook_open(const target *t, int ordinal, device **out) {
   kiln_status status = KILN_OK;
@@ -174,9 +180,16 @@ static kiln_status hook_open(const target *t, int ordinal, device **out) {
     }
   }
   pthread_mutex_unlock(&devices_lock);
-  (void)t;
-  if (status == KILN_OK) *out = d;
-  return status;
+  if (status != KILN_OK) return status;
+  if (t->isa && t->isa != d->facts.arch) {
+    const int arch = d->facts.arch;
+    hook_close(d);
+    return KILN_FAIL(KILN_INCOMPATIBLE,
+                     "the engine was built for sm_%d, GPU %d is sm_%d: build it again for target \"cuda\"", t->isa,
+                     ordinal, arch);
+  }
+  *out = d;
+  return KILN_OK;
 }
 
 static void hook_close(device *d) {
@@ -195,7 +208,8 @@ static void hook_close(device *d) {
 kiln_status cuda_device_offline(int arch, device **out) {
   device *d = NULL;
   cuda_facts facts;
-  if (!cuda_arch_facts(arch, &facts)) return KILN_FAIL(KILN_INVALID_ARGUMENT, "sm_%d is no architecture that Kiln knows", arch);
+  if (!cuda_arch_facts(arch, &facts))
+    return KILN_FAIL(KILN_INVALID_ARGUMENT, "sm_%d is no architecture that Kiln knows", arch);
   KILN_TRY(device_new(-1 - arch, &d));
   d->facts = facts;
   *out = d;
@@ -215,8 +229,10 @@ static kiln_status hook_allocate(device *d, size_t bytes, const char *what, void
   const bool over = d->limit && (bytes > d->limit || used > d->limit - bytes);
   pthread_mutex_unlock(&d->lock);
   if (over)
-    return KILN_FAIL(KILN_OUT_OF_MEMORY, "GPU %d: %s needs %zu bytes, but %zu of the limit of %zu bytes (KILN_CUDA_MEMORY_LIMIT) are in use",
-                     d->ordinal, what, bytes, used, d->limit);
+    return KILN_FAIL(
+        KILN_OUT_OF_MEMORY,
+        "GPU %d: %s needs %zu bytes, but %zu of the limit of %zu bytes (KILN_CUDA_MEMORY_LIMIT) are in use", d->ordinal,
+        what, bytes, used, d->limit);
   KILN_TRY(hook_enter(d));
   cu_address address = 0;
   size_t free_bytes = 0, total_bytes = 0;
@@ -224,8 +240,8 @@ static kiln_status hook_allocate(device *d, size_t bytes, const char *what, void
   if (code == CU_OUT_OF_MEMORY) (void)d->driver->MemGetInfo(&free_bytes, &total_bytes);
   hook_leave(d);
   if (code == CU_OUT_OF_MEMORY)
-    return KILN_FAIL(KILN_OUT_OF_MEMORY, "GPU %d: %s needs %zu bytes, but only %zu of %zu bytes are free", d->ordinal, what, bytes, free_bytes,
-                     total_bytes);
+    return KILN_FAIL(KILN_OUT_OF_MEMORY, "GPU %d: %s needs %zu bytes, but only %zu of %zu bytes are free", d->ordinal,
+                     what, bytes, free_bytes, total_bytes);
   KILN_TRY(cuda_check(d, code, "allocating memory"));
   pthread_mutex_lock(&d->lock);
   d->allocated += bytes;
@@ -261,11 +277,13 @@ static void hook_host_release(device *d, void *memory) {
 
 static kiln_status hook_upload(device *d, void *stream, void *to, const void *from, size_t bytes) {
   if (!bytes) return KILN_OK;
-  return cuda_check(d, d->driver->MemcpyHtoDAsync((cu_address)(uintptr_t)to, from, bytes, stream), "copying to the GPU");
+  return cuda_check(d, d->driver->MemcpyHtoDAsync((cu_address)(uintptr_t)to, from, bytes, stream),
+                    "copying to the GPU");
 }
 static kiln_status hook_download(device *d, void *stream, void *to, const void *from, size_t bytes) {
   if (!bytes) return KILN_OK;
-  return cuda_check(d, d->driver->MemcpyDtoHAsync(to, (cu_address)(uintptr_t)from, bytes, stream), "copying from the GPU");
+  return cuda_check(d, d->driver->MemcpyDtoHAsync(to, (cu_address)(uintptr_t)from, bytes, stream),
+                    "copying from the GPU");
 }
 static kiln_status hook_copy(device *d, void *stream, void *to, const void *from, size_t bytes) {
   if (!bytes) return KILN_OK;
@@ -278,7 +296,8 @@ static kiln_status hook_synchronize(device *d, void *stream) {
 
 static bool hook_owns(device *d, const void *memory) {
   int ordinal = -1; /* CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL */
-  return d->driver->PointerGetAttribute(&ordinal, 9, (cu_address)(uintptr_t)memory) == CU_SUCCESS && ordinal == d->ordinal;
+  return d->driver->PointerGetAttribute(&ordinal, 9, (cu_address)(uintptr_t)memory) == CU_SUCCESS &&
+         ordinal == d->ordinal;
 }
 
 /* ---- constants ----------------------------------------------------------------------------------------------------------------- */

@@ -10,8 +10,10 @@ static void put_gathered(text *t, const kernel_prep *p, int axis, long long size
   const tensor *x = &p->args.in[0];
   text_printf(t, "  const bool inside = place >= 0 && place < %lldLL;\n", size);
   for (int d = 0; d < x->rank; d++) {
-    if (d == axis) text_printf(t, "  const i64 s%d = inside ? place : 0; (void)s%d;\n", d, d);
-    else text_printf(t, "  const i64 s%d = c%d; (void)s%d;\n", d, d, d);
+    if (d == axis)
+      text_printf(t, "  const i64 s%d = inside ? place : 0; (void)s%d;\n", d, d);
+    else
+      text_printf(t, "  const i64 s%d = c%d; (void)s%d;\n", d, d, d);
   }
   text_puts(t, "  const i64 from = ");
   cuda_offset(t, "s", x->rank, x->shape, x->strides);
@@ -37,7 +39,8 @@ static kiln_status prepare_embedding(kernel_prep *p) {
   mapped_begin(&t, p, "embedding", v);
   text_puts(&t, "  i64 place = (i64)in1[");
   cuda_offset(&t, "c", at->rank, at->shape, at->strides);
-  text_printf(&t, "];\n  const bool inside = place >= 0 && place < %lldLL;\n  const i64 from = place * %lldLL", (long long)w->shape[0], (long long)w->strides[0]);
+  text_printf(&t, "];\n  const bool inside = place >= 0 && place < %lldLL;\n  const i64 from = place * %lldLL",
+              (long long)w->shape[0], (long long)w->strides[0]);
   for (int d = 1; d < w->rank; d++) text_printf(&t, " + c%d * %lldLL", at->rank + d - 1, (long long)w->strides[d]);
   text_puts(&t, ";\n");
   put_taken(&t, p, v);
@@ -53,8 +56,10 @@ static kiln_status prepare_gather(kernel_prep *p) {
   text t = {0};
   mapped_begin(&t, p, "gather", v);
   text_puts(&t, "  const i64 place = (i64)in1[");
-  if (select) text_printf(&t, "c%d * %lldLL", axis, (long long)at->strides[0]);
-  else cuda_offset(&t, "c", at->rank, at->shape, at->strides);
+  if (select)
+    text_printf(&t, "c%d * %lldLL", axis, (long long)at->strides[0]);
+  else
+    cuda_offset(&t, "c", at->rank, at->shape, at->strides);
   text_puts(&t, "];\n");
   put_gathered(&t, p, axis, (long long)x->shape[axis]);
   put_taken(&t, p, v);
@@ -105,10 +110,13 @@ static void put_places(text *t, const indexing *s, const tensor *x, int first_in
     text_printf(t, "  { i64 place = (i64)in%d[", first_index + i);
     for (int k = 0; k < index->rank; k++) {
       if (index->shape[k] == 1) continue;
-      text_printf(t, "%s%s%d * %lldLL", any ? " + " : "", prefix, s->place + s->at_rank - index->rank + k, (long long)index->strides[k]);
+      text_printf(t, "%s%s%d * %lldLL", any ? " + " : "", prefix, s->place + s->at_rank - index->rank + k,
+                  (long long)index->strides[k]);
       any = true;
     }
-    text_printf(t, "%s]; if (place < 0) place += %lldLL;\n    inside = inside && place >= 0 && place < %lldLL; at += place * %lldLL; }\n",
+    text_printf(t,
+                "%s]; if (place < 0) place += %lldLL;\n    inside = inside && place >= 0 && place < %lldLL; at += "
+                "place * %lldLL; }\n",
                 any ? "" : "0", (long long)x->shape[axis], (long long)x->shape[axis], (long long)x->strides[axis]);
   }
 }
@@ -120,7 +128,8 @@ static kiln_status prepare_index(kernel_prep *p) {
   text_puts(&t, "  bool inside = true; i64 at = 0;\n");
   put_places(&t, &s, s.x, 1, "c");
   for (int k = 0; k < s.rank; k++) {
-    if (k < s.place || k >= s.place + s.at_rank) text_printf(&t, "  at += c%d * %lldLL;\n", k, (long long)s.x->strides[s.kept[k]]);
+    if (k < s.place || k >= s.place + s.at_rank)
+      text_printf(&t, "  at += c%d * %lldLL;\n", k, (long long)s.x->strides[s.kept[k]]);
   }
   text_puts(&t, "  const i64 from = at;\n");
   put_taken(&t, p, 1);
@@ -132,8 +141,8 @@ static kiln_status prepare_index_put(kernel_prep *p) {
   const indexing s = indexing_of(&p->args, 2);
   const tensor *out = &p->args.out[0], *values = &p->args.in[1];
   const bool accumulate = arg_bool(&p->args, "accumulate");
-  int64_t kept_shape[KILN_MAX_RANK], kept_x[KILN_MAX_RANK], kept_out[KILN_MAX_RANK], own_shape[KILN_MAX_RANK], own_x[KILN_MAX_RANK],
-      own_out[KILN_MAX_RANK], threads = 1, own = 1, puts = 1;
+  int64_t kept_shape[KILN_MAX_RANK], kept_x[KILN_MAX_RANK], kept_out[KILN_MAX_RANK], own_shape[KILN_MAX_RANK],
+      own_x[KILN_MAX_RANK], own_out[KILN_MAX_RANK], threads = 1, own = 1, puts = 1;
   int kept = 0, owned = 0;
   for (int k = 0; k < s.rank; k++) {
     if (k >= s.place && k < s.place + s.at_rank) {
@@ -154,9 +163,16 @@ static kiln_status prepare_index_put(kernel_prep *p) {
   }
   text t = {0};
   const char *type = cuda_type(out->dtype);
-  text_printf(&t, "extern \"C\" __global__ void __launch_bounds__(64) index_put(const %s *__restrict__ in0, const %s *__restrict__ in1", type, type);
-  for (int i = 0; i < s.axes->count; i++) text_printf(&t, ", const %s *__restrict__ in%d", cuda_type(s.indices[i].dtype), 2 + i);
-  text_printf(&t, ", %s *out) {\n  KILN_WAIT;\n  const i64 i = (i64)blockIdx.x * 64 + threadIdx.x;\n  if (i >= %lldLL) return;\n", type, (long long)threads);
+  text_printf(&t,
+              "extern \"C\" __global__ void __launch_bounds__(64) index_put(const %s *__restrict__ in0, const %s "
+              "*__restrict__ in1",
+              type, type);
+  for (int i = 0; i < s.axes->count; i++)
+    text_printf(&t, ", const %s *__restrict__ in%d", cuda_type(s.indices[i].dtype), 2 + i);
+  text_printf(
+      &t,
+      ", %s *out) {\n  KILN_WAIT;\n  const i64 i = (i64)blockIdx.x * 64 + threadIdx.x;\n  if (i >= %lldLL) return;\n",
+      type, (long long)threads);
   cuda_coordinates(&t, "i64", "k", "i", kept, kept_shape);
   text_puts(&t, "  const i64 x_base = ");
   cuda_offset(&t, "k", kept, kept_shape, kept_x);
@@ -168,23 +184,29 @@ static kiln_status prepare_index_put(kernel_prep *p) {
   cuda_offset(&t, "o", owned, own_shape, own_out);
   text_puts(&t, "] = in0[x_base + ");
   cuda_offset(&t, "o", owned, own_shape, own_x);
-  text_printf(&t, "];\n  }\n  for (i64 e = 0; e < %lldLL; e++) {\n    bool inside = true; i64 at = out_base, from = 0;\n", (long long)puts);
+  text_printf(&t,
+              "];\n  }\n  for (i64 e = 0; e < %lldLL; e++) {\n    bool inside = true; i64 at = out_base, from = 0;\n",
+              (long long)puts);
   cuda_coordinates(&t, "i64", "p", "e", s.at_rank, &s.shape[s.place]);
-  for (int k = 0; k < s.at_rank; k++) text_printf(&t, "    const i64 q%d = p%d; (void)q%d;\n", s.place + k, k, s.place + k);
+  for (int k = 0; k < s.at_rank; k++)
+    text_printf(&t, "    const i64 q%d = p%d; (void)q%d;\n", s.place + k, k, s.place + k);
   put_places(&t, &s, out, 2, "q");
   for (int k = 0, n = 0; k < s.rank; k++) {
     const bool index = k >= s.place && k < s.place + s.at_rank;
     const int from = k - (s.rank - values->rank);
     if (from >= 0 && values->shape[from] != 1)
-      text_printf(&t, "    from += %s%d * %lldLL;\n", index ? "q" : "k", index ? k : n, (long long)values->strides[from]);
+      text_printf(&t, "    from += %s%d * %lldLL;\n", index ? "q" : "k", index ? k : n,
+                  (long long)values->strides[from]);
     n += !index;
   }
   text_puts(&t, "    if (!inside) continue;\n    out[at] = ");
   if (!accumulate) {
     text_puts(&t, "in1[from];\n  }\n}\n");
   } else {
-    if (cuda_is_float(out->dtype)) text_printf(&t, "from_float<%s>(to_float(out[at]) + to_float(in1[from]));\n  }\n}\n", type);
-    else text_printf(&t, "(%s)(out[at] + in1[from]);\n  }\n}\n", type);
+    if (cuda_is_float(out->dtype))
+      text_printf(&t, "from_float<%s>(to_float(out[at]) + to_float(in1[from]));\n  }\n}\n", type);
+    else
+      text_printf(&t, "(%s)(out[at] + in1[from]);\n  }\n}\n", type);
   }
   return cuda_simple_prepare(p, "index_put", &t, cuda_div_up(threads, 64), 64, 0);
 }
@@ -204,7 +226,8 @@ static kiln_status prepare_scatter(kernel_prep *p) {
   const tensor *x = &p->args.in[0], *at = &p->args.in[1], *src = &p->args.in[2], *out = &p->args.out[0];
   const int axis = (int)arg_int(&p->args, "axis");
   const char *reduce = arg_attr(&p->args, "reduce")->u.s;
-  const bool none = strcmp(reduce, "none") == 0, self = none || arg_bool(&p->args, "include_self"), mean = strcmp(reduce, "mean") == 0;
+  const bool none = strcmp(reduce, "none") == 0, self = none || arg_bool(&p->args, "include_self"),
+             mean = strcmp(reduce, "mean") == 0;
   text t = {0};
   text_printf(&t, "typedef %s VT;\n", cuda_value_type(out->dtype));
   mapped_begin(&t, p, "scatter", 1);
@@ -218,8 +241,10 @@ static kiln_status prepare_scatter(kernel_prep *p) {
   }
   text_printf(&t, ") for (i64 k = 0; k < %lldLL; k++) {\n", (long long)at->shape[axis]);
   for (int d = 0; d < at->rank; d++) {
-    if (d == axis) text_printf(&t, "    const i64 s%d = k; (void)s%d;\n", d, d);
-    else text_printf(&t, "    const i64 s%d = c%d; (void)s%d;\n", d, d, d);
+    if (d == axis)
+      text_printf(&t, "    const i64 s%d = k; (void)s%d;\n", d, d);
+    else
+      text_printf(&t, "    const i64 s%d = c%d; (void)s%d;\n", d, d, d);
   }
   text_puts(&t, "    if ((i64)in1[");
   cuda_offset(&t, "s", at->rank, at->shape, at->strides);
@@ -227,22 +252,30 @@ static kiln_status prepare_scatter(kernel_prep *p) {
   cuda_offset(&t, "s", src->rank, src->shape, src->strides);
   text_puts(&t, ";\n");
   mapped_load(&t, p, 2, "x", "from");
-  text_printf(&t, "    %s { %s }\n    found++;\n  }\n", self ? "" : "if (found == 0) acc = x; else", scatter_step(reduce));
+  text_printf(&t, "    %s { %s }\n    found++;\n  }\n", self ? "" : "if (found == 0) acc = x; else",
+              scatter_step(reduce));
   if (mean) {
     text_printf(&t, "  if (found) { const VT n = (VT)(found + %d);", self ? 1 : 0);
-    text_puts(&t, dtype_is_float(out->dtype) ? " acc = acc / n; }\n" : " acc = (VT)k_ifloor_div((i64)acc, (i64)n); }\n");
+    text_puts(&t,
+              dtype_is_float(out->dtype) ? " acc = acc / n; }\n" : " acc = (VT)k_ifloor_div((i64)acc, (i64)n); }\n");
   }
   mapped_store(&t, p, 0, "acc");
   return mapped_end(p, &t, "scatter", 1);
 }
 
-#define INDEX(op_name, prepare_fn)                                                                                        \
-  {.op = op_name, .name = "index.cuda", .isa = 80, .prepare = prepare_fn, .run = cuda_simple_run,                         \
-   .strided_in = KERNEL_STRIDED_ALL, .strided_out = KERNEL_STRIDED_ALL},
-#define INDEX_TIGHT(op_name, prepare_fn) {.op = op_name, .name = "index.cuda", .isa = 80, .prepare = prepare_fn, .run = cuda_simple_run},
+#define INDEX(op_name, prepare_fn)   \
+  {.op = op_name,                    \
+   .name = "index.cuda",             \
+   .isa = 80,                        \
+   .prepare = prepare_fn,            \
+   .run = cuda_simple_run,           \
+   .strided_in = KERNEL_STRIDED_ALL, \
+   .strided_out = KERNEL_STRIDED_ALL},
+#define INDEX_TIGHT(op_name, prepare_fn) \
+  {.op = op_name, .name = "index.cuda", .isa = 80, .prepare = prepare_fn, .run = cuda_simple_run},
 
 const kernel cuda_index_rows[] = {
-    INDEX_TIGHT("embedding", prepare_embedding) INDEX("index_select", prepare_gather) INDEX("gather", prepare_gather) INDEX("index", prepare_index)
-    INDEX("index_put", prepare_index_put) INDEX("scatter", prepare_scatter)
-    {.op = NULL},
+    INDEX_TIGHT("embedding", prepare_embedding) INDEX("index_select", prepare_gather) INDEX("gather", prepare_gather)
+        INDEX("index", prepare_index) INDEX("index_put", prepare_index_put)
+            INDEX("scatter", prepare_scatter){.op = NULL},
 };

@@ -8,14 +8,14 @@
 #include "backends/cuda/loader.h"
 
 struct cuda_function {
-  char key[40];      /* hash of text, options and compiler */
+  char key[40]; /* hash of text, options and compiler */
   char entry[64];
-  char *text;        /* whole translation unit; freed when compiled */
-  char arch[16];     /* "sm_90a" */
+  char *text;    /* whole translation unit; freed when compiled */
+  char arch[16]; /* "sm_90a" */
   size_t shared;
   void *module, *handle;
-  bool failed;       /* not tried again until it is asked for again */
-  bool done;         /* compiled (and loaded, on a present device) */
+  bool failed; /* not tried again until it is asked for again */
+  bool done;   /* compiled (and loaded, on a present device) */
   kiln_status status;
   struct cuda_function *next;
 };
@@ -41,7 +41,6 @@ struct device {
   size_t allocated, limit; /* limit 0: none */
   int deferred;            /* finish_prepare waits for more programs */
   int poisoned;            /* code of a sticky error, or 0 */
-  void *cublaslt, *cudnn;  /* handles, made on first use */
   struct device *next;
 };
 

@@ -30,25 +30,17 @@ typedef struct library_row {
 static const symbol_row driver_symbols[] = {CUDA_DRIVER_SYMBOLS(DRIVER_ROW)};
 #define NVRTC_ROW(name, symbol, arguments) {symbol, offsetof(cuda_nvrtc, name)},
 static const symbol_row nvrtc_symbols[] = {CUDA_NVRTC_SYMBOLS(NVRTC_ROW)};
-#define CUBLASLT_ROW(name, symbol, arguments) {symbol, offsetof(cuda_cublaslt, name)},
-static const symbol_row cublaslt_symbols[] = {CUDA_CUBLASLT_SYMBOLS(CUBLASLT_ROW)};
-#define CUDNN_ROW(name, symbol, arguments) {symbol, offsetof(cuda_cudnn, name)},
-static const symbol_row cudnn_symbols[] = {CUDA_CUDNN_SYMBOLS(CUDNN_ROW)};
 
 static const char *const driver_names[] = {"libcuda.so.1", NULL};
 static const char *const nvrtc_names[] = {"libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so", NULL};
-static const char *const cublaslt_names[] = {"libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so", NULL};
-static const char *const cudnn_names[] = {"libcudnn.so.9", NULL};
 
-static const library_row driver_row = {"the NVIDIA driver (libcuda.so.1)", driver_names, "install the NVIDIA driver, version 525 or newer",
-                                       driver_symbols, KILN_COUNT(driver_symbols)};
-static const library_row nvrtc_row = {"NVRTC (libnvrtc.so.12 or .13)", nvrtc_names,
-                                      "install it with `pip install nvidia-cuda-nvrtc`, or set KILN_CUDA_PATH to a CUDA installation",
-                                      nvrtc_symbols, KILN_COUNT(nvrtc_symbols)};
-static const library_row cublaslt_row = {"cuBLASLt", cublaslt_names, "install it with `pip install nvidia-cublas`", cublaslt_symbols,
-                                         KILN_COUNT(cublaslt_symbols)};
-static const library_row cudnn_row = {"cuDNN 9", cudnn_names, "install it with `pip install nvidia-cudnn-cu13`", cudnn_symbols,
-                                      KILN_COUNT(cudnn_symbols)};
+static const library_row driver_row = {"the NVIDIA driver (libcuda.so.1)", driver_names,
+                                       "install the NVIDIA driver, version 525 or newer", driver_symbols,
+                                       KILN_COUNT(driver_symbols)};
+static const library_row nvrtc_row = {
+    "NVRTC (libnvrtc.so.12 or .13)", nvrtc_names,
+    "install it with `pip install nvidia-cuda-nvrtc`, or set KILN_CUDA_PATH to a CUDA installation", nvrtc_symbols,
+    KILN_COUNT(nvrtc_symbols)};
 
 /* ---- places --------------------------------------------------------------------------------------------------------------- */
 
@@ -124,18 +116,19 @@ static void *open_library(const library_row *row) {
   for (int i = 0; row->names[i] && !handle; i++) handle = open_in_setting(row->names[i]);
   for (int i = 0; row->names[i] && !handle; i++) handle = open_beside_packages(row->names[i]);
   for (int i = 0; row->names[i] && !handle; i++) handle = dlopen(row->names[i], RTLD_NOW);
-  for (int i = 0; row->names[i] && !handle; i++) handle = open_under("/usr/local/cuda", strlen("/usr/local/cuda"), row->names[i]);
+  for (int i = 0; row->names[i] && !handle; i++)
+    handle = open_under("/usr/local/cuda", strlen("/usr/local/cuda"), row->names[i]);
   return handle;
 }
 
 static kiln_status load(const library_row *row, void *table) {
-  const char *off = getenv("KILN_CUDA_DISABLE"); /* "cudnn,cublaslt": for tests of what a machine without them does */
-  void *handle = off && row->names[0] && strstr(off, row->names[0]) ? NULL : open_library(row);
+  void *handle = open_library(row);
   if (!handle) return KILN_FAIL(KILN_INCOMPATIBLE, "%s was not found: %s", row->title, row->advice);
   for (size_t i = 0; i < row->n_symbols; i++) {
     void *address = dlsym(handle, row->symbols[i].symbol);
     if (!address)
-      return KILN_FAIL(KILN_INCOMPATIBLE, "%s is too old: it has no %s; %s", row->title, row->symbols[i].symbol, row->advice);
+      return KILN_FAIL(KILN_INCOMPATIBLE, "%s is too old: it has no %s; %s", row->title, row->symbols[i].symbol,
+                       row->advice);
     memcpy((char *)table + row->symbols[i].offset, &address, sizeof address);
   }
   return KILN_OK;
@@ -167,10 +160,13 @@ static kiln_status start_driver(void) {
   const int code = driver.Init(0);
   int count = 0;
   if (code == CU_NO_DEVICE || (code == CU_SUCCESS && driver.DeviceGetCount(&count) == CU_SUCCESS && count == 0))
-    return KILN_FAIL(KILN_INCOMPATIBLE, "this machine has no NVIDIA GPU that the driver can use (look at CUDA_VISIBLE_DEVICES and nvidia-smi)");
+    return KILN_FAIL(
+        KILN_INCOMPATIBLE,
+        "this machine has no NVIDIA GPU that the driver can use (look at CUDA_VISIBLE_DEVICES and nvidia-smi)");
   if (code != CU_SUCCESS)
-    return KILN_FAIL(KILN_INCOMPATIBLE, "the NVIDIA driver does not start (code %d): install one that fits this kernel, and look at nvidia-smi",
-                     code);
+    return KILN_FAIL(
+        KILN_INCOMPATIBLE,
+        "the NVIDIA driver does not start (code %d): install one that fits this kernel, and look at nvidia-smi", code);
   return KILN_OK;
 }
 
@@ -195,28 +191,4 @@ kiln_status cuda_nvrtc_get(const cuda_nvrtc **out) {
   if (nvrtc_state.status != KILN_OK) return KILN_FAIL(nvrtc_state.status, "%s", nvrtc_state.text);
   *out = &nvrtc;
   return KILN_OK;
-}
-
-static cuda_cublaslt cublaslt;
-static library_state cublaslt_state;
-
-const cuda_cublaslt *cuda_cublaslt_get(void) {
-  pthread_mutex_lock(&loader_lock);
-  if (!cublaslt_state.tried) note_failure(&cublaslt_state, load(&cublaslt_row, &cublaslt));
-  if (!cublaslt_state.tried && cublaslt_state.status != KILN_OK) error_clear();
-  cublaslt_state.tried = true;
-  pthread_mutex_unlock(&loader_lock);
-  return cublaslt_state.status == KILN_OK ? &cublaslt : NULL;
-}
-
-static cuda_cudnn cudnn;
-static library_state cudnn_state;
-
-const cuda_cudnn *cuda_cudnn_get(void) {
-  pthread_mutex_lock(&loader_lock);
-  if (!cudnn_state.tried) note_failure(&cudnn_state, load(&cudnn_row, &cudnn));
-  if (!cudnn_state.tried && cudnn_state.status != KILN_OK) error_clear();
-  cudnn_state.tried = true;
-  pthread_mutex_unlock(&loader_lock);
-  return cudnn_state.status == KILN_OK ? &cudnn : NULL;
 }

@@ -32,60 +32,61 @@ typedef struct cu_launch_config { /* CUlaunchConfig */
 enum { CU_SUCCESS = 0, CU_OUT_OF_MEMORY = 2, CU_NO_DEVICE = 100, CU_NOT_READY = 600 };
 
 /* X(result, name without cu, symbol, arguments) */
-#define CUDA_DRIVER_SYMBOLS(X)                                                                                                               \
-  X(Init, "cuInit", (unsigned flags))                                                                                                        \
-  X(DriverGetVersion, "cuDriverGetVersion", (int *version))                                                                                  \
-  X(DeviceGetCount, "cuDeviceGetCount", (int *count))                                                                                        \
-  X(DeviceGet, "cuDeviceGet", (int *device, int ordinal))                                                                                    \
-  X(DeviceGetName, "cuDeviceGetName", (char *name, int length, int device))                                                                  \
-  X(DeviceGetAttribute, "cuDeviceGetAttribute", (int *value, int attribute, int device))                                                     \
-  X(DeviceTotalMem, "cuDeviceTotalMem_v2", (size_t *bytes, int device))                                                                      \
-  X(DevicePrimaryCtxRetain, "cuDevicePrimaryCtxRetain", (void **context, int device))                                                        \
-  X(DevicePrimaryCtxRelease, "cuDevicePrimaryCtxRelease_v2", (int device))                                                                   \
-  X(CtxPushCurrent, "cuCtxPushCurrent_v2", (void *context))                                                                                  \
-  X(CtxPopCurrent, "cuCtxPopCurrent_v2", (void **context))                                                                                   \
-  X(CtxGetCurrent, "cuCtxGetCurrent", (void **context))                                                                                      \
-  X(CtxSynchronize, "cuCtxSynchronize", (void))                                                                                              \
-  X(MemGetInfo, "cuMemGetInfo_v2", (size_t *free_bytes, size_t *total_bytes))                                                                \
-  X(MemAlloc, "cuMemAlloc_v2", (cu_address *address, size_t bytes))                                                                          \
-  X(MemFree, "cuMemFree_v2", (cu_address address))                                                                                           \
-  X(MemHostAlloc, "cuMemHostAlloc", (void **memory, size_t bytes, unsigned flags))                                                           \
-  X(MemFreeHost, "cuMemFreeHost", (void *memory))                                                                                            \
-  X(MemcpyHtoDAsync, "cuMemcpyHtoDAsync_v2", (cu_address to, const void *from, size_t bytes, void *stream))                                  \
-  X(MemcpyDtoHAsync, "cuMemcpyDtoHAsync_v2", (void *to, cu_address from, size_t bytes, void *stream))                                        \
-  X(MemcpyDtoDAsync, "cuMemcpyDtoDAsync_v2", (cu_address to, cu_address from, size_t bytes, void *stream))                                   \
-  X(MemsetD8Async, "cuMemsetD8Async", (cu_address to, unsigned char value, size_t bytes, void *stream))                                      \
-  X(StreamCreate, "cuStreamCreate", (void **stream, unsigned flags))                                                                         \
-  X(StreamDestroy, "cuStreamDestroy_v2", (void *stream))                                                                                     \
-  X(StreamSynchronize, "cuStreamSynchronize", (void *stream))                                                                                \
-  X(StreamIsCapturing, "cuStreamIsCapturing", (void *stream, int *state))                                                                    \
-  X(StreamBeginCapture, "cuStreamBeginCapture_v2", (void *stream, int mode))                                                                 \
-  X(StreamEndCapture, "cuStreamEndCapture", (void *stream, void **graph))                                                                    \
-  X(StreamWaitEvent, "cuStreamWaitEvent", (void *stream, void *event, unsigned flags))                                                       \
-  X(GraphInstantiate, "cuGraphInstantiateWithFlags", (void **exec, void *graph, unsigned long long flags))                                   \
-  X(GraphLaunch, "cuGraphLaunch", (void *exec, void *stream))                                                                                \
-  X(GraphUpload, "cuGraphUpload", (void *exec, void *stream))                                                                                \
-  X(GraphExecDestroy, "cuGraphExecDestroy", (void *exec))                                                                                    \
-  X(GraphDestroy, "cuGraphDestroy", (void *graph))                                                                                           \
-  X(EventCreate, "cuEventCreate", (void **event, unsigned flags))                                                                            \
-  X(EventDestroy, "cuEventDestroy_v2", (void *event))                                                                                        \
-  X(EventRecord, "cuEventRecord", (void *event, void *stream))                                                                               \
-  X(EventSynchronize, "cuEventSynchronize", (void *event))                                                                                   \
-  X(EventElapsedTime, "cuEventElapsedTime", (float *milliseconds, void *start, void *end))                                                   \
-  X(ModuleLoadData, "cuModuleLoadData", (void **module, const void *image))                                                                  \
-  X(ModuleUnload, "cuModuleUnload", (void *module))                                                                                          \
-  X(ModuleGetFunction, "cuModuleGetFunction", (void **function, void *module, const char *name))                                             \
-  X(FuncSetAttribute, "cuFuncSetAttribute", (void *function, int attribute, int value))                                                      \
-  X(FuncGetAttribute, "cuFuncGetAttribute", (int *value, int attribute, void *function))                                                     \
-  X(LaunchKernelEx, "cuLaunchKernelEx", (const cu_launch_config *config, void *function, void **params, void **extra))                       \
-  X(PointerGetAttribute, "cuPointerGetAttribute", (void *value, int attribute, cu_address address))                                          \
-  X(TensorMapEncodeTiled, "cuTensorMapEncodeTiled",                                                                                          \
-    (void *map, int dtype, uint32_t rank, void *address, const uint64_t *sizes, const uint64_t *strides, const uint32_t *box,                \
-     const uint32_t *steps, int interleave, int swizzle, int l2, int fill))                                                                  \
-  X(TensorMapEncodeIm2col, "cuTensorMapEncodeIm2col",                                                                                        \
-    (void *map, int dtype, uint32_t rank, void *address, const uint64_t *sizes, const uint64_t *strides, const int *lower, const int *upper, \
-     uint32_t channels, uint32_t pixels, const uint32_t *steps, int interleave, int swizzle, int l2, int fill))                              \
-  X(GetErrorName, "cuGetErrorName", (int code, const char **name))                                                                           \
+#define CUDA_DRIVER_SYMBOLS(X)                                                                                         \
+  X(Init, "cuInit", (unsigned flags))                                                                                  \
+  X(DriverGetVersion, "cuDriverGetVersion", (int *version))                                                            \
+  X(DeviceGetCount, "cuDeviceGetCount", (int *count))                                                                  \
+  X(DeviceGet, "cuDeviceGet", (int *device, int ordinal))                                                              \
+  X(DeviceGetName, "cuDeviceGetName", (char *name, int length, int device))                                            \
+  X(DeviceGetAttribute, "cuDeviceGetAttribute", (int *value, int attribute, int device))                               \
+  X(DeviceTotalMem, "cuDeviceTotalMem_v2", (size_t * bytes, int device))                                               \
+  X(DevicePrimaryCtxRetain, "cuDevicePrimaryCtxRetain", (void **context, int device))                                  \
+  X(DevicePrimaryCtxRelease, "cuDevicePrimaryCtxRelease_v2", (int device))                                             \
+  X(CtxPushCurrent, "cuCtxPushCurrent_v2", (void *context))                                                            \
+  X(CtxPopCurrent, "cuCtxPopCurrent_v2", (void **context))                                                             \
+  X(CtxGetCurrent, "cuCtxGetCurrent", (void **context))                                                                \
+  X(CtxSynchronize, "cuCtxSynchronize", (void))                                                                        \
+  X(MemGetInfo, "cuMemGetInfo_v2", (size_t * free_bytes, size_t * total_bytes))                                        \
+  X(MemAlloc, "cuMemAlloc_v2", (cu_address * address, size_t bytes))                                                   \
+  X(MemFree, "cuMemFree_v2", (cu_address address))                                                                     \
+  X(MemHostAlloc, "cuMemHostAlloc", (void **memory, size_t bytes, unsigned flags))                                     \
+  X(MemFreeHost, "cuMemFreeHost", (void *memory))                                                                      \
+  X(MemcpyHtoDAsync, "cuMemcpyHtoDAsync_v2", (cu_address to, const void *from, size_t bytes, void *stream))            \
+  X(MemcpyDtoHAsync, "cuMemcpyDtoHAsync_v2", (void *to, cu_address from, size_t bytes, void *stream))                  \
+  X(MemcpyDtoDAsync, "cuMemcpyDtoDAsync_v2", (cu_address to, cu_address from, size_t bytes, void *stream))             \
+  X(MemsetD8Async, "cuMemsetD8Async", (cu_address to, unsigned char value, size_t bytes, void *stream))                \
+  X(StreamCreate, "cuStreamCreate", (void **stream, unsigned flags))                                                   \
+  X(StreamDestroy, "cuStreamDestroy_v2", (void *stream))                                                               \
+  X(StreamSynchronize, "cuStreamSynchronize", (void *stream))                                                          \
+  X(StreamIsCapturing, "cuStreamIsCapturing", (void *stream, int *state))                                              \
+  X(StreamBeginCapture, "cuStreamBeginCapture_v2", (void *stream, int mode))                                           \
+  X(StreamEndCapture, "cuStreamEndCapture", (void *stream, void **graph))                                              \
+  X(StreamWaitEvent, "cuStreamWaitEvent", (void *stream, void *event, unsigned flags))                                 \
+  X(GraphInstantiate, "cuGraphInstantiateWithFlags", (void **exec, void *graph, unsigned long long flags))             \
+  X(GraphLaunch, "cuGraphLaunch", (void *exec, void *stream))                                                          \
+  X(GraphUpload, "cuGraphUpload", (void *exec, void *stream))                                                          \
+  X(GraphExecDestroy, "cuGraphExecDestroy", (void *exec))                                                              \
+  X(GraphDestroy, "cuGraphDestroy", (void *graph))                                                                     \
+  X(EventCreate, "cuEventCreate", (void **event, unsigned flags))                                                      \
+  X(EventDestroy, "cuEventDestroy_v2", (void *event))                                                                  \
+  X(EventRecord, "cuEventRecord", (void *event, void *stream))                                                         \
+  X(EventSynchronize, "cuEventSynchronize", (void *event))                                                             \
+  X(EventElapsedTime, "cuEventElapsedTime", (float *milliseconds, void *start, void *end))                             \
+  X(ModuleLoadData, "cuModuleLoadData", (void **module, const void *image))                                            \
+  X(ModuleUnload, "cuModuleUnload", (void *module))                                                                    \
+  X(ModuleGetFunction, "cuModuleGetFunction", (void **function, void *module, const char *name))                       \
+  X(FuncSetAttribute, "cuFuncSetAttribute", (void *function, int attribute, int value))                                \
+  X(FuncGetAttribute, "cuFuncGetAttribute", (int *value, int attribute, void *function))                               \
+  X(LaunchKernelEx, "cuLaunchKernelEx", (const cu_launch_config *config, void *function, void **params, void **extra)) \
+  X(PointerGetAttribute, "cuPointerGetAttribute", (void *value, int attribute, cu_address address))                    \
+  X(TensorMapEncodeTiled, "cuTensorMapEncodeTiled",                                                                    \
+    (void *map, int dtype, uint32_t rank, void *address, const uint64_t *sizes, const uint64_t *strides,               \
+     const uint32_t *box, const uint32_t *steps, int interleave, int swizzle, int l2, int fill))                       \
+  X(TensorMapEncodeIm2col, "cuTensorMapEncodeIm2col",                                                                  \
+    (void *map, int dtype, uint32_t rank, void *address, const uint64_t *sizes, const uint64_t *strides,               \
+     const int *lower, const int *upper, uint32_t channels, uint32_t pixels, const uint32_t *steps, int interleave,    \
+     int swizzle, int l2, int fill))                                                                                   \
+  X(GetErrorName, "cuGetErrorName", (int code, const char **name))                                                     \
   X(GetErrorString, "cuGetErrorString", (int code, const char **text))
 
 typedef struct cuda_driver {
@@ -98,106 +99,21 @@ kiln_status cuda_driver_get(const cuda_driver **out);
 
 /* ---- NVRTC ---------------------------------------------------------------------------------------------------------- */
 
-#define CUDA_NVRTC_SYMBOLS(X)                                                                                                         \
-  X(Version, "nvrtcVersion", (int *major, int *minor))                                                                                \
-  X(CreateProgram, "nvrtcCreateProgram",                                                                                              \
-    (void **program, const char *text, const char *name, int headers, const char *const *header_texts, const char *const *header_names)) \
-  X(CompileProgram, "nvrtcCompileProgram", (void *program, int options, const char *const *texts))                                    \
-  X(GetCUBINSize, "nvrtcGetCUBINSize", (void *program, size_t *bytes))                                                                \
-  X(GetCUBIN, "nvrtcGetCUBIN", (void *program, char *bytes))                                                                          \
-  X(GetProgramLogSize, "nvrtcGetProgramLogSize", (void *program, size_t *bytes))                                                      \
-  X(GetProgramLog, "nvrtcGetProgramLog", (void *program, char *text))                                                                 \
+#define CUDA_NVRTC_SYMBOLS(X)                                                                          \
+  X(Version, "nvrtcVersion", (int *major, int *minor))                                                 \
+  X(CreateProgram, "nvrtcCreateProgram",                                                               \
+    (void **program, const char *text, const char *name, int headers, const char *const *header_texts, \
+     const char *const *header_names))                                                                 \
+  X(CompileProgram, "nvrtcCompileProgram", (void *program, int options, const char *const *texts))     \
+  X(GetCUBINSize, "nvrtcGetCUBINSize", (void *program, size_t *bytes))                                 \
+  X(GetCUBIN, "nvrtcGetCUBIN", (void *program, char *bytes))                                           \
+  X(GetProgramLogSize, "nvrtcGetProgramLogSize", (void *program, size_t *bytes))                       \
+  X(GetProgramLog, "nvrtcGetProgramLog", (void *program, char *text))                                  \
   X(DestroyProgram, "nvrtcDestroyProgram", (void **program))
 
 typedef struct cuda_nvrtc {
   CUDA_NVRTC_SYMBOLS(CUDA_MEMBER)
 } cuda_nvrtc;
 kiln_status cuda_nvrtc_get(const cuda_nvrtc **out);
-
-/* ---- cuBLASLt (optional) ---------------------------------------------------------------------------------------------- */
-
-typedef struct cublaslt_algo {
-  uint64_t data[8];
-} cublaslt_algo;
-typedef struct cublaslt_result { /* cublasLtMatmulHeuristicResult_t */
-  cublaslt_algo algo;
-  size_t workspace;
-  int state;
-  float waves;
-  int reserved[4];
-} cublaslt_result;
-
-#define CUDA_CUBLASLT_SYMBOLS(X)                                                                                                               \
-  X(Create, "cublasLtCreate", (void **handle))                                                                                                 \
-  X(Destroy, "cublasLtDestroy", (void *handle))                                                                                                \
-  X(MatmulDescCreate, "cublasLtMatmulDescCreate", (void **desc, int compute, int scale))                                                       \
-  X(MatmulDescDestroy, "cublasLtMatmulDescDestroy", (void *desc))                                                                              \
-  X(MatmulDescSetAttribute, "cublasLtMatmulDescSetAttribute", (void *desc, int attribute, const void *value, size_t bytes))                    \
-  X(MatrixLayoutCreate, "cublasLtMatrixLayoutCreate", (void **layout, int dtype, uint64_t rows, uint64_t cols, int64_t ld))                    \
-  X(MatrixLayoutDestroy, "cublasLtMatrixLayoutDestroy", (void *layout))                                                                        \
-  X(MatrixLayoutSetAttribute, "cublasLtMatrixLayoutSetAttribute", (void *layout, int attribute, const void *value, size_t bytes))              \
-  X(PreferenceCreate, "cublasLtMatmulPreferenceCreate", (void **preference))                                                                   \
-  X(PreferenceDestroy, "cublasLtMatmulPreferenceDestroy", (void *preference))                                                                  \
-  X(PreferenceSetAttribute, "cublasLtMatmulPreferenceSetAttribute", (void *preference, int attribute, const void *value, size_t bytes))        \
-  X(AlgoGetHeuristic, "cublasLtMatmulAlgoGetHeuristic",                                                                                        \
-    (void *handle, void *desc, void *a, void *b, void *c, void *d, void *preference, int wanted, cublaslt_result *results, int *found))        \
-  X(Matmul, "cublasLtMatmul",                                                                                                                  \
-    (void *handle, void *desc, const void *alpha, const void *a, void *layout_a, const void *b, void *layout_b, const void *beta,              \
-     const void *c, void *layout_c, void *d, void *layout_d, const cublaslt_algo *algo, void *workspace, size_t workspace_bytes, void *stream))
-
-typedef struct cuda_cublaslt {
-  CUDA_CUBLASLT_SYMBOLS(CUDA_MEMBER)
-} cuda_cublaslt;
-/* NULL where it is missing. [any thread] */
-const cuda_cublaslt *cuda_cublaslt_get(void);
-
-/* ---- cuDNN 9 (optional) -------------------------------------------------------------------------------------------------- */
-
-typedef struct cudnn_perf { /* cudnnConvolutionFwdAlgoPerf_t */
-  int algo, status;
-  float time;
-  size_t memory;
-  int determinism, math;
-  int reserved[3];
-} cudnn_perf;
-
-#define CUDA_CUDNN_SYMBOLS(X)                                                                                                                  \
-  X(Create, "cudnnCreate", (void **handle))                                                                                                    \
-  X(Destroy, "cudnnDestroy", (void *handle))                                                                                                   \
-  X(SetStream, "cudnnSetStream", (void *handle, void *stream))                                                                                 \
-  X(CreateTensor, "cudnnCreateTensorDescriptor", (void **desc))                                                                                \
-  X(DestroyTensor, "cudnnDestroyTensorDescriptor", (void *desc))                                                                               \
-  X(SetTensor, "cudnnSetTensorNdDescriptor", (void *desc, int dtype, int rank, const int *sizes, const int *strides))                          \
-  X(CreateFilter, "cudnnCreateFilterDescriptor", (void **desc))                                                                                \
-  X(DestroyFilter, "cudnnDestroyFilterDescriptor", (void *desc))                                                                               \
-  X(SetFilter, "cudnnSetFilterNdDescriptor", (void *desc, int dtype, int format, int rank, const int *sizes))                                  \
-  X(CreateConvolution, "cudnnCreateConvolutionDescriptor", (void **desc))                                                                      \
-  X(DestroyConvolution, "cudnnDestroyConvolutionDescriptor", (void *desc))                                                                     \
-  X(SetConvolution, "cudnnSetConvolutionNdDescriptor",                                                                                         \
-    (void *desc, int rank, const int *pad, const int *stride, const int *dilation, int mode, int dtype))                                       \
-  X(SetConvolutionMath, "cudnnSetConvolutionMathType", (void *desc, int math))                                                                 \
-  X(SetConvolutionGroups, "cudnnSetConvolutionGroupCount", (void *desc, int groups))                                                           \
-  X(CreateActivation, "cudnnCreateActivationDescriptor", (void **desc))                                                                        \
-  X(DestroyActivation, "cudnnDestroyActivationDescriptor", (void *desc))                                                                       \
-  X(SetActivation, "cudnnSetActivationDescriptor", (void *desc, int mode, int nan, double limit))                                              \
-  X(GetAlgorithm, "cudnnGetConvolutionForwardAlgorithm_v7",                                                                                    \
-    (void *handle, void *x, void *w, void *convolution, void *y, int wanted, int *found, cudnn_perf *results))                                 \
-  X(FindAlgorithm, "cudnnFindConvolutionForwardAlgorithmEx",                                                                                   \
-    (void *handle, void *x, const void *x_data, void *w, const void *w_data, void *convolution, void *y, void *y_data, int wanted,             \
-     int *found, cudnn_perf *results, void *workspace, size_t workspace_bytes))                                                                \
-  X(GetWorkspace, "cudnnGetConvolutionForwardWorkspaceSize",                                                                                   \
-    (void *handle, void *x, void *w, void *convolution, void *y, int algo, size_t *bytes))                                                     \
-  X(Convolution, "cudnnConvolutionForward",                                                                                                    \
-    (void *handle, const void *alpha, void *x, const void *x_data, void *w, const void *w_data, void *convolution, int algo, void *workspace,  \
-     size_t workspace_bytes, const void *beta, void *y, void *y_data))                                                                         \
-  X(ConvolutionFused, "cudnnConvolutionBiasActivationForward",                                                                                 \
-    (void *handle, const void *alpha1, void *x, const void *x_data, void *w, const void *w_data, void *convolution, int algo, void *workspace, \
-     size_t workspace_bytes, const void *alpha2, void *z, const void *z_data, void *bias, const void *bias_data, void *activation, void *y,    \
-     void *y_data))
-
-typedef struct cuda_cudnn {
-  CUDA_CUDNN_SYMBOLS(CUDA_MEMBER)
-} cuda_cudnn;
-const cuda_cudnn *cuda_cudnn_get(void);
 
 #endif

@@ -13,11 +13,15 @@ enum { MAX_THREADS = 512, MAX_KEPT = 32 };
 static const char row_frame[] =
     "#define PARTS ((LENGTH + THREADS * V - 1) / (THREADS * V))\n"
     "#if KEPT\n"
-    "#define EACH(...) _Pragma(\"unroll\") for (int j = 0; j < PARTS; j++) { const int first = (j * THREADS + lane) * V; if (first < LENGTH)\\\n"
-    "  _Pragma(\"unroll\") for (int k = 0; k < V; k++) { float &v = x[j][k]; const int at = first + k; (void)at; __VA_ARGS__; } }\n"
+    "#define EACH(...) _Pragma(\"unroll\") for (int j = 0; j < PARTS; j++) { const int first = (j * THREADS + lane) * "
+    "V; if (first < LENGTH)\\\n"
+    "  _Pragma(\"unroll\") for (int k = 0; k < V; k++) { float &v = x[j][k]; const int at = first + k; (void)at; "
+    "__VA_ARGS__; } }\n"
     "#else\n"
-    "#define EACH(...) for (int first = lane * V; first < LENGTH; first += THREADS * V) { float y[V]; load_floats<IN, V>(y, in + first);\\\n"
-    "  _Pragma(\"unroll\") for (int k = 0; k < V; k++) { float &v = y[k]; const int at = first + k; (void)at; __VA_ARGS__; } }\n"
+    "#define EACH(...) for (int first = lane * V; first < LENGTH; first += THREADS * V) { float y[V]; load_floats<IN, "
+    "V>(y, in + first);\\\n"
+    "  _Pragma(\"unroll\") for (int k = 0; k < V; k++) { float &v = y[k]; const int at = first + k; (void)at; "
+    "__VA_ARGS__; } }\n"
     "#endif\n"
     "#define SUM(s) block_sum(s, shared, THREADS)\n"
     "#define MAX(s) block_max(s, shared, THREADS)\n"
@@ -31,13 +35,15 @@ static const char row_frame[] =
     "#if KEPT\n"
     "  float x[PARTS][V];\n"
     "#pragma unroll\n"
-    "  for (int j = 0; j < PARTS; j++) { const int first = (j * THREADS + lane) * V; if (first < LENGTH) load_floats<IN, V>(x[j], in + first); }\n"
+    "  for (int j = 0; j < PARTS; j++) { const int first = (j * THREADS + lane) * V; if (first < LENGTH) "
+    "load_floats<IN, V>(x[j], in + first); }\n"
     "#endif\n"
     "  ROW_BODY\n"
     "#if KEPT\n"
     "  EACH(v = ROW_RESULT)\n"
     "#pragma unroll\n"
-    "  for (int j = 0; j < PARTS; j++) { const int first = (j * THREADS + lane) * V; if (first < LENGTH) store_floats<IN, V>(out + first, x[j]); }\n"
+    "  for (int j = 0; j < PARTS; j++) { const int first = (j * THREADS + lane) * V; if (first < LENGTH) "
+    "store_floats<IN, V>(out + first, x[j]); }\n"
     "#else\n"
     "  for (int first = lane * V; first < LENGTH; first += THREADS * V) {\n"
     "    float y[V]; load_floats<IN, V>(y, in + first);\n"
@@ -46,22 +52,31 @@ static const char row_frame[] =
     "    store_floats<IN, V>(out + first, y); }\n"
     "#endif\n}\n";
 
-static kiln_status prepare_rows(kernel_prep *p, int64_t rows, int64_t length, const char *params, const char *body, const char *result) {
+static kiln_status prepare_rows(kernel_prep *p, int64_t rows, int64_t length, const char *params, const char *body,
+                                const char *result) {
   const kiln_dtype d = p->args.in[0].dtype;
   const int size = (int)kiln_dtype_size(d);
   int v = 16 / size, threads = 32;
-  const int align = cuda_in_alignment(p, 0) < cuda_out_alignment(p, 0) ? cuda_in_alignment(p, 0) : cuda_out_alignment(p, 0);
-  if (length > INT32_MAX / 2) return KILN_FAIL(KILN_UNSUPPORTED, "%s over %lld elements", p->args.node->op->name, (long long)length);
+  const int align =
+      cuda_in_alignment(p, 0) < cuda_out_alignment(p, 0) ? cuda_in_alignment(p, 0) : cuda_out_alignment(p, 0);
+  if (length > INT32_MAX / 2)
+    return KILN_FAIL(KILN_UNSUPPORTED, "%s over %lld elements", p->args.node->op->name, (long long)length);
   while (v > 1 && (length % v != 0 || v * size > align)) v /= 2;
   /* A warp for a short row; for longer ones as many as keep 8 to 16 elements in each thread. */
   while (threads < MAX_THREADS && threads * 16 < length) threads = threads < 128 ? 128 : threads * 2;
-  if (rows < 132 && threads < 256 && length >= threads * 2 * v) threads = threads < 128 ? 128 : threads * 2; /* few rows: latency counts */
+  if (rows < 132 && threads < 256 && length >= threads * 2 * v)
+    threads = threads < 128 ? 128 : threads * 2; /* few rows: latency counts */
   const int64_t kept = cuda_div_up(length, (int64_t)threads * v) * v;
   const int per_block = threads < 128 ? 128 : threads;
   text t = {0};
-  text_printf(&t, "#define LENGTH %lld\n#define ROWS %lldLL\n#define THREADS %d\n#define BLOCK %d\n#define V %d\n#define KEPT %d\n#define IN %s\n",
+  text_printf(&t,
+              "#define LENGTH %lld\n#define ROWS %lldLL\n#define THREADS %d\n#define BLOCK %d\n#define V %d\n#define "
+              "KEPT %d\n#define IN %s\n",
               (long long)length, (long long)rows, threads, per_block, v, kept <= MAX_KEPT, cuda_type(d));
-  text_printf(&t, "#define ROW_PARAMS const IN *__restrict__ in, %sIN *__restrict__ out\n#define ROW_BODY %s\n#define ROW_RESULT %s\n", params, body, result);
+  text_printf(&t,
+              "#define ROW_PARAMS const IN *__restrict__ in, %sIN *__restrict__ out\n#define ROW_BODY %s\n#define "
+              "ROW_RESULT %s\n",
+              params, body, result);
   text_puts(&t, row_frame);
   return cuda_simple_prepare(p, "rows", &t, length ? cuda_div_up(rows, per_block / threads) : 0, per_block, 0);
 }
@@ -84,9 +99,11 @@ static kiln_status prepare_lines(kernel_prep *p, int axis, bool logarithm) {
   text t = {0};
   text_printf(&t,
               "#define LOAD(e) ((%s)%s(in[base + (e) * %lldLL]))\n"
-              "extern \"C\" __global__ void __launch_bounds__(128) lines(const %s *__restrict__ in, %s *__restrict__ out) {\n  KILN_WAIT;\n"
+              "extern \"C\" __global__ void __launch_bounds__(128) lines(const %s *__restrict__ in, %s *__restrict__ "
+              "out) {\n  KILN_WAIT;\n"
               "  const i64 o = (i64)blockIdx.x * 128 + threadIdx.x;\n  if (o >= %lldLL) return;\n",
-              real, in->dtype == KILN_F64 ? "" : "to_float", (long long)(in->rank ? in->strides[axis] : 1), type, type, (long long)lines);
+              real, in->dtype == KILN_F64 ? "" : "to_float", (long long)(in->rank ? in->strides[axis] : 1), type, type,
+              (long long)lines);
   cuda_coordinates(&t, "i64", "c", "o", n, shape);
   text_puts(&t, "  const i64 base = ");
   cuda_offset(&t, "c", n, shape, strides);
@@ -94,9 +111,11 @@ static kiln_status prepare_lines(kernel_prep *p, int axis, bool logarithm) {
               ";\n  const i64 n = %lldLL;\n  %s top = -(%s)KILN_INF, sum = 0;\n"
               "  for (i64 i = 0; i < n; i++) top = k_max(LOAD(i), top);\n"
               "  for (i64 i = 0; i < n; i++) sum += k_exp(LOAD(i) - top);\n"
-              "  for (i64 i = 0; i < n; i++) { const %s v = LOAD(i) - top; const %s r = %s; out[base + i * %lldLL] = %s; }\n}\n",
-              (long long)(in->rank ? in->shape[axis] : 1), real, real, real, real, logarithm ? "v - k_log(sum)" : "k_exp(v) / sum",
-              (long long)(in->rank ? in->strides[axis] : 1), in->dtype == KILN_F64 ? "r" : cuda_text(p, "from_float<%s>(r)", type));
+              "  for (i64 i = 0; i < n; i++) { const %s v = LOAD(i) - top; const %s r = %s; out[base + i * %lldLL] = "
+              "%s; }\n}\n",
+              (long long)(in->rank ? in->shape[axis] : 1), real, real, real, real,
+              logarithm ? "v - k_log(sum)" : "k_exp(v) / sum", (long long)(in->rank ? in->strides[axis] : 1),
+              in->dtype == KILN_F64 ? "r" : cuda_text(p, "from_float<%s>(r)", type));
   return cuda_simple_prepare(p, "lines", &t, cuda_div_up(tensor_numel(in) ? lines : 0, 128), 128, 0);
 }
 
@@ -123,13 +142,16 @@ static kiln_status prepare_layer_norm(kernel_prep *p) {
   int64_t length = 1;
   for (int i = in->rank - dims; i < in->rank; i++) length *= in->shape[i];
   const int64_t rows = length ? tensor_numel(in) / length : 0;
-  const char *params = cuda_text(p, "%s%s", gamma ? "const IN *__restrict__ gamma, " : "", beta ? "const IN *__restrict__ beta, " : "");
+  const char *params =
+      cuda_text(p, "%s%s", gamma ? "const IN *__restrict__ gamma, " : "", beta ? "const IN *__restrict__ beta, " : "");
   const double eps = arg_float(&p->args, "eps");
   const char *body =
-      rms ? cuda_text(p, "float sq = 0; EACH(sq += v * v) const float scale = rsqrtf(SUM(sq) / LENGTH + (float)%.17g);", eps)
+      rms ? cuda_text(p, "float sq = 0; EACH(sq += v * v) const float scale = rsqrtf(SUM(sq) / LENGTH + (float)%.17g);",
+                      eps)
           : cuda_text(p,
                       "float sum = 0; EACH(sum += v) const float mean = SUM(sum) / LENGTH;"
-                      " float sq = 0; EACH(sq += (v - mean) * (v - mean)) const float scale = rsqrtf(SUM(sq) / LENGTH + (float)%.17g);",
+                      " float sq = 0; EACH(sq += (v - mean) * (v - mean)) const float scale = rsqrtf(SUM(sq) / LENGTH "
+                      "+ (float)%.17g);",
                       eps);
   const char *result = cuda_text(p, "(%s) * scale%s%s", rms ? "v" : "v - mean", gamma ? " * to_float(gamma[at])" : "",
                                  beta ? " + to_float(beta[at])" : "");
@@ -141,7 +163,8 @@ static kiln_status prepare_layer_norm(kernel_prep *p) {
 
 static const char group_frame[] =
     "#define AT(e) (((e) % SIZE + group * SIZE) * C_STRIDE + ((e) / SIZE) * S_STRIDE)\n"
-    "extern \"C\" __global__ void __launch_bounds__(512) group(const IN *__restrict__ in, GROUP_PARAMS IN *__restrict__ out) {\n"
+    "extern \"C\" __global__ void __launch_bounds__(512) group(const IN *__restrict__ in, GROUP_PARAMS IN "
+    "*__restrict__ out) {\n"
     "  __shared__ float shared[33];\n  KILN_WAIT;\n"
     "  const int group = blockIdx.x % GROUPS;\n"
     "  in += (i64)(blockIdx.x / GROUPS) * N_STRIDE; out += (i64)(blockIdx.x / GROUPS) * N_STRIDE;\n"
@@ -164,12 +187,15 @@ static kiln_status prepare_group_norm(kernel_prep *p) {
   for (int i = 1; i < in->rank; i++) spatial *= i == (last ? in->rank - 1 : 1) ? 1 : in->shape[i];
   text t = {0};
   text_printf(&t,
-              "#define IN %s\n#define GROUPS %lld\n#define SIZE %lldLL\n#define SPATIAL %lldLL\n#define C_STRIDE %lldLL\n#define S_STRIDE %lldLL\n"
-              "#define N_STRIDE %lldLL\n#define EPS ((float)%.17g)\n#define GROUP_PARAMS %s %s\n#define GROUP_RESULT %s %s\n#define PLACE %s\n",
-              cuda_type(in->dtype), (long long)groups, (long long)(channels / groups), (long long)spatial, (long long)(last ? 1 : spatial),
-              (long long)(last ? channels : 1), (long long)(channels * spatial), arg_float(&p->args, "eps"),
-              gamma ? "const IN *__restrict__ gamma," : "", beta ? "const IN *__restrict__ beta," : "",
-              gamma ? "* to_float(gamma[c])" : "", beta ? "+ to_float(beta[c])" : "",
+              "#define IN %s\n#define GROUPS %lld\n#define SIZE %lldLL\n#define SPATIAL %lldLL\n#define C_STRIDE "
+              "%lldLL\n#define S_STRIDE %lldLL\n"
+              "#define N_STRIDE %lldLL\n#define EPS ((float)%.17g)\n#define GROUP_PARAMS %s %s\n#define GROUP_RESULT "
+              "%s %s\n#define PLACE %s\n",
+              cuda_type(in->dtype), (long long)groups, (long long)(channels / groups), (long long)spatial,
+              (long long)(last ? 1 : spatial), (long long)(last ? channels : 1), (long long)(channels * spatial),
+              arg_float(&p->args, "eps"), gamma ? "const IN *__restrict__ gamma," : "",
+              beta ? "const IN *__restrict__ beta," : "", gamma ? "* to_float(gamma[c])" : "",
+              beta ? "+ to_float(beta[c])" : "",
               /* neighbours in memory are neighbours of e */ last ? "e" : "((e) / SPATIAL + (e) % SPATIAL * SIZE)");
   text_puts(&t, group_frame);
   return cuda_simple_prepare(p, "group", &t, tensor_numel(in) ? in->shape[0] * groups : 0, 512, 0);
@@ -187,13 +213,16 @@ static kiln_status prepare_batch_norm(kernel_prep *p) {
   const char *type = cuda_type(in->dtype);
   text t = {0};
   text_printf(&t,
-              "#define IN %s\nextern \"C\" __global__ void __launch_bounds__(256) batch(const IN *__restrict__ in, const IN *__restrict__ mean, "
+              "#define IN %s\nextern \"C\" __global__ void __launch_bounds__(256) batch(const IN *__restrict__ in, "
+              "const IN *__restrict__ mean, "
               "const IN *__restrict__ var, %s%sIN *__restrict__ out) {\n  KILN_WAIT;\n"
-              "  const i64 i = (i64)blockIdx.x * 256 + threadIdx.x;\n  if (i >= %lldLL) return;\n  const i64 c = i / %lldLL %% %lldLL;\n"
-              "  out[i] = from_float<IN>((to_float(in[i]) - to_float(mean[c])) * rsqrtf(to_float(var[c]) + (float)%.17g)%s%s);\n}\n",
-              type, gamma ? "const IN *__restrict__ gamma, " : "", beta ? "const IN *__restrict__ beta, " : "", (long long)total,
-              (long long)stride_behind(in, axis), (long long)in->shape[axis], arg_float(&p->args, "eps"), gamma ? " * to_float(gamma[c])" : "",
-              beta ? " + to_float(beta[c])" : "");
+              "  const i64 i = (i64)blockIdx.x * 256 + threadIdx.x;\n  if (i >= %lldLL) return;\n  const i64 c = i / "
+              "%lldLL %% %lldLL;\n"
+              "  out[i] = from_float<IN>((to_float(in[i]) - to_float(mean[c])) * rsqrtf(to_float(var[c]) + "
+              "(float)%.17g)%s%s);\n}\n",
+              type, gamma ? "const IN *__restrict__ gamma, " : "", beta ? "const IN *__restrict__ beta, " : "",
+              (long long)total, (long long)stride_behind(in, axis), (long long)in->shape[axis],
+              arg_float(&p->args, "eps"), gamma ? " * to_float(gamma[c])" : "", beta ? " + to_float(beta[c])" : "");
   return cuda_simple_prepare(p, "batch", &t, cuda_div_up(total, 256), 256, 0);
 }
 
@@ -203,15 +232,17 @@ static kiln_status prepare_response(kernel_prep *p) {
   const char *type = cuda_type(in->dtype);
   text t = {0};
   text_printf(&t,
-              "#define IN %s\nextern \"C\" __global__ void __launch_bounds__(256) response(const IN *__restrict__ in, IN *__restrict__ out) {\n"
+              "#define IN %s\nextern \"C\" __global__ void __launch_bounds__(256) response(const IN *__restrict__ in, "
+              "IN *__restrict__ out) {\n"
               "  KILN_WAIT;\n  const i64 i = (i64)blockIdx.x * 256 + threadIdx.x;\n  if (i >= %lldLL) return;\n"
               "  const i64 c = i / %lldLL %% %lldLL;\n  float sum = 0;\n"
               "  for (i64 k = c - %lldLL; k < c - %lldLL + %lldLL; k++)\n"
               "    if (k >= 0 && k < %lldLL) { const float v = to_float(in[i + (k - c) * %lldLL]); sum += v * v; }\n"
-              "  out[i] = from_float<IN>(to_float(in[i]) / powf((float)%.17g + (float)%.17g * sum / %lldLL, (float)%.17g));\n}\n",
-              type, (long long)total, (long long)in->strides[1], (long long)in->shape[1], (long long)(size / 2), (long long)(size / 2),
-              (long long)size, (long long)in->shape[1], (long long)in->strides[1], arg_float(&p->args, "k"), arg_float(&p->args, "alpha"),
-              (long long)size, arg_float(&p->args, "beta"));
+              "  out[i] = from_float<IN>(to_float(in[i]) / powf((float)%.17g + (float)%.17g * sum / %lldLL, "
+              "(float)%.17g));\n}\n",
+              type, (long long)total, (long long)in->strides[1], (long long)in->shape[1], (long long)(size / 2),
+              (long long)(size / 2), (long long)size, (long long)in->shape[1], (long long)in->strides[1],
+              arg_float(&p->args, "k"), arg_float(&p->args, "alpha"), (long long)size, arg_float(&p->args, "beta"));
   return cuda_simple_prepare(p, "response", &t, cuda_div_up(total, 256), 256, 0);
 }
 
@@ -223,9 +254,8 @@ static bool fits_softmax(const node *n, const char **why) {
   {.op = op_name, .name = "rows.cuda", .isa = 80, .fits = fits_fn, .prepare = prepare_fn, .run = cuda_simple_run},
 
 const kernel cuda_norm_rows[] = {
-    NORM("softmax", fits_softmax, prepare_softmax) NORM("log_softmax", fits_softmax, prepare_softmax)
-    NORM("layer_norm", cuda_fits_float, prepare_layer_norm) NORM("rms_norm", cuda_fits_float, prepare_layer_norm)
-    NORM("group_norm", cuda_fits_float, prepare_group_norm) NORM("batch_norm", cuda_fits_float, prepare_batch_norm)
-    NORM("local_response_norm", cuda_fits_float, prepare_response)
-    {.op = NULL},
+    NORM("softmax", fits_softmax, prepare_softmax) NORM("log_softmax", fits_softmax, prepare_softmax) NORM(
+        "layer_norm", cuda_fits_float, prepare_layer_norm) NORM("rms_norm", cuda_fits_float, prepare_layer_norm)
+        NORM("group_norm", cuda_fits_float, prepare_group_norm) NORM("batch_norm", cuda_fits_float, prepare_batch_norm)
+            NORM("local_response_norm", cuda_fits_float, prepare_response){.op = NULL},
 };

@@ -44,9 +44,12 @@ static void put_load(text *t, const cuda_space *s, int i, const tensor *x, int v
 static void put_element(text *t, const cuda_space *s, int i, const tensor *x, int v) {
   const int last = s->rank - 1;
   char element[64];
-  if (s->strides[i][last] == 0) snprintf(element, sizeof element, "l%d", i);
-  else if (v > 1 && s->strides[i][last] == 1) snprintf(element, sizeof element, "l%d.v[k]", i);
-  else snprintf(element, sizeof element, "a%d[k * %lldLL]", i, (long long)s->strides[i][last]);
+  if (s->strides[i][last] == 0)
+    snprintf(element, sizeof element, "l%d", i);
+  else if (v > 1 && s->strides[i][last] == 1)
+    snprintf(element, sizeof element, "l%d.v[k]", i);
+  else
+    snprintf(element, sizeof element, "a%d[k * %lldLL]", i, (long long)s->strides[i][last]);
   text_printf(t, "    const %s x%d = ", cuda_value_type(x->dtype), i);
   cuda_widen(t, x->dtype, element);
   text_puts(t, ";\n");
@@ -76,34 +79,46 @@ static kiln_status prepare_chain(kernel_prep *p) {
   text t = {0};
   char result[64];
   text_printf(&t, "extern \"C\" __global__ void __launch_bounds__(%d) chain(", THREADS);
-  for (int i = 0; i < p->args.n_in; ++i) text_printf(&t, "const %s *__restrict__ in%d, ", cuda_type(p->args.in[i].dtype), i);
-  text_printf(&t, "%s *out) {\n  KILN_WAIT;\n  const %s i = (%s)blockIdx.x * %d + threadIdx.x;\n  if (i >= %lldLL) return;\n",
-              cuda_type(out->dtype), index_type, index_type, THREADS, (long long)items);
+  for (int i = 0; i < p->args.n_in; ++i)
+    text_printf(&t, "const %s *__restrict__ in%d, ", cuda_type(p->args.in[i].dtype), i);
+  text_printf(
+      &t, "%s *out) {\n  KILN_WAIT;\n  const %s i = (%s)blockIdx.x * %d + threadIdx.x;\n  if (i >= %lldLL) return;\n",
+      cuda_type(out->dtype), index_type, index_type, THREADS, (long long)items);
   int64_t shape[KILN_MAX_RANK];
   memcpy(shape, s.shape, sizeof shape);
   shape[s.rank - 1] /= v;
   cuda_coordinates(&t, index_type, "g", "i", s.rank, shape);
   for (int d = 0; d < s.rank; ++d) {
-    if (d == s.rank - 1 && v > 1) text_printf(&t, "  const %s c%d = g%d * %d;\n", index_type, d, d, v);
-    else text_printf(&t, "  const %s c%d = g%d; (void)c%d;\n", index_type, d, d, d);
+    if (d == s.rank - 1 && v > 1)
+      text_printf(&t, "  const %s c%d = g%d * %d;\n", index_type, d, d, v);
+    else
+      text_printf(&t, "  const %s c%d = g%d; (void)c%d;\n", index_type, d, d, d);
   }
   for (int i = 0; i < p->args.n_in; ++i) put_load(&t, &s, i, &p->args.in[i], v);
   text_printf(&t, "  %s *to = out + ", cuda_type(out->dtype));
   cuda_offset(&t, "c", s.rank, s.shape, s.strides[s.n - 1]);
   text_puts(&t, ";\n");
   const bool pack = v > 1 && cuda_is_float(out->dtype);
-  if (pack) text_printf(&t, "  float r[%d];\n", v);
-  else if (v > 1) text_printf(&t, "  vec<%s, %d> r;\n", cuda_type(out->dtype), v);
+  if (pack)
+    text_printf(&t, "  float r[%d];\n", v);
+  else if (v > 1)
+    text_printf(&t, "  vec<%s, %d> r;\n", cuda_type(out->dtype), v);
   text_printf(&t, "#pragma unroll\n  for (int k = 0; k < %d; k++) {\n", v);
   for (int i = 0; i < p->args.n_in; ++i) put_element(&t, &s, i, &p->args.in[i], v);
-  if (strcmp(n->op->name, "contiguous") == 0 || strcmp(n->op->name, "identity") == 0) snprintf(result, sizeof result, "x0");
-  else cuda_chain_emit(&t, n, params, "t", result);
+  if (strcmp(n->op->name, "contiguous") == 0 || strcmp(n->op->name, "identity") == 0)
+    snprintf(result, sizeof result, "x0");
+  else
+    cuda_chain_emit(&t, n, params, "t", result);
   text_puts(&t, pack ? "    r[k] = " : v > 1 ? "    r.v[k] = " : "    *to = ");
-  if (pack) text_puts(&t, result);
-  else cuda_narrow(&t, out->dtype, result);
+  if (pack)
+    text_puts(&t, result);
+  else
+    cuda_narrow(&t, out->dtype, result);
   text_puts(&t, ";\n  }\n");
-  if (pack) text_printf(&t, "  store_floats<%s, %d>(to, r);\n", cuda_type(out->dtype), v);
-  else if (v > 1) text_printf(&t, "  store_vec<%s, %d>(to, r);\n", cuda_type(out->dtype), v);
+  if (pack)
+    text_printf(&t, "  store_floats<%s, %d>(to, r);\n", cuda_type(out->dtype), v);
+  else if (v > 1)
+    text_printf(&t, "  store_vec<%s, %d>(to, r);\n", cuda_type(out->dtype), v);
   text_puts(&t, "}\n");
   return cuda_simple_prepare(p, "chain", &t, cuda_div_up(items, THREADS), THREADS, 0);
 }
@@ -147,15 +162,16 @@ static kiln_status prepare_transpose(kernel_prep *p, const cuda_space *s, int a)
   cuda_offset(&t, "c", n, shape, in);
   text_puts(&t, ";\n  out += ");
   cuda_offset(&t, "c", n, shape, out);
-  text_printf(&t,
-              ";\n  const int x = threadIdx.x %% 32, y = threadIdx.x / 32;\n"
-              "#pragma unroll\n  for (int j = y; j < 32; j += 8)\n"
-              "    if (ba + x < %lldu && bb + j < %lldu) tile[j][x] = in[(i64)(ba + x) + (i64)(bb + j) * %lldLL];\n"
-              "  __syncthreads();\n"
-              "#pragma unroll\n  for (int j = y; j < 32; j += 8)\n"
-              "    if (bb + x < %lldu && ba + j < %lldu) out[(i64)(bb + x) + (i64)(ba + j) * %lldLL] = tile[x][j];\n}\n",
-              (long long)s->shape[a], (long long)s->shape[b], (long long)s->strides[0][b], (long long)s->shape[b], (long long)s->shape[a],
-              (long long)s->strides[1][a]);
+  text_printf(
+      &t,
+      ";\n  const int x = threadIdx.x %% 32, y = threadIdx.x / 32;\n"
+      "#pragma unroll\n  for (int j = y; j < 32; j += 8)\n"
+      "    if (ba + x < %lldu && bb + j < %lldu) tile[j][x] = in[(i64)(ba + x) + (i64)(bb + j) * %lldLL];\n"
+      "  __syncthreads();\n"
+      "#pragma unroll\n  for (int j = y; j < 32; j += 8)\n"
+      "    if (bb + x < %lldu && ba + j < %lldu) out[(i64)(bb + x) + (i64)(ba + j) * %lldLL] = tile[x][j];\n}\n",
+      (long long)s->shape[a], (long long)s->shape[b], (long long)s->strides[0][b], (long long)s->shape[b],
+      (long long)s->shape[a], (long long)s->strides[1][a]);
   return cuda_simple_prepare(p, "transpose", &t, ta * tb * rest, 256, 0);
 }
 
@@ -182,7 +198,8 @@ static kiln_status prepare_made(kernel_prep *p) {
   text t = {0};
   text_printf(&t,
               "extern \"C\" __global__ void __launch_bounds__(256) made(%s *out) {\n  KILN_WAIT;\n"
-              "  const i64 i = (i64)blockIdx.x * 256 + threadIdx.x;\n  if (i >= %lldLL) return;\n  typedef %s KT;\n  const KT v = ",
+              "  const i64 i = (i64)blockIdx.x * 256 + threadIdx.x;\n  if (i >= %lldLL) return;\n  typedef %s KT;\n  "
+              "const KT v = ",
               type, (long long)total, real ? "double" : "i64");
   if (strcmp(name, "full") == 0) {
     const double v = arg_float(&p->args, "value");
@@ -195,8 +212,10 @@ static kiln_status prepare_made(kernel_prep *p) {
   } else {
     text_printf(&t, "%lldLL", (long long)arg_int(&p->args, "value"));
   }
-  if (cuda_is_float(out->dtype)) text_printf(&t, ";\n  out[i] = from_float<%s>((float)v);\n}\n", type);
-  else text_printf(&t, ";\n  out[i] = (%s)v;\n}\n", type);
+  if (cuda_is_float(out->dtype))
+    text_printf(&t, ";\n  out[i] = from_float<%s>((float)v);\n}\n", type);
+  else
+    text_printf(&t, ";\n  out[i] = (%s)v;\n}\n", type);
   return cuda_simple_prepare(p, "made", &t, cuda_div_up(total, 256), 256, 0);
 }
 
@@ -207,19 +226,30 @@ static bool fits_made(const node *n, const char **why) {
 
 /* ---- rows --------------------------------------------------------------------------------------------------------------------- */
 
-#define CHAIN(op_name)                                                                                                          \
-  {.op = op_name, .name = "chain.cuda", .isa = 80, .fits = cuda_chain_fits, .prepare = prepare_chain, .run = cuda_simple_run,   \
-   .strided_in = KERNEL_STRIDED_ALL, .strided_out = KERNEL_STRIDED_ALL, .inplace = KERNEL_STRIDED_ALL},
-#define COPY(op_name)                                                                                                           \
-  {.op = op_name, .name = "copy.cuda", .isa = 80, .prepare = prepare_copy, .run = cuda_simple_run,                              \
-   .strided_in = KERNEL_STRIDED_ALL, .strided_out = KERNEL_STRIDED_ALL},
+#define CHAIN(op_name)                \
+  {.op = op_name,                     \
+   .name = "chain.cuda",              \
+   .isa = 80,                         \
+   .fits = cuda_chain_fits,           \
+   .prepare = prepare_chain,          \
+   .run = cuda_simple_run,            \
+   .strided_in = KERNEL_STRIDED_ALL,  \
+   .strided_out = KERNEL_STRIDED_ALL, \
+   .inplace = KERNEL_STRIDED_ALL},
+#define COPY(op_name)                \
+  {.op = op_name,                    \
+   .name = "copy.cuda",              \
+   .isa = 80,                        \
+   .prepare = prepare_copy,          \
+   .run = cuda_simple_run,           \
+   .strided_in = KERNEL_STRIDED_ALL, \
+   .strided_out = KERNEL_STRIDED_ALL},
 #define CHAIN_F(name, ...) CHAIN(#name)
-#define MADE(op_name) {.op = op_name, .name = "made.cuda", .isa = 80, .fits = fits_made, .prepare = prepare_made, .run = cuda_simple_run},
+#define MADE(op_name) \
+  {.op = op_name, .name = "made.cuda", .isa = 80, .fits = fits_made, .prepare = prepare_made, .run = cuda_simple_run},
 #include "ops/pointwise_rows.h"
 
 const kernel cuda_pointwise_rows[] = {
-    POINTWISE_ROWS(CHAIN_F, CHAIN_F, CHAIN_F) CHAIN("cast") CHAIN("pointwise")
-    COPY("contiguous") COPY("identity")
-    MADE("full") MADE("arange") MADE("eye") MADE("size")
-    {.op = NULL},
+    POINTWISE_ROWS(CHAIN_F, CHAIN_F, CHAIN_F) CHAIN("cast") CHAIN("pointwise") COPY("contiguous") COPY("identity")
+        MADE("full") MADE("arange") MADE("eye") MADE("size"){.op = NULL},
 };

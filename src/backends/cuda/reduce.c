@@ -85,13 +85,16 @@ static void put_tree(text *t, const char *merge) {
 /* Declarations, the place of this thread's result and its offsets. */
 static void put_head(text *t, const kernel_prep *p, const reduction *r, const char *accumulator, int tx, int ty) {
   const kiln_dtype d = p->args.in[0].dtype;
-  text_printf(t, "%s\ntypedef %s VT;\n#define TX %d\n#define TY %d\nextern \"C\" __global__ void __launch_bounds__(%d) reduce(const %s *__restrict__ in",
+  text_printf(t,
+              "%s\ntypedef %s VT;\n#define TX %d\n#define TY %d\nextern \"C\" __global__ void __launch_bounds__(%d) "
+              "reduce(const %s *__restrict__ in",
               accumulator, cuda_value_type(d), tx, ty, tx * ty, cuda_type(d));
   for (int k = 0; k < p->args.n_out; k++) text_printf(t, ", %s *out%d", cuda_type(p->args.out[k].dtype), k);
-  text_printf(t,
-              ") {\n  __shared__ T part[TY][TX];\n  KILN_WAIT;\n  const int tx = threadIdx.x %% TX, ty = threadIdx.x / TX;\n"
-              "  const i64 o = (i64)blockIdx.x * TX + tx;\n  const bool live = o < %lldLL;\n",
-              (long long)r->outputs);
+  text_printf(
+      t,
+      ") {\n  __shared__ T part[TY][TX];\n  KILN_WAIT;\n  const int tx = threadIdx.x %% TX, ty = threadIdx.x / TX;\n"
+      "  const i64 o = (i64)blockIdx.x * TX + tx;\n  const bool live = o < %lldLL;\n",
+      (long long)r->outputs);
   cuda_coordinates(t, "i64", "c", "o", r->kept, r->kept_shape);
   text_puts(t, "  const i64 base = ");
   cuda_offset(t, "c", r->kept, r->kept_shape, r->kept_in);
@@ -104,7 +107,8 @@ static void put_head(text *t, const kernel_prep *p, const reduction *r, const ch
 }
 
 static void put_loop(text *t, const kernel_prep *p, const reduction *r, const char *start, const char *step) {
-  text_printf(t, "  acc = %s;\n  if (live) for (%s e = ty; e < %lld; e += TY) {\n", start, r->count < INT32_MAX ? "u32" : "i64", (long long)r->count);
+  text_printf(t, "  acc = %s;\n  if (live) for (%s e = ty; e < %lld; e += TY) {\n", start,
+              r->count < INT32_MAX ? "u32" : "i64", (long long)r->count);
   put_element(t, r, p->args.in[0].dtype);
   text_printf(t, "    %s\n  }\n", step);
 }
@@ -137,9 +141,11 @@ static kiln_status prepare_reduce(kernel_prep *p) {
   } else if (strcmp(name, "prod") == 0) {
     x = (reduce_text){"1", "acc = acc * (T)x;", "m = a * b;", "acc"};
   } else if (strcmp(name, "amax") == 0) {
-    x = (reduce_text){integer ? "(-9223372036854775807LL-1)" : "-(T)KILN_INF", "acc = k_max((T)x, acc);", "m = k_max(a, b);", "acc"};
+    x = (reduce_text){integer ? "(-9223372036854775807LL-1)" : "-(T)KILN_INF", "acc = k_max((T)x, acc);",
+                      "m = k_max(a, b);", "acc"};
   } else if (strcmp(name, "amin") == 0) {
-    x = (reduce_text){integer ? "9223372036854775807LL" : "(T)KILN_INF", "acc = k_min((T)x, acc);", "m = k_min(a, b);", "acc"};
+    x = (reduce_text){integer ? "9223372036854775807LL" : "(T)KILN_INF", "acc = k_min((T)x, acc);", "m = k_min(a, b);",
+                      "acc"};
   } else if (strcmp(name, "any") == 0) {
     sum_type = "int";
     x = (reduce_text){"0", "acc = acc | (x != 0);", "m = a | b;", "acc != 0"};
@@ -148,11 +154,16 @@ static kiln_status prepare_reduce(kernel_prep *p) {
     x = (reduce_text){"1", "acc = acc & (x != 0);", "m = a & b;", "acc != 0"};
   } else if (strcmp(name, "norm") == 0) {
     const double power = arg_float(&p->args, "p");
-    if (isinf(power) && power > 0) x = (reduce_text){"0", "acc = k_max(k_abs(x), acc);", "m = k_max(a, b);", "acc"};
-    else if (isinf(power)) x = (reduce_text){"(T)KILN_INF", "acc = k_min(k_abs(x), acc);", "m = k_min(a, b);", "acc"};
-    else if (power == 0) x.step = "acc += x != 0;";
-    else if (power == 1) x.step = "acc += k_abs(x);";
-    else if (power == 2) x.step = "acc += x * x;", x.finish = "k_sqrt(acc)";
+    if (isinf(power) && power > 0)
+      x = (reduce_text){"0", "acc = k_max(k_abs(x), acc);", "m = k_max(a, b);", "acc"};
+    else if (isinf(power))
+      x = (reduce_text){"(T)KILN_INF", "acc = k_min(k_abs(x), acc);", "m = k_min(a, b);", "acc"};
+    else if (power == 0)
+      x.step = "acc += x != 0;";
+    else if (power == 1)
+      x.step = "acc += k_abs(x);";
+    else if (power == 2)
+      x.step = "acc += x * x;", x.finish = "k_sqrt(acc)";
     else {
       x.step = cuda_text(p, "acc += k_pow(k_abs(x), (T)%.17g);", power);
       snprintf(finish_text, sizeof finish_text, "k_pow(acc, (T)%.17g)", 1 / power);
@@ -225,14 +236,19 @@ static kiln_status prepare_extreme(kernel_prep *p) {
   return finish(p, &r, &t, tx, ty);
 }
 
-#define REDUCE(op_name, prepare_fn)                                                                                  \
-  {.op = op_name, .name = "reduce.cuda", .isa = 80, .prepare = prepare_fn, .run = cuda_simple_run,                   \
-   .strided_in = KERNEL_STRIDED_ALL, .strided_out = KERNEL_STRIDED_ALL},
+#define REDUCE(op_name, prepare_fn)  \
+  {.op = op_name,                    \
+   .name = "reduce.cuda",            \
+   .isa = 80,                        \
+   .prepare = prepare_fn,            \
+   .run = cuda_simple_run,           \
+   .strided_in = KERNEL_STRIDED_ALL, \
+   .strided_out = KERNEL_STRIDED_ALL},
 
 const kernel cuda_reduce_rows[] = {
-    REDUCE("sum", prepare_reduce) REDUCE("mean", prepare_reduce) REDUCE("prod", prepare_reduce) REDUCE("amax", prepare_reduce)
-    REDUCE("amin", prepare_reduce) REDUCE("any", prepare_reduce) REDUCE("all", prepare_reduce) REDUCE("norm", prepare_reduce)
-    REDUCE("var", prepare_var) REDUCE("argmax", prepare_extreme) REDUCE("argmin", prepare_extreme)
-    REDUCE("max_index", prepare_extreme) REDUCE("min_index", prepare_extreme)
-    {.op = NULL},
+    REDUCE("sum", prepare_reduce) REDUCE("mean", prepare_reduce) REDUCE("prod", prepare_reduce)
+        REDUCE("amax", prepare_reduce) REDUCE("amin", prepare_reduce) REDUCE("any", prepare_reduce)
+            REDUCE("all", prepare_reduce) REDUCE("norm", prepare_reduce) REDUCE("var", prepare_var)
+                REDUCE("argmax", prepare_extreme) REDUCE("argmin", prepare_extreme) REDUCE("max_index", prepare_extreme)
+                    REDUCE("min_index", prepare_extreme){.op = NULL},
 };

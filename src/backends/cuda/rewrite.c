@@ -40,7 +40,8 @@ static bool permute_behind_linear(builder *b, node *n) {
   int rank;
   const node *p = rows_permute(n, &order, &rank);
   if (!p || n->epilogue || n->own_inputs != 3) return false;
-  return replace(n, permute(b, build(b, "linear", IN(node_in(p, 0), node_in(n, 1), node_in(n, 2)), NO_ATTRS), rank, order));
+  return replace(
+      n, permute(b, build(b, "linear", IN(node_in(p, 0), node_in(n, 1), node_in(n, 2)), NO_ATTRS), rank, order));
 }
 
 /* reshape(permute(x)) where the reshape only splits the last dimension and puts ones in front -> permute(reshape(x)) */

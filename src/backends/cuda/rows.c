@@ -34,11 +34,13 @@ static kiln_status parse_target(const char *name, target *out) {
     const long arch = strtol(name + strlen("cuda:sm_"), &end, 10);
     if (*end == 'a') end++;
     if (*end || arch < 0 || arch > 999 || !cuda_arch_facts((int)arch, &facts))
-      return KILN_FAIL(KILN_INVALID_ARGUMENT, "target \"%.40s\": expected cuda, or cuda:sm_80, sm_86, sm_89, sm_90, sm_100 or sm_120", name);
+      return KILN_FAIL(KILN_INVALID_ARGUMENT,
+                       "target \"%.40s\": expected cuda, or cuda:sm_80, sm_86, sm_89, sm_90, sm_100 or sm_120", name);
   } else if (str_eq(name, "cuda")) {
     target any = {.backend = &backend_cuda};
     device *d = NULL;
-    KILN_TRY_NOTE(cuda_hooks.open(&any, 0, &d), "target \"cuda\" (name an architecture, \"cuda:sm_90\" say, to build for a GPU that is not here)");
+    KILN_TRY_NOTE(cuda_hooks.open(&any, 0, &d),
+                  "target \"cuda\" (name an architecture, \"cuda:sm_90\" say, to build for a GPU that is not here)");
     facts = *cuda_device_facts(d);
     cuda_hooks.close(d);
   } else {
@@ -48,7 +50,6 @@ static kiln_status parse_target(const char *name, target *out) {
   snprintf(out->name, sizeof out->name, "cuda:sm_%d", facts.arch);
   return KILN_OK;
 }
-
 
 const backend backend_cuda = {
     .name = "cuda",
