@@ -153,6 +153,7 @@ static kiln_status pop(machine *m, pickle_value **out) {
 
 static kiln_status push_mark(machine *m) {
   KILN_TRY(grow(m, (void **)&m->marks, &m->marks_capacity, m->n_marks + 1, sizeof *m->marks));
+  /* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): not NULL once grow() has made room */
   m->marks[m->n_marks++] = m->height;
   return KILN_OK;
 }
@@ -437,6 +438,7 @@ static kiln_status memo_put(machine *m, uint64_t index) {
   KILN_TRY(need(m, 1));
   if (index >= m->size) return PICKLE_FAIL(m, "memo number %llu is out of range", (unsigned long long)index);
   KILN_TRY(grow(m, (void **)&m->memo, &m->memo_capacity, (size_t)index + 1, sizeof *m->memo));
+  /* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): not NULL once grow() has made room */
   if (m->memo[index] == NULL) m->memo_count++;
   m->memo[index] = m->stack[m->height - 1];
   return KILN_OK;
