@@ -22,9 +22,12 @@ static const winograd_isa *winograd_isa_of(int isa) {
   return isa >= ISA_AVX512 ? &winograd_isa_avx512 : isa == ISA_AVX2 ? &winograd_isa_avx2 : &winograd_isa_scalar;
 }
 
+enum { WINOGRAD_FEWEST = 16 }; /* channels with which the algorithm can win */
+
+/* The least number of outputs also bounds what a hostile file can ask for: 8 times its own weights. */
 static bool winograd_takes(const tensor_type *t) {
   if (t->dtype != KILN_F32 || t->rank != 4 || t->dims[2] != 3 || t->dims[3] != 3) return false;
-  return dim_is_const(t->dims[0]) && dim_is_const(t->dims[1]) && t->dims[0] >= 0 && t->dims[1] >= 0;
+  return dim_is_const(t->dims[0]) && dim_is_const(t->dims[1]) && t->dims[0] >= WINOGRAD_FEWEST && t->dims[1] >= 0;
 }
 
 bool winograd_pack_size(const tensor_type *type, int nr, size_t *out) {
@@ -344,7 +347,7 @@ static bool winograd_wins(const node *n, double lanes) {
                v = (double)dim_hint(dims, y->dims[2]);
   const double c = (double)w->dims[1], o = (double)w->dims[0],
                tiles = batch * ceil(h / WINOGRAD_OUT) * ceil(v / WINOGRAD_OUT);
-  if (c < 16 || o < 16) return false;
+  if (c < WINOGRAD_FEWEST || o < WINOGRAD_FEWEST) return false;
   const double direct = fmax(9.0 * c * o * batch * h * v / lanes, 9.0 * c * o * 4.0 / 8.0);
   const double transforms = tiles * (c + o) * 320.0 / lanes;
   const double multiply = fmax(WINOGRAD_PLANES * tiles * c * o / lanes, WINOGRAD_PLANES * c * o * 4.0 / 8.0);
