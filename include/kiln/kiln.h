@@ -142,7 +142,7 @@ typedef struct kiln_build_options {
   int32_t threads; /* that the tuner assumes; 0: one per core */
   kiln_progress_fn progress;
   void *progress_user;
-  const char *method; /* TorchScript: the method to build; NULL is "forward" */
+  const char *method;          /* TorchScript: the method to build; NULL is "forward" */
   const char *const *metadata; /* key, value, key, value, ..., NULL: kept for kiln_engine_metadata; NULL: none */
 } kiln_build_options;
 #define KILN_BUILD_OPTIONS_INIT \
@@ -194,10 +194,10 @@ KILN_PUBLIC size_t kiln_engine_state_count(const kiln_engine *engine);
 KILN_PUBLIC const char *kiln_engine_target(const kiln_engine *engine);
 
 typedef enum kiln_report {
-  KILN_REPORT_GRAPH,  /* the portable graph, as text that the tests' parser reads */
-  KILN_REPORT_PLAN,   /* the planned graph with the tactic of each kernel */
-  KILN_REPORT_MEMORY, /* arena layout at the opt shapes */
-  KILN_REPORT_WHY,    /* which kernels were refused, and why */
+  KILN_REPORT_GRAPH,   /* the portable graph, as text that the tests' parser reads */
+  KILN_REPORT_PLAN,    /* the planned graph with the tactic of each kernel */
+  KILN_REPORT_MEMORY,  /* arena layout at the opt shapes */
+  KILN_REPORT_WHY,     /* which kernels were refused, and why */
   KILN_REPORT_SUMMARY, /* inputs, outputs, operators with counts, weights */
   KILN_REPORT_SIGNATURE /* one line: "(f32[s0,16]) -> (f32[s0,4]); 1<=s0<=64", sizes as expressions of the inputs' sizes */
 } kiln_report;

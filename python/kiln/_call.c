@@ -652,7 +652,8 @@ static PyObject *runner_vectorcall(PyObject *self, PyObject *const *args, size_t
     plain = plain && n == r->n_in;
     for (Py_ssize_t i = 0; plain && i < n; i++) {
       const int is_torch = torch_check(args[i]);
-      if (is_torch < 0) PyErr_Clear(); /* fake tensors, while something traces; for others the fallback raises it again */
+      if (is_torch < 0)
+        PyErr_Clear(); /* fake tensors, while something traces; for others the fallback raises it again */
       plain = is_torch > 0;
     }
     if (!plain) return PyObject_Vectorcall(r->fallback, args, flags, keywords);

@@ -169,8 +169,8 @@ static const char **metadata_from_dict(PyObject *dict) {
 }
 
 static PyObject *engine_build_py(PyObject *cls, PyObject *args, PyObject *keywords) {
-  static char *names[] = {"model", "target",  "precision", "inputs", "tune",    "cache",
-                          "threads", "progress", "method", "metadata", NULL};
+  static char *names[] = {"model",   "target",   "precision", "inputs",   "tune", "cache",
+                          "threads", "progress", "method",    "metadata", NULL};
   PyObject *model, *inputs = NULL, *progress = NULL, *metadata = NULL;
   kiln_build_options options = KILN_BUILD_OPTIONS_INIT;
   int threads = 0;
@@ -383,8 +383,8 @@ static PyObject *engine_target_py(PyObject *self, PyObject *unused) {
 
 static int report_from_name(const char *name) {
   static const char *const names[] = {"graph", "plan", "memory", "why", "summary", "signature"};
-  static const kiln_report kinds[] = {KILN_REPORT_GRAPH, KILN_REPORT_PLAN, KILN_REPORT_MEMORY, KILN_REPORT_WHY,
-                                      KILN_REPORT_SUMMARY, KILN_REPORT_SIGNATURE};
+  static const kiln_report kinds[] = {KILN_REPORT_GRAPH, KILN_REPORT_PLAN,    KILN_REPORT_MEMORY,
+                                      KILN_REPORT_WHY,   KILN_REPORT_SUMMARY, KILN_REPORT_SIGNATURE};
   for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
     if (strcmp(name, names[i]) == 0) return (int)kinds[i];
   }
@@ -513,7 +513,8 @@ PyMODINIT_FUNC PyInit__kiln(void) {
   Py_XINCREF(kiln_error_type);
   Py_INCREF(&engine_type);
   Py_INCREF(&runner_type);
-  if (!kiln_error_type || PyModule_AddFunctions(module, torch_methods) < 0 || PyModule_AddObject(module, "KilnError", kiln_error_type) < 0 ||
+  if (!kiln_error_type || PyModule_AddFunctions(module, torch_methods) < 0 ||
+      PyModule_AddObject(module, "KilnError", kiln_error_type) < 0 ||
       PyModule_AddObject(module, "Engine", (PyObject *)&engine_type) < 0 ||
       PyModule_AddObject(module, "Runner", (PyObject *)&runner_type) < 0 ||
       PyModule_AddStringConstant(module, "__version__", kiln_version()) < 0) {

@@ -23,7 +23,9 @@ kiln_status target_parse(const char *name, target *out) {
       return backends[i]->parse_target(name, out);
   }
   return KILN_FAIL(KILN_INVALID_ARGUMENT,
-                   "unknown target `%.40s`: expected cpu, cpu:avx512, cpu:avx2, cpu:scalar, cuda, cuda:sm_90 (and the like) or reference", name);
+                   "unknown target `%.40s`: expected cpu, cpu:avx512, cpu:avx2, cpu:scalar, cuda, cuda:sm_90 (and the "
+                   "like) or reference",
+                   name);
 }
 
 const packing *packing_find(const char *name) {

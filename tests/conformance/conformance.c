@@ -119,8 +119,10 @@ static const struct {
     {"conv", "x:f32[2,19,17,72] w:f32[64,72,3,3] stride=[2,2] pad=[1,1] pad_end=[0,1] " CONV_ATTRIBUTES},
     {"conv", "x:f32[2,12,12,64] w:f32[136,64,1,1] b:f32[136] stride=[1,1] pad=[0,0] pad_end=[0,0] " CONV_ATTRIBUTES},
     {"conv", "x:f32[2,19,17,3] w:f32[24,3,3,3] b:f32[24] stride=[2,2] pad=[1,1] pad_end=[0,1] " CONV_ATTRIBUTES},
-    {"conv", "x:f32[1,9,20,24] w:f32[24,1,5,5] b:f32[24] groups=24 stride=[1,1] pad=[2,2] pad_end=[2,2] " CONV_ATTRIBUTES},
-    {"conv", "x:f32[1,5,6,16] w:f32[16,24,2,2] b:f32[24] transposed=1 stride=[2,2] pad=[0,0] pad_end=[0,0] " CONV_ATTRIBUTES},
+    {"conv",
+     "x:f32[1,9,20,24] w:f32[24,1,5,5] b:f32[24] groups=24 stride=[1,1] pad=[2,2] pad_end=[2,2] " CONV_ATTRIBUTES},
+    {"conv",
+     "x:f32[1,5,6,16] w:f32[16,24,2,2] b:f32[24] transposed=1 stride=[2,2] pad=[0,0] pad_end=[0,0] " CONV_ATTRIBUTES},
     {"attention", "q:f32[2,4,200,64] k:f32[2,4,200,64] v:f32[2,4,200,64] scale=0.125"},
     {"attention", "q:f32[1,4,130,128] k:f32[1,2,140,128] v:f32[1,2,140,72] scale=0.1 causal=1"},
 };
@@ -159,7 +161,8 @@ int main(int argc, char **argv) {
     if (strcmp(argv[i], "-t") == 0 && i + 1 < argc) first = argv[i + 1], second = NULL;
   }
   if (ops_init() != KILN_OK || target_parse(first, &s.targets[0]) != KILN_OK ||
-      (second && target_parse(second, &s.targets[1]) != KILN_OK) || run_open_device(&s.targets[0], s.compile) != KILN_OK) {
+      (second && target_parse(second, &s.targets[1]) != KILN_OK) ||
+      run_open_device(&s.targets[0], s.compile) != KILN_OK) {
     fprintf(stderr, "%s\n", kiln_last_error());
     return 1;
   }

@@ -188,7 +188,8 @@ static kiln_status run_on_device(program *bound, const graph *g, const tensor *p
     made.data = (void *)(uintptr_t)externals[n_in + i];
     status = to_device(&there, &blocks[n_in + i]);
     if (status == KILN_OK) status = program_copy(bound, &made, &there, NULL);
-    if (status == KILN_OK) status = hooks->download(accelerator, NULL, results[i].data, there.data, bytes_behind(&results[i]));
+    if (status == KILN_OK)
+      status = hooks->download(accelerator, NULL, results[i].data, there.data, bytes_behind(&results[i]));
   }
   if (status == KILN_OK) status = hooks->synchronize(accelerator, NULL);
   for (int i = 0; i < n_in + n_out; i++) hooks->release(accelerator, blocks[i], 0);

@@ -42,8 +42,8 @@ static kiln_status run_context(kiln_context *c, const kiln_engine *e, work *w) {
 }
 
 static kiln_status use_engine(const kiln_engine *e, work *w) {
-  static const kiln_report reports[] = {KILN_REPORT_GRAPH, KILN_REPORT_PLAN, KILN_REPORT_MEMORY, KILN_REPORT_WHY,
-                                        KILN_REPORT_SUMMARY, KILN_REPORT_SIGNATURE};
+  static const kiln_report reports[] = {KILN_REPORT_GRAPH, KILN_REPORT_PLAN,    KILN_REPORT_MEMORY,
+                                        KILN_REPORT_WHY,   KILN_REPORT_SUMMARY, KILN_REPORT_SIGNATURE};
   for (size_t i = 0; i < KILN_COUNT(reports); i++) {
     char *report = NULL;
     KILN_TRY(kiln_engine_report(e, reports[i], &report));

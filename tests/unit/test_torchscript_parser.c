@@ -95,8 +95,20 @@ static void reads_literals(void **unused) {
 
 static void refuses_what_is_no_torchscript(void **unused) {
   (void)unused;
-  static const char *const bad[] = {"x = 1 * 2\n", "def f(:\n  pass\n", "x = (1\n", "  x = 1\n y = 2\n", "x = \"abc\n", "if x:\npass\n", "x = 99999999999999999999\n",
-                                    "x = )\n", "x = lambda y: y\n", "a, b\n", "x = \"\\q\"\n", "\tx = 1\n", "x = $\n", "for in x:\n  pass\n"};
+  static const char *const bad[] = {"x = 1 * 2\n",
+                                    "def f(:\n  pass\n",
+                                    "x = (1\n",
+                                    "  x = 1\n y = 2\n",
+                                    "x = \"abc\n",
+                                    "if x:\npass\n",
+                                    "x = 99999999999999999999\n",
+                                    "x = )\n",
+                                    "x = lambda y: y\n",
+                                    "a, b\n",
+                                    "x = \"\\q\"\n",
+                                    "\tx = 1\n",
+                                    "x = $\n",
+                                    "for in x:\n  pass\n"};
   for (size_t i = 0; i < KILN_COUNT(bad); i++) {
     arena a = {0};
     ts_stmt *first = NULL;
@@ -121,7 +133,9 @@ static void deep_nesting_is_refused(void **unused) {
 
 static void every_prefix_and_every_flipped_byte_is_survived(void **unused) {
   (void)unused;
-  static const char code[] = "class A(Module):\n  x : int\n  def f(self, a: List[int]) -> int:\n    with torch.no_grad():\n      b = (a)[0]\n    return b\n";
+  static const char code[] =
+      "class A(Module):\n  x : int\n  def f(self, a: List[int]) -> int:\n    with torch.no_grad():\n      b = (a)[0]\n "
+      "   return b\n";
   char copy[sizeof code];
   for (size_t n = 0; n < sizeof code; n++) {
     for (int bit = 0; bit < 8; bit++) {
@@ -138,7 +152,8 @@ static void every_prefix_and_every_flipped_byte_is_survived(void **unused) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(reads_a_module), cmocka_unit_test(reads_literals),
-                                     cmocka_unit_test(refuses_what_is_no_torchscript), cmocka_unit_test(deep_nesting_is_refused),
+                                     cmocka_unit_test(refuses_what_is_no_torchscript),
+                                     cmocka_unit_test(deep_nesting_is_refused),
                                      cmocka_unit_test(every_prefix_and_every_flipped_byte_is_survived)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

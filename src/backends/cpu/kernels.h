@@ -8,13 +8,23 @@
 
 #include "backends/backend.h"
 
-#define CPU_ISA_GROUPS(X)                                                                                  \
-  X(pointwise_kernels)                                                                                     \
-  X(softmax_kernels)                                                                                       \
-  X(norm_kernels)                                                                                          \
-  X(movement_kernels)                                                                                      \
-  X(attention_kernels) X(reduce_kernels) X(pool_kernels) X(resize_kernels) X(sampling_kernels) X(cpu_gemm) \
-      X(cpu_depthwise) X(cpu_winograd) X(cpu_conv) X(cpu_rnn)
+/* clang-format off */
+#define CPU_ISA_GROUPS(X) \
+  X(pointwise_kernels) \
+  X(softmax_kernels) \
+  X(norm_kernels) \
+  X(movement_kernels) \
+  X(attention_kernels) \
+  X(reduce_kernels) \
+  X(pool_kernels) \
+  X(resize_kernels) \
+  X(sampling_kernels) \
+  X(cpu_gemm) \
+  X(cpu_depthwise) \
+  X(cpu_winograd) \
+  X(cpu_conv) \
+  X(cpu_rnn)
+/* clang-format on */
 #define CPU_PLAIN_GROUPS(X) X(index_kernels) X(sort_kernels)
 
 #define CPU_DECLARE_ISA(name) extern const kernel name##_avx512[], name##_avx2[], name##_scalar[];

@@ -90,8 +90,8 @@ static bool same_operands(node *n, value **inputs) {
 static bool wrap_conv(builder *b, node *n) {
   value *inputs[MAX_OPERANDS];
   const value *x = node_in(n, 0);
-  if (node_bool(n, "channels_last") || n->epilogue || !dtype_is_float(x->type.dtype) || x->type.dtype == KILN_F64 || x->type.rank < 3 ||
-      !same_operands(n, inputs))
+  if (node_bool(n, "channels_last") || n->epilogue || !dtype_is_float(x->type.dtype) || x->type.dtype == KILN_F64 ||
+      x->type.rank < 3 || !same_operands(n, inputs))
     return false;
   inputs[0] = to_last(b, inputs[0]);
   node *copy = rebuild(b, n, inputs);
