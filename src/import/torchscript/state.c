@@ -29,6 +29,7 @@ typedef struct runner {
   int n_containers;
   written *tensors;
   int n_tensors;
+  map rebuilt;     /* containers of the entry: each run gets copies, so that the entry stays as it is */
   map numbers;     /* names of numbers that are states */
   ts_saved *entry; /* the contents that a run starts with */
   method_state states[MAX_STATES];
@@ -41,14 +42,42 @@ typedef struct runner {
 
 /* ---- running ---------------------------------------------------------------------------------------------------- */
 
+static int parts(const ts_value *v, const ts_value **items) {
+  const ts_list *l = interp_items(v);
+  *items = l ? l->items : v->kind == TSV_DICT ? v->u.dict->values : NULL;
+  if (l) return l->count;
+  if (v->kind == TSV_DICT) return v->u.dict->count;
+  if (v->kind != TSV_NAMEDTUPLE && (v->kind != TSV_OBJECT || v->u.object->cls->kind == TSC_MODULE)) return -1;
+  *items = v->u.object->attrs;
+  return v->u.object->n_attrs;
+}
+
+/* A copy of what the entry rebuilt; everything else is shared. */
+static kiln_status fresh(runner *r, const ts_value *v, ts_value *out) {
+  const ts_value *items = NULL;
+  const int n = parts(v, &items);
+  *out = *v;
+  if (n < 0 || !map_get_number(&r->rebuilt, (uint64_t)(uintptr_t)v->u.object)) return KILN_OK;
+  ts_value *made = ARENA_ARRAY(r->it->arena, ts_value, n ? n : 1);
+  if (!made) return interp_no_memory(r->it);
+  for (int i = 0; i < n; i++) KILN_TRY(fresh(r, &items[i], &made[i]));
+  return control_rebuild(r->it, v, made, n, out);
+}
+
+static kiln_status start_from(runner *r, const ts_saved *entry) {
+  ts_saved made = *entry;
+  made.items = ARENA_ARRAY(r->it->arena, ts_value, entry->count ? entry->count : 1);
+  if (!made.items) return interp_no_memory(r->it);
+  for (int i = 0; i < entry->count; i++) KILN_TRY(fresh(r, &entry->items[i], &made.items[i]));
+  KILN_TRY(interp_note_change(r->it, entry->kind, entry->container));
+  return control_restore(r->it, &made);
+}
+
 static kiln_status run_method(interp *it, void *user, control_side *side) {
   runner *r = user;
   ts_value result;
   (void)side;
-  for (int i = 0; r->entry && i < r->n_containers; i++) {
-    KILN_TRY(interp_note_change(it, r->entry[i].kind, r->entry[i].container));
-    KILN_TRY(control_restore(it, &r->entry[i]));
-  }
+  for (int i = 0; r->entry && i < r->n_containers; i++) KILN_TRY(start_from(r, &r->entry[i]));
   if (r->entry) {
     for (int i = 0; i < r->n_states; i++) {
       if (i >= r->n_tensors) break; /* written tensors come first */
@@ -233,16 +262,6 @@ static const char *child(runner *r, const char *name, const ts_value *container,
   return arena_printf(a, "%s%s%d", name, dot, i);
 }
 
-static int parts(const ts_value *v, const ts_value **items) {
-  const ts_list *l = interp_items(v);
-  *items = l ? l->items : v->kind == TSV_DICT ? v->u.dict->values : NULL;
-  if (l) return l->count;
-  if (v->kind == TSV_DICT) return v->u.dict->count;
-  if (v->kind != TSV_NAMEDTUPLE && (v->kind != TSV_OBJECT || v->u.object->cls->kind == TSC_MODULE)) return -1;
-  *items = v->u.object->attrs;
-  return v->u.object->n_attrs;
-}
-
 /* What a run starts with where the module has `from` and a run left `to`. `later`: all but the first call, which start
  * from what the first left; else `from` is the states' first value. */
 static kiln_status enter(runner *r, const char *name, const ts_value *from, const ts_value *to, bool later, int depth,
@@ -272,7 +291,8 @@ static kiln_status enter(runner *r, const char *name, const ts_value *from, cons
     if (!key) return interp_no_memory(r->it);
     KILN_TRY(enter(r, key, n == count ? &a[i] : &none, &b[i], later, depth + 1, &made[i]));
   }
-  return control_rebuild(r->it, to, made, count, out);
+  KILN_TRY(control_rebuild(r->it, to, made, count, out));
+  return map_put_number(&r->rebuilt, (uint64_t)(uintptr_t)out->u.object, r) ? KILN_OK : interp_no_memory(r->it);
 }
 
 /* The present contents of a container that a side changed. */
@@ -547,6 +567,7 @@ kiln_status method_run(method *m) {
   m->it->frame = NULL;
   map_free(&frame.names);
   map_free(&r.numbers);
+  map_free(&r.rebuilt);
   for (int k = 0; k < 2; k++) control_side_free(&r.sides[k]);
   return status;
 }
