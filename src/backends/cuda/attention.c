@@ -104,8 +104,7 @@ static void put_shape(text *t, kernel_prep *p, const attention_shape *s, const a
               operand_vector(p, y, cuda_out_alignment(p, 0), false));
 }
 
-/* ---- How to cut it ------------------------------------------------------------------------------------------------
- */
+/* ---- How to cut it ----------------------------------------------------------------------------------------------- */
 
 static const attention_tile tiles[] = {
     {1, 4, 1, 64, 1},  {1, 4, 1, 128, 1}, {2, 2, 1, 64, 1}, {2, 2, 1, 128, 1}, {4, 1, 1, 64, 4},

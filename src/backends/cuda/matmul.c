@@ -180,8 +180,7 @@ static kiln_status matmul_prepare(kernel_prep *p) {
   return gemm_plan_make(p, &q, p->kernel->variant, &s->plan);
 }
 
-/* ---- Rows: the best way by the cost model, and the next ones for the tuner ------------------------------------------
- */
+/* ---- Rows: the best way by the cost model, and the next ones for the tuner --------------------------------------- */
 
 #define LINEAR(suffix, rank)     \
   {.op = "linear",               \
