@@ -8,7 +8,7 @@ if ! nvidia-smi >/dev/null 2>&1; then
   exit 0
 fi
 sh tests/gpu/build.sh || exit 1
-export LD_LIBRARY_PATH="$PWD/build-carry/lib:$LD_LIBRARY_PATH" PYTHONPATH="$PWD/python" KILN_CACHE_DIR="${KILN_CACHE_DIR:-/tmp/kiln-gpu-cache}"
+export LD_LIBRARY_PATH="$PWD/build-carry/lib:$LD_LIBRARY_PATH" PYTHONPATH="$PWD/python" KILN_CACHE_DIR="${KILN_CACHE_DIR:-$(mktemp -d)}"
 packages=$(python3 -c 'import torch, os; print(os.path.dirname(os.path.dirname(torch.__file__)))')
 export KILN_CUDA_PATH="${KILN_CUDA_PATH:-$packages/nvidia}"
 mkdir -p "$KILN_CACHE_DIR"

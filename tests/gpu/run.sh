@@ -8,7 +8,7 @@ if ! nvidia-smi >/dev/null 2>&1; then
 fi
 sh tests/gpu/build.sh || exit 1
 carry="$PWD/build-carry"
-export LD_LIBRARY_PATH="$carry/lib:$LD_LIBRARY_PATH" PYTHONPATH="$PWD/python" KILN_CACHE_DIR="${KILN_CACHE_DIR:-/tmp/kiln-gpu-cache}"
+export LD_LIBRARY_PATH="$carry/lib:$LD_LIBRARY_PATH" PYTHONPATH="$PWD/python" KILN_CACHE_DIR="${KILN_CACHE_DIR:-$(mktemp -d)}"
 mkdir -p "$KILN_CACHE_DIR"
 nvidia-smi --query-gpu=name,driver_version --format=csv,noheader
 packages=$(python3 -c 'import torch, os; print(os.path.dirname(os.path.dirname(torch.__file__)))')
