@@ -13,17 +13,17 @@ static size_t bounded_used;
 static inline void *bounded_allocate(void *user, size_t size) {
   (void)user;
   if (size > BOUNDED_CEILING || bounded_used + size > BOUNDED_CEILING) return NULL;
-  char *block = malloc(size + BOUNDED_HEADER);
-  if (block == NULL) return NULL;
-  *(size_t *)(void *)block = size;
+  char *memory = malloc(size + BOUNDED_HEADER);
+  if (memory == NULL) return NULL;
+  *(size_t *)(void *)memory = size;
   bounded_used += size;
-  return block + BOUNDED_HEADER;
+  return memory + BOUNDED_HEADER;
 }
 
-static inline void bounded_release(void *user, void *block) {
+static inline void bounded_release(void *user, void *memory) {
   (void)user;
-  if (block == NULL) return;
-  char *origin = (char *)block - BOUNDED_HEADER;
+  if (memory == NULL) return;
+  char *origin = (char *)memory - BOUNDED_HEADER;
   bounded_used -= *(size_t *)(void *)origin;
   free(origin);
 }

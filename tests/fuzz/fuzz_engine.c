@@ -75,7 +75,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   repair(bytes, size);
   kiln_engine *e = NULL;
   if (kiln_engine_load(bytes, size, &e) == KILN_OK) {
-    (void)kiln_engine_verify(e);
+    const kiln_status verified = kiln_engine_verify(e);
+    (void)verified; /* either answer is right */
     for (size_t i = 0; i < sizeof reports / sizeof reports[0]; i++) {
       char *report = NULL;
       if (kiln_engine_report(e, reports[i], &report) == KILN_OK) kiln_free(report);

@@ -97,8 +97,8 @@ static void all_ways_agree(void **unused) {
   }
 }
 
-static void run_numbers(const char *program, const char *target_name, int64_t n, const float *x, float *y, int64_t *k) {
-  graph *g = parse(program);
+static void run_numbers(const char *source, const char *target_name, int64_t n, const float *x, float *y, int64_t *k) {
+  graph *g = parse(source);
   expect_ok(passes_portable(g, true));
   kiln_engine *e = check_engine(g, target_name);
   kiln_context *c = NULL;
@@ -162,8 +162,8 @@ static void the_steady_state_does_not_allocate(void **unused) {
 
 /* ---- copies ------------------------------------------------------------------------------------------------------ */
 
-static size_t steps_of(const char *program, const char *kernel_part) {
-  graph *g = parse(program);
+static size_t steps_of(const char *source, const char *kernel_part) {
+  graph *g = parse(source);
   kiln_engine *e = check_engine(g, "cpu");
   kiln_context *c = NULL;
   expect_ok(kiln_context_create(e, &c));
@@ -282,7 +282,7 @@ static void wrong_loops_are_refused(void **unused) {
 /* Sizes that may be equal become a check when shapes are bound. */
 static void sizes_are_checked_when_bound(void **unused) {
   (void)unused;
-  static const char program[] =
+  static const char source[] =
       "kiln.graph 1\ndim s in [1, 8] opt 3\ndim t in [1, 8] opt 3\nconst %no : bool[] = {0}\n"
       "input \"x\" %x : f32[s]\ninput \"y\" %y : f32[t]\ninput \"p\" %p : bool[s]\n"
       "%z = while(%x) : f32[s]\n  block(%c : f32[s]) {\n    return %no\n  }\n"
@@ -290,7 +290,7 @@ static void sizes_are_checked_when_bound(void **unused) {
       "%w = if(%p, %z) : f32[s]\n  block(%k : f32[s]) {\n    return %k\n  }\n  block(%l : f32[s]) {\n    return %l\n  "
       "}\n"
       "output \"w\" %w\n";
-  graph *g = parse(program);
+  graph *g = parse(source);
   kiln_engine *e = check_engine(g, "cpu");
   kiln_context *c = NULL;
   expect_ok(kiln_context_create(e, &c));
@@ -319,7 +319,7 @@ static void sizes_are_checked_when_bound(void **unused) {
 
 /* ---- memory runs out --------------------------------------------------------------------------------------------- */
 
-static kiln_status everything(const char *program, const char *target_name) {
+static kiln_status everything(const char *source, const char *target_name) {
   graph *g = NULL, *plan = NULL;
   kiln_engine *e = NULL;
   kiln_context *c = NULL;
@@ -330,7 +330,7 @@ static kiln_status everything(const char *program, const char *target_name) {
   const kiln_context_options single = {sizeof single, 1};
   int64_t n = 3, shape[2] = {2, 4};
   float x[9] = {1, 2, 3, 4, 5, 6, 7, 8, 9};
-  KILN_TRY(graph_parse(program, strlen(program), NULL, NULL, &g));
+  KILN_TRY(graph_parse(source, strlen(source), NULL, NULL, &g));
   kiln_status status = passes_portable(g, true);
   if (status == KILN_OK) status = target_parse(target_name, &t);
   if (status == KILN_OK) status = plan_create(g, &t, &options, &plan, NULL);

@@ -250,10 +250,10 @@ static void test_linear(void **state) {
     const int64_t m = odd(131), k = i == 0 ? 1500 : odd(131), n = odd(131);
     value *x = i % 3 ? PARAM(g, m, k) : PARAM(g, 2, m, k), *w = PARAM(g, n, k), *b = i % 2 ? PARAM(g, n) : NULL;
     builder at = builder_at_end(&g->body);
-    node *node = build_node(&at, "linear", IN(x, w, b), NO_ATTRS);
-    add_epilogue(g, node, i % 3);
+    node *made = build_node(&at, "linear", IN(x, w, b), NO_ATTRS);
+    add_epilogue(g, made, i % 3);
     const options o = random_options();
-    assert_true(check_node(g, node, &o) > 0);
+    assert_true(check_node(g, made, &o) > 0);
     graph_destroy(g);
   }
 }
@@ -284,10 +284,10 @@ static void test_matmul(void **state) {
         break;
     }
     builder at = builder_at_end(&g->body);
-    node *node = build_node(&at, "matmul", IN(a, b), ATTRS(A_BOOL("transpose_b", transpose)));
-    add_epilogue(g, node, i % 3);
+    node *made = build_node(&at, "matmul", IN(a, b), ATTRS(A_BOOL("transpose_b", transpose)));
+    add_epilogue(g, made, i % 3);
     const options o = random_options();
-    assert_true(check_node(g, node, &o) > 0);
+    assert_true(check_node(g, made, &o) > 0);
     graph_destroy(g);
   }
 }

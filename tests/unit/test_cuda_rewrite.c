@@ -52,10 +52,10 @@ static const char layer[] =
 
 static float weights[24 * 8 + 24 + 8 * 8];
 
-static kiln_status give_weight(void *user, int64_t index, const tensor_type *type, const char *packing,
+static kiln_status give_weight(void *user, int64_t index, const tensor_type *type, const char *packed_as,
                                const void **out_data, size_t *out_size) {
   static const int64_t at[] = {0, 24 * 8, 24 * 8 + 24};
-  (void)user, (void)packing;
+  (void)user, (void)packed_as;
   assert_in_range(index, 0, 2);
   *out_data = &weights[at[index]];
   return type_bytes(type, out_size) ? KILN_OK : KILN_INTERNAL;
