@@ -46,13 +46,7 @@ static bool percent(interp *it, const char **format, const ts_value *v, text *t)
   const bool real = interp_is_number(v) && (v->kind == TSV_FLOAT || (v->kind != TSV_DATA && dim_is_const(v->u.i)));
   const int64_t i = v->kind == TSV_FLOAT ? (int64_t)v->u.f : v->u.i;
   if (strchr("di", kind) && real) {
-    snprintf(spec + n, sizeof spec - n, "lld");
-    char room[64];
-    snprintf(room, sizeof room, "%lld", (long long)i);
-    if (n == 1)
-      text_puts(t, room);
-    else
-      text_puts(t, room);
+    text_printf(t, "%lld", (long long)i);
     return true;
   }
   if (strchr("eEfFgG", kind) && real) {
