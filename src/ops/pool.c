@@ -439,6 +439,8 @@ static const char *const avg_pool_cases[] = {
     "x:f32[0,3,6,6] kernel=[2,2] stride=[2,2] pad=[0,0]",
     NULL};
 static const char *const adaptive_avg_cases[] = {"x:f32[2,C,7,9] size=[1,1] C:1,3,16,33",
+                                                 "x:f16[2,7,9,64] size=[1,1] channels_last=1",
+                                                 "x:f16[2,7,1024] size=[1]",
                                                  "x:f32[1,2,7,10] size=[3,4]",
                                                  "x:f32[1,2,3,4] size=[6,5]",
                                                  "x:f32[2,3,11] size=[4]",

@@ -674,7 +674,11 @@ static const torch_row torch_min_index[] = {
   "x:f32[N] axes=[0] N:1,7,8,15,16,17,63,64,65,1000", "x:f32[3,5,7] axes=[1]", "x:f32[3,5,7] axes=[2] keepdim=1", \
       "x:f32[3,5,7] axes=[0,2]", "x:f32[3,5,7] axes=[0,1,2]", "x:f32[2,3,9,33] axes=[2,3] keepdim=1",             \
       "x:f32[65,4] axes=[0]", "x:f32[] axes=[]", "x:f32[3,4] axes=[]", "x:f32[2,3,65,33] axes=[1]"
+/* Sizes of which GPU kernels read several elements at once, of one result or of several. */
+#define WIDE \
+  "x:f16[5,2048] axes=[1]", "x:f16[2,49,64] axes=[1]", "x:f32[3,4,33,512] axes=[1,2]", "x:bf16[3,8,256] axes=[0,2]"
 static const char *const cases_sum[] = {SHAPES,
+                                        WIDE,
                                         "x:f32[0,3] axes=[0]",
                                         "x:f32[3,0] axes=[0]",
                                         "x:f16[3,65] axes=[1]",
@@ -684,7 +688,8 @@ static const char *const cases_sum[] = {SHAPES,
                                         "x:f32[6,9]=inf axes=[1]",
                                         NULL};
 static const char *const cases_mean[] = {
-    SHAPES, "x:f16[3,65] axes=[1]", "x:f64[3,65] axes=[1]", "x:f32[6,9]=inf axes=[1]", "x:f32[3,0] axes=[0]", NULL};
+    SHAPES, WIDE, "x:f16[3,65] axes=[1]", "x:f64[3,65] axes=[1]", "x:f32[6,9]=inf axes=[1]", "x:f32[3,0] axes=[0]",
+    NULL};
 static const char *const cases_prod[] = {"x:f32[3,17]=uniform(0.8,1.2) axes=[1]",
                                          "x:f32[5,7]=uniform(-2,2) axes=[0] keepdim=1",
                                          "x:f32[0,3] axes=[0]",
@@ -692,6 +697,7 @@ static const char *const cases_prod[] = {"x:f32[3,17]=uniform(0.8,1.2) axes=[1]"
                                          "x:f32[6,9]=inf axes=[1]",
                                          NULL};
 static const char *const cases_extreme[] = {SHAPES,
+                                            WIDE,
                                             "x:f16[3,65] axes=[1]",
                                             "x:i64[3,65]=range(-99,99) axes=[1]",
                                             "x:u8[3,65]=range(0,255) axes=[1]",

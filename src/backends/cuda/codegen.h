@@ -61,6 +61,9 @@ typedef struct cuda_simple {
 kiln_status cuda_simple_prepare(kernel_prep *p, const char *entry, text *t, int64_t blocks, int threads, size_t shared);
 kiln_status cuda_simple_run(const kernel_args *a);
 
+/* A mean over these axes of operand 0 (bits of a mask), for rows of other operators that come to that. */
+kiln_status cuda_mean_prepare(kernel_prep *p, uint32_t axes);
+
 static inline int64_t cuda_div_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 #endif

@@ -160,6 +160,10 @@ static void put_divisor(text *t, const kernel_prep *p, const spatial *x) {
 static kiln_status prepare_avg(kernel_prep *p) {
   const bool adaptive = strcmp(p->args.node->op->name, "adaptive_avg_pool") == 0, last = channels_last_of(p);
   const spatial x = spatial_of(&p->args.in[0], last), y = spatial_of(&p->args.out[0], last);
+  if (adaptive && y.size[0] * y.size[1] * y.size[2] == 1) { /* of everything: many threads for each result */
+    const int first = p->args.in[0].rank - x.count - (last ? 1 : 0);
+    return cuda_mean_prepare(p, ((1u << x.count) - 1) << first);
+  }
   const int v = channel_width(p, &x, &y);
   text t = {0};
   if (adaptive && tensor_numel(&p->args.out[0]) == 0) return cuda_simple_prepare(p, "avg_pool", &t, 0, 1, 0);
