@@ -19,6 +19,25 @@ class Pick(nn.Module):
         return getattr(self.model(x, **self.options), self.field)
 
 
+class DecodeStep(nn.Module):
+    """One token of a decoder against a cache of [layers, 2, batch, heads, length, head size]: last hidden state, and what the cache gains."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: torch.Tensor, cache: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        import transformers as tf
+
+        past, length = tf.DynamicCache(), cache.shape[4]
+        for i in range(cache.shape[0]):
+            past.update(cache[i, 0], cache[i, 1], i)
+        place = torch.full((1, 1), length, device=x.device)
+        out = self.model(x, past_key_values=past, use_cache=True, position_ids=place, cache_position=place[0])
+        gained = [torch.stack([layer.keys[:, :, length:], layer.values[:, :, length:]]) for layer in past.layers]
+        return out.last_hidden_state, torch.stack(gained)
+
+
 class UNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -70,14 +89,14 @@ def make(name: str, batch: int) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
 
     if name == "unet":
         return UNet().eval(), image(256)
-    if name in ("bert_base", "gpt2", "llama1b", "whisper_tiny", "segformer_b0"):
+    if name in ("bert_base", "gpt2", "llama1b", "llama1b_decode", "whisper_tiny", "segformer_b0"):
         import transformers as tf
 
         if name == "bert_base":
             return Pick(tf.BertModel(tf.BertConfig(attn_implementation="sdpa"))).eval(), ids(128, 30000)
         if name == "gpt2":
             return Pick(tf.GPT2LMHeadModel(tf.GPT2Config()), "logits", use_cache=False).eval(), ids(512, 50000)
-        if name == "llama1b":
+        if name.startswith("llama1b"):
             config = tf.LlamaConfig(
                 hidden_size=2048,
                 intermediate_size=8192,
@@ -86,7 +105,10 @@ def make(name: str, batch: int) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
                 num_key_value_heads=8,
                 vocab_size=32000,
             )
-            return Pick(tf.LlamaModel(config), use_cache=False).eval(), ids(512, 32000)
+            model = tf.LlamaModel(config).eval()
+            if name == "llama1b":
+                return Pick(model, use_cache=False).eval(), ids(512, 32000)
+            return DecodeStep(model).eval(), (*ids(1, 32000), torch.randn(16, 2, batch, 8, 512, 64))
         if name == "segformer_b0":
             return Pick(tf.SegformerForSemanticSegmentation(tf.SegformerConfig(num_labels=150)), "logits").eval(), image(512)
         from transformers.models.whisper.modeling_whisper import WhisperEncoder

@@ -14,4 +14,5 @@ export KILN_CUDA_PATH="${KILN_CUDA_PATH:-$packages/nvidia}"
 mkdir -p "$KILN_CACHE_DIR"
 models=${1:-resnet50,bert_base,vit_b_16,mobilenet_v2,efficientnet_b0,vgg16,convnext_tiny,swin_t,gpt2}
 out=${OUT:-bench/results}
-timeout "${KILN_BENCH_SECONDS:-420}" python3 -u bench/gpu/bench.py "$out/gpu.jsonl.tmp" "$models" "${2:-1,32}" "${3:-kiln,compile}"
+seconds=${KILN_BENCH_SECONDS:-420}
+timeout $((seconds + 60)) python3 -u bench/gpu/bench.py "$out/gpu.jsonl.tmp" "$models" "${2:-1,32}" "${3:-kiln,compile,graph}" --seconds "$seconds"
