@@ -1,97 +1,200 @@
-/* LSTM, GRU and plain recurrences: one launch for each step; a warp makes one element of the state from its rows of the weights. The whole
- * sequence is part of the program's graph. */
-#include <stdio.h>
+/* LSTM, GRU and plain recurrences: one matrix product for the inputs of all steps, then the steps (kernels/rnn.cu): in one launch by clusters
+ * of blocks that keep the weights, where type, size and GPU allow, else one launch each. All of it is part of the program's graph. */
 #include <string.h>
 
-#include "backends/cuda/codegen.h"
+#include "backends/cuda/gemm.h"
 #include "backends/cuda/internal.h"
+#include "backends/cuda/texts.h"
+#include "base/memory.h"
 
-static const char rnn_text[] =
-    "FN float sigmoid(float v) { return 1.0f / (1.0f + expf(-v)); }\n"
-    "extern \"C\" __global__ void __launch_bounds__(128) rnn(const IN *__restrict__ x, const IN *h, const IN "
-    "*__restrict__ w_ih,\n"
-    "    const IN *__restrict__ w_hh, const IN *__restrict__ b_ih, const IN *__restrict__ b_hh, const IN *c0, float "
-    "*c, IN *y, IN *h_last,\n"
-    "    IN *c_last, int first, int last) {\n"
-    "  KILN_WAIT;\n"
-    "  const int lane = threadIdx.x % 32, item = blockIdx.x * 4 + threadIdx.x / 32;\n"
-    "  if (item >= BATCH * HIDDEN) return;\n"
-    "  const int n = item / HIDDEN, i = item % HIDDEN;\n"
-    "  float gx[GATES], gh[GATES];\n"
-    "#pragma unroll\n"
-    "  for (int g = 0; g < GATES; g++) {\n"
-    "    const IN *w = w_ih + (i64)(g * HIDDEN + i) * INPUT, *u = w_hh + (i64)(g * HIDDEN + i) * HIDDEN;\n"
-    "    float a = 0, b = 0;\n"
-    "    for (int k = lane; k < INPUT; k += 32) a += to_float(w[k]) * to_float(x[(i64)n * INPUT + k]);\n"
-    "    for (int k = lane; k < HIDDEN; k += 32) b += to_float(u[k]) * to_float(h[(i64)n * HIDDEN + k]);\n"
-    "    gx[g] = warp_sum(a) + (HAS_B_IH ? to_float(b_ih[g * HIDDEN + i]) : 0.0f);\n"
-    "    gh[g] = warp_sum(b) + (HAS_B_HH ? to_float(b_hh[g * HIDDEN + i]) : 0.0f);\n"
-    "  }\n"
-    "  if (lane) return;\n"
-    "  float v;\n"
-    "#if GATES == 4\n"
-    "  const float before = first ? to_float(c0[item]) : c[item];\n"
-    "  const float now = sigmoid(gx[1] + gh[1]) * before + sigmoid(gx[0] + gh[0]) * tanhf(gx[2] + gh[2]);\n"
-    "  c[item] = now;\n  if (last) c_last[item] = from_float<IN>(now);\n"
-    "  v = sigmoid(gx[3] + gh[3]) * tanhf(now);\n"
-    "#elif GATES == 3\n"
-    "  const float r = sigmoid(gx[0] + gh[0]), z = sigmoid(gx[1] + gh[1]);\n"
-    "  v = (1 - z) * tanhf(gx[2] + r * gh[2]) + z * to_float(h[item]);\n"
-    "#else\n"
-    "  v = gx[0] + gh[0];\n  v = RELU ? (v < 0 ? 0.0f : v) : tanhf(v);\n"
-    "#endif\n"
-    "  y[item] = from_float<IN>(v);\n  if (last) h_last[item] = from_float<IN>(v);\n}\n";
+/* How rnn_cluster is cut; see its text. */
+typedef struct rnn_cut {
+  int cluster, columns, split, threads;
+  bool in_registers;
+  size_t shared;
+} rnn_cut;
 
 typedef struct rnn_state {
-  const cuda_function *f;
-  int states;
-  bool reverse;
+  const cuda_function *step;
+  gemm_plan inputs;
+  rnn_cut cut; /* cluster 0: step by step */
+  int states, gates, items;
+  bool b_ih, reverse;
+  size_t gates_at, cell_at;
 } rnn_state;
+
+static bool cut_fits(const cuda_facts *gpu, int64_t hidden, int gates, int cluster, int columns, bool in_registers,
+                     rnn_cut *out) {
+  if (hidden % (16LL * cluster)) return false;
+  const int units = (int)hidden / cluster, groups = units / 16;
+  int split = 1;
+  if (groups > 16) return false;
+  while (groups * split * 2 <= 16 && hidden / 16 % (split * 2LL) == 0) split *= 2;
+  const int slices = (int)(hidden / 16) / split, threads = groups * split * 32;
+  if (in_registers && gates * slices * 4 > (threads <= 256 ? 128 : 64)) return false;
+  const size_t pitch = (size_t)hidden + 8, n = (size_t)columns, u = (size_t)units, g = (size_t)gates;
+  const size_t shared =
+      2 * n * pitch * 2 + n * u * 2 + (size_t)split * g * n * (u + 4) * 4 + (in_registers ? 0 : g * u * pitch * 2);
+  if (shared > gpu->shared_block) return false;
+  *out = (rnn_cut){cluster, columns, split, threads, in_registers, shared};
+  return true;
+}
+
+/* The smallest cluster whose registers hold the weights, else whose shared memory does: barriers of small clusters are cheaper. */
+static rnn_cut cut_of(const cuda_facts *gpu, kiln_dtype d, int64_t hidden, int64_t batch, int gates) {
+  rnn_cut cut = {0};
+  if (gpu->arch < 90 || (d != KILN_F16 && d != KILN_BF16) || hidden > 4096) return cut;
+  for (int in_registers = 1; in_registers >= 0; in_registers--) {
+    for (int cluster = 1; cluster <= 16; cluster *= 2) {
+      const int columns = batch > 8 && (batch + 7) / 8 * cluster > 64 ? 16 : 8; /* sequences of a cluster */
+      if (cut_fits(gpu, hidden, gates, cluster, columns, in_registers, &cut)) return cut;
+    }
+  }
+  return cut;
+}
+
+static bool given(const kernel_prep *p, int i) { return p->args.n_in > i && p->args.in[i].rank >= 0; }
+
+/* gates = x w_ih^T + b_ih: a problem of its own whose result is a matrix in the workspace. */
+static kiln_status prepare_inputs(kernel_prep *p, rnn_state *s, int64_t hidden) {
+  const tensor *x = &p->args.in[0], *w = &p->args.in[s->states + 1];
+  const int64_t rows = x->shape[0] * x->shape[1], columns = s->gates * hidden;
+  const int size = (int)kiln_dtype_size(x->dtype), x_align = cuda_in_alignment(p, 0),
+            w_align = cuda_in_alignment(p, s->states + 1);
+  size_t elements;
+  if (!size_mul((size_t)rows, (size_t)columns, &elements) || elements > PTRDIFF_MAX / 8)
+    return KILN_FAIL(KILN_OUT_OF_MEMORY, "gates of %lld steps are too large", (long long)x->shape[0]);
+  KILN_TRY(workspace_reserve(p, elements * (size_t)size, &s->gates_at));
+  tensor result = {.dtype = x->dtype, .rank = 2, .shape = {rows, columns}, .strides = {columns, 1}};
+  int64_t offsets[8];
+  for (int i = 0; i < p->args.n_in; i++) offsets[i] = p->offsets ? p->offsets[i] : -1;
+  offsets[p->args.n_in] = 0;
+  kernel_prep sub = *p;
+  sub.args.out = &result;
+  sub.args.n_out = 1;
+  sub.offsets = offsets;
+  const gemm_problem q = {
+      .dtype = x->dtype,
+      .m = rows,
+      .n = columns,
+      .k = x->shape[2],
+      .batches = 1,
+      .lda = x->shape[2],
+      .ldb = x->shape[2],
+      .a_offset = "0LL",
+      .b_offset = "0LL",
+      .bias_offset = "0LL",
+      .out_row = "row",
+      .out_col = "col",
+      .has_bias = s->b_ih,
+      .b_constant = w->data != NULL,
+      .a_elements = tensor_numel(x),
+      .a_aligned = x_align == 16,
+      .b_aligned = w_align == 16,
+      .vec_a = cuda_vector(16 / size, size, x_align, 1, (int64_t[]){x->shape[2]}),
+      .vec_b = cuda_vector(16 / size, size, w_align, 1, (int64_t[]){x->shape[2]}),
+      .vec_c = s->b_ih ? cuda_bias_vector(&sub, s->states + 3, cuda_result_vector(&sub, 8, columns))
+                       : cuda_result_vector(&sub, 8, columns),
+  };
+  KILN_TRY(gemm_plan_make(&sub, &q, 0, &s->inputs));
+  p->workspace_size = sub.workspace_size;
+  return KILN_OK;
+}
+
+static kiln_status prepare_steps(kernel_prep *p, rnn_state *s, int64_t batch, int64_t hidden) {
+  const tensor *x = &p->args.in[0];
+  const int size = (int)kiln_dtype_size(x->dtype), w = s->states + 2;
+  int align = 16;
+  const int border[] = {cuda_in_alignment(p, 1), cuda_out_alignment(p, 0), cuda_out_alignment(p, 1)};
+  for (int i = 0; i < 3; i++) align = border[i] < align ? border[i] : align;
+  const int w_align = cuda_in_alignment(p, w);
+  if (w_align == 16) s->cut = cut_of(cuda_device_facts(p->device), x->dtype, hidden, batch, s->gates);
+  const rnn_cut *c = &s->cut;
+  s->items = batch < 8 ? (int)batch : 8;
+  const char *front =
+      cuda_text(p,
+                "#define IN %s\n#define MX \"%s\"\n#define STEPS %lld\n#define BATCH %lld\n#define HIDDEN "
+                "%lld\n#define GATES %d\n"
+                "#define HAS_B_HH %d\n#define RELU %d\n#define REVERSE %d\n#define CLUSTER %d\n#define COLUMNS "
+                "%d\n#define SPLIT %d\n"
+                "#define THREADS %d\n#define UNITS %lld\n#define IN_REGISTERS %d\n#define ALIGNED %d\n#define ITEMS "
+                "%d\n#define V %d\n",
+                cuda_type(x->dtype), x->dtype == KILN_BF16 ? "bf16" : "f16", (long long)x->shape[0], (long long)batch,
+                (long long)hidden, s->gates, given(p, s->states + 4),
+                s->gates == 1 && strcmp(arg_attr(&p->args, "nonlinearity")->u.s, "relu") == 0, s->reverse, c->cluster,
+                c->columns, c->split, c->threads, (long long)(c->cluster ? hidden / c->cluster : 0), c->in_registers,
+                align == 16, s->items, cuda_vector(16 / size, size, w_align < align ? w_align : align, 1, &hidden));
+  if (!front) return KILN_OUT_OF_MEMORY;
+  const cuda_source source = {
+      .entry = c->cluster ? "rnn_cluster" : "rnn_step", .defines = front, .text = cuda_text_rnn, .shared = c->shared};
+  return cuda_compile(p, &source, &s->step);
+}
 
 static kiln_status prepare_rnn(kernel_prep *p) {
   const char *name = p->args.node->op->name;
-  const int gates = strcmp(name, "lstm") == 0 ? 4 : strcmp(name, "gru") == 0 ? 3 : 1, states = gates == 4 ? 2 : 1;
-  const tensor *x = &p->args.in[0], *in = p->args.in;
-  const bool b_ih = p->args.n_in > states + 3 && in[states + 3].rank >= 0,
-             b_hh = p->args.n_in > states + 4 && in[states + 4].rank >= 0;
-  const char *text_out = NULL;
+  const tensor *x = &p->args.in[0];
+  const int64_t batch = x->shape[1], hidden = p->args.in[1].shape[1];
   rnn_state *s = ARENA_NEW(p->arena, rnn_state);
   if (!s) return KILN_NO_MEMORY("recurrence");
-  s->states = states;
-  s->reverse = arg_bool(&p->args, "reverse");
-  text t = {0};
-  text_printf(&t,
-              "#define IN %s\n#define BATCH %lld\n#define HIDDEN %lld\n#define INPUT %lld\n#define GATES %d\n#define "
-              "HAS_B_IH %d\n#define HAS_B_HH %d\n#define RELU %d\n",
-              cuda_type(x->dtype), (long long)x->shape[1], (long long)in[1].shape[1], (long long)x->shape[2], gates,
-              b_ih, b_hh, gates == 1 && strcmp(arg_attr(&p->args, "nonlinearity")->u.s, "relu") == 0);
-  text_puts(&t, rnn_text);
-  KILN_TRY(cuda_text_keep(p, &t, &text_out));
   p->state = s;
-  p->workspace_size = gates == 4 ? (size_t)tensor_numel(&in[1]) * sizeof(float) + 16 : 0;
+  s->gates = strcmp(name, "lstm") == 0 ? 4 : strcmp(name, "gru") == 0 ? 3 : 1;
+  s->states = s->gates == 4 ? 2 : 1;
+  s->b_ih = given(p, s->states + 3);
+  s->reverse = arg_bool(&p->args, "reverse");
   if (x->shape[0] == 0) return KILN_FAIL(KILN_UNSUPPORTED, "%s over a sequence of no steps", name);
-  return cuda_compile(p, &(cuda_source){.entry = "rnn", .text = text_out}, &s->f);
+  if (batch == 0 || hidden == 0) return KILN_OK;
+  if (batch * hidden > INT32_MAX / 8)
+    return KILN_FAIL(KILN_UNSUPPORTED, "%s: a state of %lld x %lld is too large for a GPU kernel", name,
+                     (long long)batch, (long long)hidden);
+  KILN_TRY(prepare_inputs(p, s, hidden));
+  KILN_TRY(prepare_steps(p, s, batch, hidden));
+  if (s->gates == 4 && !s->cut.cluster)
+    KILN_TRY(workspace_reserve(p, (size_t)(batch * hidden) * sizeof(float), &s->cell_at));
+  return KILN_OK;
+}
+
+static kiln_status run_cluster(const kernel_args *a, const rnn_state *s, void *gates, void *b_hh) {
+  void *h = a->in[1].data, *w_hh = a->in[s->states + 2].data, *y = a->out[0].data, *h_last = a->out[1].data;
+  void *c0 = s->states == 2 ? a->in[2].data : NULL, *c_last = s->states == 2 ? a->out[2].data : NULL;
+  const int64_t clusters = cuda_div_up(a->in[0].shape[1], s->cut.columns);
+  const cuda_launch_config launch = {
+      .function = s->step,
+      .grid = {(unsigned)(clusters * s->cut.cluster), 1, 1},
+      .block = {(unsigned)s->cut.threads, 1, 1},
+      .cluster = {s->cut.cluster > 1 ? (unsigned)s->cut.cluster : 0, 0, 0},
+      .shared = s->cut.shared,
+      .overlap = true,
+      .params = CUDA_PARAMS(&gates, &h, &w_hh, &b_hh, &c0, &y, &h_last, &c_last),
+  };
+  return cuda_launch(a, &launch);
 }
 
 static kiln_status run_rnn(const kernel_args *a) {
   const rnn_state *s = a->state;
   const tensor *x = &a->in[0], *y = &a->out[0];
-  const int64_t steps = x->shape[0], items = tensor_numel(&a->in[1]);
+  if (!s->step) return KILN_OK;
+  const int64_t steps = x->shape[0], batch = x->shape[1], hidden = a->in[1].shape[1], items = batch * hidden;
   const size_t size = kiln_dtype_size(x->dtype);
-  const int64_t x_step = x->shape[1] * x->shape[2];
-  void *w_ih = a->in[s->states + 1].data, *w_hh = a->in[s->states + 2].data;
-  void *b_ih = a->n_in > s->states + 3 ? a->in[s->states + 3].data : NULL,
-       *b_hh = a->n_in > s->states + 4 ? a->in[s->states + 4].data : NULL;
-  void *c0 = s->states == 2 ? a->in[2].data : NULL, *c_last = s->states == 2 ? a->out[2].data : NULL, *c = a->workspace,
-       *h_last = a->out[1].data;
-  void *h = a->in[1].data;
+  char *gates = (char *)a->workspace + s->gates_at;
+  void *b_ih = s->b_ih ? a->in[s->states + 3].data : NULL;
+  void *b_hh = a->n_in > s->states + 4 ? a->in[s->states + 4].data : NULL;
+  tensor result = {.dtype = x->dtype, .rank = 2, .data = gates};
+  kernel_args inputs = *a;
+  inputs.out = &result;
+  inputs.n_out = 1;
+  KILN_TRY(gemm_plan_run(&inputs, &s->inputs, x->data, a->in[s->states + 1].data, b_ih));
+  if (s->cut.cluster) return run_cluster(a, s, gates, b_hh);
+  void *w_hh = a->in[s->states + 2].data, *h = a->in[1].data, *h_last = a->out[1].data;
+  void *c0 = s->states == 2 ? a->in[2].data : NULL, *c_last = s->states == 2 ? a->out[2].data : NULL;
+  void *c = (char *)a->workspace + s->cell_at;
+  const int64_t warps = cuda_div_up(batch, s->items) * hidden;
   for (int64_t k = 0; k < steps; k++) {
     const int64_t at = s->reverse ? steps - 1 - k : k;
-    void *x_at = (char *)x->data + (size_t)(at * x_step) * size, *y_at = (char *)y->data + (size_t)(at * items) * size;
+    void *y_at = (char *)y->data + (size_t)(at * items) * size;
+    void *gates_at = gates + (size_t)(at * items * s->gates) * size;
     int first = k == 0, last = k == steps - 1;
-    KILN_TRY(cuda_launch_1d(
-        a, s->f, cuda_div_up(items, 4), 128, 0,
-        CUDA_PARAMS(&x_at, &h, &w_ih, &w_hh, &b_ih, &b_hh, &c0, &c, &y_at, &h_last, &c_last, &first, &last)));
+    KILN_TRY(cuda_launch_1d(a, s->step, cuda_div_up(warps, 4), 128, 0,
+                            CUDA_PARAMS(&gates_at, &h, &w_hh, &b_hh, &c0, &c, &y_at, &h_last, &c_last, &first, &last)));
     h = y_at;
   }
   return KILN_OK;
