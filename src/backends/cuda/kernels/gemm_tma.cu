@@ -1,15 +1,28 @@
 /* Large matrix products on sm_90a: C[m, n] = epilogue(bias[n] + sum over k of A[m, k] * B[n, k]).
  *
  * One warp feeds tiles through the bulk tensor copy engine, GROUPS warpgroups multiply with wgmma (64 rows each); blocks stay and
- * take tile after tile, so that the copies for the next tile run while this one is written. Accumulators leave through a small
- * buffer of each warp as f32, so that bias, epilogue and stores work on vectors of one row without a barrier of the block.
+ * take tile after tile, so that the copies for the next tile run while this one is written.
+ *
+ * LEAVE says how accumulators become results. 0: through a small buffer of each warp as f32, so that bias, epilogue and stores work
+ * on vectors of one row. 1 (GEMM_N a multiple of 32): the tensor map of B orders its rows so that each thread's accumulators are
+ * vectors of 8 columns already. 2 (16-bit results whose rows are contiguous but not aligned): rows are laid out in shared memory
+ * with the same alignment as in memory, and the copy engine stores them while the next tile is multiplied.
  *
  * Macros as in gemm.cu: IN_TYPE OUT_TYPE BIAS_TYPE HAS_BIAS GEMM_M GEMM_N GEMM_K BN STAGES VEC_C C_AT EPILOGUE.. PDL B_CONST and, for
  * CONV, its geometry; BM is GROUPS * 64, rows of a slice are 128 bytes. MIN_CTAS blocks share a multiprocessor. Boxes of the tensor maps: A [BM, 128 bytes], B [BN, 128 bytes], 128-byte
- * swizzle; of an image, BM pixels of im2col with 128 bytes of channels each.
- * Grid: any number of blocks up to the number of tiles; block: THREADS. Shared memory: SMEM_BYTES. */
+ * swizzle (with LEAVE 1 of rank 5: [128 bytes, 2, 4, 4, BN / 32], see copy_rows; in clusters with BN / CLUSTER); of an image, BM pixels of im2col with 128 bytes of channels each.
+ * Grid: any number of blocks (a multiple of CLUSTER) up to the number of tiles; block: THREADS. Shared memory: SMEM_BYTES. */
 
+#ifndef LEAVE /* how accumulators leave, see above */
+#define LEAVE 0
+#endif
+#if LEAVE > 0 && GROUPS == 2 && MIN_CTAS == 1
+#define SHIFT_REGISTERS 1 /* from the copying warpgroup, of which one warp works, to the others */
+#define THREADS (GROUPS * 128 + 128)
+#else
+#define SHIFT_REGISTERS 0
 #define THREADS (GROUPS * 128 + 32)
+#endif
 #define BM (GROUPS * 64)
 #if IN_TYPE == MX_F32
 #define ESIZE 4
@@ -25,8 +38,15 @@ typedef mx_u16 out_t;
 #define A_BYTES (BM * 128)
 #define B_BYTES (BN * 128)
 #define STAGE_BYTES (A_BYTES + B_BYTES)
-#define PITCH 40                                /* of a warp's 16 x 32 buffer */
+#if LEAVE == 0
+#define PITCH 40 /* of a warp's 16 x 32 buffer */
 #define WARP_BYTES (16 * PITCH * 4)
+#elif LEAVE == 1
+#define WARP_BYTES 0
+#else
+#define PITCH (BN + 8) /* of a warp's 16 rows; a row begins as far behind a multiple of 16 bytes as in memory */
+#define WARP_BYTES (16 * PITCH * 2)
+#endif
 #define BARRIERS (STAGES * STAGE_BYTES + GROUPS * 4 * WARP_BYTES)
 #define SMEM_BYTES (BARRIERS + STAGES * 16)
 #if CONV
@@ -35,10 +55,14 @@ typedef mx_u16 out_t;
 #else
 #define SLICES ((GEMM_K + BK - 1) / BK)
 #endif
-#define TILES_M ((GEMM_M + BM - 1) / BM)
+#ifndef CLUSTER /* 2: pairs of blocks, whose tiles lie below each other, bring half of their common tile of B each, for both */
+#define CLUSTER 1
+#endif
+#define TILES_M ((GEMM_M + BM * CLUSTER - 1) / (BM * CLUSTER)) /* of a cluster */
+#define WHOLE_M (GEMM_M % (BM * CLUSTER) == 0)
 #define TILES_N ((GEMM_N + BN - 1) / BN)
 #ifndef GROUP_M
-#define GROUP_M 8
+#define GROUP_M (8 / CLUSTER)
 #endif
 #ifndef STAGGER /* 1: the second warpgroup starts late, so that one multiplies while the other writes */
 #define STAGGER 0
@@ -79,6 +103,52 @@ __device__ __forceinline__ void copy_box(mx_u32 dst, const tensor_map *map, int 
       : "memory");
 }
 
+#if CLUSTER > 1
+#define COPY_KIND ".shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster"
+#define COPY_MASK , "h"((mx_u16)((1 << CLUSTER) - 1))
+#define MASK_ARGUMENT(i) ", %" #i
+__device__ __forceinline__ int cluster_rank() {
+  mx_u32 r;
+  asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(r));
+  return (int)r;
+}
+__device__ __forceinline__ void cluster_barrier() {
+  asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;" ::: "memory");
+}
+__device__ __forceinline__ void barrier_arrive_at(mx_u32 bar, int rank) {
+  asm volatile("{\n.reg .b32 there;\nmapa.shared::cluster.u32 there, %0, %1;\nmbarrier.arrive.shared::cluster.b64 _, [there];\n}" ::"r"(bar),
+               "r"(rank)
+               : "memory");
+}
+#define CLUSTER_DIMS __cluster_dims__(CLUSTER, 1, 1)
+#else
+#define COPY_KIND ".shared::cluster.global.mbarrier::complete_tx::bytes"
+#define COPY_MASK
+#define MASK_ARGUMENT(i)
+#define CLUSTER_DIMS
+#endif
+#if LEAVE == 1
+/* Rows of B in such an order that a thread's accumulators are 8 columns side by side: row (e, q, j, block) of the tile is row
+ * block * 32 + q * 8 + j * 2 + e of B. */
+__device__ __forceinline__ void copy_rows(mx_u32 dst, const tensor_map *map, int x, int y, mx_u32 bar) {
+  asm volatile("cp.async.bulk.tensor.5d" COPY_KIND " [%0], [%1, {%2, %3, %3, %3, %4}], [%5]" MASK_ARGUMENT(6) ";" ::"r"(dst), "l"(map), "r"(x),
+               "r"(0), "r"(y / 32), "r"(bar) COPY_MASK
+               : "memory");
+}
+#else
+__device__ __forceinline__ void copy_rows(mx_u32 dst, const tensor_map *map, int x, int y, mx_u32 bar) {
+  asm volatile("cp.async.bulk.tensor.2d" COPY_KIND " [%0], [%1, {%2, %3}], [%4]" MASK_ARGUMENT(5) ";" ::"r"(dst), "l"(map), "r"(x), "r"(y),
+               "r"(bar) COPY_MASK
+               : "memory");
+}
+#endif
+#if LEAVE == 2
+/* Elements from the last multiple of 16 bytes to `p`. */
+__device__ __forceinline__ int row_shift(const out_t *p) { return (int)((mx_u64)p >> 1 & 7); }
+__device__ __forceinline__ void store_bytes(out_t *to, mx_u32 from, int bytes) {
+  asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(to), "r"(from), "r"(bytes) : "memory");
+}
+#endif
 #if CONV
 __device__ __forceinline__ void copy_pixels(mx_u32 dst, const tensor_map *map, int c, int x, int y, int n, int dx, int dy, mx_u32 bar) {
   asm volatile(
@@ -88,25 +158,34 @@ __device__ __forceinline__ void copy_pixels(mx_u32 dst, const tensor_map *map, i
 }
 #endif
 
-extern "C" __global__ void __launch_bounds__(THREADS, MIN_CTAS)
+extern "C" __global__ void CLUSTER_DIMS __launch_bounds__(THREADS, MIN_CTAS)
     kiln_gemm_tma(const __grid_constant__ tensor_map map_a, const __grid_constant__ tensor_map map_b, out_t *__restrict__ c,
                   const void *__restrict__ bias EPILOGUE_PARAMS) {
   extern __shared__ __align__(1024) unsigned char smem[];
   const mx_u32 smem0 = mx_shared(smem), full = smem0 + BARRIERS, empty = full + STAGES * 8;
   const int tid = threadIdx.x, lane = tid & 31, warp = tid >> 5;
-  const int tiles = TILES_M * TILES_N;
+  const int tiles = TILES_M * TILES_N, first_tile = blockIdx.x / CLUSTER, tile_step = gridDim.x / CLUSTER;
+#if CLUSTER > 1
+  const int rank = cluster_rank();
+#else
+  constexpr int rank = 0;
+#endif
   mx_grid_trigger();
   if (tid == 0) {
     for (int s = 0; s < STAGES; s++) {
       barrier_init(full + s * 8, 1);
-      barrier_init(empty + s * 8, GROUPS * 4);
+      barrier_init(empty + s * 8, GROUPS * 4 * CLUSTER);
     }
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
   }
+#if CLUSTER > 1
+  cluster_barrier();
+#else
   __syncthreads();
+#endif
   auto place = [&](int t, int &m0, int &n0) {
     const int in_group = GROUP_M * TILES_N, first = t / in_group * GROUP_M, rest = t % in_group, rows = min(TILES_M - first, GROUP_M);
-    m0 = (first + rest % rows) * BM;
+    m0 = ((first + rest % rows) * CLUSTER + rank) * BM;
     n0 = rest / rows * BN;
   };
   auto copy_a = [&](mx_u32 at, int s, int m0, mx_u32 bar) {
@@ -119,20 +198,24 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_CTAS)
 #endif
   };
   auto copy_b = [&](mx_u32 at, int s, int n0, mx_u32 bar) {
+    const int part = rank * (BN / CLUSTER);
 #if CONV
-    copy_box(at, &map_b, s / TAP_SLICES * CONV_C + s % TAP_SLICES * BK, n0, bar);
+    copy_rows(at + part * 128, &map_b, s / TAP_SLICES * CONV_C + s % TAP_SLICES * BK, n0 + part, bar);
 #else
-    copy_box(at, &map_b, s * BK, n0, bar);
+    copy_rows(at + part * 128, &map_b, s * BK, n0 + part, bar);
 #endif
   };
 
   if (warp >= GROUPS * 4) { /* the copying warp */
-    if (lane == 0) {
+#if SHIFT_REGISTERS
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
+#endif
+    if (warp == GROUPS * 4 && lane == 0) {
       int stage = 0, phase = 0, ahead = 0, m0, n0;
 #if PDL && B_CONST
       /* Slices of B for the first tile do not depend on the kernel before. */
-      if (blockIdx.x < tiles) {
-        place(blockIdx.x, m0, n0);
+      if (first_tile < tiles) {
+        place(first_tile, m0, n0);
         for (; ahead < STAGES && ahead < SLICES; ahead++) {
           barrier_expect(full + ahead * 8, STAGE_BYTES);
           copy_b(smem0 + ahead * STAGE_BYTES + A_BYTES, ahead, n0, full + ahead * 8);
@@ -140,7 +223,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_CTAS)
       }
 #endif
       mx_grid_wait();
-      for (int t = blockIdx.x; t < tiles; t += gridDim.x) {
+      for (int t = first_tile; t < tiles; t += tile_step) {
         place(t, m0, n0);
         for (int s = 0; s < SLICES; s++) {
           const mx_u32 at = smem0 + stage * STAGE_BYTES, bar = full + stage * 8;
@@ -158,12 +241,26 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_CTAS)
       }
     }
   } else {
+#if SHIFT_REGISTERS
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
+#endif
     const int group = warp >> 2;
+#if LEAVE == 0
     float *buffer = (float *)(smem + STAGES * STAGE_BYTES + warp * WARP_BYTES);
+#elif LEAVE == 2
+    out_t *buffer = (out_t *)(smem + STAGES * STAGE_BYTES + warp * WARP_BYTES);
+#endif
+    auto free_stage = [&](int s) {
+#if CLUSTER > 1
+      if (lane < CLUSTER) barrier_arrive_at(empty + s * 8, lane);
+#else
+      if (lane == 0) barrier_arrive(empty + s * 8);
+#endif
+    };
     int stage = 0, phase = 0;
     mx_grid_wait(); /* before the epilogue reads anything */
     if (STAGGER && group == 1 && SLICES >= STAGES) barrier_wait(full + (STAGES - 1) * 8, 0);
-    for (int t = blockIdx.x; t < tiles; t += gridDim.x) {
+    for (int t = first_tile; t < tiles; t += tile_step) {
       int m0, n0;
       place(t, m0, n0);
       float acc[BN / 8][4];
@@ -181,17 +278,18 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_CTAS)
         for (int kk = 0; kk < 4; kk++) wg_mma(&acc[0][0], da + kk * 2, db + kk * 2);
         asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
         asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
-        if (s > 0 && lane == 0) barrier_arrive(empty + before * 8);
+        if (s > 0) free_stage(before);
         before = stage;
         if (++stage == STAGES) stage = 0, phase ^= 1;
       }
       asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
-      if (SLICES > 0 && lane == 0) barrier_arrive(empty + before * 8);
+      if (SLICES > 0) free_stage(before);
 #pragma unroll
       for (int j = 0; j < BN / 8; j++)
         asm volatile("" : "+f"(acc[j][0]), "+f"(acc[j][1]), "+f"(acc[j][2]), "+f"(acc[j][3])::"memory");
 
       const int r0 = m0 + group * 64 + (warp & 3) * 16;
+#if LEAVE == 0
       constexpr int ROW_VECS = 32 / VEC_C;
 #pragma unroll
       for (int g = 0; g < BN / 32; g++) {
@@ -219,6 +317,75 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_CTAS)
           mx_store<OUT_TYPE, VEC_C>(c, C_AT(0LL, row, n), v);
         }
       }
+#elif LEAVE == 1
+#pragma unroll
+      for (int g = 0; g < BN / 32; g++) {
+        const int n = n0 + g * 32 + (lane & 3) * 8;
+        if (GEMM_N % BN != 0 && n >= GEMM_N) break;
+#pragma unroll
+        for (int part = 0; part < 8 / VEC_C; part++) {
+#if HAS_BIAS
+          float q[VEC_C];
+          mx_load<BIAS_TYPE, VEC_C>(bias, n + part * VEC_C, q);
+#endif
+#pragma unroll
+          for (int h = 0; h < 2; h++) {
+            const int row = r0 + (lane >> 2) + h * 8, in = WHOLE_M ? row : min(row, GEMM_M - 1);
+            float v[VEC_C];
+#pragma unroll
+            for (int i = 0; i < VEC_C; i++) {
+              v[i] = acc[g * 4 + (part * VEC_C + i) / 2][h * 2 + (part * VEC_C + i) % 2];
+#if HAS_BIAS
+              v[i] += q[i];
+#endif
+            }
+            EPILOGUE(v, 0, in, n + part * VEC_C)
+            if (WHOLE_M || row < GEMM_M) mx_store<OUT_TYPE, VEC_C>(c, C_AT(0LL, row, n + part * VEC_C), v);
+          }
+        }
+      }
+#else
+      if (lane < 16) asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory"); /* of the tile before */
+      __syncwarp();
+#pragma unroll
+      for (int h = 0; h < 2; h++) {
+        const int r = (lane >> 2) + h * 8, row = min(r0 + r, GEMM_M - 1);
+        out_t *to = buffer + r * PITCH + row_shift(c + C_AT(0LL, row, n0)) + (lane & 3) * 2;
+#pragma unroll
+        for (int j = 0; j < BN / 8; j++)
+#pragma unroll
+          for (int e = 0; e < 2; e++) {
+            const int n = min(n0 + j * 8 + (lane & 3) * 2 + e, GEMM_N - 1);
+            float v[1] = {acc[j][h * 2 + e]};
+#if HAS_BIAS
+            v[0] += mx_load1<BIAS_TYPE>(bias, n);
+#endif
+            EPILOGUE(v, 0, row, n)
+            to[j * 8 + e] = OUT_TYPE == MX_F16 ? mx_to_f16(v[0]) : mx_to_bf16(v[0]);
+          }
+      }
+      asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+      __syncwarp();
+      const int columns = min(BN, GEMM_N - n0);
+      if (lane < 16 && r0 + lane < GEMM_M) { /* what is whole 16 bytes of a row, by the copy engine */
+        out_t *row = c + C_AT(0LL, r0 + lane, n0);
+        const int shift = row_shift(row), skip = -shift & 7, body = (columns - skip) & ~7;
+        if (columns >= skip + 8) store_bytes(row + skip, mx_shared(buffer + lane * PITCH + shift + skip), body * 2);
+      }
+      if (lane < 16) asm volatile("cp.async.bulk.commit_group;" ::: "memory");
+      if (r0 + (lane >> 1) < GEMM_M) { /* the ends of the rows */
+        out_t *row = c + C_AT(0LL, r0 + (lane >> 1), n0);
+        const int shift = row_shift(row), skip = min(-shift & 7, columns);
+        const int from = lane & 1 ? skip + ((columns - skip) & ~7) : 0, to = lane & 1 ? columns : skip;
+        for (int i = from; i < to; i++) row[i] = buffer[(lane >> 1) * PITCH + shift + i];
+      }
+#endif
     }
+#if LEAVE == 2
+    if (lane < 16) asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
+#endif
   }
+#if CLUSTER > 1
+  cluster_barrier(); /* nobody leaves while another may still write to it */
+#endif
 }
