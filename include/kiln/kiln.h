@@ -131,8 +131,8 @@ typedef int (*kiln_progress_fn)(void *user, const char *stage, double fraction);
 typedef struct kiln_build_options {
   size_t struct_size;       /* sizeof(kiln_build_options): later versions add fields at the end */
   const char *target;       /* "cpu" (best ISA of this machine), "cpu:avx512", "cpu:avx2", "cpu:scalar", "reference";
-                               "cuda" (the GPU of this machine), "cuda:sm_80" to "cuda:sm_120" (one that need not be
-                               here); NULL is "cpu" */
+                               "cuda" (the GPU of this machine), "cuda:1" (another one of it), "cuda:sm_80" to
+                               "cuda:sm_120" (one that need not be here); NULL is "cpu" */
   const char *precision;    /* "fp32"; GPUs: "tf32", "fp16", "bf16" of an fp32 model, maybe with operators or module
                                paths that stay in fp32, "fp16:softmax,head*"; NULL is "fp32" */
   double tune_seconds;      /* time budget of the tuner; 0 takes the heuristic choice */
@@ -144,9 +144,11 @@ typedef struct kiln_build_options {
   void *progress_user;
   const char *method;          /* TorchScript: the method to build; NULL is "forward" */
   const char *const *metadata; /* key, value, key, value, ..., NULL: kept for kiln_engine_metadata; NULL: none */
+  int32_t allow_host_fallback; /* GPUs: operators that have no kernel there run on the CPU, with copies of their tensors
+                                  to and fro. 0: the build fails and lists them all */
 } kiln_build_options;
 #define KILN_BUILD_OPTIONS_INIT \
-  { sizeof(kiln_build_options), NULL, NULL, 0.0, NULL, NULL, 0, 0, NULL, NULL, NULL, NULL }
+  { sizeof(kiln_build_options), NULL, NULL, 0.0, NULL, NULL, 0, 0, NULL, NULL, NULL, NULL, 0 }
 
 typedef struct kiln_engine kiln_engine;   /* immutable, shareable between contexts and threads [any thread] */
 typedef struct kiln_context kiln_context; /* one execution's buffers and state */
@@ -192,6 +194,9 @@ KILN_PUBLIC const char *kiln_engine_metadata(const kiln_engine *engine, const ch
 KILN_PUBLIC size_t kiln_engine_state_count(const kiln_engine *engine);
 /* The plan's target, "cpu:avx512". [any thread] */
 KILN_PUBLIC const char *kiln_engine_target(const kiln_engine *engine);
+/* The GPU that contexts use unless they are told another: 1 for an engine that this process built for "cuda:1", else 0.
+ * [any thread] */
+KILN_PUBLIC int kiln_engine_device(const kiln_engine *engine);
 
 typedef enum kiln_report {
   KILN_REPORT_GRAPH,   /* the portable graph, as text that the tests' parser reads */
@@ -237,6 +242,9 @@ KILN_API kiln_status kiln_context_run(kiln_context *context, const kiln_tensor *
  * its own. A run on a new stream waits for the last run on the old one. While the stream is being captured by the caller, runs
  * become part of that graph; the shapes must have been prepared. */
 KILN_API kiln_status kiln_context_set_stream(kiln_context *context, void *stream);
+/* Copies a tensor to another of the same shape and type, both in host memory or both on the context's GPU, any strides; there on
+ * the context's stream. For what kiln_context_run lends. */
+KILN_API kiln_status kiln_context_copy(kiln_context *context, const kiln_tensor *from, const kiln_tensor *to);
 /* Puts mutated buffers (an LSTM's state, say) back to their values in the model. */
 KILN_PUBLIC void kiln_context_reset(kiln_context *context);
 KILN_PUBLIC void kiln_context_destroy(kiln_context *context);

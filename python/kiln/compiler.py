@@ -43,6 +43,7 @@ def compile(
     cache: Union[str, os.PathLike[str], None] = None,
     threads: Optional[int] = None,
     progress: Optional[Callable[[str, float], Any]] = None,
+    allow_host_fallback: bool = False,
 ) -> Union[CompiledModule, torch.jit.ScriptModule]:
     """Compiles a model into a module that computes the same, faster, for inference.
 
@@ -64,6 +65,8 @@ def compile(
         cache: file where the tuner's results are kept.
         threads: how many threads one call may use; None is one per core.
         progress: called as ``progress(stage, fraction)`` now and then; an exception in it cancels the build.
+        allow_host_fallback: on GPUs: operators without a kernel there run on the CPU, with copies of their tensors. Without it the build
+            fails with a list of them.
 
     Returns:
         For a TorchScript module a ``torch.jit.ScriptModule``, for ``torch.jit.save``. Else a :class:`kiln.CompiledModule`, called like ``model``: same arguments, same nesting of outputs. It is safe to call
@@ -83,6 +86,7 @@ def compile(
             "cache": cache,
             "threads": threads or 0,
             "progress": progress,
+            "allow_host_fallback": allow_host_fallback,
         }
         return _compile_script(model, inputs, dict(kwargs or {}), method, options)
     if method != "forward":
@@ -105,6 +109,7 @@ def compile(
         cache=cache,
         threads=threads or 0,
         progress=progress,
+        allow_host_fallback=allow_host_fallback,
     )
     return CompiledModule(engine, threads=threads)
 

@@ -59,6 +59,7 @@ const char *kiln_engine_metadata(const kiln_engine *e, const char *key) {
 }
 size_t kiln_engine_state_count(const kiln_engine *e) { return e ? (size_t)e->plan->n_states : 0; }
 const char *kiln_engine_target(const kiln_engine *e) { return e ? e->target.name : ""; }
+int kiln_engine_device(const kiln_engine *e) { return e ? e->target.ordinal : 0; }
 
 /* ---- operator table ---------------------------------------------------------------------------------------------- */
 

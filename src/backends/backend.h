@@ -11,7 +11,8 @@ typedef struct backend backend;
 typedef struct target { /* "cpu:avx512" */
   const backend *backend;
   char name[32];
-  int isa; /* cpu: a cpu_isa; cuda: 10 * major + minor of the compute capability */
+  int isa;     /* cpu: a cpu_isa; cuda: 10 * major + minor of the compute capability */
+  int ordinal; /* cuda: which GPU of this machine; not kept in files */
 } target;
 
 /* An accelerator that programs are bound to: a backend's own type, shared by all engines of the process that use it.
@@ -50,6 +51,7 @@ typedef struct device_hooks {
   void (*defer)(device *d, bool on);
   /* Is `memory` this device's? */
   bool (*owns)(device *d, const void *memory);
+  kiln_status (*stream_check)(device *d, void *stream);         /* fails if it is another device's */
   kiln_status (*capturing)(device *d, void *stream, bool *out); /* by the caller */
   kiln_status (*capture_begin)(device *d, void *stream);
   kiln_status (*capture_end)(device *d, void *stream, bool keep, void **out_graph);

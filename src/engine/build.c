@@ -135,7 +135,13 @@ static kiln_status check_options(const kiln_build_options *o, target *t) {
 static kiln_status build_bytes(graph *portable, const target *t, const kiln_build_options *o, void **out_bytes,
                                size_t *out_size) {
   plan_options options = {0};
-  if (o) options = (plan_options){o->tune_seconds, o->tactic_cache, o->threads, o->progress, o->progress_user};
+  if (o)
+    options = (plan_options){.tune_seconds = o->tune_seconds,
+                             .cache = o->tactic_cache,
+                             .threads = o->threads,
+                             .progress = o->progress,
+                             .progress_user = o->progress_user,
+                             .allow_host_fallback = o->allow_host_fallback != 0};
   graph *plan = NULL;
   text why = {0};
   int64_t next = 0;
@@ -160,6 +166,7 @@ kiln_status engine_from_graph(graph *portable, const target *t, const kiln_build
   KILN_TRY(build_bytes(portable, t, o, &bytes, &size));
   const kiln_status status = engine_open_bytes(bytes, size, bytes, NULL, out);
   if (status != KILN_OK) mem_free_aligned(bytes);
+  if (status == KILN_OK) (*out)->target.ordinal = t->ordinal;
   return status;
 }
 

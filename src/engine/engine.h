@@ -22,6 +22,7 @@ typedef struct plan_options {
   int threads;
   kiln_progress_fn progress; /* may be NULL */
   void *progress_user;
+  bool allow_host_fallback; /* devices: nodes without a kernel there get one of the CPU's */
 } plan_options;
 kiln_status plan_create(const graph *portable, const target *t, const plan_options *options, graph **out_plan,
                         text *why);

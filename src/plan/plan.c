@@ -111,6 +111,22 @@ static kiln_status report_progress(planner *p) {
 
 static kiln_status plan_block(planner *p, block *b);
 
+/* The CPU's kernel for a node that the device has none for, if the builder allows that. Packed weights would need a second form. */
+static const kernel *host_tactic(const planner *p, const node *n) {
+  target cpu;
+  const kernel *tactics[32];
+  if (!(p->options->allow_host_fallback || n->tactic) || !p->target->backend->device) return NULL; /* or an earlier plan did */
+  if (target_parse("cpu", &cpu) != KILN_OK) {
+    error_clear();
+    return NULL;
+  }
+  const int count = backend_tactics(&cpu, n, tactics, 32, NULL);
+  for (int i = 0; i < count; i++) {
+    if (!tactics[i]->packing) return tactics[i];
+  }
+  return NULL;
+}
+
 static kiln_status plan_node(planner *p, node *n) {
   KILN_TRY(report_progress(p));
   if ((n->op->flags & OP_DATA_DEPENDENT) && n->parent->owner)
@@ -127,6 +143,12 @@ static kiln_status plan_node(planner *p, node *n) {
   const kernel *tactics[32];
   const int count = backend_tactics(p->target, n, tactics, 32, p->why);
   if (!count) {
+    const kernel *host = host_tactic(p, n);
+    if (host) {
+      n->tactic = host->name;
+      if (p->why) text_printf(p->why, "%s %s (%s): runs on the CPU\n", n->op->name, n->path, n->source);
+      return KILN_OK;
+    }
     text_printf(&p->missing, "%s`%s` (%s at %s)", p->missing.length ? ", " : "", n->op->name, n->path, n->source);
     return KILN_OK;
   }
@@ -164,7 +186,8 @@ kiln_status plan_create(const graph *portable, const target *t, const plan_optio
   tuner_precompile(p.tuner, &g->body);
   status = plan_block(&p, &g->body);
   if (status == KILN_OK && p.missing.length)
-    status = KILN_FAIL(KILN_UNSUPPORTED, "target %s has no kernel for %s", t->name, p.missing.data);
+    status = KILN_FAIL(KILN_UNSUPPORTED, "target %s has no kernel for %s%s", t->name, p.missing.data,
+                       t->backend->device ? " (allow_host_fallback runs them on the CPU)" : "");
   text_free(&p.missing);
   {
     const kiln_status finished = tuner_finish(p.tuner);

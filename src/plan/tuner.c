@@ -52,7 +52,7 @@ static kiln_status read_cache(tuner *t) {
 static bool open_device(tuner *t) {
   target here;
   const bool same = target_parse(t->target->backend->name, &here) == KILN_OK && here.isa == t->target->isa;
-  if (!same || t->target->backend->device->open(t->target, 0, &t->device) != KILN_OK) t->device = NULL;
+  if (!same || t->target->backend->device->open(t->target, t->target->ordinal, &t->device) != KILN_OK) t->device = NULL;
   if (!t->device) error_clear();
   return t->device != NULL;
 }

@@ -10,6 +10,7 @@
 #include "base/memory.h"
 #include "ops/ref.h"
 #include "plan/memory_plan.h"
+#include "runtime/host_steps.h"
 #include "runtime/stages.h"
 
 /* ---- growing arrays ---------------------------------------------------------------------------------------------- */
@@ -116,13 +117,23 @@ static const kernel *kernel_of(const node *n) {
 
 static bool takes_strided(uint32_t mask, int index) { return index >= 31 ? mask >> 31 : (mask >> index) & 1; }
 
+/* What runs on the CPU beside a device takes and gives contiguous tensors only. */
+static bool reads_strided(const program *p, const node *n, int index) {
+  const kernel *k = kernel_of(n);
+  return takes_strided(k->strided_in, index) && !host_kernel(p->target, k);
+}
+static bool writes_strided(const program *p, const node *n, int index) {
+  const kernel *k = kernel_of(n);
+  return takes_strided(k->strided_out, index) && !host_kernel(p->target, k);
+}
+
 static bool node_is_view(const node *n) { return (n->op->flags & OP_VIEW) && n->op->view && !n->epilogue; }
 
 /* Can every reader of `v` take any strides? Readers that are views or `except` do not count. */
-static bool readers_take_strided(const value *v, const node *except) {
+static bool readers_take_strided(const program *p, const value *v, const node *except) {
   for (const use *u = v->uses; u; u = u->next) {
     if (u->result_of || u->user == except) continue;
-    if (node_is_view(u->user) || !takes_strided(kernel_of(u->user)->strided_in, u->index)) return false;
+    if (node_is_view(u->user) || !reads_strided(p, u->user, u->index)) return false;
   }
   return true;
 }
@@ -178,7 +189,7 @@ static void place_concat_inputs(program *p, const node *n, const slot *out) {
     const node *m = v->producer;
     const bool can = m && !s->known && m->parent == n->parent && !node_is_view(m) &&
                      strcmp(m->op->name, "while") != 0 && m->n_outputs == 1 && strcmp(m->op->name, "concat") != 0 &&
-                     takes_strided(kernel_of(m)->strided_out, 0) && readers_take_strided(v, n);
+                     writes_strided(p, m, 0) && readers_take_strided(p, v, n);
     if (can) {
       int64_t bytes = 0;
       if (tensor_bind(p, &v->type, &s->t, &bytes) != KILN_OK) return;
@@ -414,9 +425,9 @@ static kiln_status bind_control(program *p, const node *n) {
 /* A result that is only read through a permutation which keeps the last dimension (heads back to features after
  * attention, say) is laid out so that the permuted tensor is contiguous, if the kernel can write that: what follows
  * then needs no copy. */
-static void lay_out_for_permute(const node *n, const kernel *k, tensor *t) {
+static void lay_out_for_permute(const program *p, const node *n, tensor *t) {
   const node *user = n->n_outputs == 1 ? value_single_user(n->outputs[0]) : NULL;
-  if (!user || !takes_strided(k->strided_out, 0) || strcmp(user->op->name, "permute") != 0 || user->epilogue) return;
+  if (!user || !writes_strided(p, n, 0) || strcmp(user->op->name, "permute") != 0 || user->epilogue) return;
   const attr *order = node_attr(user, "order");
   if (order->count != t->rank || t->rank < 2 || order->u.ints[t->rank - 1] != t->rank - 1) return;
   int64_t stride = 1;
@@ -427,8 +438,10 @@ static void lay_out_for_permute(const node *n, const kernel *k, tensor *t) {
 }
 
 static kiln_status bind_kernel(program *p, const node *n) {
-  const kernel *k = kernel_of(n);
-  if (k == &reference_kernel && (p->device || (!n->op->ref && !n->n_blocks)))
+  const bool host = host_kernel(p->target, kernel_of(n)) && p->device;
+  const kernel *k = host ? host_kernel_here(kernel_of(n)) : kernel_of(n);
+  const bool chosen = !p->device || (n->tactic && kernel_find(n->op->name, n->tactic)); /* the plan allows the CPU */
+  if (k == &reference_kernel && (!chosen || (!n->op->ref && !n->n_blocks)))
     return KILN_FAIL(KILN_UNSUPPORTED, "no kernel for `%s` (%s at %s)", n->op->name, n->path, n->source);
   slot *operands = ARENA_ARRAY(&p->arena, slot, n->n_inputs + 1);
   if (!operands) return KILN_NO_MEMORY("program");
@@ -437,7 +450,7 @@ static kiln_status bind_kernel(program *p, const node *n) {
     slot *in = NULL;
     KILN_TRY(slot_of(p, n->inputs[i].v, &in));
     operands[i] = *in;
-    if (!takes_strided(k->strided_in, i) && !tensor_is_contiguous(&in->t))
+    if (!reads_strided(p, n, i) && !tensor_is_contiguous(&in->t))
       KILN_TRY(contiguous_copy(p, in, n, &operands[i]));
   }
   step *s = step_new(p, STEP_KERNEL);
@@ -456,7 +469,7 @@ static kiln_status bind_kernel(program *p, const node *n) {
     if (!out->known) {
       int64_t bytes = 0;
       KILN_TRY(tensor_bind(p, &n->outputs[i]->type, &out->t, &bytes));
-      lay_out_for_permute(n, k, &out->t);
+      lay_out_for_permute(p, n, &out->t);
       out->at = (place){buffer_new(p, BUFFER_ARENA, 0, bytes), 0};
       if (out->at.buffer < 0) return KILN_NO_MEMORY("program");
       out->known = true;
@@ -592,7 +605,9 @@ static kiln_status prepare_steps(program *p) {
     } else {
       KILN_TRY(attrs_bind(&p->arena, p->graph, s->node, p->symbols, &s->args.attrs));
     }
-    if (s->kernel->prepare) {
+    if (p->device && host_kernel(p->target, s->kernel)) {
+      KILN_TRY(host_step_prepare(p, s));
+    } else if (s->kernel->prepare) {
       s->args.device = p->device;
       kernel_prep prep = {
           .args = s->args, .arena = &p->arena, .threads = p->threads, .device = p->device, .kernel = s->kernel};

@@ -113,21 +113,48 @@ static bool same_layout(const kiln_context *c, const bound_program *b) {
   return !c->gpu || memcmp(b->strides, c->strides, (size_t)graph_of(c)->n_inputs * sizeof *c->strides) == 0;
 }
 
-static bound_program *find_program(kiln_context *c) {
+/* Compiling, uploading and allocating do not belong into a caller's graph. */
+static kiln_status check_not_capturing(kiln_context *c) {
+  bool capturing = false;
+  if (!c->gpu) return KILN_OK;
+  KILN_TRY(device_run_capturing(c->gpu, &capturing));
+  if (capturing)
+    return KILN_FAIL(KILN_INVALID_ARGUMENT,
+                     "the stream is being captured, but the engine was not called with these shapes before: kernels must "
+                     "be compiled and memory allocated first; call it once before the capture, on the same stream");
+  return KILN_OK;
+}
+
+/* Keeps what a caller's graph uses. */
+static kiln_status retire(kiln_context *c, program *p, void *memory, size_t bytes) {
+  retired *r = mem_calloc(1, sizeof *r);
+  if (!r) return KILN_NO_MEMORY("context");
+  *r = (retired){p, memory, bytes, c->retired, NULL};
+  c->retired = r;
+  return KILN_OK;
+}
+
+/* The program for c->symbols and c->strides, or an empty place for it, which the least recently used one leaves. */
+static kiln_status find_program(kiln_context *c, bound_program **out) {
   const size_t bytes = (size_t)dim_symbol_count(graph_of(c)->dims) * sizeof(int64_t);
   bound_program *oldest = &c->programs[0];
   for (int i = 0; i < CONTEXT_PROGRAMS; i++) {
     bound_program *b = &c->programs[i];
-    if (b->program && (bytes == 0 || memcmp(b->symbols, c->symbols, bytes) == 0) && same_layout(c, b)) return b;
+    *out = b;
+    if (b->program && (bytes == 0 || memcmp(b->symbols, c->symbols, bytes) == 0) && same_layout(c, b)) return KILN_OK;
     if (!b->program || (oldest->program && b->last_use < oldest->last_use)) oldest = b;
   }
+  KILN_TRY(check_not_capturing(c));
   if (oldest->program) {
+    if (oldest->captured) KILN_TRY(retire(c, oldest->program, NULL, 0));
     if (c->current == oldest->program) c->current = NULL;
     if (c->gpu) device_graphs_clear(c->gpu, &oldest->graphs);
-    program_destroy(oldest->program);
+    if (!oldest->captured) program_destroy(oldest->program);
     oldest->program = NULL;
+    oldest->captured = false;
   }
-  return oldest;
+  *out = oldest;
+  return KILN_OK;
 }
 
 /* Graphs have the old addresses. Work that still uses the old memory is done before the driver gives it to others. */
@@ -135,9 +162,14 @@ static kiln_status reserve_device_arena(kiln_context *c, size_t bytes) {
   const device_run *r = c->gpu;
   void *grown = NULL;
   for (int i = 0; i < CONTEXT_PROGRAMS; i++) device_graphs_clear(c->gpu, &c->programs[i].graphs);
-  r->hooks->release(r->device, c->arena, c->arena_bytes); /* first: old and new together may not fit */
+  if (c->arena_captured) {
+    KILN_TRY(retire(c, NULL, c->arena, c->arena_bytes));
+  } else {
+    r->hooks->release(r->device, c->arena, c->arena_bytes); /* first: old and new together may not fit */
+  }
   c->arena = NULL;
   c->arena_bytes = 0;
+  c->arena_captured = false;
   KILN_TRY(r->hooks->allocate(r->device, bytes, "the arena of activations", &grown));
   c->arena = grown;
   c->arena_bytes = bytes;
@@ -156,8 +188,10 @@ static kiln_status reserve_arena(kiln_context *c, size_t bytes) {
 }
 
 static kiln_status bind_shapes(kiln_context *c) {
-  bound_program *b = find_program(c);
+  bound_program *b = NULL;
+  KILN_TRY(find_program(c, &b));
   const int n = dim_symbol_count(graph_of(c)->dims);
+  if (b->program && program_arena_bytes(b->program) > c->arena_bytes) KILN_TRY(check_not_capturing(c));
   if (!b->program) {
     if (!b->symbols) b->symbols = mem_calloc((size_t)n + 1, sizeof *b->symbols);
     if (!b->symbols) return KILN_NO_MEMORY("context");
@@ -358,6 +392,7 @@ kiln_status kiln_context_run(kiln_context *c, const kiln_tensor *inputs, size_t 
     c->state_now[i] = c->state_next[i];
     c->state_next[i] = swap;
   }
+  if (c->gpu && c->gpu->captured) c->arena_captured = c->bound->captured = true;
   lend_outputs(c, outputs);
   return KILN_OK;
 }
@@ -442,7 +477,7 @@ kiln_status kiln_context_create_on(const kiln_engine *engine, int ordinal, const
 
 kiln_status kiln_context_create_with(const kiln_engine *engine, const kiln_context_options *options,
                                      kiln_context **out_context) {
-  return kiln_context_create_on(engine, 0, options, out_context);
+  return kiln_context_create_on(engine, engine ? engine->target.ordinal : 0, options, out_context);
 }
 
 kiln_status kiln_context_create(const kiln_engine *engine, kiln_context **out_context) {
@@ -454,7 +489,31 @@ kiln_status kiln_context_set_stream(kiln_context *c, void *stream) {
   if (!c->gpu)
     return KILN_FAIL(KILN_INVALID_ARGUMENT, "this engine runs on %s, which has no streams",
                      kiln_engine_target(c->engine));
-  c->gpu->user_stream = stream;
+  return device_run_set_stream(c->gpu, stream);
+}
+
+static kiln_status check_copy(const kiln_context *c, const kiln_tensor *from, const kiln_tensor *to) {
+  bool same = from->ndim == to->ndim && from->ndim <= KILN_MAX_RANK && from->ndim >= 0 &&
+              kiln_tensor_get_dtype(from) == kiln_tensor_get_dtype(to) &&
+              kiln_tensor_get_dtype(from) != KILN_DTYPE_COUNT;
+  for (int32_t d = 0; same && d < from->ndim; d++) same = from->shape[d] == to->shape[d] && from->shape[d] >= 0;
+  if (!same) return KILN_FAIL(KILN_INVALID_ARGUMENT, "the two tensors have not the same shape and type");
+  if (!device_fits(c, from) || !device_fits(c, to) || from->device.type != to->device.type)
+    return KILN_FAIL(KILN_INVALID_ARGUMENT, "both tensors must be in host memory, or both on the GPU of the context");
+  return KILN_OK;
+}
+
+kiln_status kiln_context_copy(kiln_context *c, const kiln_tensor *from, const kiln_tensor *to) {
+  if (!c || !from || !to) return KILN_FAIL(KILN_INVALID_ARGUMENT, "an argument is NULL");
+  KILN_TRY(check_copy(c, from, to));
+  const tensor in = tensor_from(from), out = tensor_from(to);
+  if (tensor_numel(&in) == 0) return KILN_OK;
+  if (!in.data || !out.data) return KILN_FAIL(KILN_INVALID_ARGUMENT, "data is NULL");
+  if (from->device.type != KILN_DEVICE_CPU) {
+    if (!c->current) return KILN_FAIL(KILN_INVALID_ARGUMENT, "the context has not run yet");
+    return device_run_copy(c->gpu, c->current, &in, &out);
+  }
+  device_run_copy_host(&in, &out);
   return KILN_OK;
 }
 
@@ -473,6 +532,12 @@ void kiln_context_destroy(kiln_context *c) {
     program_destroy(c->programs[i].program);
     mem_free(c->programs[i].symbols);
     mem_free(c->programs[i].strides);
+  }
+  for (retired *r = c->retired, *next; r; r = next) {
+    next = r->next;
+    program_destroy(r->program);
+    release_memory(c, r->memory, r->bytes);
+    mem_free(r);
   }
   for (int32_t i = 0; i < graph_of(c)->n_states; i++) {
     const size_t bytes = graph_of(c)->states[i].initial->constant->size;

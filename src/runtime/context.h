@@ -14,7 +14,17 @@ typedef struct bound_program {
   uint64_t last_use;
   device_graphs graphs;
   int64_t (*strides)[KILN_MAX_RANK]; /* GPU engines: how the inputs lie */
+  bool captured;                     /* a caller's graph has its kernels, and reads its weights */
 } bound_program;
+
+/* What callers' graphs still use: kept until the context goes. */
+typedef struct retired {
+  program *program; /* or */
+  void *memory;
+  size_t bytes;
+  struct retired *next;
+  kiln_engine *engine; /* whose weights the program reads, or NULL */
+} retired;
 
 struct kiln_context {
   kiln_engine *engine;
@@ -29,6 +39,8 @@ struct kiln_context {
   uint64_t clock;
   void *arena;
   size_t arena_bytes;
+  bool arena_captured; /* a caller's graph has addresses in the arena */
+  retired *retired;
   tensor *params, *results; /* inputs and states; outputs and states */
   int64_t (*lent_shapes)[2][KILN_MAX_RANK];
   void **state_now, **state_next; /* one pair for each mutated buffer, swapped after each run */

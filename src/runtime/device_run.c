@@ -10,6 +10,7 @@
 #include "base/map.h"
 #include "base/memory.h"
 #include "ops/ref.h"
+#include "runtime/stages.h"
 
 kiln_status device_run_create(const target *t, int ordinal, int32_t n_params, int32_t n_results, device_run **out) {
   device_run *r = mem_calloc(1, sizeof *r);
@@ -62,6 +63,20 @@ void device_run_destroy(device_run *r) {
   mem_free(r);
 }
 
+kiln_status device_run_capturing(device_run *r, bool *out) {
+  KILN_TRY(r->hooks->enter(r->device));
+  const kiln_status status = r->hooks->capturing(r->device, r->user_stream, out);
+  r->hooks->leave(r->device);
+  return status;
+}
+
+kiln_status device_run_set_stream(device_run *r, void *stream) {
+  if (stream == r->user_stream) return KILN_OK;
+  KILN_TRY(r->hooks->stream_check(r->device, stream));
+  r->user_stream = stream;
+  return KILN_OK;
+}
+
 void device_graphs_clear(device_run *r, device_graphs *g) {
   for (int i = 0; i < DEVICE_GRAPHS; i++) {
     r->hooks->graph_destroy(r->device, g->graphs[i].exec);
@@ -85,7 +100,7 @@ static kiln_status reserve_pinned(device_run *r, size_t bytes) {
   return KILN_OK;
 }
 
-static void copy_host(const tensor *from, const tensor *to) {
+void device_run_copy_host(const tensor *from, const tensor *to) {
   if (tensor_is_contiguous(from) && tensor_is_contiguous(to)) {
     if (bytes_of(from)) memcpy(to->data, from->data, bytes_of(from));
     return;
@@ -100,13 +115,21 @@ static void copy_host(const tensor *from, const tensor *to) {
   }
 }
 
-/* Room for all tensors that are on the host: inputs, then outputs. */
-static kiln_status prepare_pinned(device_run *r, program *p, const graph *plan, void *stream) {
+/* Inputs that are on the host have their place first, then outputs. */
+static size_t pinned_for_inputs(const device_run *r, const program *p, const graph *plan) {
   size_t bytes = 0;
   for (int32_t i = 0; i < plan->body.n_params; i++)
     bytes += r->host_in[i] ? size_align(bytes_of(program_param(p, i)), 64) : 0;
+  return bytes;
+}
+static size_t pinned_for_outputs(const device_run *r, const program *p, const graph *plan) {
+  size_t bytes = 0;
   for (int32_t i = 0; i < plan->body.n_results; i++)
     bytes += r->host_out[i] ? size_align(bytes_of(program_result(p, i)), 64) : 0;
+  return bytes;
+}
+
+static kiln_status prepare_pinned(device_run *r, size_t bytes, void *stream) {
   if (!bytes) return KILN_OK;
   if (r->pinned_busy) KILN_TRY(r->hooks->synchronize(r->device, r->ran ? r->last_stream : stream));
   r->pinned_busy = false;
@@ -125,16 +148,18 @@ static bool usable(const tensor *t, const tensor *bound) {
   return true;
 }
 
-static void choose_addresses(device_run *r, program *p, char *memory, const graph *plan, const tensor *params,
-                             const tensor *results) {
-  const int32_t n = plan->body.n_params;
-  for (int32_t i = 0; i < n; i++)
-    r->externals[i] = !r->host_in[i] && usable(&params[i], program_param(p, i)) ? params[i].data
-                                                                                : memory + program_staging(p, false, i);
+static void choose_inputs(device_run *r, const program *p, char *memory, const graph *plan, const tensor *params,
+                          const void **out) {
+  for (int32_t i = 0; i < plan->body.n_params; i++)
+    out[i] = !r->host_in[i] && usable(&params[i], program_param(p, i)) ? params[i].data
+                                                                       : memory + program_staging(p, false, i);
+}
+
+static void choose_outputs(device_run *r, const program *p, char *memory, const graph *plan, const tensor *results,
+                           const void **out) {
   for (int32_t i = 0; i < plan->body.n_results; i++)
-    r->externals[n + i] = !r->host_out[i] && usable(&results[i], program_result(p, i))
-                              ? results[i].data
-                              : memory + program_staging(p, true, i);
+    out[i] = !r->host_out[i] && usable(&results[i], program_result(p, i)) ? results[i].data
+                                                                          : memory + program_staging(p, true, i);
 }
 
 static void choose_staging(device_run *r, program *p, char *memory, const graph *plan) {
@@ -204,16 +229,18 @@ static kiln_status choose_graph(device_run *r, program *p, device_graphs *g, cha
 /* ---- copies around a run
  * ------------------------------------------------------------------------------------------------------- */
 
-static kiln_status copies_in(device_run *r, program *p, const graph *plan, const tensor *params, void *stream) {
+/* To `inputs`, where the program reads. */
+static kiln_status copies_in(device_run *r, program *p, const graph *plan, const tensor *params,
+                             const void *const *inputs, void *stream) {
   char *pinned = r->pinned;
   for (int32_t i = 0; i < plan->body.n_params; i++) {
     tensor to = *program_param(p, i);
     const size_t bytes = bytes_of(&to);
-    to.data = (void *)(uintptr_t)r->externals[i];
+    to.data = (void *)(uintptr_t)inputs[i];
     if (r->host_in[i]) {
       tensor here = to;
       here.data = pinned;
-      copy_host(&params[i], &here);
+      device_run_copy_host(&params[i], &here);
       KILN_TRY(r->hooks->upload(r->device, stream, to.data, pinned, bytes));
       pinned += size_align(bytes, 64);
       r->pinned_busy = true;
@@ -224,15 +251,28 @@ static kiln_status copies_in(device_run *r, program *p, const graph *plan, const
   return KILN_OK;
 }
 
-static kiln_status copies_out(device_run *r, program *p, const graph *plan, tensor *results, void *stream) {
-  char *pinned = r->pinned;
+/* From the pinned memory to where the caller wants them. */
+static void hand_out(device_run *r, const program *p, const graph *plan, tensor *results, char *pinned) {
+  for (int32_t i = 0; i < plan->body.n_results; i++) {
+    if (!r->host_out[i]) continue;
+    tensor here = *program_result(p, i);
+    here.data = pinned;
+    pinned += size_align(bytes_of(&here), 64);
+    if (results[i].data)
+      device_run_copy_host(&here, &results[i]);
+    else
+      results[i] = here;
+  }
+}
+
+/* From `outputs`, where `p` (the last stage) wrote. */
+static kiln_status copies_out(device_run *r, program *p, const graph *plan, tensor *results, const void *const *outputs,
+                              size_t pinned_at, void *stream) {
+  char *pinned = r->pinned ? r->pinned + pinned_at : NULL;
   bool wait = false;
-  for (int32_t i = 0; i < plan->body.n_params; i++)
-    pinned += r->host_in[i] ? size_align(bytes_of(program_param(p, i)), 64) : 0;
-  char *const first = pinned;
   for (int32_t i = 0; i < plan->body.n_results; i++) {
     tensor made = *program_result(p, i);
-    made.data = (void *)(uintptr_t)r->externals[plan->body.n_params + i];
+    made.data = (void *)(uintptr_t)outputs[i];
     if (r->host_out[i]) {
       KILN_TRY(r->hooks->download(r->device, stream, pinned, made.data, bytes_of(&made)));
       pinned += size_align(bytes_of(&made), 64);
@@ -246,17 +286,84 @@ static kiln_status copies_out(device_run *r, program *p, const graph *plan, tens
   if (!wait) return KILN_OK;
   KILN_TRY(r->hooks->synchronize(r->device, stream));
   r->pinned_busy = false;
-  pinned = first;
-  for (int32_t i = 0; i < plan->body.n_results; i++) {
-    if (!r->host_out[i]) continue;
-    tensor here = *program_result(p, i);
-    here.data = pinned;
-    pinned += size_align(bytes_of(&here), 64);
-    if (results[i].data)
-      copy_host(&here, &results[i]);
-    else
-      results[i] = here;
+  hand_out(r, p, plan, results, r->pinned + pinned_at);
+  return KILN_OK;
+}
+
+/* ---- stages: sizes that are known when a part has run ---------------------------------------------------------------- */
+
+/* Tensors of a stage that is enqueued, where it reads and writes. */
+static void stage_tensors(const program *p, const void *const *externals, tensor *params, tensor *results) {
+  const int32_t n = program_param_count(p);
+  for (int32_t i = 0; i < n; i++) {
+    params[i] = *program_param(p, i);
+    params[i].data = (void *)(uintptr_t)externals[i];
   }
+  for (int32_t i = 0; i < program_result_count(p); i++) {
+    results[i] = *program_own_result(p, i);
+    results[i].data = (void *)(uintptr_t)externals[n + i];
+  }
+}
+
+/* What crossed the barrier, made readable for the next stage. */
+static kiln_status choose_crossed(program *p, char *memory, const tensor *params, const void **out, void *stream) {
+  for (int32_t i = 0; i < program_param_count(p); i++) {
+    tensor to = *program_param(p, i);
+    to.data = memory + program_staging(p, false, i);
+    out[i] = usable(&params[i], &to) ? params[i].data : to.data;
+    if (out[i] != params[i].data && tensor_numel(&to) > 0) KILN_TRY(program_copy(p, &params[i], &to, stream));
+  }
+  return KILN_OK;
+}
+
+static kiln_status run_stages(device_run *r, program *p, char *memory, const graph *plan, const tensor *params,
+                              tensor *results, bool profile) {
+  void *const stream = r->user_stream;
+  KILN_TRY(prepare_pinned(r, pinned_for_inputs(r, p, plan), stream));
+  const void **externals = program_externals(p);
+  choose_inputs(r, p, memory, plan, params, externals);
+  KILN_TRY(copies_in(r, p, plan, params, externals, stream));
+  while (program_is_stage(p)) {
+    stage_start next;
+    const int32_t n = program_param_count(p);
+    for (int32_t i = 0; i < program_result_count(p); i++) externals[n + i] = memory + program_staging(p, true, i);
+    KILN_TRY(program_launch(p, memory, externals, stream, profile));
+    tensor *here = mem_calloc((size_t)n + 1, sizeof *here);
+    if (!here) return KILN_NO_MEMORY("stage");
+    stage_tensors(p, externals, here, stage_results(p));
+    const kiln_status status = stage_advance(p, here, stage_results(p), stream, profile, &next);
+    mem_free(here);
+    KILN_TRY(status);
+    p = next.program;
+    memory = next.memory;
+    externals = program_externals(p);
+    KILN_TRY(choose_crossed(p, memory, next.params, externals, stream));
+  }
+  const void **outputs = externals + program_param_count(p);
+  choose_outputs(r, p, memory, plan, results, outputs);
+  KILN_TRY(program_launch(p, memory, externals, stream, profile));
+  r->pinned_busy = r->pinned != NULL;
+  KILN_TRY(prepare_pinned(r, pinned_for_outputs(r, p, plan), stream));
+  return copies_out(r, p, plan, results, outputs, 0, stream);
+}
+
+/* What waits for the GPU, or for the host, cannot become part of a caller's graph. */
+static kiln_status check_capturable(const device_run *r, const program *p, const graph *plan) {
+  bool host = false;
+  for (int32_t i = 0; i < plan->body.n_params; i++) host = host || r->host_in[i];
+  for (int32_t i = 0; i < plan->body.n_results; i++) host = host || r->host_out[i];
+  if (host)
+    return KILN_FAIL(KILN_INVALID_ARGUMENT,
+                     "the stream is being captured, and a tensor of this call is in host memory: give tensors of the GPU");
+  if (plan->n_states)
+    return KILN_FAIL(KILN_UNSUPPORTED,
+                     "the stream is being captured, but this engine has %d buffers that change from call to call, which a "
+                     "graph cannot do",
+                     (int)plan->n_states);
+  if (program_has_jumps(p))
+    return KILN_FAIL(KILN_UNSUPPORTED,
+                     "the stream is being captured, but this engine decides on the host what runs next (branches, loops, "
+                     "sizes that depend on data, or operators on the CPU), and cannot become part of a graph");
   return KILN_OK;
 }
 
@@ -264,25 +371,40 @@ static kiln_status copies_out(device_run *r, program *p, const graph *plan, tens
  * ----------------------------------------------------------------------------------------------------------------------
  */
 
-static kiln_status run_inside(device_run *r, program *p, device_graphs *g, char *memory, const graph *plan,
-                              const tensor *params, tensor *results, bool profile) {
+static kiln_status run_whole(device_run *r, program *p, device_graphs *g, char *memory, const graph *plan,
+                             const tensor *params, tensor *results, bool profile, bool captured_by_caller) {
   void *const stream = r->user_stream;
-  bool captured_by_caller = false;
-  KILN_TRY(r->hooks->capturing(r->device, stream, &captured_by_caller));
-  if (!captured_by_caller && r->ran && r->last_stream != stream)
-    KILN_TRY(r->hooks->mark_wait(r->device, r->mark, stream));
-  KILN_TRY(prepare_pinned(r, p, plan, stream));
-  choose_addresses(r, p, memory, plan, params, results);
+  const size_t for_inputs = pinned_for_inputs(r, p, plan);
+  const void **outputs = r->externals + plan->body.n_params;
+  KILN_TRY(prepare_pinned(r, for_inputs + pinned_for_outputs(r, p, plan), stream));
+  choose_inputs(r, p, memory, plan, params, r->externals);
+  choose_outputs(r, p, memory, plan, results, outputs);
   if (captured_by_caller || profile || program_has_jumps(p)) {
-    KILN_TRY(copies_in(r, p, plan, params, stream));
+    KILN_TRY(copies_in(r, p, plan, params, r->externals, stream));
     KILN_TRY(program_launch(p, memory, r->externals, stream, profile && !captured_by_caller));
   } else {
     device_graph *x = NULL;
     KILN_TRY(choose_graph(r, p, g, memory, plan, &x));
-    KILN_TRY(copies_in(r, p, plan, params, stream));
+    KILN_TRY(copies_in(r, p, plan, params, r->externals, stream));
     KILN_TRY(r->hooks->graph_launch(r->device, x->exec, stream));
   }
-  KILN_TRY(copies_out(r, p, plan, results, stream));
+  return copies_out(r, p, plan, results, outputs, for_inputs, stream);
+}
+
+static kiln_status run_inside(device_run *r, program *p, device_graphs *g, char *memory, const graph *plan,
+                              const tensor *params, tensor *results, bool profile) {
+  void *const stream = r->user_stream;
+  bool captured_by_caller = false;
+  r->captured = false;
+  KILN_TRY(r->hooks->capturing(r->device, stream, &captured_by_caller));
+  if (captured_by_caller) KILN_TRY(check_capturable(r, p, plan));
+  if (!captured_by_caller && r->ran && r->last_stream != stream)
+    KILN_TRY(r->hooks->mark_wait(r->device, r->mark, stream));
+  if (program_is_stage(p))
+    KILN_TRY(run_stages(r, p, memory, plan, params, results, profile));
+  else
+    KILN_TRY(run_whole(r, p, g, memory, plan, params, results, profile, captured_by_caller));
+  r->captured = captured_by_caller;
   if (captured_by_caller) return KILN_OK;
   KILN_TRY(r->hooks->mark(r->device, r->mark, stream));
   r->last_stream = stream;
@@ -294,6 +416,26 @@ kiln_status device_run_program(device_run *r, program *p, device_graphs *g, void
                                const tensor *params, tensor *results, bool profile) {
   KILN_TRY(r->hooks->enter(r->device));
   const kiln_status status = run_inside(r, p, g, memory, plan, params, results, profile);
+  r->hooks->leave(r->device);
+  return status;
+}
+
+static kiln_status copy_inside(device_run *r, program *p, const tensor *from, const tensor *to) {
+  void *const stream = r->user_stream;
+  bool capturing = false;
+  KILN_TRY(r->hooks->capturing(r->device, stream, &capturing));
+  if (capturing) return program_copy(p, from, to, stream);
+  if (r->ran && r->last_stream != stream) KILN_TRY(r->hooks->mark_wait(r->device, r->mark, stream));
+  KILN_TRY(program_copy(p, from, to, stream));
+  KILN_TRY(r->hooks->mark(r->device, r->mark, stream));
+  r->last_stream = stream;
+  r->ran = true;
+  return KILN_OK;
+}
+
+kiln_status device_run_copy(device_run *r, program *p, const tensor *from, const tensor *to) {
+  KILN_TRY(r->hooks->enter(r->device));
+  const kiln_status status = copy_inside(r, p, from, to);
   r->hooks->leave(r->device);
   return status;
 }

@@ -28,6 +28,7 @@ typedef struct device_run {
   void *last_stream; /* of the last run, whose memory the next one uses again */
   void *mark;        /* the end of the last run */
   bool ran;          /* is there one? */
+  bool captured;     /* did the last run become part of a caller's graph? */
   char *pinned;
   size_t pinned_bytes;
   bool pinned_busy; /* an upload may still read it */
@@ -36,6 +37,11 @@ typedef struct device_run {
   bool *host_in, *host_out; /* of this run's tensors: in host memory? */
   uint64_t clock;
 } device_run;
+
+/* Is the caller capturing the stream that runs go to? */
+kiln_status device_run_capturing(device_run *r, bool *out);
+/* From now on runs go to `stream`, if it is one of this device. */
+kiln_status device_run_set_stream(device_run *r, void *stream);
 
 kiln_status device_run_create(const target *t, int ordinal, int32_t n_params, int32_t n_results, device_run **out);
 void device_run_destroy(device_run *r); /* waits for what is running */
@@ -46,5 +52,9 @@ void device_graphs_clear(device_run *r, device_graphs *g);
  * or of the arena. Returns when the work is enqueued, or done if a tensor is on the host. */
 kiln_status device_run_program(device_run *r, program *p, device_graphs *g, void *arena, const graph *plan,
                                const tensor *params, tensor *results, bool profile);
+
+/* Copies between tensors of the device, after what runs; and between tensors of the host. */
+kiln_status device_run_copy(device_run *r, program *p, const tensor *from, const tensor *to);
+void device_run_copy_host(const tensor *from, const tensor *to);
 
 #endif

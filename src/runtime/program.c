@@ -5,6 +5,7 @@
 
 #include "base/memory.h"
 #include "ops/ref.h"
+#include "runtime/host_steps.h"
 #include "runtime/stages.h"
 
 void program_destroy(program *p) {
@@ -12,6 +13,7 @@ void program_destroy(program *p) {
   stage_exit_free(p->exit);
   const device_hooks *h = p->device ? p->target->backend->device : NULL;
   for (int32_t i = 0; h && i < p->n_constants; i++) h->constant_release(p->device, p->constants[i]);
+  for (int32_t i = 0; h && i < p->n_steps; i++) host_step_free(p, &p->steps[i]);
   for (int i = 0; h && i < 2; i++) h->mark_destroy(p->device, p->marks[i]);
   arena_free(&p->arena);
   mem_free(p);
@@ -207,10 +209,16 @@ kiln_status program_run(program *p, void *memory, const tensor *params, tensor *
 
 bool program_has_jumps(const program *p) {
   for (int32_t i = 0; i < p->n_steps; i++) {
-    if (p->steps[i].kind != STEP_KERNEL) return true;
+    if (p->steps[i].kind != STEP_KERNEL || p->steps[i].host) return true;
   }
-  return false;
+  return p->exit != NULL;
 }
+
+bool program_is_stage(const program *p) { return p->exit != NULL; }
+int32_t program_param_count(const program *p) { return p->n_params; }
+int32_t program_result_count(const program *p) { return p->n_results; }
+const tensor *program_own_result(const program *p, int index) { return &p->results[index]; }
+const void **program_externals(program *p) { return p->externals; }
 
 size_t program_staging(const program *p, bool result, int index) {
   return result ? p->result_staging[index] : p->param_staging[index];
@@ -233,7 +241,7 @@ static kiln_status launch_step(program *p, step *s, bool profile) {
   double seconds = 0;
   s->args.stream = p->stream;
   if (profile) KILN_TRY(h->mark(p->device, p->marks[0], p->stream));
-  KILN_TRY(run_step(s, NULL));
+  KILN_TRY(s->host ? host_step_run(p, s) : run_step(s, NULL));
   if (!profile) return KILN_OK;
   KILN_TRY(h->mark(p->device, p->marks[1], p->stream));
   KILN_TRY(h->seconds_between(p->device, p->marks[0], p->marks[1], &seconds));

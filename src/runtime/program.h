@@ -33,7 +33,13 @@ kiln_status program_run(program *p, void *arena, const tensor *params, tensor *r
  * the device, multiples of 16, one for each parameter and then each result. Only programs without jumps may be
  * captured. */
 kiln_status program_launch(program *p, void *arena, const void *const *externals, void *stream, bool profile);
-bool program_has_jumps(const program *p);
+bool program_has_jumps(const program *p); /* or anything else that the host must decide or do in between */
+/* Ends where a size is measured (stages.h)? Then program_launch runs its own part; its own results are what the next stage reads. */
+bool program_is_stage(const program *p);
+int32_t program_param_count(const program *p);
+int32_t program_result_count(const program *p);
+const tensor *program_own_result(const program *p, int index);
+const void **program_externals(program *p); /* room for the addresses that program_launch takes */
 /* Where a parameter or result may be put for a run, as bytes behind `arena`. */
 size_t program_staging(const program *p, bool result, int index);
 /* Copies between tensors of the device, any strides. */

@@ -41,6 +41,7 @@ typedef struct step {
   int32_t target;
   double seconds, flops, bytes; /* flops and bytes: of one execution */
   int64_t executions;           /* while profiling on the host */
+  struct host_step *host;       /* devices: runs on the CPU, with copies; see host_steps.h */
 } step;
 
 typedef struct loop { /* steps `head` (the condition) to `back` (the jump to `head`) */

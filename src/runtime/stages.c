@@ -29,6 +29,8 @@ struct stage_exit {
   program *current; /* what followed in the last run */
   uint64_t clock;
   tensor *declared; /* the graph's results; sizes that are not known yet are -1 */
+  void *scratch;    /* devices: the measured operands, in host memory */
+  size_t scratch_bytes;
 };
 
 /* ---- what crosses ------------------------------------------------------------------------------------------------ */
@@ -107,6 +109,7 @@ static kiln_status prepare_measure(program *p, stage_exit *x, const int32_t *at)
     x->operands[i] = v && !v->constant ? at[v->id] - 1 : -1;
     a->in[i].rank = -1;
     if (v && v->constant) KILN_TRY(program_constant_tensor(p, v, &a->in[i]));
+    if (v && v->constant && p->device) a->in[i].data = (void *)(uintptr_t)v->constant->data; /* measured on the host */
     if (v && !v->constant && x->operands[i] < 0)
       return KILN_FAIL(KILN_INTERNAL, "`%s`: an operand is used before it is made", n->op->name);
   }
@@ -135,10 +138,6 @@ kiln_status stage_exit_bind(program *p) {
   stage_exit *x = ARENA_NEW(&p->arena, stage_exit);
   crossing c = {.p = p, .x = x, .at = ARENA_ARRAY(&p->arena, int32_t, g->next_id + 1)};
   if (!x || !c.at) return KILN_NO_MEMORY("program");
-  if (p->device)
-    return KILN_FAIL(KILN_UNSUPPORTED,
-                     "`%s` (%s at %s) has a result whose size depends on data, which runs on the CPU only",
-                     p->barrier->op->name, p->barrier->path, p->barrier->source);
   if (p->stage >= MAX_STAGES)
     return KILN_FAIL(KILN_UNSUPPORTED, "the model has more than %d operators with a result whose size depends on data",
                      MAX_STAGES);
@@ -156,24 +155,56 @@ kiln_status stage_exit_bind(program *p) {
 }
 
 static void drop(follower *f) {
-  program_destroy(f->program);
-  mem_free_aligned(f->memory);
+  program *p = f->program;
+  if (p && p->device)
+    p->target->backend->device->release(p->device, f->memory, program_arena_bytes(p));
+  else
+    mem_free_aligned(f->memory);
+  program_destroy(p);
   *f = (follower){0};
 }
 
 void stage_exit_free(stage_exit *x) {
   for (int i = 0; x && i < KEPT; i++) drop(&x->kept[i]);
+  if (x) mem_free_aligned(x->scratch);
 }
 
 /* ---- running ----------------------------------------------------------------------------------------------------- */
 
-static kiln_status measure(program *p, stage_exit *x) {
+static size_t bytes_of(const tensor *t) { return (size_t)tensor_numel(t) * kiln_dtype_size(t->dtype); }
+
+/* Copies the operands that are on the device to the host: measuring waits for what makes them. They are dense. */
+static kiln_status fetch_operands(program *p, stage_exit *x, void *stream) {
+  const device_hooks *h = p->target->backend->device;
+  size_t bytes = 0;
+  for (int32_t i = 0; i < p->barrier->n_inputs; i++) {
+    if (x->operands[i] >= 0) bytes += size_align(bytes_of(&x->measure.in[i]), 64);
+  }
+  if (bytes > x->scratch_bytes) {
+    mem_free_aligned(x->scratch);
+    x->scratch_bytes = 0;
+    if (!(x->scratch = mem_alloc_aligned(bytes))) return KILN_NO_MEMORY("measuring a size");
+    x->scratch_bytes = bytes;
+  }
+  char *at = x->scratch;
+  for (int32_t i = 0; i < p->barrier->n_inputs; i++) {
+    tensor *t = &x->measure.in[i];
+    if (x->operands[i] < 0) continue;
+    KILN_TRY(h->download(p->device, stream, at, t->data, bytes_of(t)));
+    t->data = at;
+    at += size_align(bytes_of(t), 64);
+  }
+  return h->synchronize(p->device, stream);
+}
+
+static kiln_status measure(program *p, stage_exit *x, void *stream) {
   const graph *g = p->graph;
   const node *n = p->barrier;
   int64_t size = 0, min = 0, max = 0, opt = 0;
   for (int32_t i = 0; i < n->n_inputs; i++) {
     if (x->operands[i] >= 0) x->measure.in[i] = x->params[x->operands[i]];
   }
+  if (p->device) KILN_TRY(fetch_operands(p, x, stream));
   const kiln_status status = n->op->measure(&x->measure, &size);
   if (status != KILN_OK)
     return error_note(status, __FILE__, __LINE__, "measuring the result of `%s` (%s at %s)", n->op->name, n->path,
@@ -206,30 +237,45 @@ static kiln_status find_follower(program *p, stage_exit *x, follower **out) {
   KILN_TRY(guards_hold(p->graph, x->symbols));
   KILN_TRY(program_create_stage(p, p->barrier, x->values, x->count, x->symbols, &oldest->program));
   const size_t needed = program_arena_bytes(oldest->program);
-  oldest->memory = mem_alloc_aligned(needed);
-  if (!oldest->memory) {
+  kiln_status status = KILN_OK;
+  if (p->device) {
+    status = p->target->backend->device->allocate(p->device, needed, "the arena of a later stage", &oldest->memory);
+  } else if (!(oldest->memory = mem_alloc_aligned(needed))) {
+    status = KILN_FAIL(KILN_OUT_OF_MEMORY, "no memory for an arena of %zu bytes", needed);
+  }
+  if (status != KILN_OK) {
     drop(oldest);
-    return KILN_FAIL(KILN_OUT_OF_MEMORY, "no memory for an arena of %zu bytes", needed);
+    return status;
   }
   *out = oldest;
   return KILN_OK;
 }
 
-kiln_status stage_run(program *p, void *memory, const tensor *params, tensor *results, pool *workers, bool profile) {
+kiln_status stage_advance(program *p, const tensor *params, const tensor *results, void *stream, bool profile,
+                          stage_start *out) {
   stage_exit *x = p->exit;
   follower *f = NULL;
-  for (int32_t i = 0; i < p->n_results; i++) x->results[i] = (tensor){0};
-  KILN_TRY(program_run_steps(p, memory, params, x->results, workers, profile));
   for (int32_t i = 0; i < x->count; i++)
-    x->params[i] = x->source[i] >= 0 ? params[x->source[i]] : x->results[~x->source[i]];
-  KILN_TRY(measure(p, x));
+    x->params[i] = x->source[i] >= 0 ? params[x->source[i]] : results[~x->source[i]];
+  KILN_TRY(measure(p, x, stream));
   KILN_TRY(find_follower(p, x, &f));
   f->last_use = ++x->clock;
   if (profile && x->current != f->program) program_profile_clear(f->program);
   x->current = f->program;
-  return program_run(f->program, f->memory, x->params, results, workers, profile);
+  *out = (stage_start){f->program, f->memory, x->params};
+  return KILN_OK;
 }
 
+kiln_status stage_run(program *p, void *memory, const tensor *params, tensor *results, pool *workers, bool profile) {
+  stage_exit *x = p->exit;
+  stage_start next;
+  for (int32_t i = 0; i < p->n_results; i++) x->results[i] = (tensor){0};
+  KILN_TRY(program_run_steps(p, memory, params, x->results, workers, profile));
+  KILN_TRY(stage_advance(p, params, x->results, NULL, profile, &next));
+  return program_run(next.program, next.memory, next.params, results, workers, profile);
+}
+
+tensor *stage_results(const program *p) { return p->exit->results; }
 program *stage_following(const program *p) { return p->exit ? p->exit->current : NULL; }
 const tensor *stage_declared(const program *p, int index) { return &p->exit->declared[index]; }
 

@@ -275,14 +275,12 @@ static kiln_status make_output(kiln_tensor *t, torch_list list) {
 }
 
 /* Outputs whose size is known when the engine has run lie in the context's memory. */
-static kiln_status copy_output(const kiln_tensor *lent, torch_list list) {
+static kiln_status copy_output(call_slot *s, const kiln_tensor *lent, torch_list list) {
   kiln_tensor t = *lent;
-  size_t bytes = kiln_dtype_size(kiln_tensor_get_dtype(lent));
-  const kiln_status status = make_output(&t, list);
+  kiln_status status = make_output(&t, list);
   if (status != KILN_OK) return status;
-  for (int32_t d = 0; d < lent->ndim; d++) bytes *= (size_t)lent->shape[d];
-  if (bytes) memcpy(t.data, (const char *)lent->data + lent->byte_offset, bytes);
-  return KILN_OK;
+  status = kiln_context_copy(s->context, lent, &t);
+  return status == KILN_OK ? KILN_OK : instance_fail(status, "%s", kiln_last_error());
 }
 
 static bool size_known(const kiln_tensor *t) {
@@ -308,7 +306,7 @@ static kiln_status run(const instance *i, call_slot *s, bool on_gpu, torch_list 
   if (status != KILN_OK) return status;
   status = kiln_context_run(s->context, s->inputs, n_in, s->outputs, n_out);
   if (status != KILN_OK) return instance_fail(status, "%s", kiln_last_error());
-  for (size_t k = 0; !known && k < n_out && status == KILN_OK; k++) status = copy_output(&s->outputs[k], *out);
+  for (size_t k = 0; !known && k < n_out && status == KILN_OK; k++) status = copy_output(s, &s->outputs[k], *out);
   return status;
 }
 

@@ -53,6 +53,14 @@ static bool cache_path(const cuda_function *f, const char *suffix, char *out, si
   return n > 0 && (size_t)n < room;
 }
 
+/* Where the text and log of a kernel that does not compile are kept: without a cache folder among the temporary files. */
+static bool log_path(const cuda_function *f, char *out, size_t room) {
+  if (cache_path(f, "log.txt", out, room)) return true;
+  const char *folder = getenv("TMPDIR");
+  const int n = snprintf(out, room, "%s/kiln-%s.log.txt", folder && *folder ? folder : "/tmp", f->key);
+  return n > 0 && (size_t)n < room;
+}
+
 /* ---- NVRTC ------------------------------------------------------------------------------------------------------------ */
 
 static kiln_status keep_log(const cuda_nvrtc *v, void *program, const cuda_function *f) {
@@ -62,13 +70,13 @@ static kiln_status keep_log(const cuda_nvrtc *v, void *program, const cuda_funct
   char *log = mem_calloc(1, bytes + 1);
   if (!log) return KILN_NO_MEMORY("compiler log");
   if (bytes) (void)v->GetProgramLog(program, log);
-  if (cache_path(f, "log.txt", path, sizeof path)) {
+  if (log_path(f, path, sizeof path)) {
     const file_span spans[] = {{log, strlen(log)}, {"\n\n", 2}, {f->text, strlen(f->text)}};
     if (file_write_atomic(path, spans, 3) != KILN_OK) path[0] = 0;
   }
   const kiln_status status =
-      KILN_FAIL(KILN_INTERNAL, "kernel `%s` does not compile for %s: %.300s%s%s", f->entry, f->arch, log,
-                *path ? " (all of it and the text are in " : "", *path ? path : "");
+      KILN_FAIL(KILN_INTERNAL, "kernel `%s` does not compile for %s: %.300s%s%s%s", f->entry, f->arch, log,
+                *path ? " (all of it, and the kernel's text, are in " : "", path, *path ? ")" : "");
   mem_free(log);
   return status;
 }
@@ -106,18 +114,22 @@ static kiln_status compile_text(const cuda_function *f, char **out, size_t *out_
 
 /* ---- loading ------------------------------------------------------------------------------------------------------------- */
 
-enum { FUNCTION_MAX_DYNAMIC_SHARED = 8 };
+enum { FUNCTION_MAX_DYNAMIC_SHARED = 8, FUNCTION_WIDE_CLUSTERS = 14 }; /* CUfunction_attribute in cuda.h */
 
 static kiln_status load_image(device *d, cuda_function *f, const void *image) {
   if (!d->driver) return KILN_OK;
-  KILN_TRY(cuda_hooks.enter(d));
+  int mode = 0;
+  KILN_TRY(cuda_enter_relaxed(d, &mode));
   kiln_status status = cuda_check(d, d->driver->ModuleLoadData(&f->module, image), "loading a kernel");
   if (status == KILN_OK)
     status = cuda_check(d, d->driver->ModuleGetFunction(&f->handle, f->module, f->entry), "finding a kernel");
   if (status == KILN_OK && f->shared > 48 * 1024)
     status = cuda_check(d, d->driver->FuncSetAttribute(f->handle, FUNCTION_MAX_DYNAMIC_SHARED, (int)f->shared),
                         "raising shared memory");
-  cuda_hooks.leave(d);
+  if (status == KILN_OK &&
+      d->facts.arch >= 90) /* clusters of 16 blocks, where a GPU has them; others are not affected */
+    (void)d->driver->FuncSetAttribute(f->handle, FUNCTION_WIDE_CLUSTERS, 1);
+  cuda_leave_relaxed(d, mode);
   return status;
 }
 

@@ -12,10 +12,20 @@ static device *devices;
 
 /* ---- errors ------------------------------------------------------------------------------------------------------- */
 
-/* Codes after which the context is lost. */
+/* Codes after which the context is lost: uncorrectable memory, illegal accesses, timeouts, failed asserts, failed launches. */
 static bool code_is_sticky(int code) {
-  return code == 700 || (code >= 702 && code <= 703) || (code >= 710 && code <= 719) || code == 214 || code == 220 ||
-         code == 226;
+  return code == 214 || code == 220 || code == 226 || code == 700 || code == 702 || code == 709 || code == 710 ||
+         (code >= 714 && code <= 719);
+}
+
+/* What to do, where the driver's own text does not say it. */
+static const char *advice_on(int code) {
+  if (code >= 900 && code <= 908)
+    return "; a stream of this process is being captured: call the engine once with these shapes before the capture";
+  if (code == CU_NO_BINARY || code == CU_INVALID_PTX || code == CU_UNSUPPORTED_PTX || code == CU_INVALID_IMAGE)
+    return "; the driver is older than the NVRTC library that made this code: install a newer driver, or an older "
+           "nvidia-cuda-nvrtc";
+  return "";
 }
 
 kiln_status cuda_check(device *d, int code, const char *what) {
@@ -27,8 +37,8 @@ kiln_status cuda_check(device *d, int code, const char *what) {
   }
   if (code_is_sticky(code)) __atomic_store_n(&d->poisoned, code, __ATOMIC_RELAXED);
   if (code == CU_OUT_OF_MEMORY) return KILN_FAIL(KILN_OUT_OF_MEMORY, "%s: GPU %d is out of memory", what, d->ordinal);
-  return KILN_FAIL(KILN_DEVICE_ERROR, "%s on GPU %d (%s): %s, %s", what, d->ordinal, d->facts.name,
-                   name ? name : "unknown error", explained ? explained : "no text");
+  return KILN_FAIL(KILN_DEVICE_ERROR, "%s on GPU %d (%s): %s, %s%s", what, d->ordinal, d->facts.name,
+                   name ? name : "unknown error", explained ? explained : "no text", advice_on(code));
 }
 
 static kiln_status check_alive(device *d) {
@@ -49,6 +59,25 @@ static kiln_status hook_enter(device *d) {
 static void hook_leave(device *d) {
   void *context = NULL;
   (void)d->driver->CtxPopCurrent(&context);
+}
+
+/* Allocations and new kernels must not break a capture that another thread of the process has under way: the driver allows them in
+ * this mode. Returns the mode to go back to. */
+static int capture_relax(const device *d) {
+  int mode = CU_CAPTURE_RELAXED;
+  (void)d->driver->ThreadExchangeStreamCaptureMode(&mode);
+  return mode;
+}
+static void capture_restore(const device *d, int mode) { (void)d->driver->ThreadExchangeStreamCaptureMode(&mode); }
+
+kiln_status cuda_enter_relaxed(device *d, int *out_mode) {
+  KILN_TRY(hook_enter(d));
+  *out_mode = capture_relax(d);
+  return KILN_OK;
+}
+void cuda_leave_relaxed(device *d, int mode) {
+  capture_restore(d, mode);
+  hook_leave(d);
 }
 
 /* ---- facts ---------------------------------------------------------------------------------------------------------- */
@@ -122,6 +151,7 @@ static void device_free(device *d) {
   mem_free(d->constants);
   map_free(&d->function_index);
   pthread_mutex_destroy(&d->lock);
+  pthread_mutex_destroy(&d->constants_lock);
   mem_free(d);
 }
 
@@ -154,6 +184,7 @@ static kiln_status device_new(int ordinal, device **out) {
   d->references = 1;
   d->limit = memory_limit();
   pthread_mutex_init(&d->lock, NULL);
+  pthread_mutex_init(&d->constants_lock, NULL);
   *out = d;
   return KILN_OK;
 }
@@ -233,15 +264,18 @@ static kiln_status hook_allocate(device *d, size_t bytes, const char *what, void
         KILN_OUT_OF_MEMORY,
         "GPU %d: %s needs %zu bytes, but %zu of the limit of %zu bytes (KILN_CUDA_MEMORY_LIMIT) are in use", d->ordinal,
         what, bytes, used, d->limit);
-  KILN_TRY(hook_enter(d));
+  int mode = 0;
+  KILN_TRY(cuda_enter_relaxed(d, &mode));
   cu_address address = 0;
   size_t free_bytes = 0, total_bytes = 0;
   const int code = d->driver->MemAlloc(&address, bytes);
   if (code == CU_OUT_OF_MEMORY) (void)d->driver->MemGetInfo(&free_bytes, &total_bytes);
-  hook_leave(d);
+  cuda_leave_relaxed(d, mode);
   if (code == CU_OUT_OF_MEMORY)
-    return KILN_FAIL(KILN_OUT_OF_MEMORY, "GPU %d: %s needs %zu bytes, but only %zu of %zu bytes are free", d->ordinal,
-                     what, bytes, free_bytes, total_bytes);
+    return KILN_FAIL(KILN_OUT_OF_MEMORY,
+                     "GPU %d: %s needs %zu bytes, but only %zu of %zu bytes are free (Kiln holds %zu; what PyTorch keeps "
+                     "unused, torch.cuda.empty_cache() gives back)",
+                     d->ordinal, what, bytes, free_bytes, total_bytes, used);
   KILN_TRY(cuda_check(d, code, "allocating memory"));
   pthread_mutex_lock(&d->lock);
   d->allocated += bytes;
@@ -255,22 +289,33 @@ static void hook_release(device *d, void *memory, size_t bytes) {
   pthread_mutex_lock(&d->lock);
   d->allocated -= bytes < d->allocated ? bytes : d->allocated;
   pthread_mutex_unlock(&d->lock);
-  if (d->poisoned || hook_enter(d) != KILN_OK) return;
+  int mode = 0;
+  if (d->poisoned || cuda_enter_relaxed(d, &mode) != KILN_OK) return;
   (void)d->driver->MemFree((cu_address)(uintptr_t)memory);
-  hook_leave(d);
+  cuda_leave_relaxed(d, mode);
 }
 
 static kiln_status hook_host_allocate(device *d, size_t bytes, void **out) {
-  KILN_TRY(hook_enter(d));
+  int mode = 0;
+  if (!d->driver) { /* compile side */
+    *out = mem_alloc_aligned(bytes ? bytes : 1);
+    return *out ? KILN_OK : KILN_NO_MEMORY("pinned memory");
+  }
+  KILN_TRY(cuda_enter_relaxed(d, &mode));
   const int code = d->driver->MemHostAlloc(out, bytes ? bytes : 1, 0);
-  hook_leave(d);
+  cuda_leave_relaxed(d, mode);
+  if (code == CU_OUT_OF_MEMORY)
+    return KILN_FAIL(KILN_OUT_OF_MEMORY, "no memory for %zu bytes of pinned memory, through which tensors of the host go",
+                     bytes);
   return cuda_check(d, code, "allocating pinned memory");
 }
 
 static void hook_host_release(device *d, void *memory) {
-  if (!memory || d->poisoned || hook_enter(d) != KILN_OK) return;
+  int mode = 0;
+  if (!d->driver) mem_free_aligned(memory);
+  if (!memory || !d->driver || d->poisoned || cuda_enter_relaxed(d, &mode) != KILN_OK) return;
   (void)d->driver->MemFreeHost(memory);
-  hook_leave(d);
+  cuda_leave_relaxed(d, mode);
 }
 
 /* ---- copies ------------------------------------------------------------------------------------------------------------------ */
@@ -310,51 +355,56 @@ static device_constant *find_constant(device *d, const void *host) {
 }
 
 static kiln_status upload_constant(device *d, const void *host, size_t bytes, void **out) {
+  int mode = 0;
   KILN_TRY(hook_allocate(d, bytes, "a weight", out));
-  KILN_TRY(hook_enter(d));
+  KILN_TRY(cuda_enter_relaxed(d, &mode));
   kiln_status status = hook_upload(d, d->stream, *out, host, bytes);
   if (status == KILN_OK) status = hook_synchronize(d, d->stream);
-  hook_leave(d);
+  cuda_leave_relaxed(d, mode);
   if (status != KILN_OK) hook_release(d, *out, bytes);
   return status;
 }
 
-/* Linear search: engines have hundreds of constants, and each is looked up once per bound shape. */
+static kiln_status reserve_constants(device *d) {
+  if (d->n_constants < d->constant_capacity) return KILN_OK;
+  const size_t wanted = d->constant_capacity ? 2 * d->constant_capacity : 256;
+  device_constant *grown = mem_realloc(d->constants, d->constant_capacity * sizeof *grown, wanted * sizeof *grown);
+  if (!grown) return KILN_NO_MEMORY("device constants");
+  d->constants = grown;
+  d->constant_capacity = wanted;
+  return KILN_OK;
+}
+
+static kiln_status add_constant(device *d, const void *host, size_t bytes, void **out) {
+  device_constant *found = find_constant(d, host);
+  if (found && found->bytes >= bytes) {
+    found->references++;
+    *out = found->memory;
+    return KILN_OK;
+  }
+  KILN_TRY(reserve_constants(d));
+  KILN_TRY(upload_constant(d, host, bytes, out));
+  d->constants[d->n_constants++] = (device_constant){host, *out, bytes, 1};
+  d->constant_bytes += bytes;
+  return KILN_OK;
+}
+
+/* Linear search: engines have hundreds of constants, and each is looked up once per bound shape. A second context that wants the same
+ * weight waits for its upload. */
 static kiln_status hook_constant(device *d, const void *host, size_t bytes, void **out) {
   if (!d->driver) { /* compile side: any address will do */
     *out = (void *)(uintptr_t)4096;
     return KILN_OK;
   }
-  pthread_mutex_lock(&d->lock);
-  device_constant *found = find_constant(d, host);
-  if (found && found->bytes >= bytes) {
-    found->references++;
-    *out = found->memory;
-    pthread_mutex_unlock(&d->lock);
-    return KILN_OK;
-  }
-  if (d->n_constants == d->constant_capacity) {
-    const size_t wanted = d->constant_capacity ? 2 * d->constant_capacity : 256;
-    device_constant *grown = mem_realloc(d->constants, d->constant_capacity * sizeof *grown, wanted * sizeof *grown);
-    if (!grown) {
-      pthread_mutex_unlock(&d->lock);
-      return KILN_NO_MEMORY("device constants");
-    }
-    d->constants = grown;
-    d->constant_capacity = wanted;
-  }
-  pthread_mutex_unlock(&d->lock);
-  KILN_TRY(upload_constant(d, host, bytes, out));
-  pthread_mutex_lock(&d->lock);
-  d->constants[d->n_constants++] = (device_constant){host, *out, bytes, 1};
-  d->constant_bytes += bytes;
-  pthread_mutex_unlock(&d->lock);
-  return KILN_OK;
+  pthread_mutex_lock(&d->constants_lock);
+  const kiln_status status = add_constant(d, host, bytes, out);
+  pthread_mutex_unlock(&d->constants_lock);
+  return status;
 }
 
 static void hook_constant_release(device *d, const void *host) {
   if (!d->driver) return;
-  pthread_mutex_lock(&d->lock);
+  pthread_mutex_lock(&d->constants_lock);
   device_constant *found = find_constant(d, host);
   void *memory = NULL;
   size_t bytes = 0;
@@ -364,7 +414,7 @@ static void hook_constant_release(device *d, const void *host) {
     bytes = found->bytes;
     *found = d->constants[--d->n_constants];
   }
-  pthread_mutex_unlock(&d->lock);
+  pthread_mutex_unlock(&d->constants_lock);
   hook_release(d, memory, bytes);
 }
 
@@ -383,6 +433,19 @@ static void hook_stream_destroy(device *d, void *stream) {
   (void)d->driver->StreamSynchronize(stream);
   (void)d->driver->StreamDestroy(stream);
   hook_leave(d);
+}
+
+/* Streams below 3 are the default ones, of whatever device is current. */
+static kiln_status hook_stream_check(device *d, void *stream) {
+  void *context = NULL;
+  KILN_TRY(check_alive(d));
+  if ((uintptr_t)stream < 3) return KILN_OK;
+  const int code = d->driver->StreamGetCtx(stream, &context);
+  if (code != CU_SUCCESS) return cuda_check(d, code, "asking a stream for its GPU");
+  if (context != d->context)
+    return KILN_FAIL(KILN_INVALID_ARGUMENT,
+                     "the stream is not one of GPU %d, on which this context runs: give a stream of that GPU", d->ordinal);
+  return KILN_OK;
 }
 
 static kiln_status hook_capturing(device *d, void *stream, bool *out) {
@@ -462,6 +525,7 @@ const device_hooks cuda_hooks = {
     .finish_prepare = hook_finish_prepare,
     .defer = hook_defer,
     .owns = hook_owns,
+    .stream_check = hook_stream_check,
     .capturing = hook_capturing,
     .capture_begin = hook_capture_begin,
     .capture_end = hook_capture_end,

@@ -34,6 +34,7 @@ struct device {
   int handle;
   void *context, *stream;
   pthread_mutex_t lock;
+  pthread_mutex_t constants_lock; /* held while a weight is uploaded; taken before `lock` */
   cuda_function *functions;
   map function_index;
   device_constant *constants;
@@ -46,6 +47,10 @@ struct device {
 
 /* KILN_OK, or an error that says what was tried; sticky codes poison the device. */
 kiln_status cuda_check(device *d, int code, const char *what);
+
+/* The device made current, and the driver told that what follows belongs to no capture that is under way; and back. */
+kiln_status cuda_enter_relaxed(device *d, int *out_mode);
+void cuda_leave_relaxed(device *d, int mode);
 
 /* A device of facts alone, for compiling kernel text without a GPU. */
 kiln_status cuda_device_offline(int arch, device **out);

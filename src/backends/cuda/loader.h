@@ -29,7 +29,17 @@ typedef struct cu_launch_config { /* CUlaunchConfig */
   unsigned n_attributes;
 } cu_launch_config;
 
-enum { CU_SUCCESS = 0, CU_OUT_OF_MEMORY = 2, CU_NO_DEVICE = 100, CU_NOT_READY = 600 };
+enum {
+  CU_SUCCESS = 0,
+  CU_OUT_OF_MEMORY = 2,
+  CU_NO_DEVICE = 100,
+  CU_INVALID_IMAGE = 200,
+  CU_NO_BINARY = 209,
+  CU_INVALID_PTX = 218,
+  CU_UNSUPPORTED_PTX = 222,
+  CU_NOT_READY = 600
+};
+enum { CU_CAPTURE_RELAXED = 2 };
 
 /* X(result, name without cu, symbol, arguments) */
 #define CUDA_DRIVER_SYMBOLS(X)                                                                                         \
@@ -58,6 +68,8 @@ enum { CU_SUCCESS = 0, CU_OUT_OF_MEMORY = 2, CU_NO_DEVICE = 100, CU_NOT_READY = 
   X(StreamCreate, "cuStreamCreate", (void **stream, unsigned flags))                                                   \
   X(StreamDestroy, "cuStreamDestroy_v2", (void *stream))                                                               \
   X(StreamSynchronize, "cuStreamSynchronize", (void *stream))                                                          \
+  X(StreamGetCtx, "cuStreamGetCtx", (void *stream, void **context))                                                    \
+  X(ThreadExchangeStreamCaptureMode, "cuThreadExchangeStreamCaptureMode", (int *mode))                                 \
   X(StreamIsCapturing, "cuStreamIsCapturing", (void *stream, int *state))                                              \
   X(StreamBeginCapture, "cuStreamBeginCapture_v2", (void *stream, int mode))                                           \
   X(StreamEndCapture, "cuStreamEndCapture", (void *stream, void **graph))                                              \

@@ -1,0 +1,337 @@
+"""The runtime on a GPU: sizes that depend on data, branches and loops, operators left to the CPU, captures by the caller, several GPUs,
+limits of memory, and errors after which later calls work. Skips, visibly, without a GPU."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+kiln = pytest.importorskip("kiln")
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU here")
+
+
+@pytest.fixture(autouse=True)
+def _exact() -> Any:
+    torch.manual_seed(3)
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    with torch.no_grad():
+        yield
+
+
+def mlp() -> nn.Module:
+    return nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 8)).eval()
+
+
+def close(a: Any, b: Any, tolerance: float = 1e-4) -> None:
+    torch.testing.assert_close(a.cpu(), b.cpu(), rtol=tolerance, atol=tolerance)
+
+
+def python(code: str, **env: str) -> str:
+    """Another process, whose GPU may be lost."""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **env}, timeout=120)
+    assert run.returncode == 0, run.stdout + run.stderr
+    return run.stdout
+
+
+# ---- what only the data decides --------------------------------------------------------------------------------------
+
+
+class Picked(nn.Module):
+    """Rows that a mask picks, where they are, and how often each value comes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(16, 4)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        rows = x[x[:, 0] > 0]
+        return self.fc(rows), torch.nonzero(x > 1.0), torch.masked_select(x, x > 0.5), torch.relu(x).sum()
+
+
+def test_sizes_from_data() -> None:
+    model = Picked().eval()
+    engine = kiln.compile(model, inputs=[torch.randn(32, 16)], target="cuda")
+    for k in range(8):
+        x = torch.randn(32, 16) if k else -torch.ones(32, 16)  # nothing is picked
+        for given in (x.cuda(), x):
+            got = engine(given)
+            for a, b in zip(got, model(x)):
+                assert a.device.type == given.device.type and a.shape == b.shape
+                close(a, b)
+
+
+def test_sizes_from_data_of_a_large_mask() -> None:
+    class Large(nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return x.nonzero(), torch.unique(x)
+
+    x = (torch.rand(50, 70, 9) < 0.3).to(torch.int64) * torch.randint(0, 5, (50, 70, 9))
+    engine = kiln.compile(Large().eval(), inputs=[x], target="cuda")
+    for a, b in zip(engine(x.cuda()), Large()(x)):
+        assert torch.equal(a.cpu(), b)
+
+
+def test_branches_and_loops() -> None:
+    class Steps(nn.Module):
+        def forward(self, x: torch.Tensor, n: int) -> torch.Tensor:
+            i = 0
+            while i < n:
+                if bool(x.sum() > 0):
+                    x = x - 0.25
+                else:
+                    x = x * 0.5 + 0.1
+                i += 1
+            return x
+
+    module = torch.jit.script(Steps().eval())
+    engine = kiln.compile(module, inputs=[torch.randn(8), 9], target="cuda")
+    for k in range(4):
+        x = torch.randn(8) + k - 2
+        close(engine(x.cuda(), 9), module(x, 9))
+
+
+# ---- the CPU beside the GPU ------------------------------------------------------------------------------------------
+
+
+def test_host_fallback(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Odd(nn.Module):
+        """fp64 products are for the CPU."""
+
+        def forward(self, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+            return torch.relu((x.double() @ w.double()).float() + x.sum())
+
+    x, w = torch.randn(5, 6), torch.randn(6, 7)
+    try:
+        kiln.compile(Odd().eval(), inputs=[x, w], target="cuda")
+        pytest.skip("the GPU has kernels for all of this now")
+    except kiln.KilnError as error:
+        assert "allow_host_fallback" in str(error) and error.status == "KILN_UNSUPPORTED"
+    engine = kiln.compile(Odd().eval(), inputs=[x, w], target="cuda", allow_host_fallback=True)
+    for _ in range(3):
+        x, w = torch.randn(5, 6), torch.randn(6, 7)
+        close(engine(x.cuda(), w.cuda()), Odd()(x, w))
+        close(engine(x, w), Odd()(x, w))
+
+
+# ---- captures --------------------------------------------------------------------------------------------------------
+
+
+def test_first_call_inside_a_capture() -> None:
+    model = mlp()
+    x = torch.randn(4, 64, device="cuda")
+    engine = kiln.compile(model, inputs=[x], target="cuda")
+    graph = torch.cuda.CUDAGraph()
+    with pytest.raises(kiln.KilnError, match="before the capture"), torch.cuda.graph(graph):
+        engine(x)
+    torch.cuda.synchronize()
+    close(engine(x), model(x.cpu()))  # later calls work
+    side = torch.cuda.Stream()
+    with torch.cuda.stream(side):
+        engine(x)
+    side.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=side):
+        y = engine(x)
+    fresh = torch.randn(4, 64, device="cuda")
+    x.copy_(fresh)
+    graph.replay()
+    close(y, model(fresh.cpu()))
+    with pytest.raises(kiln.KilnError, match="host memory"), torch.cuda.graph(torch.cuda.CUDAGraph(), stream=side):
+        engine(x.cpu())
+
+
+def test_graph_of_a_caller_outlives_other_shapes() -> None:
+    """Larger shapes move the arena, and many push the captured one out of the list: the caller's graph still runs."""
+    model = mlp()
+    spec = kiln.Input(min_shape=(1, 64), opt_shape=(4, 64), max_shape=(4096, 64))
+    engine = kiln.compile(model, inputs=[spec], target="cuda")
+    x = torch.randn(4, 64, device="cuda")
+    side = torch.cuda.Stream()
+    with torch.cuda.stream(side):
+        engine(x)
+    side.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=side):
+        y = engine(x)
+    for batch in (8, 64, 512, 4096, 5, 6, 7, 9, 10, 11, 12):
+        with torch.cuda.stream(side):
+            engine(torch.randn(batch, 64, device="cuda"))
+    side.synchronize()
+    x.copy_(torch.randn(4, 64))
+    torch.cuda.synchronize()
+    graph.replay()
+    close(y, model(x.cpu()))
+
+
+def test_capture_in_another_thread() -> None:
+    """A first call compiles and allocates while another thread captures something of its own."""
+    model = mlp()
+    x = torch.randn(4, 64)
+    engine = kiln.compile(model, inputs=[x], target="cuda").engine
+    started, done = threading.Event(), threading.Event()
+    results: list[Any] = []
+
+    def capture() -> None:
+        graph, z = torch.cuda.CUDAGraph(), torch.ones(8, device="cuda")
+        with torch.cuda.graph(graph):
+            z.mul_(2)
+            started.set()
+            done.wait(60)
+        graph.replay()
+        torch.cuda.synchronize()
+        results.append(z.sum().item())
+
+    thread = threading.Thread(target=capture)
+    thread.start()
+    started.wait(60)
+    try:
+        got = engine(x.numpy())[0]  # PyTorch itself may not allocate meanwhile
+    finally:
+        done.set()
+        thread.join()
+    assert results == [16.0]
+    close(torch.from_numpy(got), model(x))
+
+
+# ---- devices ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_two_gpus() -> None:
+    model = mlp()
+    x = torch.randn(4, 64)
+    engine = kiln.compile(model, inputs=[x], target="cuda:1")
+    close(engine(x), model(x))
+    assert torch.cuda.current_device() == 0
+    for k in (1, 0, 1, 0):
+        y = engine(x.to(f"cuda:{k}"))
+        assert y.device == torch.device("cuda", k)
+        close(y, model(x))
+    there = kiln.compile(mlp().to("cuda:1"), inputs=[x.to("cuda:1")])
+    assert there(x.to("cuda:1")).device.index == 1
+    two = kiln.compile(Two().eval(), inputs=[x, x], target="cuda")
+    with pytest.raises(kiln.KilnError, match="device 1"):
+        two(x.to("cuda:0"), x.to("cuda:1"))
+    close(two(x.to("cuda:1"), x.to("cuda:1")), x + x)
+
+
+class Two(nn.Module):
+    def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return a + b
+
+
+def test_no_such_gpu() -> None:
+    with pytest.raises(kiln.KilnError, match="there is no GPU 77"):
+        kiln.compile(mlp(), inputs=[torch.randn(4, 64)], target="cuda:77")
+
+
+def test_no_gpu_at_all() -> None:
+    text = python(
+        "import torch, kiln\n"
+        "m, x = torch.nn.Linear(4, 4).eval(), torch.randn(2, 4)\n"
+        "for _ in range(2):\n"
+        "    try:\n        kiln.compile(m, inputs=[x], target='cuda')\n"
+        "    except kiln.KilnError as e:\n        print(e.status, e)\n"
+        "print('cpu', kiln.compile(m, inputs=[x])(x).shape)\n"
+        "print('built', kiln.compile(m, inputs=[x], target='cuda:sm_90').engine.target)\n",
+        CUDA_VISIBLE_DEVICES="",
+    )
+    assert text.count("KILN_INCOMPATIBLE") == 2 and "no NVIDIA GPU" in text
+    assert "cpu torch.Size([2, 4])" in text and "built cuda:sm_90" in text
+
+
+def test_lost_gpu() -> None:
+    text = python(
+        "import torch, kiln\n"
+        "m, x = torch.nn.Linear(64, 64).eval(), torch.randn(8, 64)\n"
+        "e, c = kiln.compile(m, inputs=[x], target='cuda'), kiln.compile(m, inputs=[x], target='cpu')\n"
+        "e(x.cuda()); v = x.cuda()\n"
+        "try:\n"
+        "    torch._assert_async(torch.zeros(1, device='cuda')); torch.cuda.synchronize()\n"
+        "except Exception as err: print('lost', type(err).__name__)\n"
+        "for k in range(3):\n"
+        "    try:\n        e(x); print('no error')\n"
+        "    except kiln.KilnError as err: print(err.status, err)\n"
+        "print('cpu', torch.allclose(c(x), m(x), atol=1e-5))\n"
+        "del e; print('end')\n"
+    )
+    assert text.count("KILN_DEVICE_ERROR") == 3 and "only a new process" in text, text
+    assert "cpu True" in text and "end" in text
+
+
+# ---- memory ----------------------------------------------------------------------------------------------------------
+
+
+def test_out_of_memory_says_how_much() -> None:
+    text = python(
+        "import torch, kiln\n"
+        "m = torch.nn.Sequential(torch.nn.Linear(1024, 4096), torch.nn.ReLU(), torch.nn.Linear(4096, 1024)).eval()\n"
+        "spec = kiln.Input(min_shape=(1, 1024), opt_shape=(4, 1024), max_shape=(1 << 20, 1024))\n"
+        "e = kiln.compile(m, inputs=[spec], target='cuda')\n"
+        "x = torch.randn(4, 1024)\n"
+        "for n in (4, 1 << 16, 4):\n"
+        "    try: print('ok', e(torch.randn(n, 1024).cuda()).shape)\n"
+        "    except kiln.KilnError as err: print(err.status, err)\n",
+        KILN_CUDA_MEMORY_LIMIT="200",
+    )
+    assert text.count("ok torch.Size([4, 1024])") == 2, text
+    assert "KILN_OUT_OF_MEMORY" in text and "of the limit of 209715200 bytes" in text and "needs" in text, text
+
+
+def test_memory_is_weights_and_arena() -> None:
+    model = nn.Sequential(*[nn.Linear(1024, 1024) for _ in range(8)]).eval()
+    x = torch.randn(64, 1024, device="cuda")
+    model(torch.randn(1, 1024))
+    torch.cuda.synchronize()
+    free = torch.cuda.mem_get_info()[0]
+    engine = kiln.compile(model, inputs=[x], target="cuda")
+    for _ in range(4):
+        engine(x)
+    torch.cuda.synchronize()
+    known = engine.memory()
+    used = free - torch.cuda.mem_get_info()[0]
+    assert used <= known["weights"] + known["arena"] + (64 << 20), (used, known)
+
+
+def test_weights_are_shared_by_contexts() -> None:
+    model = nn.Sequential(*[nn.Linear(2048, 2048) for _ in range(8)]).eval()  # 128 MiB
+    x = torch.randn(4, 2048, device="cuda")
+    engine = kiln.compile(model, inputs=[x], target="cuda")
+    engine(x)
+    torch.cuda.synchronize()
+    free = torch.cuda.mem_get_info()[0]
+    other = engine.engine.runner()
+    close(other.run([x])[0], model(x.cpu()))
+    torch.cuda.synchronize()
+    assert free - torch.cuda.mem_get_info()[0] < 64 << 20
+
+
+# ---- kernels that do not compile -------------------------------------------------------------------------------------
+
+
+def test_missing_nvrtc(tmp_path: Path) -> None:
+    text = python(
+        "import ctypes, os, sys\n"
+        "import kiln, numpy\n"
+        "e = kiln.Engine.open(os.environ['ENGINE'])\n"
+        "try: print('ok', e(numpy.ones((4, 64), numpy.float32))[0].shape)\n"
+        "except kiln.KilnError as err: print(err.status, err)\n",
+        ENGINE=_saved(tmp_path),
+        KILN_CACHE_DIR="",
+    )
+    assert "ok (4, 8)" in text, text
+
+
+def _saved(folder: Path) -> str:
+    path = f"{folder}/m.kiln"
+    kiln.save(kiln.compile(mlp(), inputs=[torch.randn(4, 64)], target="cuda"), path)
+    return path
