@@ -75,6 +75,7 @@ typedef struct slot { /* a context and the room that one call needs */
   dl_managed **made;
   held *holds;
   double seconds; /* that the last run took; 0: unknown */
+  int device;     /* GPU engines: which one */
   struct slot *next;
 } slot;
 
@@ -85,7 +86,8 @@ typedef struct runner_object {
   slot *idle;
   int threads;
   bool single;
-  bool gpu; /* the engine runs on a GPU: tensors may be there */
+  bool gpu;   /* the engine runs on a GPU: tensors may be there */
+  int device; /* where the last call ran */
   Py_ssize_t n_in, n_out;
 } runner_object;
 
@@ -102,7 +104,7 @@ static void slot_destroy(slot *s) {
   free(s);
 }
 
-static slot *slot_create(const runner_object *r) {
+static slot *slot_create(const runner_object *r, int device) {
   slot *s = calloc(1, sizeof *s);
   if (!s) return (slot *)PyErr_NoMemory();
   const size_t n_in = (size_t)r->n_in + 1, n_out = (size_t)r->n_out + 1;
@@ -117,7 +119,8 @@ static slot *slot_create(const runner_object *r) {
   }
   const kiln_context_options options = {sizeof options, r->threads};
   kiln_status status;
-  Py_BEGIN_ALLOW_THREADS status = kiln_context_create_with(r->engine->engine, &options, &s->context);
+  s->device = device;
+  Py_BEGIN_ALLOW_THREADS status = kiln_context_create_on(r->engine->engine, device, &options, &s->context);
   Py_END_ALLOW_THREADS if (status != KILN_OK) {
     slot_destroy(s);
     return (slot *)kiln_raise(status);
@@ -125,11 +128,15 @@ static slot *slot_create(const runner_object *r) {
   return s;
 }
 
-static slot *slot_acquire(runner_object *r) {
-  slot *s = r->idle;
-  if (!s) return slot_create(r);
-  r->idle = s->next;
-  return s;
+/* The newest idle slot of this GPU, or a new one. */
+static slot *slot_acquire(runner_object *r, int device) {
+  for (slot **at = &r->idle; *at; at = &(*at)->next) {
+    slot *s = *at;
+    if (s->device != device) continue;
+    *at = s->next;
+    return s;
+  }
+  return slot_create(r, device);
 }
 
 static void slot_release(runner_object *r, slot *s) {
@@ -497,8 +504,7 @@ static kiln_status follow_stream(const runner_object *r, slot *s) {
 }
 
 static bool run_slot(const runner_object *r, slot *s) {
-  kiln_status status = r->gpu ? follow_stream(r, s) : KILN_OK;
-  if (status != KILN_OK) return kiln_raise(status), false;
+  kiln_status status = KILN_OK;
   const bool release = s->seconds == 0 || s->seconds > long_run_seconds;
   const double start = seconds_now();
   if (release) {
@@ -537,7 +543,7 @@ static kiln_tensor *run_lent(const runner_object *r, slot *s) {
   }
   for (Py_ssize_t i = 0; i < r->n_out; i++) {
     kiln_tensor *t = &s->outputs[i];
-    lent[i] = *t;
+    lent[i] = *t; /* its shape is the context's, and lives until the next call */
     for (int d = 0; d < t->ndim; d++) s->shapes[i][d] = t->shape[d];
     t->shape = s->shapes[i];
     t->strides = NULL;
@@ -545,20 +551,19 @@ static kiln_tensor *run_lent(const runner_object *r, slot *s) {
   return lent;
 }
 
-/* What is lent is contiguous. */
-static void copy_lent(const slot *s, const kiln_tensor *lent, Py_ssize_t i) {
-  const kiln_tensor *to = &s->outputs[i];
-  size_t bytes = kiln_dtype_size(kiln_tensor_get_dtype(to));
-  for (int d = 0; d < to->ndim; d++) bytes *= (size_t)s->shapes[i][d];
-  if (bytes) memcpy((char *)to->data + to->byte_offset, (const char *)lent[i].data + lent[i].byte_offset, bytes);
+/* What is lent is where the outputs are to be. */
+static bool copy_lent(slot *s, const kiln_tensor *lent, Py_ssize_t i) {
+  const kiln_status status = kiln_context_copy(s->context, &lent[i], &s->outputs[i]);
+  if (status != KILN_OK) kiln_raise(status);
+  return status == KILN_OK;
 }
 
 static bool run_into_torch_outputs(const runner_object *r, slot *s) {
   if (!has_open_sizes(r, s)) return make_torch_outputs(r, s) && run_slot(r, s);
   kiln_tensor *lent = run_lent(r, s);
   if (!lent) return false;
-  const bool made = make_torch_outputs(r, s);
-  for (Py_ssize_t i = 0; made && i < r->n_out; i++) copy_lent(s, lent, i);
+  bool made = make_torch_outputs(r, s);
+  for (Py_ssize_t i = 0; made && i < r->n_out; i++) made = copy_lent(s, lent, i);
   PyMem_Free(lent);
   return made;
 }
@@ -594,7 +599,9 @@ static PyObject *run_numpy(const runner_object *r, slot *s) {
     else
       PyTuple_SET_ITEM(result, i, array);
   }
-  for (Py_ssize_t i = 0; result && lent && i < r->n_out; i++) copy_lent(s, lent, i);
+  for (Py_ssize_t i = 0; result && lent && i < r->n_out; i++) {
+    if (!copy_lent(s, lent, i)) Py_CLEAR(result);
+  }
   const bool done = result && (lent || run_slot(r, s));
   PyMem_Free(lent);
   if (!done) {
@@ -608,26 +615,46 @@ static PyObject *run_numpy(const runner_object *r, slot *s) {
   return only;
 }
 
+/* Reads the inputs into a slot of the GPU that they are on. `*out_torch`: is one a PyTorch tensor? NULL: an exception. */
+static slot *slot_with_inputs(runner_object *r, PyObject *const *args, Py_ssize_t n, bool *out_torch) {
+  slot *s = slot_acquire(r, r->device);
+  for (int attempt = 0; s; attempt++) {
+    *out_torch = false;
+    for (Py_ssize_t i = 0; i < n; i++) {
+      const int kind = read_input(r, s, args[i], i);
+      if (kind < 0) {
+        slot_release(r, s);
+        return NULL;
+      }
+      *out_torch |= kind > 0;
+    }
+    const kiln_tensor *there = gpu_input(r, s);
+    const int device = there ? there->device.id : s->device;
+    if (device == s->device || attempt) break; /* inputs on two GPUs: preparing says so */
+    slot_release(r, s);
+    s = slot_acquire(r, device);
+  }
+  if (s) r->device = s->device;
+  return s;
+}
+
 /* `torch_outputs`: -1 makes outputs of the kind that the inputs are. */
 static PyObject *runner_run(runner_object *r, PyObject *const *args, Py_ssize_t n, int torch_outputs) {
   if (n != r->n_in) {
     return kiln_raise_text(KILN_INVALID_ARGUMENT, "the engine takes %zd input%s, got %zd", r->n_in,
                            r->n_in == 1 ? "" : "s", n);
   }
-  slot *s = slot_acquire(r);
+  bool torch_seen = false;
+  slot *s = slot_with_inputs(r, args, n, &torch_seen);
   if (!s) return NULL;
   PyObject *result = NULL;
-  bool torch_seen = false;
-  for (Py_ssize_t i = 0; i < n; i++) {
-    const int kind = read_input(r, s, args[i], i);
-    if (kind < 0) goto done;
-    torch_seen |= kind > 0;
-  }
   for (Py_ssize_t i = 0; i < r->n_out; i++) {
     memset(&s->outputs[i], 0, sizeof s->outputs[i]);
     s->outputs[i].shape = s->shapes[i];
   }
-  const kiln_status status = kiln_context_prepare(s->context, s->inputs, (size_t)n, s->outputs, (size_t)r->n_out);
+  kiln_status status = r->gpu ? follow_stream(r, s) : KILN_OK;
+  if (status == KILN_OK)
+    status = kiln_context_prepare(s->context, s->inputs, (size_t)n, s->outputs, (size_t)r->n_out);
   if (status != KILN_OK) {
     kiln_raise(status);
     goto done;
@@ -680,7 +707,7 @@ static PyObject *runner_reset_py(PyObject *self, PyObject *unused) {
 static PyObject *runner_memory_py(PyObject *self, PyObject *unused) {
   (void)unused;
   runner_object *r = (runner_object *)self;
-  slot *s = slot_acquire(r);
+  slot *s = slot_acquire(r, r->device);
   if (!s) return NULL;
   kiln_memory_info info = {0};
   kiln_context_memory(s->context, &info);
@@ -710,7 +737,7 @@ static PyObject *profile_steps(const kiln_context *context) {
 static PyObject *runner_profile_py(PyObject *self, PyObject *enable) {
   runner_object *r = (runner_object *)self;
   const int on = PyObject_IsTrue(enable);
-  slot *s = on < 0 ? NULL : slot_acquire(r);
+  slot *s = on < 0 ? NULL : slot_acquire(r, r->device);
   if (!s) return NULL;
   kiln_context_profile(s->context, on);
   PyObject *result = on ? (Py_INCREF(Py_None), Py_None) : profile_steps(s->context);
@@ -789,6 +816,7 @@ PyObject *runner_create(engine_object *engine, int threads, bool single, PyObjec
   r->fallback = fallback;
   r->threads = threads;
   r->gpu = strncmp(kiln_engine_target(r->engine->engine), "cuda", 4) == 0;
+  r->device = kiln_engine_device(r->engine->engine);
   r->single = single;
   r->n_in = (Py_ssize_t)n_in;
   r->n_out = (Py_ssize_t)n_out;

@@ -170,13 +170,13 @@ static const char **metadata_from_dict(PyObject *dict) {
 
 static PyObject *engine_build_py(PyObject *cls, PyObject *args, PyObject *keywords) {
   static char *names[] = {"model",   "target",   "precision", "inputs",   "tune", "cache",
-                          "threads", "progress", "method",    "metadata", NULL};
+                          "threads", "progress", "method",    "metadata", "allow_host_fallback", NULL};
   PyObject *model, *inputs = NULL, *progress = NULL, *metadata = NULL;
   kiln_build_options options = KILN_BUILD_OPTIONS_INIT;
-  int threads = 0;
-  if (!PyArg_ParseTupleAndKeywords(args, keywords, "O|zzOdziOzO", names, &model, &options.target, &options.precision,
+  int threads = 0, fallback = 0;
+  if (!PyArg_ParseTupleAndKeywords(args, keywords, "O|zzOdziOzOp", names, &model, &options.target, &options.precision,
                                    &inputs, &options.tune_seconds, &options.tactic_cache, &threads, &progress,
-                                   &options.method, &metadata)) {
+                                   &options.method, &metadata, &fallback)) {
     return NULL;
   }
   kiln_input_spec *specs;
@@ -191,6 +191,7 @@ static PyObject *engine_build_py(PyObject *cls, PyObject *args, PyObject *keywor
   options.inputs = specs;
   options.input_count = (size_t)count;
   options.threads = threads;
+  options.allow_host_fallback = fallback;
   options.progress = report_progress;
   options.progress_user = progress == Py_None ? NULL : progress;
   engine_object *self = (engine_object *)engine_new_empty((PyTypeObject *)cls);

@@ -56,7 +56,7 @@ def compile(
             a traced module that was saved with its inputs.
         kwargs: keyword arguments of ``forward``, likewise. Numbers, strings, bools and None are baked in.
         method: of a TorchScript module: what to compile; the result's ``forward`` computes it.
-        target: None ("cuda" for a model whose parameters are on a GPU, else "cpu"), "cuda", "cuda:sm_90" (and the like, to build for a GPU
+        target: None ("cuda" for a model whose parameters are on a GPU, else "cpu"), "cuda", "cuda:1" (the second GPU), "cuda:sm_90" (and the like, to build for a GPU
             that is not here), "cpu" (the best instruction set of this machine), "cpu:avx512", "cpu:avx2", "cpu:scalar", "reference".
         precision: "fp32"; on GPUs "tf32", "fp16" and "bf16" too, for models in fp32, with operators or modules that stay in fp32 behind a
             colon: "fp16:softmax,head*".
@@ -77,7 +77,7 @@ def compile(
             source lines), or an option is wrong.
     """
     if target is None:
-        target = "cuda" if _on_gpu(model) else "cpu"
+        target = _gpu_of(model) or "cpu"
     if isinstance(model, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
         options = {
             "target": target,
@@ -176,10 +176,14 @@ def _error(text: str, status: str) -> KilnError:
     return error
 
 
-def _on_gpu(model: Any) -> bool:
+def _gpu_of(model: Any) -> Optional[str]:
+    """ "cuda:1" for a model with a parameter there; None: it is on the CPU."""
     if not isinstance(model, torch.nn.Module):
-        return False
-    return any(tensor.device.type == "cuda" for tensor in [*model.parameters(), *model.buffers()])
+        return None
+    for tensor in [*model.parameters(), *model.buffers()]:
+        if tensor.device.type == "cuda":
+            return f"cuda:{tensor.device.index or 0}"
+    return None
 
 
 def _to_host(model: Any, inputs: Any, target: str) -> tuple[Any, Any]:
@@ -187,7 +191,7 @@ def _to_host(model: Any, inputs: Any, target: str) -> tuple[Any, Any]:
     if not target.startswith("cuda") or not isinstance(model, torch.nn.Module):
         return model, inputs
     inputs = pytree.tree_map(lambda leaf: leaf.cpu() if isinstance(leaf, torch.Tensor) else leaf, inputs)
-    return (copy.deepcopy(model).cpu() if _on_gpu(model) else model), inputs
+    return (copy.deepcopy(model).cpu() if _gpu_of(model) else model), inputs
 
 
 def _check_model(model: Any) -> None:

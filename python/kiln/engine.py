@@ -56,13 +56,15 @@ class Engine(_kiln.Engine):
         progress: Optional[Callable[[str, float], Any]] = None,
         method: Optional[str] = None,
         metadata: Optional[dict[str, str]] = None,
+        allow_host_fallback: bool = False,
     ) -> Engine:
         """Builds an engine from a model file of ``torch.export.save`` (.pt2) or ``torch.jit.save``: a path, or the file's bytes.
 
         Args:
             model: path or bytes.
-            target: "cpu" (default: the best of this machine), "cpu:avx512", "cpu:avx2", "cpu:scalar" or "reference".
-            precision: "fp32".
+            target: "cpu" (default: the best of this machine), "cpu:avx512", "cpu:avx2", "cpu:scalar", "reference", "cuda" (GPU 0 of
+                this machine), "cuda:1" (another), or "cuda:sm_90" (one that need not be here).
+            precision: "fp32"; on GPUs "tf32", "fp16", "bf16" too, maybe with patterns of what stays in fp32: "fp16:softmax,head*".
             inputs: (name or None for by position, dtype or None, min shape, opt shape, max shape), which may only
                 narrow the ranges that the file carries.
             tune: seconds to spend on timing candidates; 0 takes the heuristic choice.
@@ -71,6 +73,7 @@ class Engine(_kiln.Engine):
             progress: called as ``progress(stage, fraction)`` now and then; an exception in it cancels the build.
             method: of a TorchScript file; default "forward".
             metadata: texts to keep in the engine, for :meth:`metadata`.
+            allow_host_fallback: GPUs: operators without a kernel there run on the CPU; else the build lists them and fails.
 
         Raises:
             KilnError: the file is damaged, an operator is unsupported (all are listed), or an option is wrong.
@@ -86,6 +89,7 @@ class Engine(_kiln.Engine):
             progress=progress,
             method=method,
             metadata=metadata,
+            allow_host_fallback=allow_host_fallback,
         )
 
     @classmethod
