@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from kiln import _torch_hook
 from kiln._kiln import KilnError, __version__
 from kiln.engine import Engine, TensorInfo, model_report, ops_report
+from kiln.extend import load_plugin, register_cuda_kernel, register_decomposition, register_rule, remove_rule
 from kiln.inputs import Input
 
 if TYPE_CHECKING:
@@ -34,8 +35,13 @@ __all__ = [
     "embed_engine",
     "engine_bytes",
     "load",
+    "load_plugin",
     "model_report",
     "ops_report",
+    "register_cuda_kernel",
+    "register_decomposition",
+    "register_rule",
+    "remove_rule",
     "reset",
     "save",
     "unsupported_ops",

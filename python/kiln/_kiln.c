@@ -520,6 +520,7 @@ PyMODINIT_FUNC PyInit__kiln(void) {
       PyModule_AddObject(module, "Runner", (PyObject *)&runner_type) < 0 ||
       PyModule_AddStringConstant(module, "__version__", kiln_version()) < 0) {
     Py_DECREF(module);
+      PyModule_AddFunctions(module, extend_methods) < 0 ||
     return NULL;
   }
   return module;

@@ -20,6 +20,7 @@ from typing import Any, Callable, Optional, Union
 import torch
 from torch.utils import _pytree as pytree
 
+from kiln import extend, rewrite
 from kiln._kiln import KilnError, operator_supported
 from kiln.engine import Engine
 from kiln.inputs import Input
@@ -399,6 +400,7 @@ def decompose(program: torch.export.ExportedProgram) -> torch.export.ExportedPro
     table = torch.export.default_decompositions() if missing else {}
     composite = torch._C.DispatchKey.CompositeImplicitAutograd
     known = [t for t in missing if t in table or t.has_kernel_for_dispatch_key(composite)]
+    program = _apply_decompositions(program)
     if not known:
         return program
     try:
@@ -414,6 +416,21 @@ def _operator_name(target: Any) -> str:
 
 
 def _name_return_types() -> None:
+def _apply_decompositions(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+    """Those that users registered (kiln.register_decomposition); one may use operators that others are for."""
+    table = extend.decompositions()
+    for _ in range(8):
+        if not table or not any(node.target in table for node in program.graph.nodes):
+            return program
+        try:
+            program = rewrite.expand(program, rewrite.by_target(table))
+        except Exception as error:
+            raise _error(
+                f"a decomposition registered with kiln.register_decomposition failed: {error}", "KILN_INVALID_ARGUMENT"
+            ) from error
+    raise _error("decompositions registered with kiln.register_decomposition use each other without end", "KILN_INVALID_ARGUMENT")
+
+
     """Gives the named tuples that torch.max, topk, sort... return a name in files, which torch.export.save asks for."""
     for kind, entry in list(pytree.SUPPORTED_SERIALIZED_TYPES.items()):
         name = f"torch.return_types.{kind.__name__}"

@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "backends/custom.h"
 #include "runtime/program.h"
 
 static const backend *const backends[] = {&backend_cpu, &backend_cuda, &backend_reference};
@@ -68,6 +69,11 @@ static bool kernel_allowed(const target *t, const node *n, const kernel *k, text
 
 int backend_tactics(const target *t, const node *n, const kernel **out, int max, text *why) {
   int count = 0;
+  if (n->op->flags & OP_CUSTOM) {
+    for (const kernel *const *k = t->backend->device ? custom_device_kernels : custom_host_kernels; *k; k++)
+      if (count < max && kernel_allowed(t, n, *k, why)) out[count++] = *k;
+    return count;
+  }
   for (const kernel *const *k = t->backend->kernels; k && *k; k++) {
     if (count < max && str_eq((*k)->op, n->op->name) && kernel_allowed(t, n, *k, why)) out[count++] = *k;
   }
@@ -78,6 +84,8 @@ int backend_tactics(const target *t, const node *n, const kernel **out, int max,
 
 const kernel *kernel_find(const char *op_name, const char *kernel_name) {
   if (str_eq(kernel_name, reference_kernel.name)) return &reference_kernel;
+  const kernel *custom = strchr(op_name, '.') ? custom_kernel_find(kernel_name) : NULL;
+  if (custom) return custom;
   for (size_t i = 0; i < KILN_COUNT(backends); i++) {
     for (const kernel *const *k = backends[i]->kernels; k && *k; k++) {
       if (str_eq((*k)->op, op_name) && str_eq((*k)->name, kernel_name)) return *k;

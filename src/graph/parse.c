@@ -2,6 +2,7 @@
  * hash maps, so reading is linear. Everything is checked here that later stages rely on: names, arities, attribute
  * kinds, types. The text may come from a stranger's engine file. */
 #include <ctype.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/memory.h"
@@ -483,6 +484,18 @@ static kiln_status read_node(reader *r, block *b) {
   int n_out = 0, n_attrs = 0;
   const char *op_name = NULL;
   if (!take(r, "()")) {
+/* Names with a dot are those of custom operators, which a file uses but does not have (ops/custom.c notes where they were from). */
+static kiln_status missing_custom(const reader *r, const char *name) {
+  char key[160];
+  const int n = snprintf(key, sizeof key, "kiln.operator.%s", name);
+  const char *library = n > 0 && (size_t)n < sizeof key ? graph_metadata(r->g, key) : NULL;
+  return KILN_FAIL(KILN_UNSUPPORTED,
+                   "the custom operator `%.100s` is needed, but not registered in this process: %s%.200s first "
+                   "(kiln.load_plugin in Python, kiln_plugin_load in C, kiln --plugin FILE), or register it again",
+                   name, library && *library ? "load the plugin " : "load the plugin that has it",
+                   library ? library : "");
+}
+
     do {
       if (n_out == 256) return read_fail(r, "at most 256 results");
       KILN_TRY(read_value_name(r, &names[n_out++]));
@@ -498,6 +511,7 @@ static kiln_status read_node(reader *r, block *b) {
     if (inputs.count) KILN_TRY(expect(r, ","));
     KILN_TRY(read_operand(r, &v));
     KILN_TRY(list_add(r, &inputs, v));
+  if (!o && strchr(op_name, '.')) return missing_custom(r, op_name);
   }
   KILN_TRY(read_attrs(r, o, attrs, &n_attrs));
   KILN_TRY(check_arity(r, o, inputs.count, n_out));

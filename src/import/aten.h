@@ -14,6 +14,9 @@ const aten_schema *aten_at(int index);
  * NULL if no row answers. */
 const aten_schema *aten_resolve(const char *name, const char *overload, bool *out_in_place);
 
+/* Parses one schema in PyTorch's syntax, into memory of `a`; `row` and `o` are kept. */
+kiln_status aten_schema_parse(arena *a, const torch_row *row, const op *o, aten_schema *schema);
+
 /* Does an argument of this value fit a schema type? Used before lowering; also turns the value into the form that the
  * type promises (a lone int for int[] stays as it is: call_ints takes both). */
 bool aten_type_accepts(const char *type, const ivalue *v);

@@ -12,6 +12,7 @@
 
 #include "base/map.h"
 #include "import/aten.h"
+#include "ops/custom.h"
 
 enum { MAX_ARGS = 64, MAX_ITEMS = 16 };
 
@@ -38,7 +39,7 @@ typedef struct parser {
 } parser;
 
 #define SCHEMA_FAIL(p, what) \
-  KILN_FAIL(KILN_INTERNAL, "operator table: schema \"%s\": %s at \"%.30s\"", (p)->whole, (what), (p)->s)
+  KILN_FAIL(KILN_INTERNAL, "operator schema \"%s\": %s at \"%.30s\"", (p)->whole, (what), (p)->s)
 
 static void skip_space(parser *p) {
   while (*p->s == ' ') p->s++;
@@ -245,7 +246,7 @@ static kiln_status parse_returns(parser *p, aten_schema *schema) {
   return *p->s ? SCHEMA_FAIL(p, "text after the results") : KILN_OK;
 }
 
-static kiln_status parse_schema(arena *a, const torch_row *row, const op *o, aten_schema *schema) {
+kiln_status aten_schema_parse(arena *a, const torch_row *row, const op *o, aten_schema *schema) {
   parser p = {row->schema, row->schema, a};
   *schema = (aten_schema){.op = o, .row = row};
   size_t n = 0;
@@ -298,7 +299,7 @@ static kiln_status build_index(void) {
   for (int i = 0; i < op_count(); i++) {
     for (const torch_row *r = op_at(i)->torch; r && r->schema; r++) {
       aten_schema *s = &all[index_.count];
-      KILN_TRY(parse_schema(&index_.arena, r, op_at(i), s));
+      KILN_TRY(aten_schema_parse(&index_.arena, r, op_at(i), s));
       index_.schemas[index_.count++] = s;
     }
   }
@@ -330,7 +331,7 @@ const aten_schema *aten_at(int index) { return index_.schemas[index]; }
 int aten_find(const char *name, const aten_schema *const **out) {
   if (aten_init() != KILN_OK) return 0;
   const overloads *o = map_get(&index_.by_name, name);
-  if (!o) return 0;
+  if (!o) return custom_find_schemas(name, out);
   *out = o->list;
   return o->count;
 }
@@ -376,6 +377,7 @@ const aten_schema *aten_resolve(const char *name, const char *overload, bool *ou
     return s;
   }
   s = aten_find_overload(name, overload);
+  if (s && (s->op->flags & OP_CUSTOM)) return s;
   if (s || !trailing || n > 100) {
     *out_in_place = s && trailing;
     return s;
@@ -386,6 +388,7 @@ const aten_schema *aten_resolve(const char *name, const char *overload, bool *ou
   s = aten_find_overload(functional, overload);
   if (!s && str_eq(functional, "aten::transpose"))
     s = aten_find_overload(functional, "int"); /* transpose_ has no overload name */
+  if (s && (s->op->flags & OP_CUSTOM)) return NULL; /* a name that only looks like the in-place form */
   *out_in_place = s != NULL && !only_reshapes(functional);
   return s;
 }

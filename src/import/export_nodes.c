@@ -236,6 +236,24 @@ static kiln_status define_results(pt2 *p, scope *s, const json_t *entry, const i
   return KILN_OK;
 }
 
+/* The types that the file gives to a custom operator's results. */
+static kiln_status custom_types(pt2 *p, const scope *s, const json_t *entry, tensor_type *out, int32_t *out_count) {
+  const json_t *outputs, *v;
+  const char *kind, *name;
+  KILN_TRY(pt2_array(entry, "outputs", "node", &outputs));
+  const size_t n = json_array_size(outputs);
+  for (size_t i = 0; i < n && n <= MAX_RESULTS; i++) {
+    KILN_TRY(pt2_union(json_array_get(outputs, i), "output", &kind, &v));
+    if (!str_eq(kind, "as_tensor")) return KILN_OK;
+    KILN_TRY(pt2_string(v, "name", "output", &name));
+    const json_t *meta = json_object_get(json_object_get(s->graph, "tensor_values"), name);
+    if (!meta) return KILN_OK;
+    KILN_TRY(pt2_tensor_type(p, meta, name, false, &out[i]));
+    *out_count = (int32_t)(i + 1);
+  }
+  return KILN_OK;
+}
+
 static kiln_status operator_node(pt2 *p, scope *s, const json_t *entry, const char *target) {
   ivalue args[64], results[MAX_RESULTS];
   lower_call call = {.im = &p->im, .b = p->b, .args = args, .results = results};
@@ -245,6 +263,9 @@ static kiln_status operator_node(pt2 *p, scope *s, const json_t *entry, const ch
     return KILN_FAIL(KILN_INTERNAL, "%s has too many results", call.schema->name);
   call.n_results = call.schema->n_returns;
   KILN_TRY(read_arguments(p, s, entry, call.schema, args));
+  tensor_type types[MAX_RESULTS];
+  call.result_types = types;
+  if (call.schema->op->flags & OP_CUSTOM) KILN_TRY(custom_types(p, s, entry, types, &call.n_result_types));
   const kiln_status status = lower_run(&call);
   if (status == KILN_INVALID_ARGUMENT) return KILN_INVALID_FILE; /* shapes that do not fit: no caller's fault here */
   KILN_TRY(status);

@@ -63,6 +63,8 @@ typedef struct lower_call {
   ivalue *results; /* room for n_results; set by the lowering */
   int32_t n_results;
   bool in_place; /* result 0 is written to argument 0 after the lowering, and is that tensor; see aten_resolve */
+  const tensor_type *result_types; /* custom operators: what the file says that they are; NULL: it does not */
+  int32_t n_result_types;
 } lower_call;
 
 /* Arguments by name. The typed forms return 0/NULL/absent for None; a wrong kind is an error caught before lowering. */

@@ -80,6 +80,7 @@ enum {                           /* op.flags */
        OP_COMMUTATIVE = 1 << 4,
        OP_ANCHOR = 1 << 5,         /* backends may fuse an epilogue into it */
        OP_DATA_DEPENDENT = 1 << 6, /* output shape has symbols that are known after it ran */
+       OP_CUSTOM = 1 << 7,         /* registered while the process runs: ops/custom.h */
 };
 
 struct op {

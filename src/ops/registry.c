@@ -5,6 +5,7 @@
 
 #include "base/arena.h"
 #include "base/map.h"
+#include "ops/custom.h"
 #include "ops/families.h"
 #include "ops/op.h"
 
@@ -191,12 +192,13 @@ static const op_schema *schema_find(const char *name) {
 
 const op *op_find(const char *name) {
   const op_schema *s = schema_find(name);
-  return s ? s->op : NULL;
+  return s ? s->op : custom_find(name);
 }
 
 /* Rows of one family are neighbours and so are their schemas: no look-up by name is needed. */
 const op_schema *op_schema_of(const op *o) {
   int at = 0;
+  if (o->flags & OP_CUSTOM) return &custom_of(o)->schema;
   for (size_t f = 0; f < KILN_COUNT(families); f++) {
     const op_family *family = families[f];
     if (o >= family->rows && o < family->rows + family->count) return &registry.schemas[at + (o - family->rows)];

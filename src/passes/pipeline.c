@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "base/file.h"
+#include "passes/custom_rules.h"
 #include "passes/pass.h"
 #include "passes/rule_files.h"
 
@@ -30,9 +31,15 @@ size_t portable_rules(rule *out, size_t max) {
   return n;
 }
 
+/* Those of users come first, so that they see what the model has. */
 static kiln_status run_rules(graph *g) {
   rule rules[MAX_RULES];
-  return rules_run(g, rules, portable_rules(rules, MAX_RULES));
+  rules[0] = custom_rules();
+  const size_t n = rules[0].name ? 1 : 0;
+  const kiln_status status = rules_run(g, rules, n + portable_rules(rules + n, MAX_RULES - n));
+  if (status != KILN_INTERNAL || !*custom_rule_last()) return status;
+  return error_note(status, __FILE__, __LINE__,
+                    "the rewrite rule \"%.80s\" was applied last: does its pattern match its own replacement?", custom_rule_last());
 }
 static kiln_status fold(graph *g) { return pass_constant_fold(g, (size_t)1 << 16); }
 

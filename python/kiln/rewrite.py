@@ -1,0 +1,163 @@
+"""Rewriting exported programs node by node: calls of some operators become what a Python function computes instead."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Mapping
+from typing import Any, Callable, Optional
+
+import torch
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils import _pytree as pytree
+
+__all__ = ["Choice", "by_target", "expand", "with_graph"]
+
+# What to compute instead of a node; None leaves it.
+Choice = Callable[[torch.fx.Node], Optional[Callable[..., Any]]]
+
+
+def with_graph(program: torch.export.ExportedProgram, graph: torch.fx.Graph) -> torch.export.ExportedProgram:
+    """The program with another graph of the same inputs and outputs, whose nodes may have other names."""
+    module = torch.fx.GraphModule(program.graph_module, graph)
+    module.meta.update(program.graph_module.meta)
+    signature = copy.deepcopy(program.graph_signature)
+    output = next(node for node in reversed(graph.nodes) if node.op == "output")
+    for spec, node in zip(signature.output_specs, output.args[0]):
+        if isinstance(node, torch.fx.Node) and hasattr(spec.arg, "name"):
+            spec.arg.name = node.name
+    return torch.export.ExportedProgram(
+        root=module,
+        graph=graph,
+        graph_signature=signature,
+        state_dict=program.state_dict,
+        range_constraints=dict(program.range_constraints),
+        module_call_graph=copy.deepcopy(program.module_call_graph),
+        example_inputs=program.example_inputs,
+        constants=program.constants,
+        verifiers=program.verifiers,
+    )
+
+
+def expand(program: torch.export.ExportedProgram, choose: Choice) -> torch.export.ExportedProgram:
+    """Replaces each node for which ``choose`` gives a function by what that function computes, called with the node's arguments."""
+    found = [(node, choose(node)) for node in program.graph.nodes if node.op == "call_function"]
+    chosen = {node.name: function for node, function in found if function is not None}
+    if not chosen:
+        return program
+    graph = copy.deepcopy(program.graph)
+    for node in list(graph.nodes):
+        if node.name in chosen:
+            _replace(graph, node, chosen[node.name])
+    graph.eliminate_dead_code()
+    graph.lint()
+    return with_graph(program, graph)
+
+
+def _value(node: Any) -> Any:
+    return node.meta["val"] if isinstance(node, torch.fx.Node) else node
+
+
+def _is_traced(value: Any) -> bool:
+    return isinstance(value, (torch.Tensor, torch.SymInt, torch.SymFloat, torch.SymBool))
+
+
+def _trace(node: torch.fx.Node, function: Callable[..., Any]) -> tuple[torch.fx.GraphModule, list[Any]]:
+    """The function's graph, and the nodes of its placeholders."""
+    leaves, spec = pytree.tree_flatten((node.args, node.kwargs))
+    values = [_value(leaf) for leaf in leaves]
+    inputs = [i for i, value in enumerate(values) if _is_traced(value)]
+
+    def flat(*given: Any) -> Any:
+        filled = list(values)
+        for i, value in zip(inputs, given):
+            filled[i] = value
+        args, kwargs = pytree.tree_unflatten(filled, spec)
+        return function(*args, **kwargs)
+
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        traced = make_fx(flat, tracing_mode="symbolic", pre_dispatch=True, _allow_non_fake_inputs=True)(
+            *[values[i] for i in inputs]
+        )
+    return traced, [leaves[i] for i in inputs]
+
+
+def _replace(graph: torch.fx.Graph, node: torch.fx.Node, function: Callable[..., Any]) -> None:
+    traced, inputs = _trace(node, function)
+    copied: dict[torch.fx.Node, Any] = dict(zip((n for n in traced.graph.nodes if n.op == "placeholder"), inputs))
+    result: Any = None
+    with graph.inserting_before(node):
+        for inner in traced.graph.nodes:
+            if inner.op == "placeholder":
+                continue
+            if inner.op == "output":
+                result = torch.fx.map_arg(inner.args[0], lambda n: copied[n])
+            elif inner.op == "get_attr":
+                copied[inner] = _constant(graph, traced, inner)
+            else:
+                copied[inner] = graph.node_copy(inner, lambda n: copied[n])
+                for key in ("stack_trace", "nn_module_stack", "source_fn_stack"):
+                    if key in node.meta:
+                        copied[inner].meta[key] = node.meta[key]
+    _check(node, result)
+    _put(graph, node, result)
+
+
+def _constant(graph: torch.fx.Graph, traced: torch.fx.GraphModule, inner: torch.fx.Node) -> torch.fx.Node:
+    """A tensor that the function made from numbers: computed by an operator, as programs have no room for new weights here."""
+    tensor = getattr(traced, str(inner.target))
+    if not isinstance(tensor, torch.Tensor) or tensor.numel() > 4096:
+        raise ValueError(
+            f"{inner.target}: a replacement may hold tensors of up to 4096 numbers; make larger ones buffers of the model"
+        )
+    host = tensor.detach().cpu()
+    parts = [graph.call_function(torch.ops.aten.full.default, ((1,), v), {"dtype": host.dtype}) for v in host.reshape(-1).tolist()]
+    for part in parts:
+        part.meta["val"] = _fake(graph, torch.empty(1, dtype=host.dtype))
+    whole = parts[0] if len(parts) == 1 else graph.call_function(torch.ops.aten.cat.default, (parts,))
+    if len(parts) > 1:
+        whole.meta["val"] = _fake(graph, torch.empty(len(parts), dtype=host.dtype))
+    shaped = graph.call_function(torch.ops.aten.reshape.default, (whole, list(host.shape)))
+    shaped.meta["val"] = _fake(graph, torch.empty(host.shape, dtype=host.dtype))
+    return shaped
+
+
+def _fake(graph: torch.fx.Graph, tensor: torch.Tensor) -> torch.Tensor:
+    for node in graph.nodes:
+        mode = getattr(node.meta.get("val"), "fake_mode", None)
+        if mode is not None:
+            return mode.from_tensor(tensor)
+    return tensor
+
+
+def _check(node: torch.fx.Node, result: Any) -> None:
+    """The results must be of the types that the program goes on with."""
+    expected, got = pytree.tree_leaves(_value(node)), [_value(n) for n in pytree.tree_leaves(result)]
+    if len(expected) != len(got):
+        raise ValueError(f"{node.target}: the replacement gives {len(got)} results, the operator has {len(expected)}")
+    for i, (old, new) in enumerate(zip(expected, got)):
+        if not isinstance(old, torch.Tensor):
+            continue
+        if not isinstance(new, torch.Tensor) or new.dtype != old.dtype or new.dim() != old.dim():
+            kind = f"{new.dtype} with {new.dim()} dimensions" if isinstance(new, torch.Tensor) else type(new).__name__
+            raise ValueError(
+                f"{node.target}: result {i} of the replacement is {kind}, expected {old.dtype} with {old.dim()} dimensions"
+            )
+        for d, (a, b) in enumerate(zip(old.shape, new.shape)):
+            if isinstance(a, int) and isinstance(b, int) and a != b:
+                raise ValueError(f"{node.target}: result {i} of the replacement has size {b} in dimension {d}, expected {a}")
+
+
+def _put(graph: torch.fx.Graph, node: torch.fx.Node, result: Any) -> None:
+    if isinstance(result, torch.fx.Node):
+        node.replace_all_uses_with(result)
+    else:  # several: they are read by getitem
+        for user in list(node.users):
+            user.replace_all_uses_with(result[user.args[1]])
+            graph.erase_node(user)
+    graph.erase_node(node)
+
+
+def by_target(table: Mapping[Any, Callable[..., Any]]) -> Choice:
+    return lambda node: table.get(node.target)

@@ -1,0 +1,237 @@
+/* Custom operators with a kernel as text: names for its tensors' types are put before it, its launch is computed from the expressions
+ * that it was registered with when shapes are bound. */
+#include <stdio.h>
+#include <string.h>
+
+#include "backends/cuda/codegen.h"
+#include "backends/custom.h"
+#include "ops/custom.h"
+
+enum { MAX_PARAMETERS = 64 };
+
+typedef union number {
+  int i;
+  long long l;
+  float f;
+  double d;
+  bool b;
+} number;
+
+typedef struct custom_launch {
+  const cuda_function *f;
+  unsigned grid[3], block[3];
+  size_t shared;
+  int count;
+  bool empty;
+  bool is_pointer[MAX_PARAMETERS];
+  int32_t tensor[MAX_PARAMETERS]; /* in[i], then out[i - n_in] */
+  number numbers[MAX_PARAMETERS];
+} custom_launch;
+
+typedef struct launch_names {
+  const kernel_args *args;
+  dim_table *table;
+  int64_t *values;
+} launch_names;
+
+/* ---- expressions ------------------------------------------------------------------------------------------------------ */
+
+static kiln_status evaluate(const launch_names *n, const char *what, const char *expression, int64_t *out) {
+  const char *at = expression;
+  dim d = DIM_ERROR;
+  const char *op_name = n->args->node->op->name;
+  if (dim_parse(n->table, &at, &d) != KILN_OK || at[strspn(at, " ")])
+    return KILN_FAIL(
+        KILN_INVALID_ARGUMENT,
+        "custom operator `%s`: %s \"%.80s\": expected an expression of x_size, x_dim0, x_end1 (x: a tensor, out: the "
+        "result) and of the integer arguments, with + - * // %% max(,) min(,)",
+        op_name, what, expression);
+  if (!dim_eval(n->table, d, n->values, out))
+    return KILN_FAIL(KILN_INVALID_ARGUMENT, "custom operator `%s`: %s \"%.80s\" has no value at these shapes", op_name,
+                     what, expression);
+  return KILN_OK;
+}
+
+static kiln_status set_geometry(const launch_names *n, const kiln_cuda_kernel *k, custom_launch *out) {
+  for (int i = 0; i < 3; i++) {
+    int64_t blocks = 1;
+    out->block[i] = k->block[i] ? (unsigned)k->block[i] : i ? 1 : 256;
+    if (k->grid[i])
+      KILN_TRY(evaluate(n, "grid", k->grid[i], &blocks));
+    else if (i == 0)
+      blocks = cuda_div_up(tensor_numel(&n->args->out[0]), (int64_t)out->block[0]);
+    if (blocks <= 0 || blocks > (i ? 65535 : INT32_MAX))
+      return KILN_FAIL(KILN_INVALID_ARGUMENT,
+                       "custom operator `%s`: grid[%d] is %lld blocks at these shapes, expected 1 to %d",
+                       n->args->node->op->name, i, (long long)blocks, i ? 65535 : INT32_MAX);
+    out->grid[i] = (unsigned)blocks;
+  }
+  if ((uint64_t)out->block[0] * out->block[1] * out->block[2] > 1024)
+    return KILN_FAIL(KILN_INVALID_ARGUMENT, "custom operator `%s`: a block of %u x %u x %u threads: at most 1024",
+                     n->args->node->op->name, out->block[0], out->block[1], out->block[2]);
+  out->shared = k->shared;
+  return KILN_OK;
+}
+
+/* ---- parameters ------------------------------------------------------------------------------------------------------- */
+
+static kiln_status add_pointer(custom_launch *l, const kernel_args *a, const tensor *t) {
+  if (l->count == MAX_PARAMETERS)
+    return KILN_FAIL(KILN_UNSUPPORTED, "custom operator `%s`: too many parameters", a->node->op->name);
+  const bool input = t >= a->in && t < a->in + a->n_in;
+  l->is_pointer[l->count] = true;
+  l->tensor[l->count++] = (int32_t)(input ? t - a->in : a->n_in + (t - a->out));
+  return KILN_OK;
+}
+
+static kiln_status add_number(custom_launch *l, const kernel_args *a, const char *type, size_t length, double f,
+                              int64_t i, bool real) {
+  static const char *const types[] = {"int", "long", "float", "double", "bool"};
+  int kind = 0;
+  while (kind < 5 && !(strlen(types[kind]) == length && memcmp(types[kind], type, length) == 0)) kind++;
+  if (kind == 5 || l->count == MAX_PARAMETERS)
+    return KILN_FAIL(KILN_INVALID_ARGUMENT,
+                     "custom operator `%s`: arguments: \"%.*s\" is no type; expected int, long, float, double or bool",
+                     a->node->op->name, (int)length, type);
+  number *n = &l->numbers[l->count];
+  if (kind < 2 && real) i = (int64_t)f;
+  if (kind == 0 && i != (int)i)
+    return KILN_FAIL(KILN_INVALID_ARGUMENT, "custom operator `%s`: an int parameter would be %lld; make it long",
+                     a->node->op->name, (long long)i);
+  memset(n, 0, sizeof *n);
+  if (kind == 0) n->i = (int)i;
+  if (kind == 1) n->l = i;
+  if (kind == 2) n->f = (float)(real ? f : (double)i);
+  if (kind == 3) n->d = real ? f : (double)i;
+  if (kind == 4) n->b = real ? f != 0 : i != 0;
+  l->count++;
+  return KILN_OK;
+}
+
+/* "x", or "float:k" */
+static kiln_status add_word(custom_launch *l, const launch_names *n, const char *word, size_t length) {
+  const kernel_args *a = n->args;
+  char expression[200];
+  const char *colon = memchr(word, ':', length);
+  if (!colon) {
+    const tensor *t = custom_tensor(a, word, length);
+    return t ? add_pointer(l, a, t)
+             : KILN_FAIL(KILN_INVALID_ARGUMENT, "custom operator `%s`: arguments: it has no tensor \"%.*s\"",
+                         a->node->op->name, (int)length, word);
+  }
+  const size_t type_length = (size_t)(colon - word), rest = length - type_length - 1;
+  if (rest >= sizeof expression)
+    return KILN_FAIL(KILN_INVALID_ARGUMENT, "custom operator `%s`: arguments: too long", a->node->op->name);
+  memcpy(expression, colon + 1, rest);
+  expression[rest] = 0;
+  const attr *real = custom_attr(a->node->op, a->attrs, expression);
+  if (real && real->kind == ATTR_FLOAT) return add_number(l, a, word, type_length, real->u.f, 0, true);
+  int64_t i = 0;
+  KILN_TRY(evaluate(n, "arguments", expression, &i));
+  return add_number(l, a, word, type_length, 0, i, false);
+}
+
+/* Without a list: the arguments as the schema has them, the results, the number of elements. */
+static kiln_status add_all(custom_launch *l, const launch_names *n) {
+  const kernel_args *a = n->args;
+  const aten_schema *s = &custom_of(a->node->op)->aten;
+  int next = 0;
+  for (int32_t i = 0; i < s->n_args; i++) {
+    const attr *v = custom_attr(a->node->op, a->attrs, s->args[i].name);
+    if (str_starts(s->args[i].type, "Tensor")) {
+      const bool list = strchr(s->args[i].type, '[') != NULL;
+      for (int last = list ? a->n_in - 1 : next; next <= last && next < a->n_in; next++)
+        KILN_TRY(add_pointer(l, a, &a->in[next]));
+    } else if (v && v->kind == ATTR_FLOAT) {
+      KILN_TRY(add_number(l, a, "float", 5, v->u.f, 0, true));
+    } else if (v && v->kind == ATTR_BOOL) {
+      KILN_TRY(add_number(l, a, "bool", 4, 0, v->u.i, false));
+    } else if (v && (v->kind == ATTR_INT || v->kind == ATTR_DTYPE)) {
+      KILN_TRY(add_number(l, a, "long", 4, 0, v->u.i, false));
+    } else if (v) {
+      return KILN_FAIL(
+          KILN_INVALID_ARGUMENT,
+          "custom operator `%s`: argument %s has no place among the kernel's parameters (None, a list or a text): name "
+          "the parameters when registering it (arguments)",
+          a->node->op->name, s->args[i].name);
+    }
+  }
+  for (int i = 0; i < a->n_out; i++) KILN_TRY(add_pointer(l, a, &a->out[i]));
+  return add_number(l, a, "long", 4, 0, tensor_numel(&a->out[0]), false);
+}
+
+static kiln_status add_parameters(custom_launch *l, const launch_names *n, const char *list) {
+  if (!list) return add_all(l, n);
+  for (const char *at = list + strspn(list, " "); *at; at += strspn(at, " ")) {
+    const size_t length = strcspn(at, " ");
+    KILN_TRY(add_word(l, n, at, length));
+    at += length;
+  }
+  return KILN_OK;
+}
+
+/* ---- the row ---------------------------------------------------------------------------------------------------------- */
+
+static const char *types_text(kernel_prep *p) {
+  const op_schema *s = &custom_of(p->args.node->op)->schema;
+  text t = {0};
+  const char *kept = NULL;
+  for (int32_t i = 0; i < s->n_in && i < p->args.n_in; i++)
+    if (p->args.in[i].rank >= 0) text_printf(&t, "typedef %s %s_t;\n", cuda_type(p->args.in[i].dtype), s->in[i].name);
+  text_printf(&t, "typedef %s out_t;\n", cuda_type(p->args.out[0].dtype));
+  for (int32_t i = 0; i < p->args.n_out; i++)
+    text_printf(&t, "typedef %s out%d_t;\n", cuda_type(p->args.out[i].dtype), (int)i);
+  text_puts(&t, "#line 1\n"); /* the compiler's messages count the user's lines */
+  return cuda_text_keep(p, &t, &kept) == KILN_OK ? kept : NULL;
+}
+
+static kiln_status custom_prepare(kernel_prep *p) {
+  const kiln_cuda_kernel *k = &custom_impl_of(p->args.node->op)->cuda;
+  launch_names n = {.args = &p->args};
+  custom_launch *l = ARENA_NEW(p->arena, custom_launch);
+  if (!l) return KILN_NO_MEMORY("kernel");
+  p->state = l;
+  l->empty = true;
+  for (int32_t i = 0; i < p->args.n_out; i++) l->empty &= tensor_numel(&p->args.out[i]) == 0;
+  if (l->empty) return KILN_OK;
+  KILN_TRY(custom_names(p->arena, &p->args, &n.table, &n.values));
+  KILN_TRY(set_geometry(&n, k, l));
+  KILN_TRY(add_parameters(l, &n, k->arguments));
+  const char *types = types_text(p);
+  if (!types) return KILN_NO_MEMORY("kernel text");
+  return cuda_compile(p, &(cuda_source){.entry = k->name, .defines = types, .text = k->source, .shared = k->shared},
+                      &l->f);
+}
+
+static kiln_status custom_text_run(const kernel_args *a) {
+  const custom_launch *l = a->state;
+  void *params[MAX_PARAMETERS + 1];
+  if (l->empty) return KILN_OK;
+  for (int i = 0; i < l->count; i++) {
+    const int32_t t = l->tensor[i];
+    params[i] = !l->is_pointer[i] ? (void *)(uintptr_t)&l->numbers[i]
+                : t < a->n_in     ? (void *)&a->in[t].data
+                                  : (void *)&a->out[t - a->n_in].data;
+  }
+  params[l->count] = NULL;
+  return cuda_launch(a, &(cuda_launch_config){.function = l->f,
+                                              .grid = {l->grid[0], l->grid[1], l->grid[2]},
+                                              .block = {l->block[0], l->block[1], l->block[2]},
+                                              .shared = l->shared,
+                                              .params = params});
+}
+
+static bool custom_fits(const node *n, const char **why) {
+  if (!custom_impl_of(n->op)->has_cuda) {
+    *why = "it was registered without a CUDA kernel";
+    return false;
+  }
+  return custom_dtypes_fit(n, why);
+}
+
+const kernel custom_cuda_text_kernel = {.op = "*",
+                                        .name = "plugin.text",
+                                        .isa = 80,
+                                        .fits = custom_fits,
+                                        .prepare = custom_prepare,
+                                        .run = custom_text_run};

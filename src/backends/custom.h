@@ -1,0 +1,12 @@
+/* The kernel rows of all custom operators (ops/custom.h): what they run, the node's operator says. */
+#ifndef KILN_BACKENDS_CUSTOM_H
+#define KILN_BACKENDS_CUSTOM_H
+
+#include "backends/backend.h"
+
+extern const kernel *const custom_host_kernels[], *const custom_device_kernels[]; /* end with NULL */
+const kernel *custom_kernel_find(const char *kernel_name);
+
+extern const kernel custom_cuda_text_kernel; /* cuda/custom.c */
+
+#endif
