@@ -625,6 +625,7 @@ static const torch_row torch_scatter[] = {
     {"aten::index_reduce(Tensor self, int dim, Tensor index, Tensor source, str reduce, *, bool include_self=True) -> "
      "Tensor",
      NULL, lower_index_reduce},
+    {"aten::histc(Tensor self, int bins=100, Scalar min=0, Scalar max=0) -> Tensor", NULL, lower_histc},
     {NULL, NULL, NULL}};
 static const torch_row torch_slice_scatter[] = {
     {"aten::slice_scatter(Tensor self, Tensor src, int dim=0, SymInt? start=None, SymInt? end=None, SymInt step=1) -> "

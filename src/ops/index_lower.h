@@ -28,5 +28,6 @@ kiln_status lower_unique(lower_call *c);
 kiln_status lower_repeat_index(lower_call *c);
 kiln_status lower_repeat_by(lower_call *c);
 kiln_status lower_one_hot(lower_call *c);
+kiln_status lower_histc(lower_call *c);
 
 #endif

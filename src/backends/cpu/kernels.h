@@ -20,6 +20,7 @@
   X(resize_kernels) \
   X(sampling_kernels) \
   X(cpu_gemm) \
+  X(cpu_grouped) \
   X(cpu_depthwise) \
   X(cpu_winograd) \
   X(cpu_conv) \

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any, Optional
 
 import torch
-from models import Case, shake
+from small_models import Case, shake
 
 LARGEST = 60_000_000  # parameters
 

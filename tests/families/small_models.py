@@ -48,17 +48,17 @@ def shake(model: torch.nn.Module) -> torch.nn.Module:
 def listing(suite: str, heads: bool = False) -> list[tuple[str, str]]:
     """(family, model) of all models of a suite."""
     if suite == "transformers":
-        import families_transformers
+        import small_transformers
 
-        return families_transformers.listing(heads)
+        return small_transformers.listing(heads)
     return timm_models() if suite == "timm" else torchvision_models()
 
 
 def make(suite: str, family: str, name: str) -> Case:
     if suite == "transformers":
-        import families_transformers
+        import small_transformers
 
-        return families_transformers.make(family, name)
+        return small_transformers.make(family, name)
     return make_classifier(suite, name)
 
 

@@ -1,0 +1,74 @@
+"""A few of the model families of tests/families, and the operators that only some families use."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import kiln
+from conftest import PACKAGES, ROOT
+
+FAMILIES = ["albert", "convnextv2", "mixtral", "opt", "wav2vec2"]
+
+
+def test_families(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    table = tmp_path / "table.csv"
+    command = [sys.executable, str(ROOT / "tests/families/run.py"), "--only", *FAMILIES, "--output", str(table)]
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGES)}
+    result = subprocess.run(command, check=False, env=environment, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stdout + result.stderr
+    with open(table, newline="") as file:
+        rows = {row["family"]: row for row in csv.DictReader(file)}
+    assert {f: (rows[f]["outcome"], rows[f]["varying_outcome"]) for f in FAMILIES} == dict.fromkeys(FAMILIES, ("right", "right"))
+    # Text models take any batch and length in one engine.
+    assert rows["mixtral"]["varying"] == "attention_mask.0 attention_mask.1 input_ids.0 input_ids.1"
+
+
+class Histogram(torch.nn.Module):
+    def __init__(self, *arguments: int) -> None:
+        super().__init__()
+        self.arguments = arguments
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.histc(x, *self.arguments)
+
+
+@pytest.mark.parametrize("arguments", [(4, 0, 3), (10,), (7, -1, 1), (100, -2, 2), (3, 1, 1)])
+def test_histc(arguments: tuple[int, ...]) -> None:
+    model = Histogram(*arguments).eval()
+    compiled = kiln.compile(model, [torch.zeros(60)])
+    for x in (torch.randn(60), torch.randint(0, 4, (60,)).float(), torch.full((60,), 2.0)):
+        assert torch.equal(compiled(x), model(x))
+
+
+class Experts(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.randn(4, 24, 16, dtype=torch.bfloat16))
+
+    def forward(self, x: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.grouped_mm(x, self.weight.transpose(1, 2), offs=ends)
+
+
+@pytest.mark.skipif(not hasattr(torch.nn.functional, "grouped_mm"), reason="needs torch.nn.functional.grouped_mm")
+def test_grouped_mm() -> None:
+    model = Experts().eval()
+    x = torch.randn(50, 16, dtype=torch.bfloat16)  # the only dtype that torch.export takes here
+    compiled = kiln.compile(model, [x, torch.tensor([10, 20, 30, 50], dtype=torch.int32)])
+    for ends in ([10, 20, 30, 50], [0, 50, 50, 50], [1, 2, 48, 50]):
+        offsets = torch.tensor(ends, dtype=torch.int32)
+        parts = torch.tensor_split(x, offsets[:-1].long())
+        expected = torch.cat([p @ w.T for p, w in zip(parts, model.weight)])
+        assert torch.allclose(compiled(x, offsets), expected, atol=0.02, rtol=0.01)
+    for ends in ([10, 5, 30, 50], [10, 20, 30, 51], [-1, 20, 30, 50]):
+        with pytest.raises(kiln.KilnError, match=r"grouped_matmul: offsets\[\d\] is"):
+            compiled(x, torch.tensor(ends, dtype=torch.int32))
+    after = compiled(x, torch.tensor([10, 20, 30, 40], dtype=torch.int32))
+    assert not after[40:].any()
