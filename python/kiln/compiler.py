@@ -45,6 +45,7 @@ def compile(
     threads: Optional[int] = None,
     progress: Optional[Callable[[str, float], Any]] = None,
     allow_host_fallback: bool = False,
+    metadata: Optional[Mapping[str, str]] = None,
 ) -> Union[CompiledModule, torch.jit.ScriptModule]:
     """Compiles a model into a module that computes the same, faster, for inference.
 
@@ -68,6 +69,7 @@ def compile(
         progress: called as ``progress(stage, fraction)`` now and then; an exception in it cancels the build.
         allow_host_fallback: on GPUs: operators without a kernel there run on the CPU, with copies of their tensors. Without it the build
             fails with a list of them.
+        metadata: texts to keep in the engine, for :meth:`kiln.Engine.metadata`.
 
     Returns:
         For a TorchScript module a ``torch.jit.ScriptModule``, for ``torch.jit.save``. Else a :class:`kiln.CompiledModule`, called like ``model``: same arguments, same nesting of outputs. It is safe to call
@@ -88,6 +90,7 @@ def compile(
             "threads": threads or 0,
             "progress": progress,
             "allow_host_fallback": allow_host_fallback,
+            "metadata": dict(metadata or {}),
         }
         return _compile_script(model, inputs, dict(kwargs or {}), method, options)
     if method != "forward":
@@ -111,6 +114,7 @@ def compile(
         threads=threads or 0,
         progress=progress,
         allow_host_fallback=allow_host_fallback,
+        metadata=dict(metadata) if metadata else None,
     )
     return CompiledModule(engine, threads=threads)
 
@@ -129,8 +133,10 @@ def _build_script(model: Any, inputs: Any, kwargs: dict[str, Any], method: str, 
 
     script.check_script(model)
     flat = script.flatten(model, inputs, kwargs, method, _example)
-    metadata = {"torch.script": json.dumps(flat.interface)} if flat.interface else None
-    return Engine.build(flat.data, inputs=flat.specs, method=flat.method, metadata=metadata, **options)
+    metadata = dict(options.pop("metadata", None) or {})
+    if flat.interface:
+        metadata["torch.script"] = json.dumps(flat.interface)
+    return Engine.build(flat.data, inputs=flat.specs, method=flat.method, metadata=metadata or None, **options)
 
 
 class _Imported(Exception):
@@ -229,20 +235,18 @@ def _example(leaf: Any) -> Any:
     if not isinstance(leaf, Input):
         return leaf
     shape = []
-    for i, (low, opt, high) in enumerate(zip(leaf.min_shape, leaf.opt_shape, leaf.max_shape)):
-        if low < high < 2:
-            raise _error(f"{leaf}: dimension {i} varies between 0 and 1, which torch.export cannot express", "KILN_UNSUPPORTED")
+    for low, opt, high in zip(leaf.min_shape, leaf.opt_shape, leaf.max_shape):
         shape.append(opt if low == high or opt >= 2 else max(low, 2))
     dtype = leaf.dtype or torch.float32
     return torch.zeros(shape, dtype=dtype)
 
 
 def _ranges(leaf: Any) -> Any:
-    """dynamic_shapes of one leaf: {dimension: range}, or None."""
+    """dynamic_shapes of one leaf: {dimension: range}, or None. torch.export takes sizes from 2 on, and needs two of them: see _widen."""
     if not isinstance(leaf, Input) or not leaf.is_dynamic:
         return None
     return {
-        i: torch.export.Dim.DYNAMIC(min=low, max=high)
+        i: torch.export.Dim.DYNAMIC(min=low, max=max(high, 3))
         for i, (low, high) in enumerate(zip(leaf.min_shape, leaf.max_shape))
         if low != high
     }
@@ -372,7 +376,7 @@ def _recurrent_shapes() -> Iterator[None]:
 
 
 def _widen(program: torch.export.ExportedProgram, leaves: list[Any]) -> None:
-    """Lets sizes of 1 (or 0) back in where they were asked for.
+    """Lets sizes of 1 (or 0) back in where they were asked for, and takes 3 out again where it was not.
 
     torch.export starts ranges of Dim.DYNAMIC at 2, because it reasons as if no size were 0 or 1; named Dims, which need to be told
     which sizes are equal, do not have this limit. The graph is the same.
@@ -384,10 +388,11 @@ def _widen(program: torch.export.ExportedProgram, leaves: list[Any]) -> None:
         value = values.get(name)
         if not isinstance(leaf, Input) or not isinstance(value, torch.Tensor):
             continue
-        for low, size in zip(leaf.min_shape, value.shape):
+        for low, high, size in zip(leaf.min_shape, leaf.max_shape, value.shape):
             symbol = size.node.expr if isinstance(size, torch.SymInt) else None
-            if symbol in ranges and low < 2 and ranges[symbol].lower == 2:
-                ranges[symbol] = type(ranges[symbol])(low, ranges[symbol].upper)
+            if symbol in ranges and (low < 2 or high < 3):
+                lower = low if low < 2 and ranges[symbol].lower == 2 else ranges[symbol].lower
+                ranges[symbol] = type(ranges[symbol])(lower, min(ranges[symbol].upper, high) if high < 3 else ranges[symbol].upper)
 
 
 def decompose(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:

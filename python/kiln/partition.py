@@ -15,6 +15,7 @@ from typing import Any, Optional
 import torch
 from torch.fx.passes.infra.partitioner import CapabilityBasedPartitioner
 from torch.fx.passes.operator_support import OperatorSupportBase
+from torch.utils import _pytree as pytree
 
 from kiln._kiln import KilnError, operator_supported
 
@@ -146,7 +147,7 @@ class EngineCall:
         return module, report
 
     def __call__(self, *arguments: Any) -> Any:
-        if [tensor._version for tensor in self.watched] != self.versions:
+        if not torch.compiler.is_compiling() and [tensor._version for tensor in self.watched] != self.versions:
             self.build()
         with torch.no_grad():
             return self.engine(*[arguments[i] for i in self.places])
@@ -185,13 +186,49 @@ class PartitionReport:
         return "\n".join(lines)
 
 
+class _Origin:
+    """What saving a cut program needs to know of the program: examples, names, nesting, and which sizes vary."""
+
+    def __init__(self, program: torch.export.ExportedProgram) -> None:
+        args, kwargs = program.example_inputs or ((), {})
+        self.example = (tuple(args), dict(kwargs))
+        self.in_spec, self.out_spec = program.call_spec.in_spec, program.call_spec.out_spec
+        signature = program.graph_signature
+        users = [s.arg.name for s in signature.input_specs if s.kind is torch.export.graph_signature.InputKind.USER_INPUT]
+        values = {n.name: n.meta.get("val") for n in program.graph.nodes if n.op == "placeholder"}
+        # None for what is no tensor
+        self.names = [name if isinstance(values.get(name), torch.Tensor) else None for name in users]
+        self.ranges: list[dict[int, tuple[Any, Any]]] = []
+        for name in users:
+            shape = values[name].shape if isinstance(values.get(name), torch.Tensor) else ()
+            symbols = {i: size.node.expr for i, size in enumerate(shape) if isinstance(size, torch.SymInt)}
+            bounds = program.range_constraints
+            self.ranges.append({i: (bounds[s].lower, bounds[s].upper) if s in bounds else (2, None) for i, s in symbols.items()})
+        args_spec, kwargs_spec = self.in_spec.children() if self.in_spec is not None else (None, None)
+        n = args_spec.num_children if args_spec is not None else len(users)
+        self.keywords = list(kwargs_spec.context or []) if kwargs_spec is not None else []
+        flat = args_spec is not None and all(child.is_leaf() for child in args_spec.children())
+        self.positional: list[Any] = users[:n] if flat else [None] * n
+
+    def dynamic_shapes(self) -> Any:
+        """As ``torch.export.export`` takes it, for a forward of ``*args, **kwargs``."""
+        leaves, nesting = pytree.tree_flatten(self.example)
+        auto = torch.export.Dim.AUTO
+        shapes = [dict.fromkeys(ranges, auto) or None for ranges in self.ranges]
+        if not any(shapes) or len(shapes) != len(leaves):
+            return None
+        args, kwargs = pytree.tree_unflatten(shapes, nesting)
+        return {"args": args, "kwargs": kwargs} if kwargs else {"args": args}
+
+
 class HybridModule(torch.nn.Module):
     """A program with engines in it, called as the model was. ``report`` tells what runs where."""
 
-    def __init__(self, graph: torch.fx.GraphModule, report: PartitionReport) -> None:
+    def __init__(self, graph: torch.fx.GraphModule, report: PartitionReport, origin: Optional[_Origin] = None) -> None:
         super().__init__()
         self.graph_module = graph
         self.report = report
+        self.origin = origin
         self.training = False
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -326,13 +363,13 @@ def partition(
             _leave(report, node, f"a piece of {len(inside)} operators, fewer than min_block_size={min_block_size}")
     if dryrun:
         report.engines = [len([n for n in piece.nodes if n in operators]) for piece in pieces]
-        return HybridModule(graph_module, report), report
+        return HybridModule(graph_module, report, _Origin(program)), report
     cut = partitioner.fuse_partitions(pieces)
     for node in list(cut.graph.nodes):
         if node.op == "call_module" and str(node.target).startswith("fused_"):
             _replace(cut, node, report, options or {})
     cut.recompile()
-    return HybridModule(cut, report), report
+    return HybridModule(cut, report, _Origin(program)), report
 
 
 def _leave(report: PartitionReport, node: torch.fx.Node, reason: str) -> None:

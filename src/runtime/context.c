@@ -1,6 +1,7 @@
 /* Contexts, see context.h. The steady state (known shapes) neither allocates nor locks. */
 #include "runtime/context.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/memory.h"
@@ -30,12 +31,25 @@ static kiln_status wrong_input(const kiln_context *c, int32_t i, const kiln_tens
   for (int32_t d = 0; d < t->ndim && d < KILN_MAX_RANK; d++)
     text_printf(&got, d ? ",%lld" : "%lld", (long long)t->shape[d]);
   text_putc(&got, ']');
-  const kiln_status status =
-      KILN_FAIL(KILN_INVALID_ARGUMENT, "input %d (\"%s\"): %s; expected %s, got %s", (int)i, g->input_names[i], what,
-                expected.data ? expected.data : "?", got.data ? got.data : "?");
+  const char *profiles = graph_metadata(g, "kiln.profiles"); /* as the caller who built the engine put them */
+  const kiln_status status = KILN_FAIL(
+      KILN_INVALID_ARGUMENT, "input %d (\"%s\"): %s; expected %s, got %s%s%s", (int)i, g->input_names[i], what,
+      expected.data ? expected.data : "?", got.data ? got.data : "?", profiles ? "; " : "", profiles ? profiles : "");
   text_free(&expected);
   text_free(&got);
   return status;
+}
+
+static kiln_status out_of_range(const kiln_context *c, int32_t i, const kiln_tensor *t, int32_t d) {
+  const graph *g = graph_of(c);
+  char what[160], range[64];
+  int64_t low = 0, high = 0;
+  dim_range(g->dims, g->body.params[i]->type.dims[d], &low, &high);
+  snprintf(range, sizeof range, high == DIM_UNBOUNDED ? " (%lld or more)" : " (%lld to %lld)", (long long)low,
+           (long long)high);
+  snprintf(what, sizeof what, "dimension %d is %lld, a size outside the engine's range%s", (int)d,
+           (long long)t->shape[d], range);
+  return wrong_input(c, i, t, what);
 }
 
 /* May this tensor be handed to a run? Engines on a GPU take the host's tensors too. */
@@ -79,8 +93,7 @@ static kiln_status solve_symbols(kiln_context *c, const kiln_tensor *inputs) {
         c->symbol_known[s] = 1;
         int64_t min = 0, max = 0, opt = 0;
         dim_symbol_range(g->dims, s, &min, &max, &opt);
-        if (c->symbols[s] < min || c->symbols[s] > max)
-          return wrong_input(c, i, &inputs[i], "a size outside the engine's range");
+        if (c->symbols[s] < min || c->symbols[s] > max) return out_of_range(c, i, &inputs[i], d);
       }
     }
   }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import warnings
 
@@ -77,6 +79,41 @@ def test_profiles_are_one_range():
     for n in (1, 16):
         with torch_tensorrt.runtime.optimization_profile(compiled, 1) as module:
             close(module(x := torch.randn(n, 4)), model(x))
+    for module in (compiled, torch_tensorrt.compile(torch.jit.script(model), inputs=[spec])):
+        with pytest.raises((kiln.KilnError, RuntimeError), match=r"input 0 \(.*dimension 0 is 17, .*\(1 to 16\)") as error:
+            module(torch.randn(17, 4))
+        assert "optimization profile 1: input 0 [8, 4] to [16, 4]" in str(error.value)
+
+
+def test_sizes_that_inputs_share():
+    shapes = {"min_shape": (1, 4), "opt_shape": (4, 4), "max_shape": (8, 4)}
+    specs = [torch_tensorrt.Input(**shapes, shared_dims={0: "batch"}) for _ in range(2)]
+
+    class Sum(torch.nn.Module):
+        def forward(self, x, y, z):
+            return x * 2 + y + z
+
+    compiled = torch_tensorrt.compile(Sum().eval(), inputs=[torch.zeros(4), *specs])  # a static input first
+    for n in (1, 5, 8):
+        x, y, z = torch.randn(4), torch.randn(n, 4), torch.randn(n, 4)
+        close(compiled(x, y, z), x * 2 + y + z)
+    with pytest.raises(kiln.KilnError, match="do not agree"):
+        compiled(torch.randn(4), torch.randn(3, 4), torch.randn(4, 4))
+
+
+def test_shapes_as_inputs():
+    class Tiled(torch.nn.Module):
+        def forward(self, x, sizes):
+            a, b = sizes.tolist()
+            torch._check(a >= 0)
+            torch._check(b >= 0)
+            return x.expand(a, b) * 2
+
+    sizes = torch_tensorrt.Input((2,), dtype=torch.int64, is_shape_tensor=True, torch_tensor=torch.tensor([2, 3]))
+    program = torch.export.export(Tiled().eval(), (torch.ones(1, 1), torch.tensor([2, 3])), strict=False)
+    compiled = torch_tensorrt.dynamo.compile(program, inputs=[torch_tensorrt.Input((1, 1)), sizes])
+    for a, b in ((2, 3), (5, 1), (4, 7)):
+        assert compiled(torch.ones(1, 1), torch.tensor([a, b])).shape == (a, b)
 
 
 def test_trace_and_compile_with_keywords():
@@ -118,8 +155,58 @@ def test_save_and_load(tmp_path, output_format):
     close(loaded(x), model(x))
     if output_format == "exported_program":
         close(loaded.module()(x), model(x))
-    with pytest.raises(kiln.KilnError, match="PyTorch"):
-        torch_tensorrt.save(torch_tensorrt.compile(WithSvd().eval(), inputs=[torch.randn(4, 4)], min_block_size=1), path)
+
+
+LOAD = """
+import sys, torch
+import kiln
+from kiln import torch_tensorrt
+kind, path = sys.argv[1:]
+values = torch.load(path + ".values", weights_only=True)
+module = torch.jit.load(path) if kind == "torchscript" else torch_tensorrt.load(path).module()
+for arguments, expected in values:
+    torch.testing.assert_close(module(*arguments), expected, rtol=1e-4, atol=1e-5)
+"""
+
+
+class Parts(torch.nn.Module):
+    """An operator that Kiln lacks between others; results that nest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = torch.nn.Linear(4, 4), torch.nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
+        h = torch.relu(self.first(x)) + y
+        s = torch.linalg.svdvals(h.reshape(-1, 2, 2)).reshape(h.shape[0], -1)
+        return {"out": torch.tanh(self.second(torch.cat([s, s], 1))) * 2, "values": s}
+
+
+@pytest.mark.parametrize("output_format", ["exported_program", "torchscript"])
+def test_partly_compiled_modules_are_loaded_by_a_new_process(tmp_path, output_format):
+    model = Parts().eval()
+    spec = torch_tensorrt.Input(min_shape=(1, 4), opt_shape=(4, 4), max_shape=(8, 4))
+    compiled = torch_tensorrt.compile(model, inputs=[spec, spec], min_block_size=1)
+    assert len(compiled.report.engines) == 2
+    path = tmp_path / "parts.pt"
+    torch_tensorrt.save(compiled, path, output_format=output_format)
+    with torch.no_grad():
+        arguments = [(torch.randn(n, 4), torch.randn(n, 4)) for n in (1, 2, 8)]
+        torch.save([(pair, model(*pair)) for pair in arguments], f"{path}.values")
+    subprocess.run([sys.executable, "-W", "ignore", "-c", LOAD, output_format, str(path)], check=True)
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_partly_compiled_modules_that_cannot_be_saved(tmp_path):
+    class Sizes(torch.nn.Module):
+        def forward(self, x):
+            return torch.linalg.svdvals(torch.relu(x) + 1), x.shape[0]
+
+    spec = torch_tensorrt.Input(min_shape=(2, 4), opt_shape=(4, 4), max_shape=(8, 4))
+    compiled = torch_tensorrt.compile(Sizes().eval(), inputs=[spec], min_block_size=1)
+    with pytest.raises(kiln.KilnError, match="returns a size; use exported_program"):
+        torch_tensorrt.save(compiled, tmp_path / "m.ts", output_format="torchscript")
+    assert not (tmp_path / "m.ts").exists()
 
 
 def test_torchscript_engines(tmp_path):

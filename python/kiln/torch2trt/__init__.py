@@ -6,6 +6,7 @@ Names, parameters and semantics are torch2trt's; the engine is Kiln's, so no Ten
 from __future__ import annotations
 
 from kiln.torch2trt import trt
+from kiln.torch2trt.calibration import DEFAULT_CALIBRATION_ALGORITHM, DatasetCalibrator
 from kiln.torch2trt.converters import (
     CONVERTERS,
     ConversionContext,
@@ -25,7 +26,6 @@ from kiln.torch2trt.converters import (
 from kiln.torch2trt.dataset import Dataset, DatasetRecorder, FolderDataset, ListDataset, TensorBatchDataset
 from kiln.torch2trt.flattener import Flatten, Flattener, Unflatten
 from kiln.torch2trt.module import (
-    DEFAULT_CALIBRATION_ALGORITHM,
     TRTModule,
     default_input_names,
     default_output_names,
@@ -37,6 +37,7 @@ __all__ = [
     "DEFAULT_CALIBRATION_ALGORITHM",
     "ConversionContext",
     "Dataset",
+    "DatasetCalibrator",
     "DatasetRecorder",
     "Flatten",
     "Flattener",

@@ -10,14 +10,15 @@ import torch
 from torch.utils import _pytree as pytree
 
 import kiln
+from kiln import checks, compiler, quantization
 from kiln.torch2trt import trt
+from kiln.torch2trt.calibration import DEFAULT_CALIBRATION_ALGORITHM, calibration_of
 from kiln.torch2trt.converters import converting
 from kiln.torch2trt.dataset import Dataset, ListDataset
 from kiln.torch2trt.flattener import Flattener
 
 __all__ = ["DEFAULT_CALIBRATION_ALGORITHM", "TRTModule", "default_input_names", "default_output_names", "torch2trt"]
 
-DEFAULT_CALIBRATION_ALGORITHM = trt.CalibrationAlgoType.ENTROPY_CALIBRATION_2
 _noted: set[str] = set()
 
 
@@ -157,6 +158,9 @@ class _Note:
 
     output_flattener: Optional[Flattener] = None
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Note:
+        return self  # of the module that the caller has, also when a copy in host memory is traced
+
 
 class _Flat(torch.nn.Module):
     """The module with flat tensors in and out."""
@@ -223,8 +227,6 @@ def _inputs(
     opt = given[1] or dataset.median_numel_shapes(flat=True)
     high = given[2] or dataset.max_shapes(flat=True)
     if max_batch_size is not None:
-        if max_batch_size < 1:
-            raise ValueError(f"max_batch_size must be 1 or more, got {max_batch_size}")
         low = [(1, *shape[1:]) if shape else shape for shape in low]
         high = [(max(max_batch_size, 1), *shape[1:]) if shape else shape for shape in high]
         opt = [(min(shape[0], max_batch_size), *shape[1:]) if shape else shape for shape in opt]
@@ -273,7 +275,10 @@ def torch2trt(
         fp16_mode: compute in half precision where the target can. On CPUs, engines compute in fp32.
         min_shapes, opt_shapes, max_shapes: ranges of shapes, nested as ``inputs`` or flat; default: those of the dataset.
         max_batch_size: axis 0 of each input varies from 1 to this.
-        int8_mode: not supported yet; raises KilnError.
+        int8_mode: convolutions and linear layers take values rounded to int8. Their numbers are those of int8; their speed is not yet.
+        int8_calib_dataset: what ranges are measured on: a :class:`Dataset`, a list of arguments, or a :class:`DatasetCalibrator`
+            (which has a cache file); default: the inputs.
+        int8_calib_algorithm: of ``trt.CalibrationAlgoType``.
         Others are accepted for compatibility: they configure TensorRT, which is not used here.
 
     Returns:
@@ -283,10 +288,7 @@ def torch2trt(
         KilnError: the model cannot be captured or uses operators that Kiln lacks; all are listed with source lines.
         ValueError: an argument is wrong; the text names it.
     """
-    if int8_mode:
-        error = kiln.KilnError("int8_mode is not supported by this version of Kiln: leave it out, or use fp16_mode on a GPU")
-        error.status = "KILN_UNSUPPORTED"
-        raise error
+    checks.check_all("torch2trt", locals(), _RULES)
     if use_onnx or onnx_opset is not None:
         _note("torch2trt: use_onnx and onnx_opset have no effect: Kiln captures the model with torch.export, without ONNX")
     if default_device_type is not trt.DeviceType.GPU or device_types or dla_core:
@@ -309,12 +311,60 @@ def torch2trt(
     report = (lambda stage, fraction: print(f"[kiln] {100 * fraction:3.0f} % {stage}")) if log_level >= trt.Logger.INFO else None
     if input_names is not None and len(input_names) != flattener.size:
         raise ValueError(f"input_names has {len(input_names)} names, but the inputs hold {flattener.size} tensors")
+    options: dict[str, Any] = {"target": str(device), "precision": precision, "progress": report}
     with converting(kwargs) as context:
-        compiled = kiln.compile(flat, inputs=examples, target=device.type, precision=precision, progress=report)
+        if int8_mode:
+            calibration = calibration_of(
+                dataset if int8_calib_dataset is None else int8_calib_dataset, int8_calib_algorithm, flattener
+            )
+            compiled = _compile_int8(flat, examples, calibration, options)
+        else:
+            compiled = kiln.compile(flat, inputs=examples, **options)
     result = TRTModule(compiled, input_names, output_names, flattener, flat.note.output_flattener)
     if keep_network:
         result.network = context.network
     return result
+
+
+def _compile_int8(flat: _Flat, examples: list[Any], calibration: quantization.Calibration, options: dict[str, Any]) -> Any:
+    model, examples = compiler._to_host(flat, examples, options["target"])
+    compiler._check_model(model)
+    program, _ = compiler.capture(model, examples, {}, None)
+    specs = [e if isinstance(e, kiln.Input) else kiln.Input(tuple(e.shape), dtype=e.dtype) for e in examples]
+    return kiln.compile(quantization.quantize(program, calibration), inputs=specs, **options)
+
+
+_SHAPES = checks.optional(checks.instance((list, tuple, Mapping), "shapes, one for each tensor, in a list or nested as the inputs"))
+_NAMES = checks.optional(checks.NAMES)
+_RULES = {
+    "module": checks.instance(torch.nn.Module, "a torch.nn.Module"),
+    "input_names": _NAMES,
+    "output_names": _NAMES,
+    "log_level": checks.count(trt.Logger.INTERNAL_ERROR, trt.Logger.VERBOSE),
+    "fp16_mode": checks.BOOL,
+    "max_workspace_size": checks.count(),
+    "strict_type_constraints": checks.BOOL,
+    "keep_network": checks.BOOL,
+    "int8_mode": checks.BOOL,
+    "int8_calib_algorithm": checks.one_of(trt.CalibrationAlgoType),
+    "use_onnx": checks.BOOL,
+    "onnx_opset": checks.optional(checks.count(1)),
+    "default_device_type": checks.one_of(trt.DeviceType),
+    "dla_core": checks.count(),
+    "gpu_fallback": checks.BOOL,
+    "device_types": checks.optional(
+        checks.Rule(
+            lambda value: isinstance(value, Mapping) and all(kind in trt.DeviceType for kind in value.values()),
+            "a dictionary from modules to trt.DeviceType",
+            (dict,),
+        )
+    ),
+    "min_shapes": _SHAPES,
+    "opt_shapes": _SHAPES,
+    "max_shapes": _SHAPES,
+    "max_batch_size": checks.optional(checks.count(1)),
+    "avg_timing_iterations": checks.optional(checks.count(1)),
+}
 
 
 def _as_arguments(inputs: Any) -> tuple[Any, ...]:

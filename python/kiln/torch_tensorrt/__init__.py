@@ -6,7 +6,7 @@ is accepted, and a warning says once why it has no effect.
 
 from __future__ import annotations
 
-from kiln.torch_tensorrt import dynamo, logging, runtime, ts
+from kiln.torch_tensorrt import dynamo, logging, ptq, runtime, ts
 from kiln.torch_tensorrt._compile import compile, convert_method_to_trt_engine, load, save
 from kiln.torch_tensorrt._enums import Device, DeviceType, EngineCapability, Platform, dtype, memory_format
 from kiln.torch_tensorrt._input import Input
@@ -30,6 +30,7 @@ __all__ = [
     "load",
     "logging",
     "memory_format",
+    "ptq",
     "runtime",
     "save",
     "set_device",

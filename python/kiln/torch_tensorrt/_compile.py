@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import os
+import warnings
+import zipfile
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Optional, Union
 
 import torch
 
 import kiln
+from kiln import operators
+from kiln.hybrid import export_hybrid, script_hybrid
 from kiln.partition import HybridModule
 from kiln.torch_tensorrt import dynamo, ts
 from kiln.torch_tensorrt._settings import CompilationSettings
@@ -99,18 +104,22 @@ def save(
 ) -> None:
     """Saves a compiled module.
 
-    ``output_format`` "torchscript" writes a file for torch.jit.load; "exported_program" one for :func:`load` and, for a module that is
-    one engine, ``kiln.load`` and the C library: a Kiln engine file.
+    ``output_format`` "torchscript" writes a file for torch.jit.load; "exported_program" one for :func:`load`: for a module that is one
+    engine a Kiln engine file, which ``kiln.load`` and the C library open, too; for one with parts in PyTorch an exported program.
     """
     if output_format not in ("exported_program", "torchscript"):
         raise ValueError(f'output_format must be "exported_program" or "torchscript", got {output_format!r}')
     if isinstance(module, HybridModule):
-        error = kiln.KilnError(
-            "a module with parts that run in PyTorch cannot be saved by this version: compile it with require_full_compilation=True, "
-            f"or leave these out: {module.report.reasons()}"
-        )
-        error.status = "KILN_UNSUPPORTED"
-        raise error
+        if output_format == "torchscript":
+            torch.jit.save(script_hybrid(module), str(file_path), _extra_files=extra_files)
+        else:
+            buffer = io.BytesIO()
+            torch.export.save(export_hybrid(module), buffer, extra_files=extra_files)
+            temporary = f"{os.fspath(file_path)}.tmp"
+            with open(temporary, "wb") as file:
+                file.write(buffer.getbuffer())
+            os.replace(temporary, file_path)
+        return
     scripted = isinstance(module, torch.jit.ScriptModule)
     if scripted or output_format == "torchscript":
         torch.jit.save(
@@ -122,13 +131,27 @@ def save(
 
 def load(file_path: Union[str, os.PathLike[str]] = "", extra_files: Optional[dict[str, Any]] = None, **kwargs: Any) -> Any:
     """Loads what :func:`save` wrote. The result is called as the compiled module; ``.module()`` gives itself."""
+    operators.register()
     try:
         return _Loaded(kiln.load(file_path))
     except kiln.KilnError as not_an_engine:
-        try:
-            return torch.jit.load(str(file_path), _extra_files=extra_files)
-        except (RuntimeError, ValueError):
-            raise not_an_engine from None
+        for read in (_load_program, torch.jit.load):
+            try:
+                return (
+                    read(str(file_path), extra_files) if read is _load_program else read(str(file_path), _extra_files=extra_files)
+                )
+            except (RuntimeError, ValueError, KeyError, AssertionError):
+                continue
+        raise not_an_engine from None
+
+
+def _load_program(path: str, extra_files: Optional[dict[str, Any]]) -> _Loaded:
+    with zipfile.ZipFile(path) as archive:
+        if not any(name.endswith("archive_format") for name in archive.namelist()):
+            raise ValueError("no exported program")
+    with warnings.catch_warnings(), open(path, "rb") as file:
+        warnings.simplefilter("ignore")
+        return _Loaded(torch.export.load(file, extra_files=extra_files).module())
 
 
 class _Loaded(torch.nn.Module):

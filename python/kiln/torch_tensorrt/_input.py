@@ -139,6 +139,22 @@ def _profile_of(shape: Shape, ranges: Optional[Sequence[Sequence[int]]]) -> dict
     return dict(zip(MODES, map(tuple, columns)))
 
 
+def profiles_text(values: Any) -> Optional[str]:
+    """The optimization profiles of all inputs, for texts about sizes outside of them; None: nothing varies."""
+    leaves = pytree.tree_leaves(values, is_leaf=lambda leaf: isinstance(leaf, Input))
+    varying = [(i, leaf) for i, leaf in enumerate(leaves) if isinstance(leaf, Input) and leaf.is_dynamic]
+    count = max((len(leaf.profiles) for _, leaf in varying), default=0)
+    texts = []
+    for k in range(count):
+        parts = []
+        for i, leaf in varying:
+            profile = leaf.profiles[min(k, len(leaf.profiles) - 1)]
+            name = f'input {i} ("{leaf.name}")' if leaf.name else f"input {i}"
+            parts.append(f"{name} {list(profile['min_shape'])} to {list(profile['max_shape'])}")
+        texts.append(f"optimization profile {k}: {', '.join(parts)}")
+    return "; ".join(texts) or None
+
+
 def to_kiln(value: Any) -> Any:
     """Inputs become kiln.Inputs, whatever they are nested in; tensors and other values stay."""
     return pytree.tree_map(

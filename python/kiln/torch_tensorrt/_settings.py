@@ -9,7 +9,10 @@ from typing import Any, Optional, Union
 
 import torch
 
+from kiln import checks
 from kiln.torch_tensorrt._enums import Device, EngineCapability, to_torch_dtype
+from kiln.torch_tensorrt._rules import RULES
+from kiln.torch_tensorrt.ptq import _Calibrator
 
 __all__ = ["CompilationSettings"]
 
@@ -50,6 +53,7 @@ NOT_NEEDED = {
     "enable_cross_compile_for_windows": "engine files do not depend on the operating system",
     "timing_cache_path": "",  # handled: the tuner's cache
 }
+_NONE_IS_A_VALUE = ("device", "timing_cache_path", "threads", "calibrator")
 _noted: set[str] = set()
 
 
@@ -76,12 +80,14 @@ class CompilationSettings:
     tune_seconds: float = 0.0
     timing_cache_path: Optional[str] = None
     threads: Optional[int] = None
+    calibrator: Optional[_Calibrator] = None
 
     @staticmethod
     def of(**settings: Any) -> CompilationSettings:
         known = {field.name for field in dataclasses.fields(CompilationSettings)}
         defaults = {"engine_capability": EngineCapability.STANDARD, "immutable_weights": True, "use_fast_partitioner": True}
         taken: dict[str, Any] = {}
+        checks.check_all("torch_tensorrt", settings, RULES)
         for name, value in settings.items():
             if name in known:
                 taken[name] = value
@@ -99,16 +105,22 @@ class CompilationSettings:
             taken["device"] = Device.of(taken["device"])
         precisions = taken.get("enabled_precisions") or {torch.float32}
         taken["enabled_precisions"] = {to_torch_dtype(p) for p in precisions}
+        taken = {name: value if value is not None or name in _NONE_IS_A_VALUE else () for name, value in taken.items()}
         result = CompilationSettings(**taken)
-        if result.min_block_size < 1:
-            raise ValueError(f"min_block_size must be 1 or more, got {result.min_block_size}")
+        if result.calibrator is not None and torch.int8 not in result.enabled_precisions:
+            raise ValueError("torch_tensorrt: calibrator needs torch.int8 in enabled_precisions")
         return result
 
     def options(self, target: str) -> dict[str, Any]:
         """What kiln.compile takes."""
         halves = [d for d in (torch.float16, torch.bfloat16) if d in self.enabled_precisions]
-        if torch.int8 in self.enabled_precisions or torch.float8_e4m3fn in self.enabled_precisions:
-            note("enabled_precisions", "this version has no int8 and fp8; it computes in the other precisions given")
+        if torch.float8_e4m3fn in self.enabled_precisions:
+            note("enabled_precisions", "this version has no fp8; it computes in the other precisions given")
+        if torch.int8 in self.enabled_precisions and self.calibrator is None:
+            note(
+                "enabled_precisions",
+                "int8 needs a calibrator of torch_tensorrt.ptq; without one it computes in the other precisions",
+            )
         precision = "fp32"
         if halves and target == "cpu":
             note("enabled_precisions", "engines compute in fp32 on a CPU")

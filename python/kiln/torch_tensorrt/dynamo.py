@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
 import torch
+from torch.utils import _pytree as pytree
 
 import kiln
-from kiln import compiler
+from kiln import checks, compiler, quantization
 from kiln.partition import HybridModule, PartitionReport, partition
 from kiln.torch_tensorrt import logging
-from kiln.torch_tensorrt._input import to_kiln
+from kiln.torch_tensorrt._input import profiles_text, to_kiln
 from kiln.torch_tensorrt._settings import CompilationSettings
 
 __all__ = ["CompilationSettings", "compile", "convert_exported_program_to_serialized_trt_engine", "trace"]
@@ -52,9 +53,16 @@ def compile(
 
     With ``dryrun=True`` (or a path for the text) nothing is built: the result runs in PyTorch and has a ``report``.
     """
+    checks.check(
+        "torch_tensorrt.dynamo.compile",
+        "exported_program",
+        exported_program,
+        checks.instance(torch.export.ExportedProgram, "a torch.export.ExportedProgram"),
+    )
     chosen = CompilationSettings.of(**settings)
     specs = arguments(inputs, arg_inputs) + list(to_kiln(dict(kwarg_inputs or {})).values())
-    return compile_program(exported_program, specs, chosen)
+    given = inputs if inputs is not None else arg_inputs
+    return compile_program(exported_program, specs, chosen, profiles_text([given, kwarg_inputs]))
 
 
 def device_of(program: torch.export.ExportedProgram, chosen: CompilationSettings) -> str:
@@ -65,11 +73,29 @@ def device_of(program: torch.export.ExportedProgram, chosen: CompilationSettings
     return "cuda" if "cuda" in kinds else "cpu"
 
 
-def compile_program(program: torch.export.ExportedProgram, specs: Sequence[Any], chosen: CompilationSettings) -> torch.nn.Module:
+def _static(leaf: Any) -> Any:
+    return kiln.Input(tuple(leaf.shape), dtype=leaf.dtype) if isinstance(leaf, torch.Tensor) else leaf
+
+
+def compile_program(
+    program: torch.export.ExportedProgram, specs: Sequence[Any], chosen: CompilationSettings, profiles: Optional[str] = None
+) -> torch.nn.Module:
+    """``specs`` in the order of the program's inputs; ``profiles`` for texts about sizes outside of them."""
     options = chosen.options(device_of(program, chosen))
+    specs = [_static(leaf) for leaf in pytree.tree_leaves(specs, is_leaf=lambda leaf: isinstance(leaf, kiln.Input))]
+    if not any(isinstance(leaf, kiln.Input) and leaf.is_dynamic for leaf in specs):
+        specs = []
+    if chosen.calibrator is not None:
+        program = quantization.quantize(program, chosen.calibrator.calibration())
     if not (chosen.torch_executed_ops or chosen.torch_executed_modules or chosen.dryrun):
         try:
-            return kiln.compile(program, inputs=specs, progress=logging.progress, **options)
+            return kiln.compile(
+                program,
+                inputs=specs,
+                progress=logging.progress,
+                metadata={"kiln.profiles": profiles} if profiles else None,
+                **options,
+            )
         except kiln.KilnError as error:
             if chosen.require_full_compilation or error.status != "KILN_UNSUPPORTED":
                 raise

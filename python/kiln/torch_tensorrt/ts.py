@@ -9,9 +9,10 @@ from typing import Any, Optional, Union
 import torch
 
 import kiln
-from kiln.torch_tensorrt import logging
+from kiln import checks, quantization
+from kiln.torch_tensorrt import logging, ptq
 from kiln.torch_tensorrt._enums import Device
-from kiln.torch_tensorrt._input import to_kiln
+from kiln.torch_tensorrt._input import profiles_text, to_kiln
 from kiln.torch_tensorrt._settings import CompilationSettings
 
 __all__ = [
@@ -20,12 +21,16 @@ __all__ = [
     "compile",
     "convert_method_to_trt_engine",
     "embed_engine_in_new_module",
+    "ptq",
 ]
 
 
 def _scripted(module: Any) -> Any:
     if isinstance(module, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
         return module
+    checks.check(
+        "torch_tensorrt.ts", "module", module, checks.instance(torch.nn.Module, "a ScriptModule, ScriptFunction or nn.Module")
+    )
     return torch.jit.script(module)
 
 
@@ -49,21 +54,35 @@ def compile(
 
     The whole method must fit into one engine; KilnError lists what does not, with source lines.
     """
+    return _compile(module, "forward", inputs, input_signature, settings)
+
+
+def _compile(module: Any, method_name: str, inputs: Any, input_signature: Any, settings: dict[str, Any]) -> torch.jit.ScriptModule:
     chosen = CompilationSettings.of(**settings)
     scripted = _scripted(module)
     options = chosen.options(_target(scripted, chosen))
-    return kiln.compile(scripted, inputs=_signature(inputs, input_signature), progress=logging.progress, **options)
+    specs = _signature(inputs, input_signature)
+    profiles = profiles_text(inputs if inputs is not None else input_signature)
+    if isinstance(scripted, torch.nn.Module) and not scripted._c._has_method(method_name):
+        raise ValueError(f"method_name: the module has no method {method_name!r}")
+    if chosen.calibrator is not None:
+        scripted = quantization.quantize_script(scripted, chosen.calibrator.calibration(), method_name)
+        method_name = "forward"
+    return kiln.compile(
+        scripted,
+        inputs=specs,
+        method=method_name,
+        progress=logging.progress,
+        metadata={"kiln.profiles": profiles} if profiles else None,
+        **options,
+    )
 
 
 def convert_method_to_trt_engine(
     module: Any, method_name: str = "forward", inputs: Optional[Sequence[Any]] = None, input_signature: Any = None, **settings: Any
 ) -> bytes:
     """The bytes of an engine file for one method."""
-    chosen = CompilationSettings.of(**settings)
-    scripted = _scripted(module)
-    options = chosen.options(_target(scripted, chosen))
-    compiled = kiln.compile(scripted, inputs=_signature(inputs, input_signature), method=method_name, **options)
-    return kiln.engine_bytes(compiled)
+    return kiln.engine_bytes(_compile(module, method_name, inputs, input_signature, settings))
 
 
 def embed_engine_in_new_module(

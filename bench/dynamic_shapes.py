@@ -1,0 +1,138 @@
+"""What sizes that vary cost: one engine with ranges against engines built for one shape each.
+
+    python bench/dynamic_shapes.py [--models resnet18 bert_base] [--threads 2] [--seconds 4] [--target cuda]
+
+At the opt shape the dynamic engine should take at most 3 % longer than the static one, at other shapes at most 15 % longer. The two take
+turns in short blocks; the figure is the median over the blocks of the quotient of two neighbouring blocks' fastest calls, so that other
+work on the machine, which disturbs both, does not count. Writes bench/results/dynamic_shapes.csv with --csv.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import statistics
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any, Callable
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT / "python"), str(ROOT / "tests" / "python")]
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+warnings.filterwarnings("ignore")
+
+BLOCK_SECONDS = 0.12
+# Model: low, opt and high of each tensor's shape (the same for all), and the other shapes to look at.
+IMAGES = ((1, 3, 96, 96), (1, 3, 224, 224), (4, 3, 320, 320))
+TOKENS = ((1, 8), (1, 128), (4, 256))
+CASES: dict[str, tuple[tuple[tuple[int, ...], ...], list[tuple[int, ...]]]] = {
+    "resnet18": (IMAGES, [(1, 3, 96, 96), (1, 3, 288, 192), (4, 3, 224, 224)]),
+    "mobilenet_v2": (IMAGES, [(1, 3, 96, 96), (1, 3, 288, 192), (4, 3, 224, 224)]),
+    "squeezenet": (IMAGES, [(1, 3, 96, 96), (1, 3, 288, 192), (4, 3, 224, 224)]),
+    "unet": (((1, 3, 64, 64), (1, 3, 128, 128), (2, 3, 256, 256)), [(1, 3, 64, 64), (1, 3, 160, 96), (2, 3, 128, 128)]),
+    "vit_b16": (((1, 3, 224, 224), (1, 3, 224, 224), (4, 3, 224, 224)), [(2, 3, 224, 224), (4, 3, 224, 224)]),
+    "bert_base": (TOKENS, [(1, 16), (1, 200), (4, 64)]),
+    "gpt2": (TOKENS, [(1, 16), (1, 200), (4, 64)]),
+}
+
+
+def example(shape: tuple[int, ...], count: int, device: str) -> list[Any]:
+    import torch
+
+    torch.manual_seed(0)
+    if len(shape) == 4:
+        return [torch.randn(shape, device=device)]
+    ids = torch.randint(1, 1000, shape, device=device)
+    return [ids, torch.ones(shape, dtype=torch.int64, device=device)][:count]
+
+
+def block(call: Callable[[], Any], wait: Callable[[], None]) -> float:
+    """The fastest call of a short block; the first is not counted."""
+    call()
+    wait()
+    best, end = float("inf"), time.perf_counter() + BLOCK_SECONDS
+    while True:
+        start = time.perf_counter()
+        call()
+        wait()
+        now = time.perf_counter()
+        best = min(best, now - start)
+        if now > end:
+            return best
+
+
+def compare(static: Callable[[], Any], dynamic: Callable[[], Any], seconds: float, wait: Callable[[], None]) -> tuple[float, float]:
+    """(seconds of the static engine, dynamic / static)."""
+    times, ratios, end = [], [], time.perf_counter() + seconds
+    while time.perf_counter() < end or len(ratios) < 5:
+        pair = (static, dynamic) if len(ratios) % 2 == 0 else (dynamic, static)
+        first, second = (block(call, wait) for call in pair)
+        a, b = (first, second) if pair[0] is static else (second, first)
+        times.append(a)
+        ratios.append(b / a)
+    return statistics.median(times), statistics.median(ratios)
+
+
+def run_model(name: str, args: argparse.Namespace) -> list[dict[str, Any]]:
+    import torch
+
+    import kiln
+    from models import MODELS
+
+    (low, opt, high), others = CASES[name]
+    module = MODELS[name].module("full")
+    count = 2 if name == "bert_base" else 1
+    dtype = torch.float32 if len(opt) == 4 else torch.int64
+    device = "cuda" if args.target.startswith("cuda") else "cpu"
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+    options = {"target": args.target, "precision": args.precision, "threads": args.threads}
+    ranged = [kiln.Input(min_shape=low, opt_shape=opt, max_shape=high, dtype=dtype)] * count
+    rows = []
+    with torch.no_grad():
+        dynamic = kiln.compile(module, inputs=ranged, **options)
+        for shape in [opt, *others]:
+            x = example(shape, count, device)
+            static = kiln.compile(module, inputs=[t.cpu() for t in x], **options)
+            torch.testing.assert_close(dynamic(*x), static(*x), rtol=1e-2, atol=1e-2)
+            seconds, ratio = compare(lambda: static(*x), lambda: dynamic(*x), args.seconds, wait)  # noqa: B023 - called at once
+            limit = 1.03 if shape == opt else 1.15
+            row = {
+                "model": name,
+                "shape": "x".join(map(str, shape)),
+                "opt": shape == opt,
+                "static_ms": 1e3 * seconds,
+                "ratio": ratio,
+            }
+            rows.append(row)
+            mark = "" if ratio <= limit else f"  above {limit}"
+            print(
+                f"{name:14s} {row['shape']:14s} {'opt' if shape == opt else '':4s}{row['static_ms']:10.2f} ms {ratio:8.3f}{mark}",
+                flush=True,
+            )
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", nargs="+", default=list(CASES), choices=list(CASES))
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--target", default="cpu")
+    parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--csv", type=Path)
+    args = parser.parse_args()
+    print(f"{'model':14s} {'shape':14s} {'':4s}{'static':>13s} {'dynamic/static':>8s}")
+    rows = [row for name in args.models for row in run_model(name, args)]
+    if args.csv:
+        with args.csv.open("w", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()
