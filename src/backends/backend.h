@@ -110,6 +110,10 @@ typedef struct kernel {
 typedef struct packing {
   const char *name;                                   /* "gemm_b:32" */
   bool (*size)(const tensor_type *type, size_t *out); /* false: cannot pack this type */
+  /* Rows that call a library of the machine: fails, with what to install, where it is missing. `instead`, a row of the same
+   * operator, packing and strides, then runs in its place. The heuristic never chooses such rows, the tuner may. */
+  kiln_status (*needs)(device *d);
+  const char *instead;
   void (*pack)(const tensor_type *type, const void *plain, void *packed);
   void (*unpack)(const tensor_type *type, const void *packed, void *plain);
   int64_t (*parts)(const tensor_type *type); /* without `unpack`: into how many parts packing divides */

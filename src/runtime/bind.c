@@ -5,6 +5,7 @@
  * them when their kernels can write strided; a kernel that needs contiguous operands gets a copy. Then lifetimes of
  * buffers follow from the steps, and the memory planner places them (lives.c). Control flow is a flat list of steps
  * with jumps. */
+#include <stdio.h>
 #include <string.h>
 
 #include "base/memory.h"
@@ -437,9 +438,26 @@ static void lay_out_for_permute(const program *p, const node *n, tensor *t) {
   }
 }
 
+/* Once for each process: engines run without the library, only slower. */
+static void note_missing(const kernel *k) {
+  static int noted;
+  if (__atomic_exchange_n(&noted, 1, __ATOMIC_RELAXED)) return;
+  fprintf(stderr, "kiln: note: kernel %s, which the tuner chose, cannot be used: %s. %s runs in its place\n", k->name,
+          error_text(), k->instead);
+}
+
+/* A row whose library is not here is replaced by one that needs none. */
+static const kernel *kernel_here(const program *p, const kernel *k) {
+  if (!k->needs || k->needs(p->device) == KILN_OK) return k;
+  const kernel *own = kernel_find(k->op, k->instead);
+  if (p->device) note_missing(k);
+  error_clear();
+  return own ? own : k;
+}
+
 static kiln_status bind_kernel(program *p, const node *n) {
   const bool host = host_kernel(p->target, kernel_of(n)) && p->device;
-  const kernel *k = host ? host_kernel_here(kernel_of(n)) : kernel_of(n);
+  const kernel *k = host ? host_kernel_here(kernel_of(n)) : kernel_here(p, kernel_of(n));
   const bool chosen = !p->device || (n->tactic && kernel_find(n->op->name, n->tactic)); /* the plan allows the CPU */
   if (k == &reference_kernel && (!chosen || (!n->op->ref && !n->n_blocks)))
     return KILN_FAIL(KILN_UNSUPPORTED, "no kernel for `%s` (%s at %s)", n->op->name, n->path, n->source);

@@ -2,6 +2,7 @@
  * that scatter, and a kernel of one thread for each result for everything else. */
 #include <string.h>
 
+#include "backends/cuda/cublaslt.h"
 #include "backends/cuda/gemm.h"
 #include "backends/cuda/packing.h"
 #include "backends/cuda/texts.h"
@@ -18,6 +19,7 @@ typedef struct conv_state {
   gemm_plan plan;
   dense_copy x, w;
   bool bias;
+  cublaslt_plan library;         /* of the library's rows */
   const cuda_function *function; /* depthwise, direct */
   int64_t blocks, total;
   int threads;
@@ -177,16 +179,36 @@ static kiln_status igemm_prepare(kernel_prep *p) {
     }
     q.image = &image;
   }
-  return gemm_plan_make(p, &q, p->kernel->variant, &state->plan);
+  int rank = p->kernel->variant;
+  if (rank >= CUBLASLT_VARIANT) {
+    if (!q.image) KILN_TRY(cublaslt_plan_make(p, &q, NULL, &state->library));
+    if (state->library.library) return KILN_OK;
+    rank = 0;
+  }
+  return gemm_plan_make(p, &q, rank, &state->plan);
+}
+
+static const attr *node_ints(const node *n, const char *name) {
+  const int i = op_attr_index(n->op, name);
+  return i < 0 ? NULL : &n->attrs[i];
+}
+
+static bool all_ints(const node *n, const char *name, int64_t expected) {
+  const attr *a = node_ints(n, name);
+  for (int i = 0; a && i < a->count; i++) {
+    if (a->u.ints[i] != expected) return false;
+  }
+  return true;
 }
 
 static kiln_status product_run(const kernel_args *a) {
-  const conv_state *s = a->state;
-  const void *x, *w;
-  if (!s->plan.function) return KILN_OK;
+  conv_state *s = a->state;
+  const void *x, *w, *bias = s->bias ? a->in[2].data : NULL;
+  if (!s->plan.function && !s->library.library) return KILN_OK;
   KILN_TRY(dense_copy_run(a, &s->x, 0, &x));
   KILN_TRY(dense_copy_run(a, &s->w, 1, &w));
-  return gemm_plan_run(a, &s->plan, x, w, s->bias ? a->in[2].data : NULL);
+  if (s->library.library) return cublaslt_plan_run(a, &s->library, x, w, bias);
+  return gemm_plan_run(a, &s->plan, x, w, bias);
 }
 
 static bool fits_layout(const node *n, bool transposed, const char **why) {
@@ -206,6 +228,21 @@ static bool fits_layout(const node *n, bool transposed, const char **why) {
 }
 
 static bool igemm_fits(const node *n, const char **why) { return fits_layout(n, false, why); }
+
+/* Windows of one pixel. */
+static bool library_fits(const node *n, const char **why) {
+  if (!fits_layout(n, false, why) || !cublaslt_fits(n, why)) return false;
+  const tensor_type *w = &node_in(n, 1)->type;
+  *why = "not a window of one pixel in one group";
+  if (node_int(n, "groups") != 1) return false;
+  for (int i = 2; i < w->rank; i++) {
+    if (w->dims[i] != 1) return false;
+  }
+  *why = "strides or padding";
+  if (!all_ints(n, "stride", 1) || !all_ints(n, "pad", 0) || !all_ints(n, "pad_end", 0)) return false;
+  *why = NULL;
+  return true;
+}
 
 /* ---- Few channels: pixels padded to four channels, so that they are read whole ----------------------------------- */
 
@@ -331,19 +368,6 @@ static kiln_status scatter_prepare(kernel_prep *p) {
   q.vec_b = cuda_vector(16 / size, size, w_align, 1, &q.k);
   q.vec_c = cuda_bias_vector(p, 2, cuda_result_vector(p, 8, q.n));
   return gemm_plan_make(p, &q, p->kernel->variant, &state->plan);
-}
-
-static const attr *node_ints(const node *n, const char *name) {
-  const int i = op_attr_index(n->op, name);
-  return i < 0 ? NULL : &n->attrs[i];
-}
-
-static bool all_ints(const node *n, const char *name, int64_t expected) {
-  const attr *a = node_ints(n, name);
-  for (int i = 0; a && i < a->count; i++) {
-    if (a->u.ints[i] != expected) return false;
-  }
-  return true;
 }
 
 static bool scatter_fits(const node *n, const char **why) {
@@ -581,6 +605,21 @@ static bool direct_fits(const node *n, const char **why) {
    .pack_operand = 1,           \
    .packing = PACKING_OHWI,     \
    .variant = rank},
+#define LIBRARY(suffix, rank)      \
+  {.op = "conv",                   \
+   .name = "conv.cublaslt" suffix, \
+   .isa = 80,                      \
+   .fits = library_fits,           \
+   .prepare = igemm_prepare,       \
+   .run = product_run,             \
+   .strided_in = 1,                \
+   .strided_out = 1,               \
+   .epilogue = true,               \
+   .pack_operand = 1,              \
+   .packing = PACKING_OHWI,        \
+   .needs = cublaslt_needs,        \
+   .instead = "conv.igemm",        \
+   .variant = CUBLASLT_VARIANT + (rank)},
 /* clang-format off */
 const kernel cuda_conv_rows[] = {
     DEPTHWISE("", 0) DEPTHWISE(".2nd", 1) DEPTHWISE(".3rd", 2) DEPTHWISE(".4th", 3) DEPTHWISE(".5th", 4) DEPTHWISE(".6th", 5)
@@ -591,5 +630,6 @@ const kernel cuda_conv_rows[] = {
      .strided_in = 1, .strided_out = 1, .epilogue = true, .pack_operand = 1, .packing = PACKING_HWOI},
     {.op = "conv", .name = "conv.direct", .isa = 80, .fits = direct_fits, .prepare = direct_prepare, .run = direct_run,
      .strided_in = 1, .strided_out = 1, .epilogue = true},
+    LIBRARY("", 0) LIBRARY(".2nd", 1) LIBRARY(".3rd", 2) LIBRARY(".4th", 3)
     {.op = NULL},
 };

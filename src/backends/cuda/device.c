@@ -140,6 +140,7 @@ static void device_free(device *d) {
   if (d->driver && d->context) {
     if (!d->poisoned && hook_enter(d) == KILN_OK) {
       cuda_functions_free(d);
+      cuda_libraries_close(d);
       if (d->stream) (void)d->driver->StreamDestroy(d->stream);
       for (size_t i = 0; i < d->n_constants; i++)
         (void)d->driver->MemFree((cu_address)(uintptr_t)d->constants[i].memory);

@@ -35,6 +35,7 @@ struct device {
   void *context, *stream;
   pthread_mutex_t lock;
   pthread_mutex_t constants_lock; /* held while a weight is uploaded; taken before `lock` */
+  void *cublaslt; /* handle; NULL: not asked for */
   cuda_function *functions;
   map function_index;
   device_constant *constants;
@@ -65,3 +66,4 @@ void cuda_functions_free(device *d);
 kiln_status cuda_rewrite(const target *t, graph *g);
 
 #endif
+void cuda_libraries_close(device *d); /* optional ones that it has used */

@@ -31,6 +31,9 @@ static const symbol_row driver_symbols[] = {CUDA_DRIVER_SYMBOLS(DRIVER_ROW)};
 #define NVRTC_ROW(name, symbol, arguments) {symbol, offsetof(cuda_nvrtc, name)},
 static const symbol_row nvrtc_symbols[] = {CUDA_NVRTC_SYMBOLS(NVRTC_ROW)};
 
+#define CUBLASLT_ROW(name, symbol, arguments) {symbol, offsetof(cuda_cublaslt, name)},
+static const symbol_row cublaslt_symbols[] = {CUDA_CUBLASLT_SYMBOLS(CUBLASLT_ROW)};
+
 static const char *const driver_names[] = {"libcuda.so.1", NULL};
 static const char *const nvrtc_names[] = {"libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so", NULL};
 
@@ -41,6 +44,13 @@ static const library_row nvrtc_row = {
     "NVRTC (libnvrtc.so.12 or .13)", nvrtc_names,
     "install it with `pip install nvidia-cuda-nvrtc`, or set KILN_CUDA_PATH to a CUDA installation", nvrtc_symbols,
     KILN_COUNT(nvrtc_symbols)};
+
+static const char *const cublaslt_names[] = {"libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so", NULL};
+static const library_row cublaslt_row = {
+    "cuBLASLt (libcublasLt.so.12 or .13)", cublaslt_names,
+    "install it with `pip install nvidia-cublas` (CUDA 12: nvidia-cublas-cu12), or set KILN_CUDA_PATH to a CUDA "
+    "installation",
+    cublaslt_symbols, KILN_COUNT(cublaslt_symbols)};
 
 /* ---- places --------------------------------------------------------------------------------------------------------------- */
 
@@ -190,5 +200,37 @@ kiln_status cuda_nvrtc_get(const cuda_nvrtc **out) {
   pthread_mutex_unlock(&loader_lock);
   if (nvrtc_state.status != KILN_OK) return KILN_FAIL(nvrtc_state.status, "%s", nvrtc_state.text);
   *out = &nvrtc;
+  return KILN_OK;
+}
+
+/* ---- optional ones ----------------------------------------------------------------------------------------------------------- */
+
+/* Is `name` in the list KILN_CUDA_WITHOUT? */
+static bool left_out(const char *name) {
+  const char *list = getenv("KILN_CUDA_WITHOUT");
+  const size_t wanted = strlen(name);
+  while (list && *list) {
+    const size_t length = strcspn(list, ",");
+    if (length == wanted && memcmp(list, name, length) == 0) return true;
+    list += length + (list[length] == ',');
+  }
+  return false;
+}
+
+static kiln_status load_optional(library_state *s, const library_row *row, const char *name, void *table) {
+  if (left_out(name)) return KILN_FAIL(KILN_INCOMPATIBLE, "%s is left out by KILN_CUDA_WITHOUT", row->title);
+  pthread_mutex_lock(&loader_lock);
+  if (!s->tried) note_failure(s, load(row, table));
+  s->tried = true;
+  pthread_mutex_unlock(&loader_lock);
+  return s->status == KILN_OK ? KILN_OK : KILN_FAIL(s->status, "%s", s->text);
+}
+
+static cuda_cublaslt cublaslt;
+static library_state cublaslt_state;
+
+kiln_status cuda_cublaslt_get(const cuda_cublaslt **out) {
+  KILN_TRY(load_optional(&cublaslt_state, &cublaslt_row, "cublaslt", &cublaslt));
+  *out = &cublaslt;
   return KILN_OK;
 }

@@ -128,4 +128,72 @@ typedef struct cuda_nvrtc {
 } cuda_nvrtc;
 kiln_status cuda_nvrtc_get(const cuda_nvrtc **out);
 
+/* ---- cuBLASLt, optional ------------------------------------------------------------------------------------------------ */
+
+/* Descriptors are opaque words that the caller keeps: the sizes are those of cublasLt.h of CUDA 12 and 13. */
+typedef struct cublaslt_matmul {
+  uint64_t data[32]; /* cublasLtMatmulDescOpaque_t */
+} cublaslt_matmul;
+typedef struct cublaslt_layout {
+  uint64_t data[8]; /* cublasLtMatrixLayoutOpaque_t */
+} cublaslt_layout;
+typedef struct cublaslt_preference {
+  uint64_t data[8]; /* cublasLtMatmulPreferenceOpaque_t */
+} cublaslt_preference;
+typedef struct cublaslt_algorithm {
+  uint64_t data[8]; /* cublasLtMatmulAlgo_t */
+} cublaslt_algorithm;
+typedef struct cublaslt_found { /* cublasLtMatmulHeuristicResult_t */
+  cublaslt_algorithm algorithm;
+  size_t workspace;
+  int state;
+  float waves;
+  int reserved[4];
+} cublaslt_found;
+enum { CUBLAS_COMPUTE_F32 = 68, CUBLAS_COMPUTE_TF32 = 77 };               /* cublasComputeType_t */
+enum { CUBLAS_TYPE_F32 = 0, CUBLAS_TYPE_F16 = 2, CUBLAS_TYPE_BF16 = 14 }; /* cudaDataType_t */
+enum {                                                                    /* cublasLtMatmulDescAttributes_t */
+       CUBLASLT_TRANSPOSE_A = 3,
+       CUBLASLT_TRANSPOSE_B = 4,
+       CUBLASLT_EPILOGUE = 7,
+       CUBLASLT_BIAS_POINTER = 8
+};
+enum {
+  CUBLASLT_EPILOGUE_NONE = 1,
+  CUBLASLT_EPILOGUE_RELU = 2,
+  CUBLASLT_EPILOGUE_BIAS = 4,
+  CUBLASLT_EPILOGUE_GELU = 32
+};
+enum { CUBLASLT_BATCH_COUNT = 5, CUBLASLT_BATCH_STRIDE = 6 }; /* cublasLtMatrixLayoutAttribute_t */
+enum { /* cublasLtMatmulPreferenceAttributes_t; alignments are of A, B, C, D */
+       CUBLASLT_WORKSPACE_BYTES = 1,
+       CUBLASLT_ALIGNMENT_A = 5
+};
+
+#define CUDA_CUBLASLT_SYMBOLS(X)                                                                                     \
+  X(Create, "cublasLtCreate", (void **handle))                                                                       \
+  X(Destroy, "cublasLtDestroy", (void *handle))                                                                      \
+  X(MatmulInit, "cublasLtMatmulDescInit_internal", (cublaslt_matmul * m, size_t bytes, int compute, int scale))      \
+  X(MatmulSet, "cublasLtMatmulDescSetAttribute", (cublaslt_matmul * m, int what, const void *value, size_t bytes))   \
+  X(LayoutInit, "cublasLtMatrixLayoutInit_internal",                                                                 \
+    (cublaslt_layout * l, size_t bytes, int type, uint64_t rows, uint64_t columns, int64_t pitch))                   \
+  X(LayoutSet, "cublasLtMatrixLayoutSetAttribute", (cublaslt_layout * l, int what, const void *value, size_t bytes)) \
+  X(PreferenceInit, "cublasLtMatmulPreferenceInit_internal", (cublaslt_preference * p, size_t bytes))                \
+  X(PreferenceSet, "cublasLtMatmulPreferenceSetAttribute",                                                           \
+    (cublaslt_preference * p, int what, const void *value, size_t bytes))                                            \
+  X(Heuristic, "cublasLtMatmulAlgoGetHeuristic",                                                                     \
+    (void *handle, const cublaslt_matmul *m, const cublaslt_layout *a, const cublaslt_layout *b,                     \
+     const cublaslt_layout *c, const cublaslt_layout *d, const cublaslt_preference *p, int wanted,                   \
+     cublaslt_found *found, int *count))                                                                             \
+  X(Matmul, "cublasLtMatmul",                                                                                        \
+    (void *handle, const cublaslt_matmul *m, const void *alpha, const void *a, const cublaslt_layout *at,            \
+     const void *b, const cublaslt_layout *bt, const void *beta, const void *c, const cublaslt_layout *ct, void *d,  \
+     const cublaslt_layout *dt, const cublaslt_algorithm *algorithm, void *workspace, size_t bytes, void *stream))
+
+typedef struct cuda_cublaslt {
+  CUDA_CUBLASLT_SYMBOLS(CUDA_MEMBER)
+} cuda_cublaslt;
+/* KILN_CUDA_WITHOUT, a list such as "cublaslt,cudnn", makes libraries count as missing. */
+kiln_status cuda_cublaslt_get(const cuda_cublaslt **out);
+
 #endif

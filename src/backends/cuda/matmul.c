@@ -1,12 +1,25 @@
 /* linear and matmul as matrix problems. Operands are read in place whatever their batch strides are; a matrix with
  * other strides than a pitch is copied first. */
+#include "backends/cuda/cublaslt.h"
 #include "backends/cuda/gemm.h"
 
 typedef struct matmul_state {
   gemm_plan plan;
   dense_copy copy[2];
   bool bias;
+  cublaslt_plan library; /* of the library's rows */
 } matmul_state;
+
+/* Rows of the library fall back to the best way where it cannot do what is asked. */
+static kiln_status plan_product(kernel_prep *p, const gemm_problem *q, const cublaslt_batch *batch, matmul_state *s) {
+  int rank = p->kernel->variant;
+  if (rank >= CUBLASLT_VARIANT) {
+    KILN_TRY(cublaslt_plan_make(p, q, batch, &s->library));
+    if (s->library.library) return KILN_OK;
+    rank = 0;
+  }
+  return gemm_plan_make(p, q, rank, &s->plan);
+}
 
 static const char *const zero_offset = "0LL";
 
@@ -56,14 +69,15 @@ static kiln_status linear_prepare(kernel_prep *p) {
   q.vec_a = cuda_vector(16 / size, size, a_align, 2, (int64_t[]){q.k, q.m == 1 ? 0 : q.lda});
   q.vec_b = cuda_vector(16 / size, size, b_align, 2, (int64_t[]){q.b_kn ? q.n : q.k, q.ldb});
   q.vec_c = cuda_bias_vector(p, 2, cuda_result_vector(p, 8, q.n));
-  return gemm_plan_make(p, &q, p->kernel->variant, &s->plan);
+  return plan_product(p, &q, NULL, s);
 }
 
 static kiln_status matmul_run(const kernel_args *a) {
-  const matmul_state *s = a->state;
+  matmul_state *s = a->state;
   const void *data[2], *bias = s->bias ? a->in[2].data : NULL;
-  if (!s->plan.function) return KILN_OK;
+  if (!s->plan.function && !s->library.library) return KILN_OK;
   for (int i = 0; i < 2; i++) KILN_TRY(dense_copy_run(a, &s->copy[i], i, &data[i]));
+  if (s->library.library) return cublaslt_plan_run(a, &s->library, data[0], data[1], bias);
   return gemm_plan_run(a, &s->plan, data[0], data[1], bias);
 }
 
@@ -134,6 +148,23 @@ static int operand_vector(const tensor *t, const matrix_layout *l, int64_t along
   return cuda_vector(16 / size, size, l->align, count, numbers);
 }
 
+/* Elements from matrix to matrix, where one stride leads through the whole batch; -1: none does. */
+static int64_t batch_stride(const tensor *t, const tensor *y, bool dense) {
+  int64_t stride = -1, next = 0, own = t->shape[t->rank - 1] * t->shape[t->rank - 2], size = 1;
+  for (int r = y->rank - 3; r >= 0; r--) {
+    const int k = r - (y->rank - t->rank);
+    if (y->shape[r] == 1) continue;
+    const int64_t step = k < 0 || t->shape[k] == 1 ? 0 : dense ? own * size : t->strides[k];
+    if (stride < 0)
+      stride = step;
+    else if (step != next)
+      return -1;
+    next = step * y->shape[r];
+    size *= k < 0 ? 1 : t->shape[k];
+  }
+  return stride < 0 ? 0 : stride;
+}
+
 static kiln_status matmul_prepare(kernel_prep *p) {
   const tensor *a = &p->args.in[0], *b = &p->args.in[1], *y = &p->args.out[0];
   matmul_state *s = ARENA_NEW(p->arena, matmul_state);
@@ -177,7 +208,9 @@ static kiln_status matmul_prepare(kernel_prep *p) {
   q.out_row = cuda_text(p, "(long long)(z) * %lldLL + (row)", (long long)q.m);
   q.out_col = "col";
   if (!q.out_row) return KILN_NO_MEMORY("matmul");
-  return gemm_plan_make(p, &q, p->kernel->variant, &s->plan);
+  const cublaslt_batch batch = {batch_stride(a, y, la.dense), batch_stride(b, y, lb.dense), batch_stride(y, y, false)};
+  const bool regular = q.batches == 1 || (batch.a >= 0 && batch.b >= 0 && batch.d >= 0);
+  return plan_product(p, &q, regular ? &batch : NULL, s);
 }
 
 /* ---- Rows: the best way by the cost model, and the next ones for the tuner --------------------------------------- */
@@ -204,10 +237,27 @@ static kiln_status matmul_prepare(kernel_prep *p) {
    .strided_out = 1,             \
    .epilogue = true,             \
    .variant = rank},
+#define LIBRARY(operator, fits_, prepare_, suffix, rank) \
+  {.op = operator,                                       \
+   .name = operator".cublaslt" suffix,                   \
+   .isa = 80,                                            \
+   .fits = fits_,                                        \
+   .prepare = prepare_,                                  \
+   .run = matmul_run,                                    \
+   .strided_in = 3,                                      \
+   .strided_out = 1,                                     \
+   .epilogue = true,                                     \
+   .needs = cublaslt_needs,                              \
+   .instead = operator".gemm",                           \
+   .variant = CUBLASLT_VARIANT + (rank)},
+#define LINEAR_LIBRARY(suffix, rank) LIBRARY("linear", cublaslt_fits, linear_prepare, suffix, rank)
+#define MATMUL_LIBRARY(suffix, rank) LIBRARY("matmul", cublaslt_fits, matmul_prepare, suffix, rank)
 /* clang-format off */
 const kernel cuda_gemm_rows[] = {
     LINEAR("", 0) LINEAR(".2nd", 1) LINEAR(".3rd", 2) LINEAR(".4th", 3) LINEAR(".5th", 4) LINEAR(".6th", 5) LINEAR(".7th", 6)
     LINEAR(".8th", 7) LINEAR(".9th", 8) LINEAR(".10th", 9)
     MATMUL("", 0) MATMUL(".2nd", 1) MATMUL(".3rd", 2) MATMUL(".4th", 3) MATMUL(".5th", 4) MATMUL(".6th", 5)
+    LINEAR_LIBRARY("", 0) LINEAR_LIBRARY(".2nd", 1) LINEAR_LIBRARY(".3rd", 2) LINEAR_LIBRARY(".4th", 3)
+    MATMUL_LIBRARY("", 0) MATMUL_LIBRARY(".2nd", 1) MATMUL_LIBRARY(".3rd", 2)
     {.op = NULL},
 };
