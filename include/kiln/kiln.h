@@ -150,7 +150,8 @@ typedef struct kiln_build_options {
 #define KILN_BUILD_OPTIONS_INIT \
   { sizeof(kiln_build_options), NULL, NULL, 0.0, NULL, NULL, 0, 0, NULL, NULL, NULL, NULL, 0 }
 
-typedef struct kiln_engine kiln_engine;   /* immutable, shareable between contexts and threads [any thread] */
+typedef struct kiln_engine kiln_engine;   /* immutable but for its weights, see kiln_engine_refit; shareable between
+                                             contexts and threads [any thread] */
 typedef struct kiln_context kiln_context; /* one execution's buffers and state */
 
 /* Builds an engine from a model file (torch.export .pt2, told by content). `options` may be NULL. */
@@ -210,6 +211,47 @@ typedef enum kiln_report {
 KILN_API kiln_status kiln_engine_report(const kiln_engine *engine, kiln_report what, char **out_text);
 /* The same of a model file, without building it; lists unsupported operators with their source lines. */
 KILN_API kiln_status kiln_model_report(const char *path, kiln_report what, char **out_text);
+
+/* ---- Other weights --------------------------------------------------------------------------------------------- */
+
+/* A weight of the model by one of its names: a key of the state dictionary, such as "encoder.layer.0.fc.weight". */
+typedef struct kiln_weight_info {
+  const char *name;
+  kiln_dtype dtype;
+  int32_t rank;
+  int64_t shape[KILN_MAX_RANK];
+  int used;     /* 0: the model has it, but computes nothing from it */
+  int required; /* the engine has it no more in its original form: each refit must give it. Others may be left out, and
+                   stay as they are */
+  int fixed;    /* its values decided what the engine computes (a size, a branch): a refit must give the same, or none */
+} kiln_weight_info;
+
+/* The names that kiln_engine_refit takes; 0 for engines that cannot be refitted. Tied weights have one entry for each of
+ * their names. [any thread] */
+KILN_PUBLIC size_t kiln_engine_weight_count(const kiln_engine *engine);
+KILN_API kiln_status kiln_engine_weight(const kiln_engine *engine, size_t index, kiln_weight_info *out_info);
+/* Gives an engine other weights in place, such as those of another checkpoint, without the model: tensors[i] becomes the
+ * weight names[i]. Everything that was made of the weights is made again - folded batch norms, merged and packed matrices,
+ * constant subgraphs, other precisions -, exactly as a build from a model with these weights would, but with the tactics
+ * that were chosen at the build. Tensors are in host memory, of the weight's dtype and shape, with any strides; they are
+ * borrowed during the call. Weights that are not given keep their values; those marked `required` must be given. Names that
+ * the engine lacks, wrong types and missing weights are all told at once (KILN_INVALID_ARGUMENT), and then, as after any
+ * other failure, nothing has changed.
+ * Contexts may run meanwhile, on other threads: a run that has begun ends with the old weights, and a context takes the new
+ * ones with its next run, which binds its shapes anew; no run sees a mixture. Buffers that a context keeps from run to run
+ * stay as they are until kiln_context_reset. The old weights are freed when the last context has changed over. Memory for a
+ * second set is needed meanwhile. kiln_engine_save and kiln_engine_serialize write the new weights. Two refits of one
+ * engine at once are safe; the later one stays. [any thread] */
+KILN_API kiln_status kiln_engine_refit(kiln_engine *engine, const char *const *names, const kiln_tensor *tensors,
+                                       size_t count);
+/* The same with the tensors of a .safetensors file, by their names there. */
+KILN_API kiln_status kiln_engine_refit_file(kiln_engine *engine, const char *path);
+/* A copy without weights, for files that are shipped apart from them: it keeps the graphs, the plan with its tactics, and
+ * the few constants that no state dictionary has. It tells of its inputs and outputs, but contexts are refused until
+ * kiln_engine_refit has given it all weights. Numbers that the model's code had in it are kept. */
+KILN_API kiln_status kiln_engine_strip(const kiln_engine *engine, kiln_engine **out_stripped);
+/* 0: stripped, and not refitted since. [any thread] */
+KILN_PUBLIC int kiln_engine_has_weights(const kiln_engine *engine);
 
 /* ---- Running --------------------------------------------------------------------------------------------------- */
 

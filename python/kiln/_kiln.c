@@ -442,6 +442,11 @@ static PyMethodDef engine_methods[] = {
     {"_target", engine_target_py, METH_NOARGS, NULL},
     {"_report", engine_report_py, METH_O, NULL},
     {"_runner", KEYWORDS(engine_runner_py), METH_VARARGS | METH_KEYWORDS, NULL},
+    {"_refit", engine_refit_py, METH_O, NULL},
+    {"_refit_file", engine_refit_file_py, METH_O, NULL},
+    {"_weights", engine_weights_py, METH_NOARGS, NULL},
+    {"_strip", engine_strip_py, METH_NOARGS, NULL},
+    {"_has_weights", engine_has_weights_py, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 
@@ -515,12 +520,12 @@ PyMODINIT_FUNC PyInit__kiln(void) {
   Py_INCREF(&engine_type);
   Py_INCREF(&runner_type);
   if (!kiln_error_type || PyModule_AddFunctions(module, torch_methods) < 0 ||
+      PyModule_AddFunctions(module, extend_methods) < 0 ||
       PyModule_AddObject(module, "KilnError", kiln_error_type) < 0 ||
       PyModule_AddObject(module, "Engine", (PyObject *)&engine_type) < 0 ||
       PyModule_AddObject(module, "Runner", (PyObject *)&runner_type) < 0 ||
       PyModule_AddStringConstant(module, "__version__", kiln_version()) < 0) {
     Py_DECREF(module);
-      PyModule_AddFunctions(module, extend_methods) < 0 ||
     return NULL;
   }
   return module;

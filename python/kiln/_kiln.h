@@ -26,4 +26,11 @@ extern PyMethodDef torch_methods[]; /* _torch.c: functions of the module */
 extern PyMethodDef extend_methods[]; /* _extend.c: likewise */
 PyObject *runner_create(engine_object *engine, int threads, bool single, PyObject *fallback);
 
+/* _weights.c: methods of Engine. */
+PyObject *engine_refit_py(PyObject *self, PyObject *rows);
+PyObject *engine_refit_file_py(PyObject *self, PyObject *file);
+PyObject *engine_weights_py(PyObject *self, PyObject *unused);
+PyObject *engine_strip_py(PyObject *self, PyObject *unused);
+PyObject *engine_has_weights_py(PyObject *self, PyObject *unused);
+
 #endif

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Callable, NamedTuple, Optional, Union
 
 from kiln import _kiln
+from kiln.weights import WeightInfo, Weights, rows_of
 
 __all__ = ["Engine", "TensorInfo", "model_report", "ops_report"]
 
@@ -28,7 +29,7 @@ class TensorInfo(NamedTuple):
 
 
 class Engine(_kiln.Engine):
-    """An immutable built model: graph, weights and plan.
+    """A built model: graph, weights and plan. It does not change, except that :meth:`refit` gives it other weights.
 
     Make one with :meth:`build`, :meth:`open` or :meth:`load`; call it with one array for each input. Inputs are
     ``torch.Tensor``, ``numpy.ndarray`` or anything with ``__dlpack__`` on the CPU, of the dtypes and shapes that
@@ -113,6 +114,44 @@ class Engine(_kiln.Engine):
     def verify(self) -> None:
         """Checks the weights' checksums, which loading skips to stay fast. Raises KilnError if they do not match."""
         self._verify()
+
+    def refit(self, weights: Weights, *, strict: bool = True) -> None:
+        """Gives the engine other weights, in place: those of another checkpoint of the same model, say.
+
+        Folded, fused and packed weights are made again, so results are those of an engine built with the new weights. Calls that are
+        in flight on other threads end with the old weights, later ones have the new ones, and none sees a mixture. Buffers that
+        the model mutates keep their values until ``reset``.
+
+        Args:
+            weights: a state dict (torch tensors on any device, or NumPy arrays), an ``nn.Module``, or the path of a ``.safetensors``
+                file. Weights that are not given keep their values; :attr:`weights` tells which ones must be given.
+            strict: False ignores names that the engine lacks (not for files).
+
+        Raises:
+            KilnError: names that the engine lacks, wrong shapes or dtypes, missing weights: all are listed at once, and the engine is
+                as it was.
+        """
+        if isinstance(weights, (str, bytes, os.PathLike)):
+            self._refit_file(weights)
+            return
+        rows, kept = rows_of(self.weights, weights, strict)
+        self._refit(rows)
+        del kept
+
+    @property
+    def weights(self) -> list[WeightInfo]:
+        """The weights of the model by the names in its state dict, for :meth:`refit`; empty for an engine that cannot be refitted."""
+        return [WeightInfo(*row) for row in self._weights()]
+
+    @property
+    def has_weights(self) -> bool:
+        """False for what :meth:`strip` made, until :meth:`refit`."""
+        return self._has_weights()
+
+    def strip(self) -> Engine:
+        """A copy without weights: small files for plans that are shipped apart from the checkpoint. It runs after a :meth:`refit`
+        with all of them."""
+        return self._strip()
 
     @property
     def inputs(self) -> list[TensorInfo]:

@@ -232,6 +232,17 @@ class CompiledModule(torch.nn.Module):
                 torch._C._set_tracing_state(tracing)
         return self._operators
 
+    def refit(self, weights: Any, *, strict: bool = True) -> CompiledModule:
+        """Gives the module other weights, in place: see :meth:`kiln.Engine.refit`. Copies of the module share its engine, and so its
+        weights.
+
+        Returns:
+            The module itself.
+        """
+        self.engine.refit(weights, strict=strict)
+        self.__dict__["_operators"] = None
+        return self
+
     @property
     def inputs(self) -> list[TensorInfo]:
         """The engine's tensor inputs, flattened."""

@@ -103,6 +103,8 @@ kiln_status model_import(const void *bytes, size_t size, const char *origin, con
   KILN_TRY(ops_init());
   KILN_TRY(import_file(bytes, size, origin, options, &g));
   kiln_status status = progress(options, "optimizing", 0.2);
+  if (status == KILN_OK) status = pass_dead_code(g);
+  if (status == KILN_OK) status = graph_clone(g, &g->source);
   if (status == KILN_OK) status = passes_portable(g, false);
   if (status != KILN_OK) {
     graph_destroy(g);
@@ -132,8 +134,8 @@ static kiln_status check_options(const kiln_build_options *o, target *t) {
   return target_parse(o ? o->target : NULL, t);
 }
 
-static kiln_status build_bytes(graph *portable, const target *t, const kiln_build_options *o, void **out_bytes,
-                               size_t *out_size) {
+static kiln_status build_bytes(graph *portable, const target *t, const kiln_build_options *o, const graph *like,
+                               void **out_bytes, size_t *out_size) {
   plan_options options = {0};
   if (o)
     options = (plan_options){.tune_seconds = o->tune_seconds,
@@ -143,6 +145,7 @@ static kiln_status build_bytes(graph *portable, const target *t, const kiln_buil
                              .progress_user = o->progress_user,
                              .allow_host_fallback = o->allow_host_fallback != 0};
   graph *plan = NULL;
+  options.like = like;
   text why = {0};
   int64_t next = 0;
   graph_visit_constants(portable, clear_number, NULL);
@@ -158,12 +161,24 @@ static kiln_status build_bytes(graph *portable, const target *t, const kiln_buil
 }
 
 kiln_status engine_from_graph(graph *portable, const target *t, const kiln_build_options *o, kiln_engine **out) {
+  return engine_from_graph_like(portable, t, o, NULL, out);
+}
+
+/* What a refit has to know, for the options are gone then. */
+static kiln_status note_options(graph *source, const kiln_build_options *o) {
+  if (o && o->precision) KILN_TRY(graph_set_metadata(source, "kiln.precision", o->precision));
+  return KILN_OK;
+}
+
+kiln_status engine_from_graph_like(graph *portable, const target *t, const kiln_build_options *o, const graph *like,
+                                   kiln_engine **out) {
   void *bytes = NULL;
   size_t size = 0;
   if (o && o->precision && !str_eq(o->precision, "fp32") && !t->backend->device)
     return KILN_FAIL(KILN_UNSUPPORTED, "precision \"%.40s\": target %s computes in fp32 only", o->precision, t->name);
+  if (portable->source) KILN_TRY(note_options(portable->source, o));
   KILN_TRY_NOTE(pass_precision(portable, o ? o->precision : NULL), "in pass `precision`");
-  KILN_TRY(build_bytes(portable, t, o, &bytes, &size));
+  KILN_TRY(build_bytes(portable, t, o, like, &bytes, &size));
   const kiln_status status = engine_open_bytes(bytes, size, bytes, NULL, out);
   if (status != KILN_OK) mem_free_aligned(bytes);
   if (status == KILN_OK) (*out)->target.ordinal = t->ordinal;
@@ -174,6 +189,7 @@ static kiln_status add_metadata(graph *g, const kiln_build_options *o) {
   for (const char *const *m = o ? o->metadata : NULL; m && m[0]; m += 2) {
     if (!m[1]) return KILN_FAIL(KILN_INVALID_ARGUMENT, "options.metadata: key \"%.60s\" has no value", m[0]);
     KILN_TRY(graph_set_metadata(g, m[0], m[1]));
+    if (g->source) KILN_TRY(graph_set_metadata(g->source, m[0], m[1]));
   }
   return KILN_OK;
 }
@@ -233,16 +249,22 @@ kiln_status kiln_engine_open(const char *path, kiln_engine **out_engine) {
 
 kiln_status kiln_engine_save(const kiln_engine *e, const char *path) {
   if (!e || !path) return KILN_FAIL(KILN_INVALID_ARGUMENT, "%s is NULL", e ? "path" : "engine");
-  const file_span span = {e->bytes, e->size};
-  return file_write_atomic(path, &span, 1);
+  kiln_engine *now = engine_current(e, NULL);
+  const file_span span = {now->bytes, now->size};
+  const kiln_status status = file_write_atomic(path, &span, 1);
+  engine_leave(e, now);
+  return status;
 }
 
 kiln_status kiln_engine_serialize(const kiln_engine *e, void **out_bytes, size_t *out_size) {
   if (!e || !out_bytes || !out_size) return KILN_FAIL(KILN_INVALID_ARGUMENT, "an argument is NULL");
-  void *copy = mem_alloc(e->size);
-  if (!copy) return KILN_FAIL(KILN_OUT_OF_MEMORY, "out of memory: %zu bytes", e->size);
-  memcpy(copy, e->bytes, e->size);
+  kiln_engine *now = engine_current(e, NULL);
+  const size_t size = now->size;
+  void *copy = mem_alloc(size);
+  if (copy) memcpy(copy, now->bytes, size);
+  engine_leave(e, now);
+  if (!copy) return KILN_FAIL(KILN_OUT_OF_MEMORY, "out of memory: %zu bytes", size);
   *out_bytes = copy;
-  *out_size = e->size;
+  *out_size = size;
   return KILN_OK;
 }

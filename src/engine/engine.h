@@ -22,6 +22,7 @@ typedef struct plan_options {
   int threads;
   kiln_progress_fn progress; /* may be NULL */
   void *progress_user;
+  const graph *like; /* NULL, or an earlier plan of the same model, whose tactics are taken where they fit */
   bool allow_host_fallback; /* devices: nodes without a kernel there get one of the CPU's */
 } plan_options;
 kiln_status plan_create(const graph *portable, const target *t, const plan_options *options, graph **out_plan,
@@ -34,17 +35,20 @@ kiln_status plan_pack_node(node *n, const kernel *k);
 kiln_status plan_make_weights(graph *plan, pool *workers);
 
 /* The bytes of an engine file (64-byte aligned, release with mem_free_aligned). Numbers the constants of both
- * graphs. */
+ * graphs, and of the portable one's source, which is written too if there is one. */
 kiln_status engine_write(graph *portable, graph *plan, const target *t, const char *why, void **out_bytes,
                          size_t *out_size);
 
-/* Plans and writes an engine for an optimized graph, whose constants it numbers, and opens it. `o` may be NULL. */
+/* Plans and writes an engine for an optimized graph, whose constants it numbers, and opens it. `o` may be NULL. `like`: an
+ * earlier plan of the same model whose tactics are taken, or NULL. */
 kiln_status engine_from_graph(graph *portable, const target *t, const kiln_build_options *o, kiln_engine **out);
+kiln_status engine_from_graph_like(graph *portable, const target *t, const kiln_build_options *o, const graph *like,
+                                   kiln_engine **out);
 
 typedef struct weight_entry { /* as stored */
   uint64_t offset, size;
   uint32_t crc;
-  uint32_t reserved;
+  uint32_t flags; /* see engine_file.c */
   char packing[40]; /* "" : plain */
 } weight_entry;
 
@@ -60,6 +64,16 @@ struct kiln_engine {
   graph *plan;
   graph *replanned; /* the portable graph that a plan made at load borrows constants from, or NULL */
   target target;
+  const char *source_text;      /* the graph as it was imported */
+  size_t source_size;           /* 0: it has none, and cannot take other weights */
+  bool stripped;                /* of weights: it cannot run before it gets some */
+  struct kiln_engine *newer;    /* of an engine that got other weights: what runs in its place; has no newer one */
+  uint64_t generation;          /* atomic: how often it got other weights */
+  int users;                    /* of the weights that are its own: contexts and calls in progress */
+  pthread_mutex_t refit_lock;   /* of `newer`, `users` and the listing */
+  struct weight_row *listing;   /* of the weights by name; NULL: not made yet */
+  size_t n_listing;
+  graph *listed;                /* what the listing's names and types live in */
   void **unpacked;              /* plain forms that a new plan needed, by weight */
   int references;               /* atomic: handles and contexts */
   pthread_mutex_t weights_lock; /* of the next two */
@@ -75,5 +89,23 @@ kiln_engine *engine_retain(const kiln_engine *e);
 size_t engine_weight_bytes(const kiln_engine *e); /* in the file, and made at load so far */
 /* Makes the weights that files do not keep. [any thread] The first call does the work; contexts call it. */
 kiln_status engine_make_weights(kiln_engine *e, pool *workers);
+
+/* ---- other weights: engine/refit.c ---- */
+
+/* What runs in the place of an engine that got other weights, or itself; and how often that has changed (may be NULL).
+ * Give it back with engine_leave. [any thread] */
+kiln_engine *engine_current(const kiln_engine *handle, uint64_t *out_generation);
+void engine_leave(const kiln_engine *handle, kiln_engine *version);
+/* One more engine_leave will come. */
+kiln_engine *engine_hold(const kiln_engine *handle, kiln_engine *version);
+/* Fails with what to do if the engine was stripped of its weights. */
+kiln_status engine_check_weights(const kiln_engine *version);
+/* The graph as it was imported. Constants that are not in the file in their original form have no data. */
+kiln_status engine_source(kiln_engine *e, graph **out);
+bool engine_has_weight(const kiln_engine *e, int64_t index); /* of the file, and not stripped */
+void engine_drop_weights(kiln_engine *e);                    /* for ever; the plan still tells of inputs and outputs */
+void engine_free_listing(kiln_engine *e);
+/* The bytes of `e` without what a refit gives. */
+kiln_status engine_write_stripped(const kiln_engine *e, void **out_bytes, size_t *out_size);
 
 #endif

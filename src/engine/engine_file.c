@@ -1,11 +1,15 @@
 /* The engine file: header, texts of both graphs, weight table, weights.
  *
  *   0    "KILNENG\0"  version:u32  header_crc:u32  file_size:u64
- *   24   section[5] of {offset:u64 size:u64 crc:u32 pad:u32}: portable, plan, why, weight table, weight data
+ *   24   section[6] of {offset:u64 size:u64 crc:u32 pad:u32}: portable, plan, why, weight table, weight data, source
+ *        (version 1 has no source)
  * Everything is little endian. Weights start at multiples of 64 in a section that starts at a multiple of 4096, so a
  * mapped file is used as it is. Loading checks every checksum but the weights' (kiln_engine_verify does), so its time
  * does not depend on their size. A weight is stored once, in the layout (packing) that the plan wants; the portable
- * graph's plain form is made from it on demand. Packings that cannot be undone are made when the first context is. */
+ * graph's plain form is made from it on demand. Packings that cannot be undone are made when the first context is.
+ * The source is the graph as it was imported, with the names of its weights: engine/refit.c makes the rest anew from it.
+ * `weight -1` there means that the file does not have this weight in its original form. A stripped file has only those
+ * weights that the source cannot do without and that no state dictionary gives. */
 #include <stdio.h>
 #include <string.h>
 #include <zlib.h>
@@ -13,8 +17,11 @@
 #include "base/memory.h"
 #include "engine/engine.h"
 
-enum { ENGINE_VERSION = 1, INLINE_BYTES = 64, WEIGHT_ALIGN = 64, PAGE = 4096 };
-enum { SECTION_PORTABLE, SECTION_PLAN, SECTION_WHY, SECTION_TABLE, SECTION_DATA, SECTION_COUNT };
+enum { ENGINE_VERSION = 2, INLINE_BYTES = 64, WEIGHT_ALIGN = 64, PAGE = 4096 };
+enum { SECTION_PORTABLE, SECTION_PLAN, SECTION_WHY, SECTION_TABLE, SECTION_DATA, SECTION_SOURCE, SECTION_COUNT };
+enum { SECTIONS_OF_VERSION_1 = SECTION_SOURCE };
+enum { WEIGHT_STRIPPED = 1, WEIGHT_KEPT = 2 }; /* not in this file; in it also when it is stripped */
+enum { SMALL_ORIGINAL = 1 << 16 }; /* bytes of originals that are kept beside what was made of them */
 static const char magic[8] = "KILNENG";
 
 typedef struct file_section {
@@ -29,6 +36,11 @@ typedef struct file_header {
   file_section sections[SECTION_COUNT];
 } file_header;
 _Static_assert(sizeof(file_header) == 24 + SECTION_COUNT * 24, "the header has no padding");
+
+/* Headers of version 1 end before the last section. */
+static size_t header_size(uint32_t version) {
+  return sizeof(file_header) - (version == 1 ? (SECTION_COUNT - SECTIONS_OF_VERSION_1) * sizeof(file_section) : 0);
+}
 _Static_assert(sizeof(weight_entry) == 64, "weight entries are 64 bytes");
 
 static uint32_t checksum(const void *bytes, size_t size) {
@@ -38,7 +50,7 @@ static uint32_t checksum(const void *bytes, size_t size) {
 static uint32_t header_checksum(const file_header *h) {
   file_header copy = *h;
   copy.header_crc = 0;
-  return checksum(&copy, sizeof copy);
+  return checksum(&copy, header_size(h->version));
 }
 
 /* ---- writing ----------------------------------------------------------------------------------------------------- */
@@ -47,6 +59,7 @@ typedef struct stored_weight {
   const constant *source;
   int64_t original; /* portable number, or -1 */
   uint64_t offset;
+  uint32_t flags;
 } stored_weight;
 
 typedef struct writer {
@@ -79,7 +92,7 @@ static int64_t writer_add(writer *w, const constant *c) {
     w->weights = grown;
     w->capacity = wanted;
   }
-  w->weights[w->count] = (stored_weight){c, c->weight, 0};
+  w->weights[w->count] = (stored_weight){c, c->weight, 0, 0};
   return (int64_t)w->count++;
 }
 
@@ -107,8 +120,53 @@ static void finish_number(void *user, constant *c) {
   if (c->weight >= NUMBERED) c->weight -= NUMBERED;
 }
 
+/* ---- originals --------------------------------------------------------------------------------------------------- */
+
+typedef struct originals {
+  writer *w;
+  map portable; /* address of a plain weight of the portable graph -> its constant */
+} originals;
+
+static void note_portable(void *user, constant *c) {
+  originals *o = user;
+  if (is_inline(c) || c->weight < 0) return;
+  if (!map_put_number(&o->portable, (uint64_t)(uintptr_t)c->data, c)) o->w->failed = true;
+}
+
+/* Must the file have its bytes, since no state dictionary has? */
+static bool is_own(const constant *c) { return !c->names || c->fixed; }
+
+/* Numbers the constants of the source: those that went into the portable graph as they were are there already. */
+static void number_originals(originals *o, graph *source) {
+  for (constant *c = source->constants; c; c = c->next) {
+    const constant *same = c->size ? map_get_number(&o->portable, (uint64_t)(uintptr_t)c->data) : NULL;
+    const bool kept = is_own(c) || !dtype_is_float(c->of->type.dtype);
+    if (!c->names && c->size <= INLINE_BYTES) continue;
+    c->weight = -1;
+    if (same && same->size == c->size) {
+      c->weight = same->weight;
+    } else if (kept || c->size <= SMALL_ORIGINAL) {
+      c->weight = writer_add(o->w, c);
+      if (!o->w->failed) o->w->weights[c->weight].original = -1;
+    }
+    if (kept && !o->w->failed) o->w->weights[c->weight].flags = WEIGHT_KEPT;
+  }
+}
+
+static kiln_status print_source(graph *portable, writer *w, text *out) {
+  originals o = {.w = w};
+  if (!portable->source) return KILN_OK;
+  graph_visit_constants(portable, note_portable, &o);
+  number_originals(&o, portable->source);
+  map_free(&o.portable);
+  graph_print_named(portable->source, INLINE_BYTES, out);
+  return w->failed || out->failed || !out->data ? KILN_NO_MEMORY("engine file") : KILN_OK;
+}
+
+/* ---- layout ------------------------------------------------------------------------------------------------------ */
+
 typedef struct layout {
-  text portable, plan;
+  text portable, plan, source;
   file_header header;
   uint64_t data_size;
 } layout;
@@ -126,16 +184,20 @@ static void fill_bytes(char *out, const layout *l, const writer *w, const char *
   for (int i = 0; i < 3; i++) {
     memcpy(out + h.sections[i].offset, texts[i], h.sections[i].size);
   }
+  if (l->source.length) memcpy(out + h.sections[SECTION_SOURCE].offset, l->source.data, l->source.length);
   weight_entry *table = (weight_entry *)(void *)(out + h.sections[SECTION_TABLE].offset);
   for (size_t i = 0; i < w->count; i++) {
     const constant *c = w->weights[i].source;
     char *data = out + h.sections[SECTION_DATA].offset + w->weights[i].offset;
     const size_t size = stored_size(c);
     if (size) memcpy(data, stored_data(c), size);
-    table[i] = (weight_entry){.offset = w->weights[i].offset, .size = size, .crc = checksum(data, size)};
+    table[i] = (weight_entry){
+        .offset = w->weights[i].offset, .size = size, .crc = checksum(data, size), .flags = w->weights[i].flags};
     if (stored_packing(c)) snprintf(table[i].packing, sizeof table[i].packing, "%s", stored_packing(c));
   }
-  for (int i = 0; i < SECTION_DATA; i++) h.sections[i].crc = checksum(out + h.sections[i].offset, h.sections[i].size);
+  for (int i = 0; i < SECTION_COUNT; i++) {
+    if (i != SECTION_DATA) h.sections[i].crc = checksum(out + h.sections[i].offset, h.sections[i].size);
+  }
   h.header_crc = header_checksum(&h);
   memcpy(out, &h, sizeof h);
 }
@@ -149,6 +211,7 @@ static kiln_status lay_out(layout *l, graph *portable, graph *plan, const target
   graph_visit_constants(portable, finish_number, NULL);
   graph_print(portable, INLINE_BYTES, &l->portable);
   graph_print(plan, INLINE_BYTES, &l->plan);
+  KILN_TRY(print_source(portable, w, &l->source));
   if (w->failed || l->portable.failed || l->plan.failed || !l->portable.data || !l->plan.data)
     return KILN_NO_MEMORY("engine file");
   for (size_t i = 0; i < w->count; i++) {
@@ -162,6 +225,7 @@ static kiln_status lay_out(layout *l, graph *portable, graph *plan, const target
   place_section(h, SECTION_PORTABLE, &at, l->portable.length, 64);
   place_section(h, SECTION_PLAN, &at, l->plan.length, 64);
   place_section(h, SECTION_WHY, &at, strlen(why) + 1, 64);
+  place_section(h, SECTION_SOURCE, &at, l->source.length, 64);
   place_section(h, SECTION_TABLE, &at, w->count * sizeof(weight_entry), 64);
   place_section(h, SECTION_DATA, &at, l->data_size, PAGE);
   h->file_size = at;
@@ -193,6 +257,7 @@ kiln_status engine_write(graph *portable, graph *plan, const target *t, const ch
   mem_free(w.weights);
   text_free(&l.portable);
   text_free(&l.plan);
+  text_free(&l.source);
   return status;
 }
 
@@ -216,7 +281,9 @@ static kiln_status check_header(const void *bytes, size_t size, file_header *h) 
         KILN_INCOMPATIBLE,
         "the engine file has format version %u, this library reads up to %d: update Kiln or build the engine again",
         h->version, ENGINE_VERSION);
-  if (size < sizeof *h || h->version < 1) return KILN_FAIL(KILN_INVALID_FILE, "engine file: the header is cut off");
+  if (h->version < 1 || size < header_size(h->version))
+    return KILN_FAIL(KILN_INVALID_FILE, "engine file: the header is cut off");
+  if (h->version == 1) memset(&h->sections[SECTIONS_OF_VERSION_1], 0, sizeof *h - header_size(1));
   if (header_checksum(h) != h->header_crc)
     return KILN_FAIL(KILN_INVALID_FILE, "engine file: the header is damaged (its checksum is wrong)");
   if (h->file_size != size)
@@ -226,13 +293,21 @@ static kiln_status check_header(const void *bytes, size_t size, file_header *h) 
   return KILN_OK;
 }
 
-static kiln_status check_weights(const kiln_engine *e, const file_section *data) {
+static bool is_stripped(const weight_entry *w) { return (w->flags & WEIGHT_STRIPPED) != 0; }
+/* Reports write out what is small. */
+static bool may_strip(const weight_entry *w) { return w->size > INLINE_BYTES || *w->packing; }
+
+static kiln_status check_weights(kiln_engine *e, const file_section *data) {
   for (size_t i = 0; i < e->n_weights; i++) {
     const weight_entry *w = &e->weights[i];
-    if (w->offset % WEIGHT_ALIGN != 0 || w->offset > data->size || w->size > data->size - w->offset)
+    if (!is_stripped(w) &&
+        (w->offset % WEIGHT_ALIGN != 0 || w->offset > data->size || w->size > data->size - w->offset))
       return KILN_FAIL(KILN_INVALID_FILE, "engine file: weight %zu lies outside the file", i);
     if (!memchr(w->packing, 0, sizeof w->packing))
       return KILN_FAIL(KILN_INVALID_FILE, "engine file: weight %zu has no valid packing", i);
+    if (is_stripped(w) && !may_strip(w))
+      return KILN_FAIL(KILN_INVALID_FILE, "engine file: weight %zu cannot have been left out", i);
+    e->stripped = e->stripped || is_stripped(w);
   }
   return KILN_OK;
 }
@@ -240,7 +315,7 @@ static kiln_status check_weights(const kiln_engine *e, const file_section *data)
 static const char *weight_data(const kiln_engine *e, size_t i) {
   file_header h;
   memcpy(&h, e->bytes, sizeof h);
-  return e->bytes + h.sections[SECTION_DATA].offset + e->weights[i].offset;
+  return is_stripped(&e->weights[i]) ? NULL : e->bytes + h.sections[SECTION_DATA].offset + e->weights[i].offset;
 }
 
 /* The plan takes weights as they are stored. */
@@ -281,13 +356,15 @@ static kiln_status portable_weight(void *user, int64_t index, const tensor_type 
   if (!p) return KILN_FAIL(KILN_INCOMPATIBLE, "weight %lld has the unknown packing `%s`", (long long)index, w->packing);
   if (!type_bytes(type, &plain_size) || !p->size(type, &packed_size) || packed_size != w->size)
     return KILN_FAIL(KILN_INVALID_FILE, "weight %lld has the wrong size for its type", (long long)index);
+  *out_data = NULL;
+  *out_size = plain_size;
+  if (is_stripped(w)) return KILN_OK;
   if (!e->unpacked && !(e->unpacked = mem_calloc(e->n_weights, sizeof *e->unpacked))) return KILN_NO_MEMORY("weights");
   if (!e->unpacked[index]) {
     if (!(e->unpacked[index] = mem_alloc_aligned(plain_size ? plain_size : 1))) return KILN_NO_MEMORY("weights");
     p->unpack(type, weight_data(e, (size_t)index), e->unpacked[index]);
   }
   *out_data = e->unpacked[index];
-  *out_size = plain_size;
   return KILN_OK;
 }
 
@@ -295,6 +372,34 @@ kiln_status engine_portable(kiln_engine *e, graph **out) {
   KILN_TRY_NOTE(graph_parse(e->portable_text, e->portable_size, portable_weight, e, out),
                 "reading the engine's portable graph");
   return KILN_OK;
+}
+
+/* The source takes what is there in its original form. */
+static kiln_status source_weight(void *user, int64_t index, const tensor_type *type, const char *packing_name,
+                                 const void **out_data, size_t *out_size) {
+  const kiln_engine *e = user;
+  *out_data = NULL;
+  if (!type_bytes(type, out_size)) return KILN_FAIL(KILN_INVALID_FILE, "a weight has an impossible size");
+  if (index == -1 && !packing_name) return KILN_OK;
+  if (index < 0 || (uint64_t)index >= e->n_weights || packing_name)
+    return KILN_FAIL(KILN_INVALID_FILE, "there is no original weight %lld", (long long)index);
+  const weight_entry *w = &e->weights[index];
+  if (!*w->packing && w->size == *out_size) *out_data = weight_data(e, (size_t)index);
+  return KILN_OK;
+}
+
+kiln_status engine_source(kiln_engine *e, graph **out) {
+  if (!e->source_size)
+    return KILN_FAIL(
+        KILN_UNSUPPORTED,
+        "this engine does not have what it needs to take other weights: it was written by an older version "
+        "of Kiln, or not built from a model; build it again");
+  KILN_TRY_NOTE(graph_parse(e->source_text, e->source_size, source_weight, e, out), "reading the engine's source");
+  return KILN_OK;
+}
+
+bool engine_has_weight(const kiln_engine *e, int64_t index) {
+  return index >= 0 && (uint64_t)index < e->n_weights && !is_stripped(&e->weights[index]);
 }
 
 /* Weights whose packing is made at load were read plain. */
@@ -332,12 +437,16 @@ static kiln_status adopt_plan(kiln_engine *e) {
   KILN_TRY(target_parse(NULL, &e->target));
   KILN_TRY(engine_portable(e, &portable));
   const plan_options options = {.threads = 0};
+  if (e->stripped) { /* tells of inputs and outputs; it is planned when it gets weights */
+    e->plan = portable;
+    return KILN_OK;
+  }
   e->replanned = portable; /* the plan borrows its constants */
   return plan_create(portable, &e->target, &options, &e->plan, NULL);
 }
 
 static kiln_status engine_read(kiln_engine *e) {
-  static const char *const names[] = {"portable graph", "plan", "why", "weight table", "weights"};
+  static const char *const names[] = {"portable graph", "plan", "why", "weight table", "weights", "source"};
   file_header h;
   KILN_TRY(check_header(e->bytes, e->size, &h));
   for (int i = 0; i < SECTION_COUNT; i++)
@@ -346,6 +455,8 @@ static kiln_status engine_read(kiln_engine *e) {
   e->portable_size = (size_t)h.sections[SECTION_PORTABLE].size;
   e->plan_text = e->bytes + h.sections[SECTION_PLAN].offset;
   e->plan_size = (size_t)h.sections[SECTION_PLAN].size;
+  e->source_text = e->bytes + h.sections[SECTION_SOURCE].offset;
+  e->source_size = (size_t)h.sections[SECTION_SOURCE].size;
   e->why = e->bytes + h.sections[SECTION_WHY].offset;
   const file_section *why = &h.sections[SECTION_WHY], *table = &h.sections[SECTION_TABLE];
   if (!why->size || e->why[why->size - 1] != 0 || table->size % sizeof(weight_entry) != 0)
@@ -365,6 +476,7 @@ kiln_status engine_open_bytes(const void *bytes, size_t size, void *owned, const
   e->size = size;
   e->references = 1;
   pthread_mutex_init(&e->weights_lock, NULL);
+  pthread_mutex_init(&e->refit_lock, NULL);
   const kiln_status status = engine_read(e);
   if (status != KILN_OK) {
     kiln_engine_destroy(e);
@@ -376,15 +488,74 @@ kiln_status engine_open_bytes(const void *bytes, size_t size, void *owned, const
   return KILN_OK;
 }
 
+/* ---- stripping --------------------------------------------------------------------------------------------------- */
+
+/* The table of a stripped file, in `out`; NULL only measures. */
+static uint64_t strip_table(const kiln_engine *e, weight_entry *out) {
+  uint64_t at = 0;
+  for (size_t i = 0; i < e->n_weights; i++) {
+    weight_entry w = e->weights[i];
+    const bool keep = !is_stripped(&w) && ((w.flags & WEIGHT_KEPT) || !may_strip(&w));
+    w.offset = keep ? at : 0;
+    if (keep) at += size_align((size_t)w.size, WEIGHT_ALIGN);
+    if (!keep) {
+      w.flags |= WEIGHT_STRIPPED;
+      w.crc = 0;
+    }
+    if (out) out[i] = w;
+  }
+  return at;
+}
+
+kiln_status engine_write_stripped(const kiln_engine *e, void **out_bytes, size_t *out_size) {
+  file_header h, old;
+  memset(&old, 0, sizeof old);
+  memcpy(&old, e->bytes, sizeof old); /* of the newest version, since it has a source */
+  h = old;
+  uint64_t at = sizeof h;
+  for (int i = 0; i < SECTION_COUNT; i++) {
+    if (i != SECTION_DATA) place_section(&h, i, &at, old.sections[i].size, 64);
+  }
+  place_section(&h, SECTION_DATA, &at, strip_table(e, NULL), PAGE);
+  h.file_size = at;
+  char *bytes = mem_alloc_aligned((size_t)h.file_size);
+  if (!bytes)
+    return KILN_FAIL(KILN_OUT_OF_MEMORY, "out of memory: an engine of %llu bytes", (unsigned long long)h.file_size);
+  memset(bytes, 0, (size_t)h.file_size);
+  for (int i = 0; i < SECTION_COUNT; i++) {
+    if (i == SECTION_DATA) continue;
+    memcpy(bytes + h.sections[i].offset, e->bytes + old.sections[i].offset, (size_t)old.sections[i].size);
+  }
+  weight_entry *table = (weight_entry *)(void *)(bytes + h.sections[SECTION_TABLE].offset);
+  (void)strip_table(e, table);
+  for (size_t i = 0; i < e->n_weights; i++) {
+    if (!is_stripped(&table[i]) && table[i].size)
+      memcpy(bytes + h.sections[SECTION_DATA].offset + table[i].offset, weight_data(e, i), (size_t)table[i].size);
+  }
+  h.sections[SECTION_TABLE].crc = checksum(table, (size_t)h.sections[SECTION_TABLE].size);
+  h.header_crc = header_checksum(&h);
+  memcpy(bytes, &h, sizeof h);
+  *out_bytes = bytes;
+  *out_size = (size_t)h.file_size;
+  return KILN_OK;
+}
+
 /* ---- the rest of an engine's life -------------------------------------------------------------------------------- */
 
-kiln_status kiln_engine_verify(const kiln_engine *e) {
-  if (!e) return KILN_FAIL(KILN_INVALID_ARGUMENT, "engine is NULL");
+static kiln_status verify(const kiln_engine *e) {
   for (size_t i = 0; i < e->n_weights; i++) {
-    if (checksum(weight_data(e, i), (size_t)e->weights[i].size) != e->weights[i].crc)
+    if (!is_stripped(&e->weights[i]) && checksum(weight_data(e, i), (size_t)e->weights[i].size) != e->weights[i].crc)
       return KILN_FAIL(KILN_INVALID_FILE, "weight %zu is damaged (its checksum is wrong)", i);
   }
   return KILN_OK;
+}
+
+kiln_status kiln_engine_verify(const kiln_engine *engine) {
+  if (!engine) return KILN_FAIL(KILN_INVALID_ARGUMENT, "engine is NULL");
+  kiln_engine *e = engine_current(engine, NULL);
+  const kiln_status status = verify(e);
+  engine_leave(engine, e);
+  return status;
 }
 
 kiln_engine *engine_retain(const kiln_engine *engine) {
@@ -395,14 +566,30 @@ kiln_engine *engine_retain(const kiln_engine *engine) {
 
 void kiln_engine_destroy(kiln_engine *e) {
   if (!e || __atomic_sub_fetch(&e->references, 1, __ATOMIC_ACQ_REL) > 0) return;
+  kiln_engine_destroy(e->newer);
+  engine_free_listing(e);
+  engine_drop_weights(e);
   graph_destroy(e->plan);
   graph_destroy(e->replanned);
+  pthread_mutex_destroy(&e->weights_lock);
+  pthread_mutex_destroy(&e->refit_lock);
+  mem_free(e);
+}
+
+void engine_drop_weights(kiln_engine *e) {
+  for (constant *c = e->plan ? e->plan->constants : NULL; c; c = c->next) {
+    if (!c->owned || !c->plain) continue; /* made at load */
+    mem_free_aligned((void *)(uintptr_t)c->data);
+    c->data = NULL;
+    c->owned = false;
+  }
   for (size_t i = 0; e->unpacked && i < e->n_weights; i++) mem_free_aligned(e->unpacked[i]);
   mem_free(e->unpacked);
-  pthread_mutex_destroy(&e->weights_lock);
   mem_free_aligned(e->owned);
   if (e->file.data) file_map_close(&e->file);
-  mem_free(e);
+  e->unpacked = NULL;
+  e->owned = NULL;
+  e->file = (file_map){0};
 }
 
 kiln_status engine_make_weights(kiln_engine *e, pool *workers) {
@@ -422,6 +609,7 @@ size_t engine_weight_bytes(const kiln_engine *engine) {
   pthread_mutex_lock(&e->weights_lock);
   size_t total = e->weights_made_bytes;
   pthread_mutex_unlock(&e->weights_lock);
-  for (size_t i = 0; i < e->n_weights; i++) total += (size_t)e->weights[i].size;
+  for (size_t i = 0; i < e->n_weights; i++)
+    total += is_stripped(&e->weights[i]) ? 0 : (size_t)e->weights[i].size;
   return total;
 }

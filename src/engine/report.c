@@ -64,6 +64,7 @@ static kiln_status graph_summary(const graph *g, text *t) {
 
 static kiln_status memory_report(const kiln_engine *e, text *t) {
   graph *g = e->plan;
+  KILN_TRY(engine_check_weights(e));
   const int n = dim_symbol_count(g->dims);
   int64_t *symbols = mem_calloc((size_t)n + 1, sizeof *symbols);
   program *p = NULL;
@@ -135,7 +136,9 @@ static kiln_status finish(kiln_status status, text *t, char **out_text) {
 kiln_status kiln_engine_report(const kiln_engine *engine, kiln_report what, char **out_text) {
   if (!engine || !out_text) return KILN_FAIL(KILN_INVALID_ARGUMENT, "%s is NULL", engine ? "out_text" : "engine");
   text t = {0};
-  const kiln_status status = fill_report((kiln_engine *)(uintptr_t)engine, what, &t);
+  kiln_engine *now = engine_current(engine, NULL);
+  const kiln_status status = fill_report(now, what, &t);
+  engine_leave(engine, now);
   return finish(status, &t, out_text);
 }
 

@@ -22,6 +22,10 @@ static value *clone_value(cloner *c, const value *v) {
   copy->constant->plain = v->constant->plain;
   copy->constant->plain_size = v->constant->plain_size;
   copy->constant->weight = v->constant->weight;
+  copy->constant->fixed = v->constant->fixed;
+  for (const weight_name *n = v->constant->names; n; n = n->next) {
+    if (!graph_name_constant(c->to, copy, n->name)) return NULL;
+  }
   if (!map_put_number(&c->values, v->id, copy)) return NULL;
   return copy;
 }
@@ -103,6 +107,9 @@ static kiln_status clone_frame(cloner *c, const graph *g) {
     to->states[i].initial = clone_value(c, g->states[i].initial);
   }
   to->n_states = g->n_states;
+  for (const constant *k = g->constants; k; k = k->next) { /* weights without a use keep their names */
+    if (k->names && !clone_value(c, k->of)) return KILN_NO_MEMORY("copy of a graph");
+  }
   for (int32_t i = 0; i < g->n_metadata; i++)
     KILN_TRY(graph_set_metadata(to, g->metadata[i].name, g->metadata[i].value.u.s));
   return graph_check(to);

@@ -24,6 +24,7 @@ kiln_status graph_create(graph **out_graph) {
 
 void graph_destroy(graph *g) {
   if (!g) return;
+  graph_destroy(g->source);
   for (constant *c = g->constants; c; c = c->next) {
     if (c->owned) mem_free_aligned((void *)(uintptr_t)c->data);
   }
@@ -143,6 +144,22 @@ static value *constant_new(graph *g, const tensor_type *type, const void *data, 
   g->constants = c;
   v->constant = c;
   return v;
+}
+
+bool graph_name_constant(graph *g, value *v, const char *name) {
+  if (!v->constant) return true;
+  weight_name **end = &v->constant->names;
+  for (; *end; end = &(*end)->next) {
+    if (str_eq((*end)->name, name)) return true;
+  }
+  weight_name *n = ARENA_NEW(&g->arena, weight_name);
+  if (!n || !(n->name = arena_strdup(&g->arena, name))) return false;
+  *end = n;
+  return true;
+}
+
+void constant_fix(const value *v) {
+  if (v && v->constant) v->constant->fixed = true;
 }
 
 value *graph_constant(graph *g, const tensor_type *type, const void *data) {

@@ -60,6 +60,12 @@ typedef struct named_attr {
 
 /* ---- Values ----------------------------------------------------------------------------------------------------- */
 
+/* A key of the model's state dictionary. */
+typedef struct weight_name {
+  const char *name;
+  struct weight_name *next;
+} weight_name;
+
 /* A tensor known at build time. `data` has `size` bytes, contiguous row-major in the type's shape unless `packing` is
  * set. */
 struct constant {
@@ -68,7 +74,9 @@ struct constant {
   const char *packing; /* NULL: plain. Else a name such as "gemm_b:32" that backends/packing.h can pack and undo */
   const void *plain;   /* only for packings that are made at load: the plain bytes; `data` is NULL until then */
   size_t plain_size;
-  int64_t weight; /* index of the weight in the engine file that this came from, or -1 */
+  int64_t weight;     /* index of the weight in the engine file that this came from, or -1 */
+  weight_name *names; /* of the model's weights that these are the contents of, as imported; NULL: none */
+  bool fixed;     /* with names: its contents decided how the model was imported, so no others can take their place */
   bool owned;     /* data must be freed with mem_free_aligned when the graph is (else: borrowed or arena) */
   value *of;      /* the value that has these contents */
   constant *next; /* list of all constants of the graph */
@@ -144,8 +152,11 @@ struct graph {
   named_attr *metadata; /* ATTR_STR only */
   int32_t n_metadata;
   constant *constants;
+  graph *source;    /* owned: the graph as it was imported, which borrows constants from this one; NULL: not kept */
   dim (*guards)[2]; /* pairs of sizes that inference had to assume equal; contexts check them for each set of shapes */
   int32_t n_guards;
+  const void *kernels; /* plans for devices: compiled code of their kernels, in the arena, or NULL */
+  size_t kernels_size;
   uint32_t next_id;
   bool failed; /* sticky: memory ran out or a builder call was wrong; graph_check returns it */
   kiln_status failure;
@@ -166,6 +177,11 @@ value *graph_constant_copy(graph *g, const tensor_type *type, const void *data);
 value *graph_constant_take(graph *g, const tensor_type *type, void *data);
 value *graph_scalar(graph *g, kiln_dtype dtype, double v);      /* rank 0 */
 value *graph_scalar_int(graph *g, kiln_dtype dtype, int64_t v); /* rank 0, exact for i64 */
+/* Tells that `v`, if it is a constant, has the contents of the model's weight `name` (copied; once is enough). False when
+ * out of memory. */
+bool graph_name_constant(graph *g, value *v, const char *name);
+/* Tells that the importer looked into `v`, if it is a constant. */
+void constant_fix(const value *v);
 kiln_status graph_set_metadata(graph *g, const char *key, const char *text);
 const char *graph_metadata(const graph *g, const char *key);
 
@@ -287,6 +303,8 @@ void type_print(const graph *g, const tensor_type *t, text *out); /* f32[2,s0,4]
 /* Prints all of `g`. Constants up to `inline_bytes` are written out; others as `= weight N` with N from constant.weight
  * (or a running number if that is -1). graph_parse(graph_print(g)) prints the same text again. */
 void graph_print(const graph *g, size_t inline_bytes, text *out);
+/* The same with the names of weights, which are never written out, and with those that have no use. */
+void graph_print_named(const graph *g, size_t inline_bytes, text *out);
 void node_print(const graph *g, const node *n, text *out); /* one line, for messages */
 
 /* Gives weight N: its type is in the text; checks `size` against it unless packed. Returns bytes that outlive the

@@ -11,7 +11,7 @@
 #include "ops/op.h"
 #include "ops/ref.h"
 
-enum { MAX_DEPTH = 64, MAX_LIST = 4096, MAX_INLINE = 1 << 16 };
+enum { MAX_DEPTH = 64, MAX_LIST = 4096, MAX_NAMES = 4096, MAX_INLINE = 1 << 16 };
 
 typedef struct reader {
   const char *start, *at;
@@ -277,6 +277,13 @@ static kiln_status read_weight(reader *r, const tensor_type *type, value **out) 
   (*out)->constant->size = size;
   (*out)->constant->packing = packed;
   (*out)->constant->weight = index;
+  (*out)->constant->fixed = take(r, "fixed");
+  for (int i = 0; take(r, "named"); i++) {
+    const char *name = NULL;
+    KILN_TRY(read_string(r, &name));
+    if (i == MAX_NAMES) return read_fail(r, "fewer names");
+    if (!graph_name_constant(r->g, *out, name)) return KILN_NO_MEMORY("graph text");
+  }
   return KILN_OK;
 }
 
@@ -477,13 +484,6 @@ static kiln_status read_tail(reader *r, node *n, const value_name *names) {
   return KILN_OK;
 }
 
-static kiln_status read_node(reader *r, block *b) {
-  value_name names[256];
-  named_attr attrs[24];
-  list inputs = {0};
-  int n_out = 0, n_attrs = 0;
-  const char *op_name = NULL;
-  if (!take(r, "()")) {
 /* Names with a dot are those of custom operators, which a file uses but does not have (ops/custom.c notes where they were from). */
 static kiln_status missing_custom(const reader *r, const char *name) {
   char key[160];
@@ -496,6 +496,13 @@ static kiln_status missing_custom(const reader *r, const char *name) {
                    library ? library : "");
 }
 
+static kiln_status read_node(reader *r, block *b) {
+  value_name names[256];
+  named_attr attrs[24];
+  list inputs = {0};
+  int n_out = 0, n_attrs = 0;
+  const char *op_name = NULL;
+  if (!take(r, "()")) {
     do {
       if (n_out == 256) return read_fail(r, "at most 256 results");
       KILN_TRY(read_value_name(r, &names[n_out++]));
@@ -504,6 +511,7 @@ static kiln_status missing_custom(const reader *r, const char *name) {
   KILN_TRY(expect(r, "="));
   KILN_TRY(read_word(r, &op_name));
   const op *o = op_find(op_name);
+  if (!o && strchr(op_name, '.')) return missing_custom(r, op_name);
   if (!o) return read_fail(r, "an operator that this version knows");
   KILN_TRY(expect(r, "("));
   while (!take(r, ")")) {
@@ -511,7 +519,6 @@ static kiln_status missing_custom(const reader *r, const char *name) {
     if (inputs.count) KILN_TRY(expect(r, ","));
     KILN_TRY(read_operand(r, &v));
     KILN_TRY(list_add(r, &inputs, v));
-  if (!o && strchr(op_name, '.')) return missing_custom(r, op_name);
   }
   KILN_TRY(read_attrs(r, o, attrs, &n_attrs));
   KILN_TRY(check_arity(r, o, inputs.count, n_out));

@@ -14,6 +14,7 @@ typedef struct printer {
   size_t inline_bytes;
   map seen; /* constants that are written already */
   int64_t next_weight;
+  bool named;
 } printer;
 
 static void print_indent(printer *p, int depth) {
@@ -68,6 +69,14 @@ static void print_elements(const value *v, text *out) {
   text_putc(out, '}');
 }
 
+static void print_names(const constant *c, text *out) {
+  if (c->fixed) text_puts(out, " fixed");
+  for (const weight_name *n = c->names; n; n = n->next) {
+    text_puts(out, " named ");
+    text_quote(out, n->name);
+  }
+}
+
 static void print_constant(printer *p, const value *v) {
   if (!v || !v->constant || map_get_number(&p->seen, v->id)) return;
   if (!map_put_number(&p->seen, v->id, (void *)(uintptr_t)v)) p->out->failed = true;
@@ -77,8 +86,11 @@ static void print_constant(printer *p, const value *v) {
   text_puts(p->out, " : ");
   type_print(p->g, &v->type, p->out);
   text_puts(p->out, " = ");
-  if (!c->packing && c->size <= p->inline_bytes) {
+  const bool named = p->named && c->names;
+  if (!c->packing && c->size <= p->inline_bytes && !named) {
     print_elements(v, p->out);
+  } else if (p->named) {
+    text_printf(p->out, "weight %lld", (long long)c->weight);
   } else {
     text_printf(p->out, "weight %lld", (long long)(c->weight >= 0 ? c->weight : p->next_weight++));
   }
@@ -86,6 +98,7 @@ static void print_constant(printer *p, const value *v) {
     text_puts(p->out, " packed ");
     text_quote(p->out, c->packing);
   }
+  if (named) print_names(c, p->out);
   text_putc(p->out, '\n');
 }
 
@@ -285,8 +298,9 @@ static void print_results(printer *p) {
   }
 }
 
-void graph_print(const graph *g, size_t inline_bytes, text *out) {
-  printer p = {.g = g, .out = out, .inline_bytes = inline_bytes};
+static void print_graph(printer p) {
+  const graph *g = p.g;
+  text *out = p.out;
   text_puts(out, "kiln.graph 1\n");
   for (int32_t i = 0; i < g->n_metadata; i++) {
     print_name("meta", g->metadata[i].name, out);
@@ -296,8 +310,19 @@ void graph_print(const graph *g, size_t inline_bytes, text *out) {
   print_symbols(g->dims, out);
   for (int32_t i = 0; i < g->n_states; i++) print_constant(&p, g->states[i].initial);
   print_block_constants(&p, &g->body);
+  for (const constant *c = p.named ? g->constants : NULL; c; c = c->next) {
+    if (c->names) print_constant(&p, c->of);
+  }
   print_params(&p);
   print_nodes(&p, &g->body, 0);
   print_results(&p);
   map_free(&p.seen);
+}
+
+void graph_print(const graph *g, size_t inline_bytes, text *out) {
+  print_graph((printer){.g = g, .out = out, .inline_bytes = inline_bytes});
+}
+
+void graph_print_named(const graph *g, size_t inline_bytes, text *out) {
+  print_graph((printer){.g = g, .out = out, .inline_bytes = inline_bytes, .named = true});
 }

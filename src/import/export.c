@@ -525,6 +525,7 @@ static kiln_status import_signature(pt2 *p, scope *s, io *x) {
   KILN_TRY(import_nodes(p, s));
   p->b = builder_at_end(&g->body);
   KILN_TRY(read_outputs(p, s, outputs, x));
+  KILN_TRY(pt2_name_weights(p));
   value **results = NULL;
   int32_t n = 0;
   KILN_TRY(finish_states(p, inputs, x, &results, &n));

@@ -65,6 +65,9 @@ value *pt2_number_tensor(pt2 *p, const ivalue *v); /* rank-0 tensor of an int, f
 /* export_weights.c */
 kiln_status pt2_weight(pt2 *p, const char *name, bool constant, weight **out);
 
+/* All names of all weights: tied ones have several, and some have no use. */
+kiln_status pt2_name_weights(pt2 *p);
+
 /* export_symbols.c: nodes on symbolic sizes, and nodes that only check. */
 bool pt2_is_symbol_target(const char *target);
 kiln_status pt2_symbol_node(pt2 *p, scope *s, const json_t *call, const char *target);

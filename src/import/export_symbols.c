@@ -285,6 +285,7 @@ static kiln_status do_item(operands *a, ivalue *out) {
         KILN_UNSUPPORTED,
         "the model reads a number out of a tensor (.item(), int(x), or a branch on values): results may not decide "
         "Python control flow or sizes");
+  constant_fix(v);
   const tensor t = {.data = (void *)(uintptr_t)v->constant->data, .dtype = v->type.dtype};
   if (dtype_is_float(v->type.dtype))
     *out = float_value(ref_load(&t, 0));

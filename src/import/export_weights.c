@@ -60,6 +60,19 @@ kiln_status pt2_weight(pt2 *p, const char *name, bool from_constants, weight **o
     w->tensor = lower_tensor(&p->im, w->initial);
     if (!w->tensor) return KILN_NO_MEMORY("weights");
   }
+  if (!from_constants && !graph_name_constant(p->graph, w->initial, name)) return KILN_NO_MEMORY("weights");
   *out = w;
+  return KILN_OK;
+}
+
+kiln_status pt2_name_weights(pt2 *p) {
+  const char *name;
+  json_t *entry, *config = json_object_get(p->weights, "config");
+  json_object_foreach(config, name, entry) {
+    weight *w;
+    const kiln_status status = pt2_weight(p, name, false, &w);
+    if (status == KILN_OUT_OF_MEMORY) return status;
+    if (status != KILN_OK) error_clear(); /* the model does not use it */
+  }
   return KILN_OK;
 }

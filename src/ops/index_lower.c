@@ -87,6 +87,7 @@ static bool is_mask(const value *v) { return v->type.dtype == KILN_BOOL || v->ty
 
 static bool constant_tensor(const value *v, tensor *out) {
   if (!v->constant || v->constant->packing || !type_is_static(&v->type)) return false;
+  constant_fix(v);
   *out = (tensor){.data = (void *)(uintptr_t)v->constant->data, .dtype = v->type.dtype, .rank = v->type.rank};
   for (int i = 0; i < out->rank; i++) out->shape[i] = v->type.dims[i];
   tensor_make_contiguous_strides(out);

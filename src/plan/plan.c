@@ -152,7 +152,9 @@ static kiln_status plan_node(planner *p, node *n) {
     text_printf(&p->missing, "%s`%s` (%s at %s)", p->missing.length ? ", " : "", n->op->name, n->path, n->source);
     return KILN_OK;
   }
-  const kernel *chosen = tuner_choose(p->tuner, n, tactics, count);
+  const kernel *chosen = NULL;
+  for (int i = 0; i < count && n->tactic && !chosen; i++) chosen = str_eq(tactics[i]->name, n->tactic) ? tactics[i] : NULL;
+  if (!chosen) chosen = tuner_choose(p->tuner, n, tactics, count);
   n->tactic = chosen->name;
   return pack_node(n, chosen, true);
 }
@@ -160,6 +162,15 @@ static kiln_status plan_node(planner *p, node *n) {
 static kiln_status plan_block(planner *p, block *b) {
   for (node *n = b->first; n; n = n->next) KILN_TRY(plan_node(p, n));
   return KILN_OK;
+}
+
+/* Takes the tactics of an earlier plan over, as far as it has the same operators in the same order. */
+static void take_tactics(graph *g, block *b, const block *from) {
+  const node *m = from->first;
+  for (node *n = b->first; n && m && n->op == m->op; n = n->next, m = m->next) {
+    n->tactic = m->tactic ? arena_strdup(&g->arena, m->tactic) : NULL;
+    for (int32_t i = 0; i < n->n_blocks && i < m->n_blocks; i++) take_tactics(g, n->blocks[i], m->blocks[i]);
+  }
 }
 
 static void clear_scratch(graph *g, block *b) {
@@ -182,6 +193,7 @@ kiln_status plan_create(const graph *portable, const target *t, const plan_optio
   pass_dump(g, "plan");
   p.total = count_nodes(&g->body);
   clear_scratch(g, &g->body);
+  if (options->like) take_tactics(g, &g->body, &options->like->body);
   KILN_GOTO(done, tuner_create(t, options, &p.tuner));
   tuner_precompile(p.tuner, &g->body);
   status = plan_block(&p, &g->body);

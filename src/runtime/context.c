@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "runtime/adopt.h"
 #include "runtime/stages.h"
 
 /* ---- checking inputs --------------------------------------------------------------------------------------------- */
@@ -277,10 +278,14 @@ static bool shapes_unchanged(kiln_context *c, const kiln_tensor *inputs) {
 }
 
 static kiln_status prepare_inputs(kiln_context *c, const kiln_tensor *inputs, size_t input_count) {
-  const graph *g = graph_of(c);
+  const graph *g = graph_of(c); /* of the old version, but its inputs are those of the new one */
   if (input_count != (size_t)g->n_inputs)
     return KILN_FAIL(KILN_INVALID_ARGUMENT, "%zu inputs were given, the engine has %d", input_count, (int)g->n_inputs);
   if (input_count && !inputs) return KILN_FAIL(KILN_INVALID_ARGUMENT, "inputs is NULL");
+  if (context_is_outdated(c)) {
+    KILN_TRY(context_adopt(c));
+    g = graph_of(c);
+  }
   if (shapes_unchanged(c, inputs)) return KILN_OK;
   for (int32_t i = 0; i < g->n_inputs; i++) {
     if (inputs[i].ndim > 0 && !inputs[i].shape)
@@ -422,6 +427,7 @@ static void reset_on_device(kiln_context *c, void *state, const constant *initia
 
 void kiln_context_reset(kiln_context *c) {
   if (!c) return;
+  if (context_is_outdated(c) && context_adopt(c) != KILN_OK) error_clear(); /* then the next run says it */
   const graph *g = graph_of(c);
   for (int32_t i = 0; i < g->n_states; i++) {
     const constant *initial = g->states[i].initial->constant;
@@ -475,9 +481,11 @@ kiln_status kiln_context_create_on(const kiln_engine *engine, int ordinal, const
                      kiln_engine_target(engine));
   if (options && options->struct_size < sizeof(kiln_context_options))
     return KILN_FAIL(KILN_INVALID_ARGUMENT, "options.struct_size must be sizeof(kiln_context_options)");
+  if (!kiln_engine_has_weights(engine)) return engine_check_weights(engine);
   kiln_context *c = mem_calloc(1, sizeof *c);
   if (!c) return KILN_NO_MEMORY("context");
-  c->engine = engine_retain(engine);
+  c->handle = engine_retain(engine);
+  c->engine = engine_current(engine, &c->generation);
   c->threads = options && options->threads > 0 ? options->threads : cpu_count();
   const kiln_status status = context_allocate(c, ordinal);
   if (status != KILN_OK) {
@@ -550,6 +558,7 @@ void kiln_context_destroy(kiln_context *c) {
     next = r->next;
     program_destroy(r->program);
     release_memory(c, r->memory, r->bytes);
+    if (r->engine) engine_leave(c->handle, r->engine);
     mem_free(r);
   }
   for (int32_t i = 0; i < graph_of(c)->n_states; i++) {
@@ -568,7 +577,8 @@ void kiln_context_destroy(kiln_context *c) {
   mem_free(c->lent_shapes);
   mem_free(c->state_now);
   mem_free(c->state_next);
-  kiln_engine_destroy(c->engine);
+  engine_leave(c->handle, c->engine);
+  kiln_engine_destroy(c->handle);
   mem_free(c);
 }
 

@@ -27,7 +27,9 @@ typedef struct retired {
 } retired;
 
 struct kiln_context {
-  kiln_engine *engine;
+  kiln_engine *handle; /* the caller's, which may get other weights */
+  kiln_engine *engine; /* the version of it that this context runs, */
+  uint64_t generation; /* and its number */
   pool *workers;
   device_run *gpu;                   /* NULL: runs on the host */
   int64_t (*strides)[KILN_MAX_RANK]; /* GPU engines: of the inputs of this call */

@@ -40,6 +40,7 @@ static kiln_status numbers_of(ts_reader *r, const ts_value *v, const char *where
   const value *t = v->kind == TSV_TENSOR ? v->u.tensor->v : NULL;
   if (!t || t->type.dtype != KILN_I16 || t->type.rank != 1 || t->type.dims[0] > MAX_NUMBERS)
     return bad(r, where, "its numbers must be a short tensor of i16");
+  constant_fix(t);
   for (; *count < (int)t->type.dims[0]; (*count)++) {
     int16_t n;
     memcpy(&n, (const char *)t->constant->data + 2 * (size_t)*count, sizeof n);

@@ -108,6 +108,7 @@ static bool all_zero(interp *it, itensor *t) {
   value *v = lower_value(&it->b, t);
   const value *c = v ? interp_fold(it, v) : NULL;
   if (!c || !c->constant || c->constant->packing) return false;
+  constant_fix(c);
   const unsigned char *bytes = c->constant->data;
   for (size_t i = 0; i < c->constant->size; i++)
     if (bytes[i]) return false;

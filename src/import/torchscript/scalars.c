@@ -103,6 +103,7 @@ static value *evaluate(interp *it, const node *n, const value *const *inputs) {
   (void)type_bytes(type, &bytes); /* checked by foldable */
   for (int32_t i = 0; i < n->n_inputs; i++) {
     in[i] = (tensor){.rank = -1};
+    constant_fix(inputs[i]);
     if (inputs[i]) in[i] = constant_tensor(inputs[i]);
   }
   made = (tensor){.dtype = type->dtype, .rank = type->rank, .data = mem_alloc_aligned(bytes ? bytes : 1)};
@@ -151,6 +152,7 @@ static bool known_dim(interp *it, value *v, int depth, dim *out) {
   if (v->constant) {
     const tensor c = constant_tensor(v);
     if (v->constant->packing || dtype_is_float(v->type.dtype) || tensor_numel(&c) != 1) return false;
+    constant_fix(v);
     *out = ref_load_int(&c, 0);
     return dim_is_const(*out);
   }
@@ -195,6 +197,7 @@ bool interp_known_dim(interp *it, value *v, dim *out) {
 /* ---- tensors and numbers ---------------------------------------------------------------------------------------- */
 
 static ts_value constant_number(const value *c, ts_type_kind type) {
+  constant_fix(c);
   const tensor t = constant_tensor(c);
   if (type == TST_FLOAT) return of_float(ref_load(&t, 0));
   const bool is_float = dtype_is_float(c->type.dtype);

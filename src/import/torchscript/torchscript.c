@@ -38,9 +38,20 @@ static kiln_status find_method(interp *it, const char *name, ts_object **out_sel
   return status;
 }
 
+/* Modules keep their weights under the names that state_dict() tells. */
+static kiln_status name_weights(const interp *it) {
+  for (int32_t i = 0; i < it->a->n_parameters; i++) {
+    const ts_parameter *p = &it->a->parameters[i];
+    if (p->owner->attrs[p->attribute].kind != TSV_TENSOR) continue;
+    if (!graph_name_constant(it->g, p->initial, p->path)) return KILN_NO_MEMORY("names of weights");
+  }
+  return KILN_OK;
+}
+
 static kiln_status import_method(interp *it, const kiln_build_options *options) {
   method m = {.it = it, .options = options, .name = options && options->method ? options->method : "forward"};
   KILN_TRY(method_restore(it));
+  KILN_TRY(name_weights(it));
   KILN_TRY(find_method(it, m.name, &m.self, &m.function));
   KILN_TRY(ts_function_params(it->a, m.function));
   KILN_TRY(method_inputs(&m));
