@@ -43,8 +43,7 @@ static kiln_status cpu_parse_target(const char *name, target *out) {
     return KILN_FAIL(KILN_INCOMPATIBLE, "target \"%s\": this processor has at most %s; use target \"cpu\"", name,
                      cpu_isa_name(cpu_best_isa()));
   }
-  out->backend = &backend_cpu;
-  out->isa = isa;
+  *out = (target){.backend = &backend_cpu, .isa = isa};
   snprintf(out->name, sizeof out->name, "cpu:%s", cpu_isa_name((cpu_isa)isa));
   return KILN_OK;
 }
