@@ -125,6 +125,15 @@ static const struct {
      "x:f32[1,5,6,16] w:f32[16,24,2,2] b:f32[24] transposed=1 stride=[2,2] pad=[0,0] pad_end=[0,0] " CONV_ATTRIBUTES},
     {"attention", "q:f32[2,4,200,64] k:f32[2,4,200,64] v:f32[2,4,200,64] scale=0.125"},
     {"attention", "q:f32[1,4,130,128] k:f32[1,2,140,128] v:f32[1,2,140,72] scale=0.1 causal=1"},
+    /* enough blocks for kernels of many queries */
+    {"attention", "q:f32[7,8,200,64] k:f32[7,8,200,64] v:f32[7,8,200,64] scale=0.125"},
+    {"attention", "q:f32[2,3,8,260,64] k:f32[2,3,8,260,64] v:f32[2,3,8,260,64] scale=0.125 causal=1"},
+    {"attention", "q:f32[7,8,140,128] k:f32[7,4,150,128] v:f32[7,4,150,72] scale=0.1 causal=1"},
+    {"attention", "q:f32[7,8,140,64] k:f32[7,8,150,64] v:f32[7,8,150,64] mask:f32[140,150] scale=0.1"},
+    /* large products with rows of every alignment */
+    {"linear", "x:f32[700,72] w:f32[288,72] b:f32[288]"},
+    {"linear", "x:f32[700,72] w:f32[2049,72] b:f32[2049]"},
+    {"linear", "x:f32[700,72] w:f32[2050,72]"},
 };
 
 static void run_operator(session *s, int *passed, int *failed) {

@@ -119,9 +119,9 @@ class Gpu:
         if p.leave == 1:
             pitch = p.k * s
             steps = [pitch, 8 * pitch, 2 * pitch, 32 * pitch]
-            map_b = self.tensor_map(p.dtype, b, [p.k, 2, 4, 4, p.n // 32], steps, [row, 2, 4, 4, p.bn // 32 // p.cluster])
+            map_b = self.tensor_map(p.dtype, b, [p.k, 2, 4, 4, p.n // 32], steps, [row, 2, 4, 4, p.bn // 32])
         else:
-            map_b = self.tensor_map(p.dtype, b, [p.k, p.n], [p.k * s], [row, p.bn // p.cluster])
+            map_b = self.tensor_map(p.dtype, b, [p.k, p.n], [p.k * s], [row, p.bn])
         extra = [ctypes.c_void_p(residual.data_ptr())] if residual is not None else []
         args = [map_a, map_b, ctypes.c_void_p(c.data_ptr()), ctypes.c_void_p(bias.data_ptr()), *extra]
         k, stream = p.kernel, self.torch.cuda.current_stream().cuda_stream

@@ -58,11 +58,6 @@ def variants() -> list[tuple[str, Plan]]:
         out.append((f"tma n {dtype}", GemmTma(dtype, 1000, 992, 520, *way, leave=1, relu_add=True)))
         if dtype == "f16":
             out.append(("tma u f16", GemmTma(dtype, 1000, 1001, 520, way[0], way[1], min(way[2], 3), way[3], leave=2)))
-    for dtype, leave, stagger, (m, n) in itertools.product(TYPES, (0, 1, 2), (False, True), ((20000, 1056), (1000, 992), (60, 64))):
-        if leave < 2 or dtype != "f32":
-            n += leave == 2
-            stages = 3 if leave == 2 else 4
-            out.append((f"tma m {dtype}", GemmTma(dtype, m, n, 520, 2, 256, stages, 1, leave=leave, stagger=stagger, cluster=2)))
     for way, n in itertools.product((TMA_WAYS[0], TMA_WAYS[6]), (1024, 32)):
         out.append(("tma n f16", GemmTma("f16", 1000, n, 520, *way, leave=1, stagger=way[0] == 2)))
     shapes = ((61, 37), (300, 2047), (130, 1030), (130, 1028), (1, 5))
@@ -88,6 +83,8 @@ def variants() -> list[tuple[str, Plan]]:
     for dtype, conv in itertools.product(TYPES, (convs[0], convs[1], Conv(2, 17, 16, 80, 72, 3, 2, 2, 2), convs[6])):
         for groups, bn in ((2, 128), (1, 64)):
             out.append((f"tma conv {dtype}", GemmTma(dtype, 0, 0, 0, groups, bn, 4, 1, conv=conv, relu_add=True)))
+            if conv.o % 32 == 0:
+                out.append((f"tma conv {dtype}", GemmTma(dtype, 0, 0, 0, groups, bn, 4, 1, conv=conv, relu_add=True, leave=1)))
     out.append(("conv split", Gemm("f16", 0, 0, 0, small, conv=convs[0], split=3, cluster=True)))
     out.append(("conv split", Gemm("bf16", 0, 0, 0, small, conv=convs[0], split=3)))
     for dtype in TYPES:

@@ -259,17 +259,18 @@ class GemmTma:
     batch: int = 1
     stagger: bool = False
     leave: int = 0  # as LEAVE of the text
-    cluster: int = 1
+    group_m: int = 8
     kernel: Kernel = field(init=False)
 
     def __post_init__(self) -> None:
         size = SIZE[self.dtype]
-        d: dict[str, Any] = {"LEAVE": self.leave, "CLUSTER": self.cluster}
+        d: dict[str, Any] = {"LEAVE": self.leave, "GROUP_M": self.group_m}
         if self.conv:
             c = self.conv
             self.m, self.n, self.k = c.n * c.oh * c.ow, c.o, c.k**2 * c.c
             d |= {"CONV_C": c.c, **c.macros()}
-        threads = self.groups * 128 + (128 if self.leave and self.groups == 2 and self.ctas == 1 else 32)
+        shift = self.leave and self.ctas == 1 and (self.groups == 2 or (self.groups == 3 and self.bn > 128))
+        threads = self.groups * 128 + (128 if shift else 32)
         d |= {
             "IN_TYPE": TYPES[self.dtype],
             "OUT_TYPE": TYPES[self.dtype],
@@ -298,7 +299,7 @@ class GemmTma:
         stage = (self.bm + self.bn) * 128
         warp = (16 * 40 * 4, 0, 16 * (self.bn + 8) * 2)[self.leave]
         smem = self.stages * stage + self.groups * 4 * warp + self.stages * 16
-        tiles = math.ceil(self.m / (self.bm * self.cluster)) * self.cluster * math.ceil(self.n / self.bn)
+        tiles = math.ceil(self.m / self.bm) * math.ceil(self.n / self.bn)
         self.size = size
         files = ("wgmma.cu", "gemm_tma.cu")
         self.kernel = Kernel("kiln_gemm_tma", files, d, threads, smem, (min(tiles, 132 * self.ctas), 1, 1), front)
@@ -310,7 +311,7 @@ class GemmTma:
         return self.kernel.smem <= 227 * 1024 // self.ctas - (1024 if self.ctas > 1 else 0)
 
     def name(self) -> str:
-        marks = ("s" if self.stagger else "") + ("", "n", "u")[self.leave] + ("m" if self.cluster > 1 else "")
+        marks = ("s" if self.stagger else "") + ("", "n", "u")[self.leave] + (f"g{self.group_m}" if self.group_m != 8 else "")
         return f"tma{self.bm}x{self.bn}s{self.stages}c{self.ctas}{marks}" + ("p" if self.pdl else "")
 
 
@@ -546,5 +547,6 @@ TMA_WAYS = [
     (1, 128, 3, 3),
     (2, 96, 4, 2),
     (3, 128, 4, 1),
+    (3, 192, 4, 1),
     (1, 96, 4, 2),
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import itertools
 import math
 import re
 import time
@@ -32,13 +31,15 @@ def gemm_candidates(m: int, n: int, k: int, conv: Conv | None, only: str) -> lis
         for groups, bn, stages, ctas in TMA_WAYS:
             if groups * 64 < 2 * max(32, m) and bn < 2 * max(32, n):
                 out.append(GemmTma("f16", m, n, k, groups, bn, stages, ctas, conv=conv))
-                for leave, stagger, pair in itertools.product((0, 1, 2), (False, True), (1, 2)):
-                    if (stagger and (groups < 2 or ctas > 1)) or m < 2048 or not leave | stagger or (leave == 2 and n % 8 == 0):
-                        continue
-                    if pair == 2 and (ctas > 1 or bn % 64 != 0 or not leave):
-                        continue
-                    way = (groups, bn, min(stages, 3) if leave == 2 and bn == 256 else stages - (leave == 2), ctas)
-                    out.append(GemmTma("f16", m, n, k, *way, conv=conv, stagger=stagger, leave=leave, cluster=pair))
+                if m < 2048:
+                    continue
+                if groups == 2 and ctas == 1:
+                    out.append(GemmTma("f16", m, n, k, groups, bn, stages, ctas, conv=conv, stagger=True))
+                leave = 1 if n % 32 == 0 else 2
+                for group_m in (8, 16, 32):
+                    out.append(
+                        GemmTma("f16", m, n, k, groups, bn, stages + 1 - leave, ctas, conv=conv, leave=leave, group_m=group_m)
+                    )
     return [p for p in out if p.fits() and re.match(only, p.name())]
 
 
@@ -53,7 +54,8 @@ def gemm_cases(which: str) -> list[tuple[str, int, int, int, Conv | None]]:
         "bert32": [(4096, 768, 2304), (4096, 768, 768), (4096, 768, 3072), (4096, 3072, 768)],
         "vit32": [(6304, 768, 2304), (6304, 768, 768), (6304, 768, 3072), (6304, 3072, 768)],
         "swin32": [(100352, 96, 384), (6272, 384, 1536)],
-        "gpt2x32": [(16384, 768, 2304), (16384, 768, 768), (16384, 768, 3072), (16384, 3072, 768), (16384, 768, 50257)],
+        "gpt2x32": [(16384, 768, 2304), (16384, 768, 768), (16384, 768, 3072), (16384, 3072, 768)],
+        "logits32": [(16384, 768, 50257), (16384, 768, 50272)],
         "big": [(8192, 8192, 8192)],
     }
     convs = {

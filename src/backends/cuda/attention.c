@@ -10,12 +10,20 @@ typedef struct attention_tile {
   int warps_q, warps_kv, rows16, keys, blocks;
 } attention_tile;
 
+/* An operand as the copy engine sees it: columns, rows, heads, batches. */
+typedef struct attention_map {
+  int64_t sizes[4], strides[4]; /* strides in bytes */
+} attention_map;
+
 typedef struct attention_state {
   const cuda_function *function, *zero;
   dense_copy copy[3];
   int64_t blocks;
   int split, threads, len_k;
   size_t shared, counters_at, partials_at;
+  bool wgmma;
+  attention_map maps[3];
+  int keys; /* of a tile */
 } attention_state;
 
 typedef struct attention_shape {
@@ -145,13 +153,115 @@ static int choose_split(const cuda_facts *gpu, const attention_shape *s, const a
   return (int)(split < 1 ? 1 : split > 32 ? 32 : split);
 }
 
+/* ---- wgmma (sm_90a) ---------------------------------------------------------------------------------------------- */
+
+/* Can the copy engine read this operand? Batches must have one stride. */
+static bool map_of(const kernel_prep *p, int operand, bool dense, const tensor *y, attention_map *out) {
+  const tensor *x = &p->args.in[operand];
+  const int64_t size = 2, row = x->shape[x->rank - 1];
+  const int64_t heads = operand == 0 ? y->shape[y->rank - 3] : p->args.in[1].shape[p->args.in[1].rank - 3];
+  int64_t batch = 1, step = 0;
+  if ((!dense && cuda_in_alignment(p, operand) < 16) || x->shape[x->rank - 3] != heads) return false;
+  int64_t strides[KILN_MAX_RANK], next = 1;
+  for (int r = x->rank - 1; r >= 0; r--) {
+    strides[r] = dense ? next : x->strides[r];
+    next *= x->shape[r];
+  }
+  for (int r = y->rank - 4, k = x->rank - 4; r >= 0; r--, k--) {
+    if (y->shape[r] == 1) continue;
+    if (k < 0 || x->shape[k] != y->shape[r]) return false;
+    if (batch == 1)
+      step = strides[k];
+    else if (strides[k] != step * batch)
+      return false;
+    batch *= y->shape[r];
+  }
+  const int64_t spare = round_up(row * size, 16); /* stride of dimensions of one element */
+  *out = (attention_map){.sizes = {row, x->shape[x->rank - 2], x->shape[x->rank - 3], batch}};
+  const int64_t elements[4] = {0, strides[x->rank - 2], strides[x->rank - 3], step};
+  for (int d = 1; d < 4; d++) {
+    out->strides[d] = out->sizes[d] == 1 ? spare : elements[d] * size;
+    if (out->strides[d] <= 0 || out->strides[d] % 16 != 0) return false;
+  }
+  return true;
+}
+
+/* Warpgroups of 64 queries, keys of a tile, tiles in flight, blocks of a multiprocessor. */
+typedef struct wgmma_tile {
+  int groups, keys, stages, blocks;
+} wgmma_tile;
+
+static size_t wgmma_shared(const wgmma_tile *t, int64_t hd, int64_t hdv) {
+  return (size_t)(t->groups * 64 * hd * 2 + t->stages * t->keys * (hd + hdv) * 2 + t->groups * 64 * (hdv + 8) * 2 + 8 +
+                  t->stages * 32);
+}
+
+/* wgmma is faster where there are blocks for most multiprocessors, with many queries each. */
+static bool wgmma_suits(const kernel_prep *p, const attention_shape *s, attention_state *state) {
+  const cuda_facts *gpu = cuda_device_facts(p->device);
+  const tensor *y = &p->args.out[0];
+  const int64_t sms = gpu->sm_count > 0 ? gpu->sm_count : 132;
+  if (gpu->arch != 90 || y->dtype == KILN_F32 || s->dim > 128 || s->dim_v > 128 || s->len_q < 64) return false;
+  if (s->batch * s->heads * s->group * cuda_div_up(s->len_q, 128) * 4 < sms * 3) return false;
+  for (int i = 0; i < 3; i++) {
+    if (!map_of(p, i, state->copy[i].function != NULL, y, &state->maps[i])) return false;
+  }
+  return true;
+}
+
+static kiln_status compile_wgmma(kernel_prep *p, const attention_shape *s, attention_state *state, text *t) {
+  const int64_t hd = s->dim <= 64 ? 64 : 128, hdv = s->dim_v <= 64 ? 64 : 128;
+  const bool many_keys = hd == 64 && hdv == 64 && s->causal && s->len_k >= 256; /* by timings on an H100 */
+  const wgmma_tile tile = {2, many_keys ? 128 : 64, 2, 1};
+  state->shared = wgmma_shared(&tile, hd, hdv);
+  state->blocks = cuda_div_up(s->len_q, tile.groups * 64) * s->batch * s->heads * s->group;
+  state->threads = tile.groups * 128 + 32;
+  state->split = 1;
+  state->keys = tile.keys;
+  state->wgmma = true;
+  text_printf(
+      t, "#undef HD\n#undef HDV\n#define HD %lld\n#define HDV %lld\n#define GROUPS %d\n#define BKV %d\n#define BN %d\n",
+      (long long)hd, (long long)hdv, tile.groups, tile.keys, tile.keys);
+  text_printf(t, "#define STAGES %d\n#define MIN_CTAS %d\n", tile.stages, tile.blocks);
+  text_puts(t, cuda_text_matrix_common);
+  text_puts(t, cuda_text_wgmma);
+  const char *front = NULL;
+  KILN_TRY(cuda_text_keep(p, t, &front));
+  return cuda_compile(p,
+                      &(cuda_source){.entry = "kiln_attention_wgmma",
+                                     .defines = front,
+                                     .text = cuda_text_attention_wgmma,
+                                     .shared = state->shared,
+                                     .specific = true},
+                      &state->function);
+}
+
+static kiln_status run_wgmma(const kernel_args *a, const attention_state *s, const void *const data[3],
+                             const void *mask) {
+  cuda_map maps[3];
+  void *o = a->out[0].data;
+  for (int i = 0; i < 3; i++) {
+    const int box[4] = {64, i == 0 ? 64 : s->keys, 1, 1};
+    KILN_TRY(cuda_map_tiled(a, &maps[i], data[i], a->out[0].dtype, 4, s->maps[i].sizes, s->maps[i].strides, box, 128));
+  }
+  const cuda_launch_config launch = {
+      .function = s->function,
+      .grid = {(unsigned)s->blocks, 1, 1},
+      .block = {(unsigned)s->threads, 1, 1},
+      .shared = s->shared,
+      .overlap = true,
+      .params = CUDA_PARAMS(&maps[0], &maps[1], &maps[2], &o, &mask),
+  };
+  return cuda_launch(a, &launch);
+}
+
 static const char zero_text[] =
     "extern \"C\" __global__ void __launch_bounds__(256) zero_words(u32 *p, int n) {\n"
     "  KILN_WAIT;\n  const int i = blockIdx.x * 256 + threadIdx.x;\n  if (i < n) p[i] = 0;\n}\n";
 
-static kiln_status compile_tensor(kernel_prep *p, const attention_shape *s, attention_state *state, text *t) {
+static kiln_status compile_tensor(kernel_prep *p, const attention_shape *s, attention_state *state, text *t, int rank) {
   const cuda_facts *gpu = cuda_device_facts(p->device);
-  const attention_tile tile = choose_tile(gpu, s, p->kernel->variant);
+  const attention_tile tile = choose_tile(gpu, s, rank);
   const int64_t bq = tile.warps_q * tile.rows16 * 16;
   state->blocks = cuda_div_up(s->group * s->len_q, bq) * s->batch * s->heads;
   state->split = choose_split(gpu, s, &tile, state->blocks);
@@ -219,7 +329,11 @@ static kiln_status attention_prepare(kernel_prep *p) {
   put_shape(&t, p, &s, state);
   put_mask(&t, mask, y);
   const bool tensor_cores = y->dtype != KILN_F32;
-  const kiln_status status = tensor_cores ? compile_tensor(p, &s, state, &t) : compile_plain(p, &s, state, &t);
+  const bool wgmma = wgmma_suits(p, &s, state);
+  const int rank = p->kernel->variant;
+  const kiln_status status = wgmma && rank == 0 ? compile_wgmma(p, &s, state, &t)
+                             : tensor_cores     ? compile_tensor(p, &s, state, &t, rank - (wgmma ? 1 : 0))
+                                                : compile_plain(p, &s, state, &t);
   text_free(&t);
   if (status == KILN_OK && state->blocks > INT32_MAX)
     return KILN_FAIL(KILN_UNSUPPORTED, "attention: too many blocks for a GPU kernel");
@@ -233,6 +347,7 @@ static kiln_status attention_run(const kernel_args *a) {
   int len_k = s->len_k;
   if (!s->function) return KILN_OK;
   for (int i = 0; i < 3; i++) KILN_TRY(dense_copy_run(a, &s->copy[i], i, &data[i]));
+  if (s->wgmma) return run_wgmma(a, s, data, mask);
   if (s->split > 1) {
     int words = (int)s->blocks;
     counters = (char *)a->workspace + s->counters_at;

@@ -148,6 +148,7 @@ static const gemm_tile tensor_tiles[] = {
     {64, 128, 64, 3, 1, 1, 1, 3, GEMM_TMA},
     {128, 96, 64, 4, 2, 1, 1, 2, GEMM_TMA},
     {192, 128, 64, 4, 3, 1, 1, 1, GEMM_TMA},
+    {192, 192, 64, 4, 3, 1, 1, 1, GEMM_TMA},
     {64, 96, 64, 4, 1, 1, 1, 2, GEMM_TMA},
 };
 
@@ -160,6 +161,9 @@ static const gemm_tile plain_tiles[] = {
 };
 
 enum { GEMM_MAX_WAYS = 256, GEMM_MAX_SPLIT = 8 };
+
+/* How gemm_tma.cu turns accumulators into results: LEAVE of its text. */
+typedef enum gemm_leave { LEAVE_BUFFER, LEAVE_VECTORS, LEAVE_ROWS } gemm_leave;
 
 typedef struct gemm_way {
   const gemm_tile *tile;
@@ -175,16 +179,42 @@ static int64_t tile_bk(const gemm_tile *t, kiln_dtype d, bool cores) {
   return cores && d == KILN_F32 ? t->bk / 2 : t->bk;
 }
 
-static int tile_threads(const gemm_tile *t, bool cores) {
+static gemm_leave problem_leave(const kernel_prep *p, const gemm_problem *q) {
+  const tensor *y = &p->args.out[0];
+  if (q->n % 32 == 0) return LEAVE_VECTORS;
+  const bool rows = y->rank > 0 && (y->strides[y->rank - 1] == 1 || y->shape[y->rank - 1] == 1);
+  return rows && kiln_dtype_size(y->dtype) == 2 && q->vec_c < 8 ? LEAVE_ROWS : LEAVE_BUFFER;
+}
+
+/* Has the kernel a whole warpgroup for copies, whose registers go to the others? SHIFT_REGISTERS of gemm_tma.cu. */
+static bool tile_shifts(const gemm_tile *t, gemm_leave leave) {
+  return leave != LEAVE_BUFFER && t->blocks == 1 && (t->warps_m == 2 || (t->warps_m == 3 && t->bn > 128));
+}
+
+static int tile_threads(const gemm_tile *t, bool cores, gemm_leave leave) {
   if (!cores) return t->bm / t->warps_m * (t->bn / t->warps_n);
-  if (t->kind == GEMM_TMA) return t->warps_m * 128 + 32;
+  if (t->kind == GEMM_TMA) return t->warps_m * 128 + (tile_shifts(t, leave) ? 128 : 32);
   return t->warps_m * t->warps_n * t->warps_k * 32;
 }
 
-static size_t tile_shared(const gemm_tile *t, bool cores) {
+static size_t maps_shared(const gemm_tile *t, int stages, gemm_leave leave) {
+  const int warp[] = {16 * 40 * 4, 0, 16 * (t->bn + 8) * 2};
+  return (size_t)(stages * ((t->bm + t->bn) * 128 + 16) + t->warps_m * 4 * warp[leave]);
+}
+
+/* Rows laid out in shared memory leave room for fewer slices. */
+static int tile_stages(const gemm_tile *t, gemm_leave leave) {
+  int stages = t->stages;
+  if (t->kind != GEMM_TMA || leave != LEAVE_ROWS) return stages;
+  while (stages > 2 && maps_shared(t, stages, leave) > (size_t)(227 * 1024 / t->blocks - (t->blocks > 1 ? 1024 : 0)))
+    stages--;
+  return stages;
+}
+
+static size_t tile_shared(const gemm_tile *t, bool cores, gemm_leave leave) {
   if (!cores) return (size_t)(2 * t->bk * (t->bm + t->bn + 8) * 4 + 16);
+  if (t->kind == GEMM_TMA) return maps_shared(t, tile_stages(t, leave), leave);
   const size_t loop = (size_t)t->stages * (size_t)(t->bm + t->bn) * (size_t)t->bk * 2;
-  if (t->kind == GEMM_TMA) return loop + (size_t)t->warps_m * 4 * (16 * 40 * 4) + (size_t)t->stages * 16;
   const size_t out = (size_t)t->warps_k * (size_t)t->bm * (size_t)(t->bn + 8) * 4 + 16;
   return loop > out ? loop : out;
 }
@@ -192,7 +222,8 @@ static size_t tile_shared(const gemm_tile *t, bool cores) {
 static double larger(double a, double b) { return a > b ? a : b; }
 
 /* Microseconds, on an H100 in 16 bits; other GPUs differ, but keep the order of ways roughly. */
-static double way_cost(const cuda_facts *gpu, const gemm_problem *q, const gemm_tile *t, int split, bool cores) {
+static double way_cost(const cuda_facts *gpu, const gemm_problem *q, const gemm_tile *t, int split, bool cores,
+                       gemm_leave leave) {
   const double size = q->dtype == KILN_F32 ? 2 : 1; /* of an element against 2 bytes; tf32 has half the rate as well */
   const double sms = gpu->sm_count > 0 ? gpu->sm_count : 132, launch = -0.38;
   const double area = (double)t->bm * t->bn, edge = (double)t->bm + t->bn;
@@ -208,13 +239,16 @@ static double way_cost(const cuda_facts *gpu, const gemm_problem *q, const gemm_
     const double n = each < t->blocks ? each : t->blocks;
     const double waves = (double)cuda_div_up((int64_t)tiles, (int64_t)(sms * n));
     const double slice = larger(larger(n * area * 64 / 4.751e6, n * edge * 128 / 213.6e3), 0.082) + 0.207;
-    const double all = launch + 0.58 + waves * ((double)slices * slice + n * area / 8084);
+    const double finish =
+        n * area / (leave == LEAVE_VECTORS ? 23500 : 8084); /* mostly hidden behind the next tile's copies */
+    const double start = leave != LEAVE_VECTORS ? 0.58 : area < 27000 ? 0.58 + area / 15000 : 2.38;
+    const double all = launch + start + waves * ((double)slices * slice + finish);
     return larger(all, launch + memory) + 0.02 * all;
   }
   const double rate = (cores ? t->kind == GEMM_WGMMA ? 1.896e6 : 1.096e6 : 0.06e6) / (cores ? size : 1);
   const double slices = (double)cuda_div_up(cuda_div_up(q->k, bk), split);
-  double resident = 2048.0 / tile_threads(t, cores);
-  const double room = (double)(int64_t)((double)gpu->shared_sm / ((double)tile_shared(t, cores) + 1024));
+  double resident = 2048.0 / tile_threads(t, cores, leave);
+  const double room = (double)(int64_t)((double)gpu->shared_sm / ((double)tile_shared(t, cores, leave) + 1024));
   if (resident > t->blocks) resident = t->blocks;
   if (resident > room) resident = room;
   if (resident < 1) resident = 1;
@@ -252,8 +286,8 @@ static bool maps_fit(const gemm_problem *q) {
 }
 
 /* What a tile needs of the problem. */
-static bool tile_fits(const cuda_facts *gpu, const gemm_problem *q, const gemm_tile *t, bool cores) {
-  if (tile_shared(t, cores) > gpu->shared_block) return false;
+static bool tile_fits(const cuda_facts *gpu, const gemm_problem *q, const gemm_tile *t, bool cores, gemm_leave leave) {
+  if (tile_shared(t, cores, leave) > gpu->shared_block) return false;
   if (t->kind != GEMM_MMA && (gpu->arch != 90 || q->b_kn)) return false;
   if (t->kind == GEMM_TMA && !maps_fit(q)) return false;
   if (q->b_kn && cores && (t->bn & (t->bn - 1)) != 0) return false;
@@ -261,21 +295,22 @@ static bool tile_fits(const cuda_facts *gpu, const gemm_problem *q, const gemm_t
   return t->bm < 2 * m && t->bn < 2 * n;
 }
 
-static int list_ways(const cuda_facts *gpu, const gemm_problem *q, bool cores, gemm_way ways[GEMM_MAX_WAYS]) {
+static int list_ways(const cuda_facts *gpu, const gemm_problem *q, bool cores, gemm_leave leave,
+                     gemm_way ways[GEMM_MAX_WAYS]) {
   static const int splits[] = {1, 2, 3, 4, 6, 8};
   const gemm_tile *tiles = cores ? tensor_tiles : plain_tiles;
   const size_t count = cores ? KILN_COUNT(tensor_tiles) : KILN_COUNT(plain_tiles);
   int n = 0;
   for (size_t i = 0; i < count; i++) {
     const gemm_tile *t = &tiles[i];
-    if (!tile_fits(gpu, q, t, cores)) continue;
+    if (!tile_fits(gpu, q, t, cores, leave)) continue;
     const int64_t blocks = cuda_div_up(q->m, t->bm) * cuda_div_up(q->n, t->bn) * q->batches;
     for (size_t s = 0; s < KILN_COUNT(splits) && n < GEMM_MAX_WAYS; s++) {
       const int split = splits[s];
       if (split > 1 && (t->kind == GEMM_TMA || blocks * split > 3 * 132 ||
                         cuda_div_up(q->k, tile_bk(t, q->dtype, cores)) < 2 * split))
         continue;
-      ways[n++] = (gemm_way){t, split, way_cost(gpu, q, t, split, cores)};
+      ways[n++] = (gemm_way){t, split, way_cost(gpu, q, t, split, cores, leave)};
     }
   }
   if (n == 0) ways[n++] = (gemm_way){&tiles[0], 1, 0};
@@ -303,16 +338,17 @@ static void put_problem(text *t, const kernel_prep *p, const gemm_problem *q, in
   text_printf(t, "#define CONV %d\n%s", q->image != NULL, q->image ? q->image->macros : "");
 }
 
-static void put_tile(text *t, const gemm_tile *tile, int64_t bk, int64_t slices, bool cores) {
+static void put_tile(text *t, const gemm_tile *tile, int64_t bk, int64_t slices, bool cores, gemm_leave leave) {
   text_printf(t, "#define BN %d\n", tile->bn);
   if (tile->kind != GEMM_TMA) text_printf(t, "#define BM %d\n#define BK %lld\n", tile->bm, (long long)bk);
   if (!cores) {
     text_printf(t, "#define TM %d\n#define TN %d\n", tile->warps_m, tile->warps_n);
     return;
   }
-  text_printf(t, "#define STAGES %d\n#define MIN_CTAS %d\n", tile->stages, tile->blocks);
+  text_printf(t, "#define STAGES %d\n#define MIN_CTAS %d\n", tile_stages(tile, leave), tile->blocks);
   if (tile->kind == GEMM_TMA) {
-    text_printf(t, "#define GROUPS %d\n#define STAGGER %d\n", tile->warps_m, tile->warps_m == 2 && slices >= 48);
+    text_printf(t, "#define GROUPS %d\n#define STAGGER %d\n#define LEAVE %d\n", tile->warps_m,
+                tile->warps_m == 2 && leave == LEAVE_BUFFER && slices >= 48, (int)leave);
     return;
   }
   text_printf(t, "#define MATH %d\n#define WARPS_M %d\n#define WARPS_N %d\n#define WARPS_K %d\n",
@@ -335,7 +371,8 @@ static kiln_status plan_split(kernel_prep *p, const gemm_way *w, int64_t blocks,
 }
 
 /* Blocks stay and take tile after tile; the maps are made at each launch, when addresses are known. */
-static void plan_maps(const cuda_facts *gpu, const gemm_problem *q, const gemm_tile *t, gemm_plan *out) {
+static void plan_maps(const cuda_facts *gpu, const gemm_problem *q, const gemm_tile *t, gemm_leave leave,
+                      gemm_plan *out) {
   const unsigned room = (unsigned)(gpu->sm_count > 0 ? gpu->sm_count : 132) * (unsigned)t->blocks;
   if (out->grid[0] > room) out->grid[0] = room;
   out->tma = true;
@@ -346,18 +383,20 @@ static void plan_maps(const cuda_facts *gpu, const gemm_problem *q, const gemm_t
   }
   out->box_a = t->bm;
   out->box_b = t->bn;
+  out->ordered = leave == LEAVE_VECTORS;
 }
 
 kiln_status gemm_plan_make(kernel_prep *p, const gemm_problem *q, int rank, gemm_plan *out) {
   const cuda_facts *gpu = cuda_device_facts(p->device);
   const bool cores = uses_tensor_cores(p, q);
+  const gemm_leave leave = problem_leave(p, q);
   gemm_way ways[GEMM_MAX_WAYS];
   *out = (gemm_plan){.m = (int)q->m};
   if (q->m == 0 || q->n == 0 || q->batches == 0) return KILN_OK;
   if (q->m > INT32_MAX - 512 || q->n > INT32_MAX - 512 || q->k > INT32_MAX - 512)
     return KILN_FAIL(KILN_UNSUPPORTED, "%s: a matrix of %lld x %lld x %lld is too large for a GPU kernel",
                      p->args.node->op->name, (long long)q->m, (long long)q->n, (long long)q->k);
-  const int count = list_ways(gpu, q, cores, ways);
+  const int count = list_ways(gpu, q, cores, leave, ways);
   const gemm_way *w = &ways[rank < count ? rank : count - 1];
   const gemm_tile *t = w->tile;
   const int64_t blocks = cuda_div_up(q->m, t->bm) * cuda_div_up(q->n, t->bn) * q->batches;
@@ -369,7 +408,7 @@ kiln_status gemm_plan_make(kernel_prep *p, const gemm_problem *q, int rank, gemm
   KILN_TRY(cuda_epilogue_text(p, &epilogue));
   put_problem(&defines, p, q, !cores && q->vec_c > t->warps_n ? t->warps_n : q->vec_c);
   const int64_t bk = tile_bk(t, q->dtype, cores);
-  put_tile(&defines, t, bk, cuda_div_up(q->k, bk), cores);
+  put_tile(&defines, t, bk, cuda_div_up(q->k, bk), cores, leave);
   text_printf(&defines, "#define SPLIT %d\n#define SPLIT_CLUSTER %d\n", w->split, cluster);
   text_puts(&defines, epilogue);
   text_puts(&defines, cuda_text_matrix_common);
@@ -377,11 +416,11 @@ kiln_status gemm_plan_make(kernel_prep *p, const gemm_problem *q, int rank, gemm
   KILN_TRY(cuda_text_keep(p, &defines, &front));
   out->grid[0] = (unsigned)blocks;
   out->grid[1] = (unsigned)w->split;
-  out->threads = (unsigned)tile_threads(t, cores);
-  out->shared = tile_shared(t, cores);
+  out->threads = (unsigned)tile_threads(t, cores, leave);
+  out->shared = tile_shared(t, cores, leave);
   out->overlap = gpu->arch >= 90;
   if (w->split > 1 && !cluster) KILN_TRY(plan_split(p, w, blocks, out));
-  if (t->kind == GEMM_TMA) plan_maps(gpu, q, t, out);
+  if (t->kind == GEMM_TMA) plan_maps(gpu, q, t, leave, out);
   const char *const entries[] = {"kiln_gemm", "kiln_gemm", "kiln_gemm_tma"};
   const cuda_source source = {.entry = cores ? entries[t->kind] : "kiln_gemm_simt",
                               .defines = front,
@@ -411,8 +450,15 @@ static kiln_status run_maps(const kernel_args *args, const gemm_plan *plan, cons
     const int64_t sizes[] = {q->k, q->m}, strides[] = {0, (q->m > 1 ? q->lda : q->k) * size};
     KILN_TRY(cuda_map_tiled(args, &map_a, a, q->dtype, 2, sizes, strides, (int[]){row, plan->box_a}, 128));
   }
-  const int64_t sizes[] = {q->k, q->n}, strides[] = {0, q->ldb * size};
-  KILN_TRY(cuda_map_tiled(args, &map_b, b, q->dtype, 2, sizes, strides, (int[]){row, plan->box_b}, 128));
+  const int64_t pitch = q->ldb * size;
+  if (plan->ordered) { /* see copy_rows of gemm_tma.cu */
+    const int64_t sizes[] = {q->k, 2, 4, 4, q->n / 32}, strides[] = {0, pitch, 8 * pitch, 2 * pitch, 32 * pitch};
+    const int box[] = {row, 2, 4, 4, plan->box_b / 32};
+    KILN_TRY(cuda_map_tiled(args, &map_b, b, q->dtype, 5, sizes, strides, box, 128));
+  } else {
+    const int64_t sizes[] = {q->k, q->n}, strides[] = {0, pitch};
+    KILN_TRY(cuda_map_tiled(args, &map_b, b, q->dtype, 2, sizes, strides, (int[]){row, plan->box_b}, 128));
+  }
   void *c = args->out[0].data;
   cuda_epilogue_args epilogue;
   cuda_epilogue_fill(args, &epilogue);

@@ -48,6 +48,7 @@ typedef struct gemm_plan {
   gemm_problem problem; /* (`image` is a copy) */
   gemm_image image;
   int box_a, box_b;
+  bool ordered; /* the map of B has its rows in another order */
 } gemm_plan;
 
 /* The `rank`-th best way (0: best); ranks beyond the last way give the last. */

@@ -9,15 +9,17 @@
  * with the same alignment as in memory, and the copy engine stores them while the next tile is multiplied.
  *
  * Macros as in gemm.cu: IN_TYPE OUT_TYPE BIAS_TYPE HAS_BIAS GEMM_M GEMM_N GEMM_K BN STAGES VEC_C C_AT EPILOGUE.. PDL B_CONST and, for
- * CONV, its geometry; BM is GROUPS * 64, rows of a slice are 128 bytes. MIN_CTAS blocks share a multiprocessor. Boxes of the tensor maps: A [BM, 128 bytes], B [BN, 128 bytes], 128-byte
- * swizzle (with LEAVE 1 of rank 5: [128 bytes, 2, 4, 4, BN / 32], see copy_rows; in clusters with BN / CLUSTER); of an image, BM pixels of im2col with 128 bytes of channels each.
- * Grid: any number of blocks (a multiple of CLUSTER) up to the number of tiles; block: THREADS. Shared memory: SMEM_BYTES. */
+ * CONV, its geometry; BM is GROUPS * 64, rows of a slice are 128 bytes. MIN_CTAS blocks share a multiprocessor; GROUP_M tiles below
+ * each other are taken together. Boxes of the tensor maps: A [BM, 128 bytes], B [BN, 128 bytes], 128-byte swizzle (with LEAVE 1 of
+ * rank 5: [128 bytes, 2, 4, 4, BN / 32], see copy_rows); of an image, BM pixels of im2col with 128 bytes of channels each.
+ * Grid: any number of blocks up to the number of tiles; block: THREADS. Shared memory: SMEM_BYTES. */
 
 #ifndef LEAVE /* how accumulators leave, see above */
 #define LEAVE 0
 #endif
-#if LEAVE > 0 && GROUPS == 2 && MIN_CTAS == 1
-#define SHIFT_REGISTERS 1 /* from the copying warpgroup, of which one warp works, to the others */
+/* Registers move from the copying warpgroup, of which one warp works, to the others. */
+#if LEAVE > 0 && MIN_CTAS == 1 && (GROUPS == 2 || (GROUPS == 3 && BN > 128))
+#define SHIFT_REGISTERS 1
 #define THREADS (GROUPS * 128 + 128)
 #else
 #define SHIFT_REGISTERS 0
@@ -55,14 +57,10 @@ typedef mx_u16 out_t;
 #else
 #define SLICES ((GEMM_K + BK - 1) / BK)
 #endif
-#ifndef CLUSTER /* 2: pairs of blocks, whose tiles lie below each other, bring half of their common tile of B each, for both */
-#define CLUSTER 1
-#endif
-#define TILES_M ((GEMM_M + BM * CLUSTER - 1) / (BM * CLUSTER)) /* of a cluster */
-#define WHOLE_M (GEMM_M % (BM * CLUSTER) == 0)
+#define TILES_M ((GEMM_M + BM - 1) / BM)
 #define TILES_N ((GEMM_N + BN - 1) / BN)
 #ifndef GROUP_M
-#define GROUP_M (8 / CLUSTER)
+#define GROUP_M 8
 #endif
 #ifndef STAGGER /* 1: the second warpgroup starts late, so that one multiplies while the other writes */
 #define STAGGER 0
@@ -103,50 +101,37 @@ __device__ __forceinline__ void copy_box(mx_u32 dst, const tensor_map *map, int 
       : "memory");
 }
 
-#if CLUSTER > 1
-#define COPY_KIND ".shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster"
-#define COPY_MASK , "h"((mx_u16)((1 << CLUSTER) - 1))
-#define MASK_ARGUMENT(i) ", %" #i
-__device__ __forceinline__ int cluster_rank() {
-  mx_u32 r;
-  asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(r));
-  return (int)r;
-}
-__device__ __forceinline__ void cluster_barrier() {
-  asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;" ::: "memory");
-}
-__device__ __forceinline__ void barrier_arrive_at(mx_u32 bar, int rank) {
-  asm volatile("{\n.reg .b32 there;\nmapa.shared::cluster.u32 there, %0, %1;\nmbarrier.arrive.shared::cluster.b64 _, [there];\n}" ::"r"(bar),
-               "r"(rank)
-               : "memory");
-}
-#define CLUSTER_DIMS __cluster_dims__(CLUSTER, 1, 1)
-#else
-#define COPY_KIND ".shared::cluster.global.mbarrier::complete_tx::bytes"
-#define COPY_MASK
-#define MASK_ARGUMENT(i)
-#define CLUSTER_DIMS
-#endif
 #if LEAVE == 1
 /* Rows of B in such an order that a thread's accumulators are 8 columns side by side: row (e, q, j, block) of the tile is row
  * block * 32 + q * 8 + j * 2 + e of B. */
 __device__ __forceinline__ void copy_rows(mx_u32 dst, const tensor_map *map, int x, int y, mx_u32 bar) {
-  asm volatile("cp.async.bulk.tensor.5d" COPY_KIND " [%0], [%1, {%2, %3, %3, %3, %4}], [%5]" MASK_ARGUMENT(6) ";" ::"r"(dst), "l"(map), "r"(x),
-               "r"(0), "r"(y / 32), "r"(bar) COPY_MASK
-               : "memory");
+  asm volatile(
+      "cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %3, %3, %4}], [%5];" ::"r"(dst),
+      "l"(map), "r"(x), "r"(0), "r"(y / 32), "r"(bar)
+      : "memory");
 }
 #else
-__device__ __forceinline__ void copy_rows(mx_u32 dst, const tensor_map *map, int x, int y, mx_u32 bar) {
-  asm volatile("cp.async.bulk.tensor.2d" COPY_KIND " [%0], [%1, {%2, %3}], [%4]" MASK_ARGUMENT(5) ";" ::"r"(dst), "l"(map), "r"(x), "r"(y),
-               "r"(bar) COPY_MASK
-               : "memory");
-}
+#define copy_rows copy_box
 #endif
 #if LEAVE == 2
 /* Elements from the last multiple of 16 bytes to `p`. */
 __device__ __forceinline__ int row_shift(const out_t *p) { return (int)((mx_u64)p >> 1 & 7); }
 __device__ __forceinline__ void store_bytes(out_t *to, mx_u32 from, int bytes) {
   asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(to), "r"(from), "r"(bytes) : "memory");
+}
+/* Up to 7 elements, ONE_FIRST: those before a multiple of 16 bytes; else those behind one. */
+template <bool ONE_FIRST>
+__device__ __forceinline__ void store_end(out_t *to, const out_t *from, int n) {
+  int i = 0;
+#pragma unroll
+  for (int j = 0; j < 3; j++) {
+    const int size = ONE_FIRST ? 1 << j : 4 >> j;
+    if (!(n & size)) continue;
+    if (size == 4) *(uint2 *)(to + i) = *(const uint2 *)(from + i);
+    if (size == 2) *(mx_u32 *)(to + i) = *(const mx_u32 *)(from + i);
+    if (size == 1) to[i] = from[i];
+    i += size;
+  }
 }
 #endif
 #if CONV
@@ -158,34 +143,25 @@ __device__ __forceinline__ void copy_pixels(mx_u32 dst, const tensor_map *map, i
 }
 #endif
 
-extern "C" __global__ void CLUSTER_DIMS __launch_bounds__(THREADS, MIN_CTAS)
+extern "C" __global__ void __launch_bounds__(THREADS, MIN_CTAS)
     kiln_gemm_tma(const __grid_constant__ tensor_map map_a, const __grid_constant__ tensor_map map_b, out_t *__restrict__ c,
                   const void *__restrict__ bias EPILOGUE_PARAMS) {
   extern __shared__ __align__(1024) unsigned char smem[];
   const mx_u32 smem0 = mx_shared(smem), full = smem0 + BARRIERS, empty = full + STAGES * 8;
   const int tid = threadIdx.x, lane = tid & 31, warp = tid >> 5;
-  const int tiles = TILES_M * TILES_N, first_tile = blockIdx.x / CLUSTER, tile_step = gridDim.x / CLUSTER;
-#if CLUSTER > 1
-  const int rank = cluster_rank();
-#else
-  constexpr int rank = 0;
-#endif
+  const int tiles = TILES_M * TILES_N;
   mx_grid_trigger();
   if (tid == 0) {
     for (int s = 0; s < STAGES; s++) {
       barrier_init(full + s * 8, 1);
-      barrier_init(empty + s * 8, GROUPS * 4 * CLUSTER);
+      barrier_init(empty + s * 8, GROUPS * 4);
     }
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
   }
-#if CLUSTER > 1
-  cluster_barrier();
-#else
   __syncthreads();
-#endif
   auto place = [&](int t, int &m0, int &n0) {
     const int in_group = GROUP_M * TILES_N, first = t / in_group * GROUP_M, rest = t % in_group, rows = min(TILES_M - first, GROUP_M);
-    m0 = ((first + rest % rows) * CLUSTER + rank) * BM;
+    m0 = (first + rest % rows) * BM;
     n0 = rest / rows * BN;
   };
   auto copy_a = [&](mx_u32 at, int s, int m0, mx_u32 bar) {
@@ -198,24 +174,23 @@ extern "C" __global__ void CLUSTER_DIMS __launch_bounds__(THREADS, MIN_CTAS)
 #endif
   };
   auto copy_b = [&](mx_u32 at, int s, int n0, mx_u32 bar) {
-    const int part = rank * (BN / CLUSTER);
 #if CONV
-    copy_rows(at + part * 128, &map_b, s / TAP_SLICES * CONV_C + s % TAP_SLICES * BK, n0 + part, bar);
+    copy_rows(at, &map_b, s / TAP_SLICES * CONV_C + s % TAP_SLICES * BK, n0, bar);
 #else
-    copy_rows(at + part * 128, &map_b, s * BK, n0 + part, bar);
+    copy_rows(at, &map_b, s * BK, n0, bar);
 #endif
   };
 
   if (warp >= GROUPS * 4) { /* the copying warp */
 #if SHIFT_REGISTERS
-    asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(GROUPS == 2 ? 40 : 32));
 #endif
     if (warp == GROUPS * 4 && lane == 0) {
       int stage = 0, phase = 0, ahead = 0, m0, n0;
 #if PDL && B_CONST
       /* Slices of B for the first tile do not depend on the kernel before. */
-      if (first_tile < tiles) {
-        place(first_tile, m0, n0);
+      if (blockIdx.x < tiles) {
+        place(blockIdx.x, m0, n0);
         for (; ahead < STAGES && ahead < SLICES; ahead++) {
           barrier_expect(full + ahead * 8, STAGE_BYTES);
           copy_b(smem0 + ahead * STAGE_BYTES + A_BYTES, ahead, n0, full + ahead * 8);
@@ -223,7 +198,7 @@ extern "C" __global__ void CLUSTER_DIMS __launch_bounds__(THREADS, MIN_CTAS)
       }
 #endif
       mx_grid_wait();
-      for (int t = first_tile; t < tiles; t += tile_step) {
+      for (int t = blockIdx.x; t < tiles; t += gridDim.x) {
         place(t, m0, n0);
         for (int s = 0; s < SLICES; s++) {
           const mx_u32 at = smem0 + stage * STAGE_BYTES, bar = full + stage * 8;
@@ -242,7 +217,7 @@ extern "C" __global__ void CLUSTER_DIMS __launch_bounds__(THREADS, MIN_CTAS)
     }
   } else {
 #if SHIFT_REGISTERS
-    asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(GROUPS == 2 ? 232 : 160));
 #endif
     const int group = warp >> 2;
 #if LEAVE == 0
@@ -250,17 +225,10 @@ extern "C" __global__ void CLUSTER_DIMS __launch_bounds__(THREADS, MIN_CTAS)
 #elif LEAVE == 2
     out_t *buffer = (out_t *)(smem + STAGES * STAGE_BYTES + warp * WARP_BYTES);
 #endif
-    auto free_stage = [&](int s) {
-#if CLUSTER > 1
-      if (lane < CLUSTER) barrier_arrive_at(empty + s * 8, lane);
-#else
-      if (lane == 0) barrier_arrive(empty + s * 8);
-#endif
-    };
     int stage = 0, phase = 0;
     mx_grid_wait(); /* before the epilogue reads anything */
     if (STAGGER && group == 1 && SLICES >= STAGES) barrier_wait(full + (STAGES - 1) * 8, 0);
-    for (int t = first_tile; t < tiles; t += tile_step) {
+    for (int t = blockIdx.x; t < tiles; t += gridDim.x) {
       int m0, n0;
       place(t, m0, n0);
       float acc[BN / 8][4];
@@ -278,12 +246,12 @@ extern "C" __global__ void CLUSTER_DIMS __launch_bounds__(THREADS, MIN_CTAS)
         for (int kk = 0; kk < 4; kk++) wg_mma(&acc[0][0], da + kk * 2, db + kk * 2);
         asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
         asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
-        if (s > 0) free_stage(before);
+        if (s > 0 && lane == 0) barrier_arrive(empty + before * 8);
         before = stage;
         if (++stage == STAGES) stage = 0, phase ^= 1;
       }
       asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
-      if (SLICES > 0) free_stage(before);
+      if (SLICES > 0 && lane == 0) barrier_arrive(empty + before * 8);
 #pragma unroll
       for (int j = 0; j < BN / 8; j++)
         asm volatile("" : "+f"(acc[j][0]), "+f"(acc[j][1]), "+f"(acc[j][2]), "+f"(acc[j][3])::"memory");
@@ -330,7 +298,7 @@ extern "C" __global__ void CLUSTER_DIMS __launch_bounds__(THREADS, MIN_CTAS)
 #endif
 #pragma unroll
           for (int h = 0; h < 2; h++) {
-            const int row = r0 + (lane >> 2) + h * 8, in = WHOLE_M ? row : min(row, GEMM_M - 1);
+            const int row = r0 + (lane >> 2) + h * 8, in = GEMM_M % BM != 0 ? min(row, GEMM_M - 1) : row;
             float v[VEC_C];
 #pragma unroll
             for (int i = 0; i < VEC_C; i++) {
@@ -340,7 +308,7 @@ extern "C" __global__ void CLUSTER_DIMS __launch_bounds__(THREADS, MIN_CTAS)
 #endif
             }
             EPILOGUE(v, 0, in, n + part * VEC_C)
-            if (WHOLE_M || row < GEMM_M) mx_store<OUT_TYPE, VEC_C>(c, C_AT(0LL, row, n + part * VEC_C), v);
+            if (GEMM_M % BM == 0 || row < GEMM_M) mx_store<OUT_TYPE, VEC_C>(c, C_AT(0LL, row, n + part * VEC_C), v);
           }
         }
       }
@@ -375,9 +343,15 @@ extern "C" __global__ void CLUSTER_DIMS __launch_bounds__(THREADS, MIN_CTAS)
       if (lane < 16) asm volatile("cp.async.bulk.commit_group;" ::: "memory");
       if (r0 + (lane >> 1) < GEMM_M) { /* the ends of the rows */
         out_t *row = c + C_AT(0LL, r0 + (lane >> 1), n0);
-        const int shift = row_shift(row), skip = min(-shift & 7, columns);
-        const int from = lane & 1 ? skip + ((columns - skip) & ~7) : 0, to = lane & 1 ? columns : skip;
-        for (int i = from; i < to; i++) row[i] = buffer[(lane >> 1) * PITCH + shift + i];
+        const int shift = row_shift(row), skip = min(-shift & 7, columns), body = (columns - skip) & ~7;
+        const out_t *from = buffer + (lane >> 1) * PITCH + shift;
+        if (lane & 1) {
+          store_end<false>(row + skip + body, from + skip + body, columns - skip - body);
+        } else if (skip + shift == 8 || skip == 0) {
+          store_end<true>(row, from, skip);
+        } else { /* a row that does not reach the next 16 bytes */
+          for (int i = 0; i < skip; i++) row[i] = from[i];
+        }
       }
 #endif
     }
@@ -385,7 +359,4 @@ extern "C" __global__ void CLUSTER_DIMS __launch_bounds__(THREADS, MIN_CTAS)
     if (lane < 16) asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
 #endif
   }
-#if CLUSTER > 1
-  cluster_barrier(); /* nobody leaves while another may still write to it */
-#endif
 }
