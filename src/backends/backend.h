@@ -20,6 +20,11 @@ typedef struct target { /* "cpu:avx512" */
  * devices go on. */
 typedef struct device device;
 
+typedef struct device_info {
+  const char *name;   /* "NVIDIA H100 80GB HBM3" */
+  size_t cache_bytes; /* of the last level */
+} device_info;
+
 /* What the runtime asks of an accelerator. Memory is freed by hand; a stream of NULL is the device's own. [any thread]
  */
 typedef struct device_hooks {
@@ -28,6 +33,7 @@ typedef struct device_hooks {
   void (*close)(device *d);
   int dlpack_type;
   int (*ordinal)(const device *d);
+  device_info (*info)(const device *d);
   /* Makes the device current in this thread, and puts back what was. */
   kiln_status (*enter)(device *d);
   void (*leave)(device *d);

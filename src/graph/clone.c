@@ -50,6 +50,7 @@ static kiln_status clone_node(cloner *c, const node *n, block *to) {
   node *copy = node_create(&b, n->op, n->own_inputs, inputs, op_schema_of(n->op)->n_attrs, attrs, n->n_outputs);
   if (!copy) return graph_check(c->to) != KILN_OK ? graph_check(c->to) : KILN_NO_MEMORY("copy of a graph");
   copy->tactic = n->tactic ? arena_strdup(a, n->tactic) : NULL;
+  copy->timing = n->timing ? arena_strdup(a, n->timing) : NULL;
   for (int32_t i = 0; i < n->n_outputs; i++) {
     copy->outputs[i]->type = n->outputs[i]->type;
     copy->outputs[i]->name = n->outputs[i]->name ? arena_strdup(a, n->outputs[i]->name) : NULL;
@@ -126,4 +127,11 @@ kiln_status graph_clone(const graph *g, graph **out_graph) {
   }
   *out_graph = c.to;
   return KILN_OK;
+}
+
+kiln_status block_clone(const block *from, block *to) {
+  cloner c = {.to = to->graph};
+  const kiln_status status = clone_block(&c, from, to);
+  map_free(&c.values);
+  return status;
 }

@@ -115,6 +115,7 @@ struct node {
   int32_t n_blocks;
   block *epilogue;    /* NULL: none */
   const char *tactic; /* kernel chosen by the plan; NULL before */
+  const char *timing; /* what the tuner measured, for people; NULL: nothing */
   const char *path;   /* module path in the model, "" if unknown */
   const char *source; /* "model.py:17", "" if unknown */
   block *parent;
@@ -169,6 +170,7 @@ void graph_destroy(graph *g);
 /* KILN_OK, or the first failure of the builder calls below. Call it once after building a piece. */
 kiln_status graph_check(const graph *g);
 kiln_status graph_clone(const graph *g, graph **out_graph); /* constants' data is borrowed from `g` */
+kiln_status block_clone(const block *from, block *to); /* an isolated block into an empty one, of any graph; the same */
 
 value *graph_add_param(block *b, const char *name, const tensor_type *type);
 /* Constants. `data` is borrowed until the graph is destroyed; _copy and _take copy it / own it (mem_alloc_aligned). */

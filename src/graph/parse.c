@@ -473,6 +473,7 @@ static kiln_status read_tail(reader *r, node *n, const value_name *names) {
     KILN_TRY(read_type(r, &n->outputs[i]->type));
   }
   if (take(r, "tactic")) KILN_TRY(read_string(r, &n->tactic));
+  if (take(r, "timed")) KILN_TRY(read_string(r, &n->timing));
   if (take(r, "@")) {
     KILN_TRY(read_string(r, &n->path));
     skip_spaces(r);

@@ -185,6 +185,10 @@ void node_print(const graph *g, const node *n, text *out) {
     text_puts(out, " tactic ");
     text_quote(out, n->tactic);
   }
+  if (n->timing) {
+    text_puts(out, " timed ");
+    text_quote(out, n->timing);
+  }
   const bool source = n->source && *n->source;
   if (source || (n->path && *n->path)) {
     text_puts(out, " @ ");

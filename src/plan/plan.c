@@ -114,13 +114,13 @@ static kiln_status plan_block(planner *p, block *b);
 /* The CPU's kernel for a node that the device has none for, if the builder allows that. Packed weights would need a second form. */
 static const kernel *host_tactic(const planner *p, const node *n) {
   target cpu;
-  const kernel *tactics[32];
+  const kernel *tactics[64];
   if (!(p->options->allow_host_fallback || n->tactic) || !p->target->backend->device) return NULL; /* or an earlier plan did */
   if (target_parse("cpu", &cpu) != KILN_OK) {
     error_clear();
     return NULL;
   }
-  const int count = backend_tactics(&cpu, n, tactics, 32, NULL);
+  const int count = backend_tactics(&cpu, n, tactics, 64, NULL);
   for (int i = 0; i < count; i++) {
     if (!tactics[i]->packing) return tactics[i];
   }
@@ -140,8 +140,8 @@ static kiln_status plan_node(planner *p, node *n) {
     return KILN_OK;
   }
   if ((n->op->flags & OP_VIEW) && n->op->view && !n->epilogue) return KILN_OK; /* costs nothing at run time */
-  const kernel *tactics[32];
-  const int count = backend_tactics(p->target, n, tactics, 32, p->why);
+  const kernel *tactics[64];
+  const int count = backend_tactics(p->target, n, tactics, 64, p->why);
   if (!count) {
     const kernel *host = host_tactic(p, n);
     if (host) {

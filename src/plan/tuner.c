@@ -1,7 +1,7 @@
-/* Tuner, see tuner.h. A cache line is `key \t kernel \t seconds`; the key is target, threads and the node's printed
- * form (operator, types, attributes, epilogue) without names, so equal layers are timed once, within and across
- * models. */
-#include "plan/tuner.h"
+/* Tuner, see tuner.h. A cache line is `key \t kernel \t seconds \t heuristic's seconds`; the key is target, threads (or
+ * the device's name) and the node's printed form (operator, types, attributes, epilogue) without names, so equal layers
+ * are timed once, within and across models. */
+#include "plan/tuner_internal.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,21 +10,11 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "ops/ref.h"
-#include "runtime/program.h"
 
-struct tuner {
-  arena arena;
-  const target *target;
-  plan_options options;
-  map winners; /* key -> kernel name */
-  text added;  /* cache lines */
-  char *old;
-  size_t old_size;
-  double deadline;
-  pool *workers;
-  device *device; /* that tactics are timed on; NULL: the host */
-  map seen;       /* keys that tuner_precompile met */
-};
+static kiln_status keep_winner(tuner *t, const char *key, const winner *w) {
+  winner *kept = arena_copy(&t->arena, w, sizeof *w);
+  return kept && map_put(&t->winners, key, kept) ? KILN_OK : KILN_NO_MEMORY("tactic cache");
+}
 
 static kiln_status read_cache(tuner *t) {
   file_map file;
@@ -43,7 +33,12 @@ static kiln_status read_cache(tuner *t) {
     char *second = tab ? strchr(tab + 1, '\t') : NULL;
     if (!second) continue; /* a damaged line costs a new timing, nothing else */
     *tab = *second = 0;
-    if (!map_put(&t->winners, line, tab + 1)) return KILN_NO_MEMORY("tactic cache");
+    winner w = {.kernel = tab + 1};
+    char *end = NULL;
+    w.seconds = strtod(second + 1, &end);
+    if (*end == '\t') w.heuristic = strtod(end + 1, &end);
+    if (!(w.seconds >= 0 && w.heuristic >= 0)) w.seconds = w.heuristic = 0;
+    KILN_TRY(keep_winner(t, line, &w));
   }
   return KILN_OK;
 }
@@ -62,11 +57,13 @@ kiln_status tuner_create(const target *target_, const plan_options *options, tun
   if (!t) return KILN_NO_MEMORY("tuner");
   t->target = target_;
   t->options = *options;
-  t->deadline = time_now() + options->tune_seconds;
+  t->start = time_now();
+  t->deadline = t->start + options->tune_seconds;
   kiln_status status = read_cache(t);
   if (status == KILN_OK && options->tune_seconds > 0) status = pool_create(options->threads, &t->workers);
   const device_hooks *h = target_->backend->device;
-  if (status == KILN_OK && options->tune_seconds > 0 && h && !open_device(t)) {
+  const bool wanted = options->tune_seconds > 0 || options->cache;
+  if (status == KILN_OK && wanted && h && !open_device(t) && t->workers) {
     pool_destroy(t->workers); /* built for a GPU that is not here: the heuristic decides */
     t->workers = NULL;
   }
@@ -101,7 +98,32 @@ static attr hint_attr(graph *g, const graph *from, attr a) {
   return a;
 }
 
-static kiln_status single_node(const node *n, graph **out) {
+static void hint_type(const graph *from, tensor_type *type) {
+  for (int32_t i = 0; i < type->rank; i++) type->dims[i] = dim_hint(from->dims, type->dims[i]);
+}
+
+/* The epilogue's copy with sizes in the place of symbols. */
+static kiln_status clone_epilogue(graph *g, const node *n, node *copy) {
+  const graph *from = n->parent->graph;
+  value *extra[64];
+  block *e = graph_new_block(g, copy);
+  if (!e) return graph_check(g);
+  KILN_TRY(block_clone(n->epilogue, e));
+  for (int32_t i = 0; i < e->n_params; i++) hint_type(from, &e->params[i]->type);
+  for (node *m = e->first; m; m = m->next) {
+    for (int32_t i = 0; i < m->n_outputs; i++) hint_type(from, &m->outputs[i]->type);
+    for (int32_t i = 0; i < op_schema_of(m->op)->n_attrs; i++) m->attrs[i] = hint_attr(g, from, m->attrs[i]);
+  }
+  const int32_t count = n->n_inputs - n->own_inputs;
+  if (count > 64) return KILN_FAIL(KILN_UNSUPPORTED, "an epilogue of %d operands", (int)count);
+  for (int32_t i = 0; i < count; i++) extra[i] = clone_operand(g, from, n->inputs[n->own_inputs + i].v);
+  node_set_epilogue(copy, e, count, extra);
+  copy->outputs[0]->type = n->outputs[0]->type;
+  hint_type(from, &copy->outputs[0]->type);
+  return graph_check(g);
+}
+
+static kiln_status single_node(const node *n, bool epilogue, graph **out) {
   graph *g = NULL;
   const graph *from = n->parent->graph;
   KILN_TRY(graph_create(&g));
@@ -109,15 +131,17 @@ static kiln_status single_node(const node *n, graph **out) {
   value *inputs[64];
   named_attr attrs[24];
   const op_schema *schema = op_schema_of(n->op);
-  for (int32_t i = 0; i < n->n_inputs && i < 64; i++)
+  for (int32_t i = 0; i < n->own_inputs && i < 64; i++)
     inputs[i] = n->inputs[i].v ? clone_operand(g, from, n->inputs[i].v) : NULL;
   for (int32_t i = 0; i < schema->n_attrs; i++)
     attrs[i] = (named_attr){schema->attrs[i].name, hint_attr(g, from, n->attrs[i])};
   node *copy = build_node(&b, n->op->name, n->own_inputs, inputs, schema->n_attrs, attrs);
+  kiln_status status = graph_check(g);
+  if (status == KILN_OK && epilogue && n->epilogue) status = clone_epilogue(g, n, copy);
   g->n_inputs = g->body.n_params;
-  if (copy) block_set_results(&g->body, copy->n_outputs, copy->outputs);
+  if (status == KILN_OK) block_set_results(&g->body, copy->n_outputs, copy->outputs);
   g->n_outputs = g->body.n_results;
-  const kiln_status status = graph_check(g);
+  if (status == KILN_OK) status = graph_check(g);
   if (status != KILN_OK) {
     graph_destroy(g);
     return status;
@@ -126,7 +150,7 @@ static kiln_status single_node(const node *n, graph **out) {
   return KILN_OK;
 }
 
-static void fill_random(tensor *t, uint32_t seed) {
+void tuner_fill(tensor *t, uint32_t seed) {
   const int64_t n = tensor_numel(t);
   for (int64_t i = 0; i < n; i++) {
     seed = seed * 1664525u + 1013904223u;
@@ -145,7 +169,7 @@ static double time_program(tuner *t, program *p, int n_in, int n_out) {
     params[i] = *program_param(p, i);
     params[i].data = mem_alloc_aligned((size_t)tensor_numel(&params[i]) * kiln_dtype_size(params[i].dtype) + 1);
     ok = params[i].data != NULL;
-    if (ok) fill_random(&params[i], (uint32_t)i);
+    if (ok) tuner_fill(&params[i], (uint32_t)i);
   }
   for (int k = 0; ok && k < 5; k++) {
     const double start = time_now();
@@ -165,126 +189,85 @@ static const char *key_of(tuner *t, const node *n);
 
 /* ---- on a device ------------------------------------------------------------------------------------------------- */
 
-enum { DEVICE_REPEATS = 12, DEVICE_ROUNDS = 3 };
-
-/* Seconds of one run: a graph of several runs is timed, so that launches cost what they cost in engines. */
-static kiln_status time_graph(const device_hooks *h, device *d, program *p, void *memory, const void *const *externals,
-                              void *stream, double *out) {
-  void *exec = NULL, *marks[2] = {NULL, NULL};
-  KILN_TRY(program_launch(p, memory, externals, stream, false));
-  KILN_TRY(h->synchronize(d, stream));
-  KILN_TRY(h->capture_begin(d, stream));
-  kiln_status status = KILN_OK;
-  for (int i = 0; i < DEVICE_REPEATS && status == KILN_OK; i++)
-    status = program_launch(p, memory, externals, stream, false);
-  const kiln_status ended = h->capture_end(d, stream, status == KILN_OK, &exec);
-  if (status == KILN_OK) status = ended;
-  for (int i = 0; i < 2 && status == KILN_OK; i++) status = h->mark_create(d, &marks[i]);
-  for (int i = 0; i <= DEVICE_ROUNDS && status == KILN_OK; i++) { /* the first one warms up */
-    double seconds = 0;
-    status = h->mark(d, marks[0], stream);
-    if (status == KILN_OK) status = h->graph_launch(d, exec, stream);
-    if (status == KILN_OK) status = h->mark(d, marks[1], stream);
-    if (status == KILN_OK) status = h->seconds_between(d, marks[0], marks[1], &seconds);
-    if (status == KILN_OK && i > 0 && seconds / DEVICE_REPEATS < *out) *out = seconds / DEVICE_REPEATS;
-  }
-  for (int i = 0; i < 2; i++) h->mark_destroy(d, marks[i]);
-  h->graph_destroy(d, exec);
-  return status;
-}
-
-static kiln_status fill_on_device(const device_hooks *h, device *d, const tensor *like, void *there, uint32_t seed) {
-  tensor here = *like;
-  const size_t bytes = (size_t)tensor_numel(&here) * kiln_dtype_size(here.dtype);
-  here.data = mem_alloc_aligned(bytes + 1);
-  if (!here.data) return KILN_NO_MEMORY("tuner");
-  fill_random(&here, seed);
-  kiln_status status = h->upload(d, NULL, there, here.data, bytes);
-  if (status == KILN_OK) status = h->synchronize(d, NULL);
-  mem_free_aligned(here.data);
-  return status;
-}
-
-/* Parameters and results are in the staging areas of the arena. */
-static double time_on_device(tuner *t, program *p, int n_in, int n_out) {
-  const device_hooks *h = t->target->backend->device;
-  device *d = t->device;
-  const size_t bytes = program_arena_bytes(p);
-  void *memory = NULL, *stream = NULL;
-  double seconds = 1e30;
-  const void **externals = mem_calloc((size_t)(n_in + n_out) + 1, sizeof *externals);
-  if (!externals || h->allocate(d, bytes, "tuning", &memory) != KILN_OK) {
-    mem_free(externals);
-    return seconds;
-  }
-  kiln_status status = h->stream_create(d, &stream);
-  if (status == KILN_OK) status = h->enter(d);
-  if (status == KILN_OK) {
-    for (int i = 0; i < n_in && status == KILN_OK; i++) {
-      externals[i] = (char *)memory + program_staging(p, false, i);
-      status = fill_on_device(h, d, program_param(p, i), (char *)memory + program_staging(p, false, i), (uint32_t)i);
-    }
-    for (int i = 0; i < n_out; i++) externals[n_in + i] = (char *)memory + program_staging(p, true, i);
-    if (status == KILN_OK) status = time_graph(h, d, p, memory, externals, stream, &seconds);
-    h->leave(d);
-  }
-  h->stream_destroy(d, stream);
-  h->release(d, memory, bytes);
-  mem_free(externals);
-  return status == KILN_OK ? seconds : 1e30;
-}
-
-/* A program of `n` alone with kernel `k`. The epilogue is left out: it costs all tactics about the same. */
-static kiln_status alone(tuner *t, const node *n, const kernel *k, graph **out_graph, program **out_program) {
+kiln_status tuner_alone(tuner *t, const node *n, const kernel *k, graph **out_graph, program **out_program) {
   const int64_t none = 0;
-  KILN_TRY(single_node(n, out_graph));
+  KILN_TRY(single_node(n, true, out_graph));
   node *copy = (*out_graph)->body.last;
   copy->tactic = k->name;
   KILN_TRY(plan_pack_node(copy, k));
   return program_create_on(*out_graph, t->target, t->device, &none, pool_threads(t->workers), out_program);
 }
 
-static void request(tuner *t, const node *n) {
-  const kernel *tactics[32];
-  const int count = backend_tactics(t->target, n, tactics, 32, NULL);
-  const char *key = count > 1 ? key_of(t, n) : NULL;
-  if (!key || map_has(&t->seen, key) || map_get(&t->winners, key) || !map_put(&t->seen, key, t)) return;
+/* Is `k` worth timing, and how many of `tactics` are: those that are compiled, and libraries that are here. */
+static int device_candidates(tuner *t, const kernel *const *tactics, int count, const kernel **out) {
+  int n = 0, own = 0;
   for (int i = 0; i < count; i++) {
+    if (tactics[i]->needs ? tactics[i]->needs(t->device) == KILN_OK : own++ < t->compiled) out[n++] = tactics[i];
+  }
+  error_clear();
+  return n;
+}
+
+enum { MAX_TACTICS = 64, WAVE = 4 };
+
+/* Asks for the kernels of tactics [from, from + WAVE). */
+static bool request(tuner *t, const node *n, int from) {
+  const kernel *tactics[MAX_TACTICS];
+  const int count = backend_tactics(t->target, n, tactics, MAX_TACTICS, NULL);
+  const char *key = count > 1 ? key_of(t, n) : NULL;
+  if (!key || n->tactic || map_get(&t->winners, key)) return false;
+  void *const wave = (void *)(uintptr_t)(from + 1);
+  if (map_get(&t->seen, key) == wave || !map_put(&t->seen, key, wave)) return false;
+  bool any = false;
+  for (int i = 0, own = 0; i < count; i++) {
     graph *g = NULL;
     program *p = NULL;
-    if (alone(t, n, tactics[i], &g, &p) != KILN_OK) error_clear();
+    if (tactics[i]->needs) continue; /* nothing to compile */
+    if (own++ < from || own > from + WAVE) continue;
+    any = true;
+    if (tuner_alone(t, n, tactics[i], &g, &p) != KILN_OK) error_clear();
     program_destroy(p);
     graph_destroy(g);
   }
+  return any;
 }
 
-static void request_block(tuner *t, const block *b) {
+static bool request_block(tuner *t, const block *b, int from) {
+  bool any = false;
   for (const node *n = b->first; n && time_now() < t->deadline; n = n->next) {
     if (n->op->flags & OP_CONTROL_FLOW) {
-      for (int32_t i = 0; i < n->n_blocks; i++) request_block(t, n->blocks[i]);
+      for (int32_t i = 0; i < n->n_blocks; i++) any = request_block(t, n->blocks[i], from) || any;
     } else if (!(n->op->flags & OP_VIEW)) {
-      request(t, n);
+      any = request(t, n, from) || any;
     }
   }
+  return any;
 }
 
+/* The likeliest tactics first: how long compiling takes is known only afterwards. */
 void tuner_precompile(tuner *t, const block *b) {
   const device_hooks *h = t->target->backend->device;
-  if (!t->device) return;
-  h->defer(t->device, true);
-  request_block(t, b);
-  h->defer(t->device, false);
-  if (h->finish_prepare(t->device, pool_threads(t->workers)) != KILN_OK) error_clear();
+  if (!t->device || !t->workers) return;
+  for (const constant *c = b->graph->constants; c; c = c->next) t->weight_bytes += c->size;
+  const double until = t->start + 0.7 * t->options.tune_seconds;
+  double last = 0;
+  for (bool more = true; more && t->compiled < MAX_TACTICS && time_now() + last < until;) {
+    const double begin = time_now();
+    h->defer(t->device, true);
+    more = request_block(t, b, t->compiled);
+    h->defer(t->device, false);
+    if (h->finish_prepare(t->device, pool_threads(t->workers)) != KILN_OK) error_clear();
+    t->compiled += WAVE;
+    last = time_now() - begin;
+  }
 }
 
 static double time_kernel(tuner *t, const node *n, const kernel *k) {
   graph *g = NULL;
   program *p = NULL;
-  double seconds = 1e30;
+  double seconds = tuner_failed;
   const int64_t none = 0;
-  if (t->device) {
-    if (alone(t, n, k, &g, &p) == KILN_OK) seconds = time_on_device(t, p, g->n_inputs, g->n_outputs);
-  } else if (single_node(n, &g) == KILN_OK) {
+  if (single_node(n, false, &g) == KILN_OK) {
     g->body.last->tactic = k->name;
     if (plan_pack_node(g->body.last, k) == KILN_OK &&
         program_create(g, t->target, &none, pool_threads(t->workers), &p) == KILN_OK)
@@ -301,7 +284,10 @@ static double time_kernel(tuner *t, const node *n, const kernel *k) {
 static const char *key_of(tuner *t, const node *n) {
   text k = {0};
   const graph *g = n->parent->graph;
-  text_printf(&k, "%s t%d %s", t->target->name, pool_threads(t->workers), n->op->name);
+  if (t->device)
+    text_printf(&k, "%s %s %s", t->target->name, t->target->backend->device->info(t->device).name, n->op->name);
+  else
+    text_printf(&k, "%s t%d %s", t->target->name, pool_threads(t->workers), n->op->name);
   for (int32_t i = 0; i < n->n_inputs; i++) {
     text_putc(&k, ' ');
     if (!n->inputs[i].v) continue;
@@ -325,29 +311,70 @@ static const char *key_of(tuner *t, const node *n) {
   return kept;
 }
 
-const kernel *tuner_choose(tuner *t, const node *n, const kernel *const *tactics, int count) {
+/* What `kiln inspect --plan` shows. */
+static void note_timing(node *n, const winner *w) {
+  text line = {0};
+  graph *g = n->parent->graph;
+  if (w->seconds <= 0 || w->seconds >= tuner_failed) return;
+  text_printf(&line, "%.3g us", w->seconds * 1e6);
+  if (w->heuristic > 0 && w->heuristic < tuner_failed) text_printf(&line, ", heuristic %.3g us", w->heuristic * 1e6);
+  if (w->count) text_printf(&line, ", best of %d", w->count);
+  if (!line.failed) n->timing = arena_strdup(&g->arena, line.data);
+  text_free(&line);
+}
+
+static const kernel *choose_on_host(tuner *t, const node *n, const kernel *const *tactics, int count, winner *w) {
+  int best = 0;
+  w->seconds = tuner_failed;
+  for (int i = 0; i < count; i++) {
+    const double seconds = time_kernel(t, n, tactics[i]);
+    if (i == 0) w->heuristic = seconds;
+    if (seconds < w->seconds) {
+      best = i;
+      w->seconds = seconds;
+    }
+  }
+  w->count = count;
+  return tactics[best];
+}
+
+/* NULL: nothing was timed. */
+static const kernel *choose_on_device(tuner *t, const node *n, const kernel *const *tactics, int count, winner *w) {
+  const kernel *list[MAX_TACTICS];
+  int best = 0;
+  count = device_candidates(t, tactics, count, list);
+  if (count < 2 || list[0] != tactics[0]) return NULL;
+  if (tuner_device_choose(t, n, list, count, &best, w) == KILN_OK) return list[best];
+  error_clear();
+  return NULL;
+}
+
+const kernel *tuner_choose(tuner *t, node *n, const kernel *const *tactics, int count) {
   int candidates = count; /* the reference is no candidate where there is a real kernel */
   if (count > 1 && tactics[count - 1] == &reference_kernel) candidates--;
   if (candidates < 2 || (!t->workers && !t->options.cache)) return tactics[0];
   const char *key = key_of(t, n);
   if (!key) return tactics[0];
-  const char *known = map_get(&t->winners, key);
+  const winner *known = map_get(&t->winners, key);
   for (int i = 0; known && i < candidates; i++) {
-    if (str_eq(tactics[i]->name, known)) return tactics[i];
+    if (!str_eq(tactics[i]->name, known->kernel)) continue;
+    if (tactics[i]->needs && (!t->device || tactics[i]->needs(t->device) != KILN_OK)) {
+      error_clear(); /* the cache is from a machine that has the library */
+      break;
+    }
+    note_timing(n, known);
+    return tactics[i];
   }
   if (!t->workers || (n->epilogue && !t->device) || time_now() > t->deadline) return tactics[0];
-  int best = 0;
-  double best_seconds = 1e30;
-  for (int i = 0; i < candidates; i++) {
-    const double seconds = time_kernel(t, n, tactics[i]);
-    if (seconds < best_seconds) {
-      best = i;
-      best_seconds = seconds;
-    }
-  }
-  text_printf(&t->added, "%s\t%s\t%.3g\n", key, tactics[best]->name, best_seconds);
-  (void)map_put(&t->winners, key, (void *)(uintptr_t)tactics[best]->name);
-  return tactics[best];
+  winner w = {0};
+  const kernel *best =
+      t->device ? choose_on_device(t, n, tactics, candidates, &w) : choose_on_host(t, n, tactics, candidates, &w);
+  if (!best) return tactics[0];
+  w.kernel = best->name;
+  text_printf(&t->added, "%s\t%s\t%.3g\t%.3g\n", key, w.kernel, w.seconds, w.heuristic);
+  if (keep_winner(t, key, &w) != KILN_OK) error_clear();
+  note_timing(n, &w);
+  return best;
 }
 
 kiln_status tuner_finish(tuner *t) {

@@ -11,8 +11,9 @@ kiln_status tuner_create(const target *t, const plan_options *options,
                          tuner **out_tuner); /* reads the cache file if there is one */
 /* The best of `tactics` for `n` at the symbols' opt values: from the cache, or timed while the budget lasts, else
  * tactics[0]. The result is never slower in the timing than tactics[0]. */
-const kernel *tuner_choose(tuner *t, const node *n, const kernel *const *tactics, int count);
-/* Devices: compiles the kernels of all tactics of these nodes together. Failures show when a tactic is timed. */
+const kernel *tuner_choose(tuner *t, node *n, const kernel *const *tactics, int count);
+/* Devices: compiles the kernels of all tactics of these nodes together, as far as the budget allows. Failures show when a
+ * tactic is timed. */
 void tuner_precompile(tuner *t, const block *b);
 /* Writes the cache file if anything was added. Destroys the tuner in any case. */
 kiln_status tuner_finish(tuner *t);

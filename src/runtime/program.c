@@ -220,6 +220,18 @@ int32_t program_result_count(const program *p) { return p->n_results; }
 const tensor *program_own_result(const program *p, int index) { return &p->results[index]; }
 const void **program_externals(program *p) { return p->externals; }
 
+int program_constants(program *p, program_constant *out, int max) {
+  int n = 0;
+  for (int32_t i = 0; i < p->n_steps; i++) {
+    step *s = &p->steps[i];
+    for (int32_t k = 0; k < s->args.n_in && k < s->node->n_inputs && n < max; k++) {
+      const value *v = node_in(s->node, k);
+      if (v && v->constant && s->args.in[k].data) out[n++] = (program_constant){&s->args.in[k].data, v->constant->size};
+    }
+  }
+  return n;
+}
+
 size_t program_staging(const program *p, bool result, int index) {
   return result ? p->result_staging[index] : p->param_staging[index];
 }

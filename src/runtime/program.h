@@ -40,6 +40,12 @@ int32_t program_param_count(const program *p);
 int32_t program_result_count(const program *p);
 const tensor *program_own_result(const program *p, int index);
 const void **program_externals(program *p); /* room for the addresses that program_launch takes */
+/* Operands of steps that are constants, up to `max`: the tuner turns them over. */
+typedef struct program_constant {
+  void **pointer; /* launches read the address here */
+  size_t bytes;
+} program_constant;
+int program_constants(program *p, program_constant *out, int max);
 /* Where a parameter or result may be put for a run, as bytes behind `arena`. */
 size_t program_staging(const program *p, bool result, int index);
 /* Copies between tensors of the device, any strides. */

@@ -266,6 +266,7 @@ static kiln_status hook_allocate(device *d, size_t bytes, const char *what, void
         "GPU %d: %s needs %zu bytes, but %zu of the limit of %zu bytes (KILN_CUDA_MEMORY_LIMIT) are in use", d->ordinal,
         what, bytes, used, d->limit);
   int mode = 0;
+static device_info hook_info(const device *d) { return (device_info){d->facts.name, d->facts.l2_bytes}; }
   KILN_TRY(cuda_enter_relaxed(d, &mode));
   cu_address address = 0;
   size_t free_bytes = 0, total_bytes = 0;
@@ -521,6 +522,7 @@ const device_hooks cuda_hooks = {
     .stream_destroy = hook_stream_destroy,
     .upload = hook_upload,
     .download = hook_download,
+    .info = hook_info,
     .copy = hook_copy,
     .synchronize = hook_synchronize,
     .finish_prepare = hook_finish_prepare,
