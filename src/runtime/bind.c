@@ -130,10 +130,13 @@ static bool writes_strided(const program *p, const node *n, int index) {
 
 static bool node_is_view(const node *n) { return (n->op->flags & OP_VIEW) && n->op->view && !n->epilogue; }
 
-/* Can every reader of `v` take any strides? Readers that are views or `except` do not count. */
-static bool readers_take_strided(const program *p, const value *v, const node *except) {
+/* A concat that is only places and copies. */
+static bool node_is_concat(const node *n) { return strcmp(n->op->name, "concat") == 0 && !n->epilogue; }
+
+/* Can every reader of `v` take any strides? Readers that are views do not count. */
+static bool readers_take_strided(const program *p, const value *v) {
   for (const use *u = v->uses; u; u = u->next) {
-    if (u->result_of || u->user == except) continue;
+    if (u->result_of || node_is_concat(u->user)) continue;
     if (node_is_view(u->user) || !reads_strided(p, u->user, u->index)) return false;
   }
   return true;
@@ -190,7 +193,7 @@ static void place_concat_inputs(program *p, const node *n, const slot *out) {
     const node *m = v->producer;
     const bool can = m && !s->known && m->parent == n->parent && !node_is_view(m) &&
                      strcmp(m->op->name, "while") != 0 && m->n_outputs == 1 && strcmp(m->op->name, "concat") != 0 &&
-                     writes_strided(p, m, 0) && readers_take_strided(p, v, n);
+                     writes_strided(p, m, 0) && readers_take_strided(p, v);
     if (can) {
       int64_t bytes = 0;
       if (tensor_bind(p, &v->type, &s->t, &bytes) != KILN_OK) return;
@@ -203,16 +206,56 @@ static void place_concat_inputs(program *p, const node *n, const slot *out) {
   }
 }
 
+static bool is_prefix(const node *n, const node *of) {
+  if (!node_is_concat(of) || of->parent != n->parent || of->n_inputs <= n->n_inputs ||
+      node_int(of, "axis") != node_int(n, "axis"))
+    return false;
+  for (int32_t i = 0; i < n->n_inputs; i++) {
+    if (n->inputs[i].v != of->inputs[i].v) return false;
+  }
+  return true;
+}
+
+/* A concat whose inputs are the first of a later one's lies inside that one's output: dense blocks make such chains. */
+static bool place_in_longer(program *p, const node *n) {
+  slot *out = &p->slots[n->outputs[0]->id];
+  if (!readers_take_strided(p, n->outputs[0])) return false;
+  for (const use *u = n->inputs[0].v->uses; u; u = u->next) {
+    if (u->result_of || u->user == n || !is_prefix(n, u->user)) continue;
+    const slot *longer = &p->slots[u->user->outputs[0]->id];
+    if (!longer->known || longer->at.buffer < 0) continue;
+    for (int d = 0; d < out->t.rank; d++) out->t.strides[d] = longer->t.strides[d];
+    out->at = longer->at;
+    return true;
+  }
+  return false;
+}
+
+/* How many of the inputs an earlier concat has put where `n` wants them. */
+static int32_t already_placed(const program *p, const node *n) {
+  const slot *out = &p->slots[n->outputs[0]->id];
+  int32_t most = 0;
+  for (const use *u = n->inputs[0].v->uses; u; u = u->next) {
+    if (u->result_of || u->user == n || u->user->n_inputs <= most || !node_is_concat(u->user)) continue;
+    if (!is_prefix(u->user, n)) continue;
+    const slot *in = &p->slots[u->user->outputs[0]->id];
+    if (in->known && in->at.buffer == out->at.buffer && in->at.offset == out->at.offset) most = u->user->n_inputs;
+  }
+  return most;
+}
+
 /* Gives concat outputs their buffers before their inputs' producers are reached. */
 static kiln_status place_concats(program *p, const node *first, const node *last) {
   for (const node *n = last; n; n = n != first ? n->prev : NULL) {
-    if (strcmp(n->op->name, "concat") != 0 || n->epilogue) continue;
+    if (!node_is_concat(n)) continue;
     slot *out = &p->slots[n->outputs[0]->id];
     int64_t bytes = 0;
     if (out->known) continue;
     KILN_TRY(tensor_bind(p, &n->outputs[0]->type, &out->t, &bytes));
-    out->at = (place){buffer_new(p, BUFFER_ARENA, 0, bytes), 0};
-    if (out->at.buffer < 0) return KILN_NO_MEMORY("program");
+    if (!place_in_longer(p, n)) {
+      out->at = (place){buffer_new(p, BUFFER_ARENA, 0, bytes), 0};
+      if (out->at.buffer < 0) return KILN_NO_MEMORY("program");
+    }
     out->known = true;
     place_concat_inputs(p, n, out);
   }
@@ -251,6 +294,7 @@ static kiln_status bind_view(program *p, const node *n) {
 static kiln_status bind_concat(program *p, const node *n) {
   const slot out = p->slots[n->outputs[0]->id];
   const int64_t axis = node_int(n, "axis"), element = (int64_t)kiln_dtype_size(out.t.dtype);
+  const int32_t placed = already_placed(p, n);
   int64_t at = 0;
   for (int32_t i = 0; i < n->n_inputs; i++) {
     slot *in = NULL;
@@ -261,7 +305,7 @@ static kiln_status bind_concat(program *p, const node *n) {
     at += in->t.shape[axis];
     const bool there =
         in->at.buffer == part.at.buffer && in->at.offset == part.at.offset && tensor_same_layout(&in->t, &part.t);
-    if (!there) KILN_TRY(add_copy(p, in, &part, n));
+    if (!there && i >= placed) KILN_TRY(add_copy(p, in, &part, n));
   }
   return KILN_OK;
 }
@@ -468,8 +512,7 @@ static kiln_status bind_kernel(program *p, const node *n) {
     slot *in = NULL;
     KILN_TRY(slot_of(p, n->inputs[i].v, &in));
     operands[i] = *in;
-    if (!reads_strided(p, n, i) && !tensor_is_contiguous(&in->t))
-      KILN_TRY(contiguous_copy(p, in, n, &operands[i]));
+    if (!reads_strided(p, n, i) && !tensor_is_contiguous(&in->t)) KILN_TRY(contiguous_copy(p, in, n, &operands[i]));
   }
   step *s = step_new(p, STEP_KERNEL);
   if (!s) return KILN_NO_MEMORY("program");
@@ -506,7 +549,7 @@ static kiln_status bind_node(program *p, const node *n) {
         n->op->name, n->path, n->source);
   if (n->op->flags & OP_CONTROL_FLOW) return bind_control(p, n);
   if (node_is_view(n)) return bind_view(p, n);
-  if (strcmp(n->op->name, "concat") == 0 && !n->epilogue) return bind_concat(p, n);
+  if (node_is_concat(n)) return bind_concat(p, n);
   return bind_kernel(p, n);
 }
 

@@ -145,6 +145,43 @@ class Convolutions(nn.Module):
         return x, x.mean((2, 3))
 
 
+class Concats(nn.Module):
+    """Dense connections: steps read concatenations of what came before, most of them the first so many, as they grow."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        rng = random.Random(seed)
+        self.seed, self.size = seed, rng.choice([1, 4, 8])
+        self.shape = [rng.choice([1, 2, 3]), self.size, *([5, 6] if rng.random() < 0.5 else [])]
+        self.axis = 1
+        kind = nn.Conv2d if len(self.shape) == 4 else nn.Linear
+        options = ({"kernel_size": k} for k in iter(lambda: rng.choice([1, 3]), 0)) if kind is nn.Conv2d else iter(dict, 1)
+        self.mixers = nn.ModuleList()
+        for n in range(1, 7):
+            given = next(options)
+            given = {**given, "padding": given["kernel_size"] // 2} if given else {}
+            self.mixers.append(kind(n * self.size, self.size, **given))
+
+    def example(self):
+        return (torch.randn(self.shape),)
+
+    def forward(self, x):
+        rng = random.Random(self.seed + 1)
+        made, kept = [rng.choice(UNARY)(x)], []
+        for _ in range(rng.randint(3, 7)):
+            count = len(made) if rng.random() < 0.7 else rng.randint(1, len(made))
+            parts = made[: min(count, 6)]
+            if rng.random() < 0.15:
+                parts = parts[::-1]
+            joined = torch.cat(parts, self.axis)
+            if rng.random() < 0.2:
+                kept.append(joined)
+            step = rng.choice(UNARY)(joined) if rng.random() < 0.7 else joined
+            made.append(rng.choice(UNARY)(self.mixers[len(parts) - 1](step)))
+        kept.append(torch.cat(made, self.axis))
+        return (*kept, made[-1])
+
+
 class Fn(nn.Module):
     def __init__(self, f) -> None:
         super().__init__()
@@ -182,3 +219,8 @@ def test_chains(first):
 @pytest.mark.parametrize("first", range(0, 40, 10))
 def test_convolutions(first):
     assert sum(check_seed(Convolutions, seed, ("cpu",)) for seed in range(first, first + 10)) >= 5
+
+
+@pytest.mark.parametrize("first", range(0, 40, 10))
+def test_concats(first):
+    assert sum(check_seed(Concats, seed, ("cpu",)) for seed in range(first, first + 10)) == 10
