@@ -23,6 +23,7 @@ _kiln() {
       'inspect:show graph, plan, memory or what was refused'
       'diff:compare with the reference backend'
       'ops:list the operators'
+      'torchtrtc:compile a TorchScript file by the flags of torchtrtc'
     )
     _describe command commands
     return
@@ -34,6 +35,7 @@ _kiln() {
     inspect) _arguments $_kiln_build_options --summary --graph --plan --memory --why '--html[write a page]:file:_files' '*:file:_files' ;;
     diff) _arguments $_kiln_build_options '--layers[compare every value]' '*--data[data of an input]:NAME=FILE.npy:_files' '--tolerance[allowed error]:tolerance:' '*:file:_files' ;;
     ops) _arguments '--json[as JSON]' '--help[help]' ;;
+    torchtrtc) _arguments '*'{-p,--enable-precision}'[arithmetic]:precision:(f32 f16 i8)' '(-d --device-type)'{-d,--device-type}'[device]:device:(gpu cpu)' '--gpu-id[which GPU]:n:' '--disable-tf32[full f32 products]' '--check-method-support[only tell what is missing]:method:' '--embed-engine[put an engine into a TorchScript file]' '--save-engine[write an engine file]' '--atol[tolerance]:x:' '--rtol[tolerance]:x:' '--no-threshold-check[no comparison]' '--tune[time candidates within this budget]:seconds:' '--cache[tactic cache]:file:_files' '--help[help]' '*:file:_files' ;;
   esac
 }
 _kiln "$@"
