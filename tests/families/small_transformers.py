@@ -6,6 +6,7 @@ attributes, inputs by the names of forward's parameters. Several sizes and sets 
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import re
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from typing import Any, Optional
 import torch
 from small_models import Case, shake
 
-LARGEST = 60_000_000  # parameters
+LARGEST = 100_000_000  # parameters
 
 # Attribute names (searched in order, the first that fits), and the value of a small model.
 SIZES = [
@@ -24,10 +25,11 @@ SIZES = [
     (r"^(mamba_(num|n)_heads|num_key_heads|num_value_heads|linear_num_(key|value)_heads|index_n_heads|.*linear_.*heads)$", 4),
     (r"^(mamba_head_dim|mamba_d_head)$", 16),
     (r"(attention_heads|num_heads|n_heads?|attention_head)$", 4),
+    (r"first_k_dense|dense_layers$|first_dense|num_hash_layers|num_mtp", 1),
     (r"(^|_)(depth|num_blocks)$|^(iou_head_depth)$", 2),
     (r"layers?$|^num_layers_|_layers_per_", 2),
-    (r"(qk_rope_head_dim|qk_nope_head_dim|v_head_dim|head_dim|d_kv|head_size|d_head|attention_channels)$", 8),
-    (r"(lora_rank|index_head_dim)$", 16),
+    (r"(qk_rope_head_dim|qk_nope_head_dim|v_head_dim|head_dim|d_kv|head_size|d_head|attention_channels)$", 16),
+    (r"(lora_rank|index_head_dim)$", 32),
     (r"index_topk", 8),
     (r"(intermediate_size|ffn_dim|d_ff|n_inner|mlp_dim|ffn_hidden_size|dim_feedforward|inner_dim|linear_size|d_inner)$", 64),
     (r"num_experts_per_tok|moe_top_?k|^top_k$|moe_k$", 2),
@@ -45,11 +47,18 @@ SIZES = [
         r"(hidden_size|d_model|embed_dim|n_embd|embedding_size|embedding_dim|projection_dim|hidden_dim|feature_size|proj_size|emb_dim|"
         r"output_dim|proj_dim|^dim|_dim|width|embed_size|hidden_channels|conv_dim|codevector_dim|neck_size|lru_width|latents|d_embed|"
         r"(decoder|encoder|out|stem|upsample_initial|conv|intermediate|fusion)_channels|num_filters)$",
-        32,
+        64,
     ),
 ]
+# For models whose rotary embeddings need heads of a certain size.
+WIDE = [
+    (r"num_key_value_heads|num_kv_heads|num_query_groups|attn_kv_heads|num_global_key_value_heads", 1),
+    (r"(attention_heads|num_heads|n_heads?)$", 2),
+    (r"(^|_)head_dim$", 128),
+    (r"(hidden_size|d_model|n_embd|embed_dim)$", 256),
+]
 KEEP = re.compile(
-    r"^_|relative_attention|dtype|token|rope_|_id$|num_labels|num_channels|chunk_size_feed_forward|id2label|label2id|num_frames|bins$"
+    r"^_|relative_attention|dtype|token(?!s$)|^rope_|_id$|num_labels|num_channels|chunk_size_feed_forward|id2label|label2id|num_frames|bins$"
 )
 NORMALIZED = re.compile(r"sizes|dims?$|channels|widths|filters")
 
@@ -60,10 +69,10 @@ SPECIAL: dict[str, dict[str, Any]] = {}
 # ---- Configurations --------------------------------------------------------------------------------------------------------------
 
 
-def smaller_int(name: str, value: int) -> int:
+def smaller_int(name: str, value: int, how: str) -> int:
     if KEEP.search(name) and not name.endswith(("mel_bins",)):
         return value
-    for pattern, size in SIZES:
+    for pattern, size in (WIDE if how == "wide" else []) + SIZES:
         if re.search(pattern, name):
             return min(value, size) if value > 0 else value
     return value
@@ -83,6 +92,12 @@ def smaller_list(name: str, value: list[Any]) -> Any:
     return value
 
 
+def parameters_of(config: Any) -> set[str]:
+    """What the configuration's class takes."""
+    names = {f.name for f in dataclasses.fields(config) if f.init} if dataclasses.is_dataclass(config) else set()
+    return names | {n for c in type(config).__mro__ for n in inspect.signature(c.__init__).parameters}
+
+
 def is_config(value: Any) -> bool:
     from transformers import PreTrainedConfig
 
@@ -90,25 +105,30 @@ def is_config(value: Any) -> bool:
 
 
 def shrink(config: Any, how: str) -> Any:
-    """A configuration of the same class with smaller numbers; `how`: "tiny", "layers" (only fewer layers and words)."""
+    """A configuration of the same class with smaller numbers; `how`: "tiny", "wide" (larger heads), "layers" (only fewer layers and
+    words)."""
     changed: dict[str, Any] = {}
-    kinds: Optional[list[str]] = None
+    own = parameters_of(config)
     for name, value in list(vars(config).items()):
-        if name.startswith("_"):
-            continue
+        if name.startswith("_") or name not in own:
+            continue  # or it is derived from others
         if is_config(value):
             changed[name] = shrink(value, how)
         elif isinstance(value, list) and value and all(is_config(v) for v in value):
             changed[name] = [shrink(v, how) for v in value]
         elif name in ("layer_types", "layers_block_type", "mlp_layer_types", "attn_types", "indexer_types") and value:
-            kinds = kinds or []
             changed[name] = value
+        elif name in ("rope_parameters", "rope_scaling") and isinstance(value, dict) and "mrope_section" in value:
+            changed[name] = {**value, "mrope_section": [4, 2, 2]} if how == "tiny" else value
         elif type(value) is int:
-            if how == "tiny" or re.search(r"layers?$|depth$|vocab_size$", name):
-                changed[name] = smaller_int(name, value)
-        elif isinstance(value, (list, tuple)) and how == "tiny":
+            if how != "layers" or re.search(r"layers?$|depth$|vocab_size$", name):
+                changed[name] = smaller_int(name, value, how)
+        elif isinstance(value, (list, tuple)) and how != "layers":
             changed[name] = smaller_list(name, value)
     fit_layers(config, changed)
+    heads = getattr(config, "num_attention_heads", None)
+    if "num_key_value_heads" in changed and heads == config.num_key_value_heads:
+        changed["num_key_value_heads"] = changed.get("num_attention_heads", heads)
     vocabulary = changed.get("vocab_size", getattr(config, "vocab_size", None))
     if type(vocabulary) is int:
         for name, value in vars(config).items():
@@ -116,10 +136,10 @@ def shrink(config: Any, how: str) -> Any:
                 changed[name] = vocabulary - 1 - sum(map(ord, name)) % 40
     patch = getattr(config, "patch_size", None)
     image = getattr(config, "image_size", None)
-    if how == "tiny" and type(image) is int and image > 64:
+    if how != "layers" and type(image) is int and image > 64:
         changed["image_size"] = 4 * patch if type(patch) is int and patch >= 8 and image % patch == 0 else 64
     changed = {n: v for n, v in changed.items() if v is not getattr(config, n, None) and v != getattr(config, n, None)}
-    changed.update(SPECIAL.get(config.model_type, {}) if how == "tiny" else {})
+    changed.update(SPECIAL.get(config.model_type, {}) if how != "layers" else {})
     return remade(config, changed)
 
 
@@ -326,7 +346,7 @@ def make(family: str, name: str) -> Case:
 
     transformers.logging.set_verbosity_error()
     failures: list[str] = []
-    for how in ("tiny", "layers"):
+    for how in ("tiny", "wide", "layers"):
         try:
             config = shrink(CONFIG_MAPPING[family](), how)
             set_everywhere(config, "use_cache", False)
