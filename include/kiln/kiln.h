@@ -253,6 +253,15 @@ KILN_API kiln_status kiln_engine_strip(const kiln_engine *engine, kiln_engine **
 /* 0: stripped, and not refitted since. [any thread] */
 KILN_PUBLIC int kiln_engine_has_weights(const kiln_engine *engine);
 
+/* ---- Tuning in place --------------------------------------------------------------------------------------------- */
+
+/* Times the tactics of an engine on this machine, as a build with `tune_seconds` and `tactic_cache` does, and takes over what
+ * is fastest: for engines that were built elsewhere with heuristics, or for another GPU of the same architecture. Of
+ * `options` (NULL: 60 seconds, no cache) only tune_seconds, tactic_cache, threads and progress count. Contexts take the new
+ * plan with their next run; kiln_engine_save and kiln_engine_serialize write it. After a failure nothing has changed.
+ * KILN_INCOMPATIBLE: the engine's GPU is not here. [any thread] */
+KILN_API kiln_status kiln_engine_tune(kiln_engine *engine, const kiln_build_options *options);
+
 /* ---- Running --------------------------------------------------------------------------------------------------- */
 
 typedef struct kiln_context_options {

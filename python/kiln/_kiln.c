@@ -443,6 +443,7 @@ static PyMethodDef engine_methods[] = {
     {"_report", engine_report_py, METH_O, NULL},
     {"_runner", KEYWORDS(engine_runner_py), METH_VARARGS | METH_KEYWORDS, NULL},
     {"_refit", engine_refit_py, METH_O, NULL},
+    {"_tune", engine_tune_py, METH_VARARGS, NULL},
     {"_refit_file", engine_refit_file_py, METH_O, NULL},
     {"_weights", engine_weights_py, METH_NOARGS, NULL},
     {"_strip", engine_strip_py, METH_NOARGS, NULL},

@@ -30,6 +30,7 @@ PyObject *runner_create(engine_object *engine, int threads, bool single, PyObjec
 PyObject *engine_refit_py(PyObject *self, PyObject *rows);
 PyObject *engine_refit_file_py(PyObject *self, PyObject *file);
 PyObject *engine_weights_py(PyObject *self, PyObject *unused);
+PyObject *engine_tune_py(PyObject *self, PyObject *args);
 PyObject *engine_strip_py(PyObject *self, PyObject *unused);
 PyObject *engine_has_weights_py(PyObject *self, PyObject *unused);
 

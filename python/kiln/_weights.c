@@ -126,6 +126,21 @@ PyObject *engine_weights_py(PyObject *self, PyObject *unused) {
   return list;
 }
 
+/* (seconds, cache or None, threads) */
+PyObject *engine_tune_py(PyObject *self, PyObject *args) {
+  kiln_engine *engine = engine_of(self);
+  PyObject *cache = NULL, *path = NULL;
+  kiln_build_options options = KILN_BUILD_OPTIONS_INIT;
+  if (!engine || !PyArg_ParseTuple(args, "dOi", &options.tune_seconds, &cache, &options.threads)) return NULL;
+  if (cache != Py_None && !PyUnicode_FSConverter(cache, &path)) return NULL;
+  if (path) options.tactic_cache = PyBytes_AS_STRING(path);
+  kiln_status status;
+  Py_BEGIN_ALLOW_THREADS status = kiln_engine_tune(engine, &options);
+  Py_END_ALLOW_THREADS Py_XDECREF(path);
+  if (status != KILN_OK) return kiln_raise(status);
+  Py_RETURN_NONE;
+}
+
 PyObject *engine_strip_py(PyObject *self, PyObject *unused) {
   (void)unused;
   kiln_engine *engine = engine_of(self);

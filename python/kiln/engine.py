@@ -138,6 +138,21 @@ class Engine(_kiln.Engine):
         self._refit(rows)
         del kept
 
+    def tune(self, seconds: float = 60.0, *, cache: Optional[Path] = None, threads: int = 0) -> None:
+        """Times the candidates of each kernel on this machine, in place, and keeps the fastest: for an engine that was built elsewhere.
+
+        Later calls, those of runners and modules that exist too, use the new plan; :meth:`save` writes it.
+
+        Args:
+            seconds: to spend at most.
+            cache: file where the tuner's results are kept.
+            threads: that the tuner assumes; 0 is one per core.
+
+        Raises:
+            KilnError: the engine is for a GPU that this machine does not have.
+        """
+        self._tune(seconds, cache, threads)
+
     @property
     def weights(self) -> list[WeightInfo]:
         """The weights of the model by the names in its state dict, for :meth:`refit`; empty for an engine that cannot be refitted."""

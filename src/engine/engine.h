@@ -102,6 +102,9 @@ kiln_engine *engine_hold(const kiln_engine *handle, kiln_engine *version);
 kiln_status engine_check_weights(const kiln_engine *version);
 /* The graph as it was imported. Constants that are not in the file in their original form have no data. */
 kiln_status engine_source(kiln_engine *e, graph **out);
+/* `version` runs in the engine's place from now on. What ran before is handed back, to be destroyed, where it is a version
+ * too. */
+kiln_engine *engine_replace(kiln_engine *handle, kiln_engine *version);
 bool engine_has_weight(const kiln_engine *e, int64_t index); /* of the file, and not stripped */
 void engine_drop_weights(kiln_engine *e);                    /* for ever; the plan still tells of inputs and outputs */
 void engine_free_listing(kiln_engine *e);

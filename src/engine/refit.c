@@ -49,8 +49,7 @@ void engine_leave(const kiln_engine *handle, kiln_engine *version) {
   kiln_engine_destroy(version);
 }
 
-/* Takes `version` over. What ran before is handed back where it is a version too. */
-static kiln_engine *engine_replace(kiln_engine *h, kiln_engine *version) {
+kiln_engine *engine_replace(kiln_engine *h, kiln_engine *version) {
   pthread_mutex_lock(&h->refit_lock);
   kiln_engine *before = h->newer;
   h->newer = version;

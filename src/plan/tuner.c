@@ -126,7 +126,9 @@ static kiln_status clone_epilogue(graph *g, const node *n, node *copy) {
 static kiln_status single_node(const node *n, bool epilogue, graph **out) {
   graph *g = NULL;
   const graph *from = n->parent->graph;
+  const char *precision = graph_metadata(from, "kiln.precision");
   KILN_TRY(graph_create(&g));
+  if (precision && graph_set_metadata(g, "kiln.precision", precision) != KILN_OK) error_clear(); /* graph_check tells */
   builder b = builder_at_end(&g->body);
   value *inputs[64];
   named_attr attrs[24];
@@ -284,8 +286,10 @@ static double time_kernel(tuner *t, const node *n, const kernel *k) {
 static const char *key_of(tuner *t, const node *n) {
   text k = {0};
   const graph *g = n->parent->graph;
+  const char *precision = graph_metadata(g, "kiln.precision"); /* of sums in fp32 */
   if (t->device)
-    text_printf(&k, "%s %s %s", t->target->name, t->target->backend->device->info(t->device).name, n->op->name);
+    text_printf(&k, "%s %s %s %s", t->target->name, t->target->backend->device->info(t->device).name,
+                precision ? precision : "fp32", n->op->name);
   else
     text_printf(&k, "%s t%d %s", t->target->name, pool_threads(t->workers), n->op->name);
   for (int32_t i = 0; i < n->n_inputs; i++) {
