@@ -20,17 +20,21 @@ from kiln.extend import load_plugin, register_cuda_kernel, register_decompositio
 from kiln.inputs import Input
 
 if TYPE_CHECKING:
+    from kiln.accuracy import AccuracyReport, OutputAccuracy, accuracy
     from kiln.compiler import compile, unsupported_ops
     from kiln.module import CompiledModule, load, save
     from kiln.script import embed_engine, engine_bytes, reset
 
 __all__ = [
+    "AccuracyReport",
     "CompiledModule",
     "Engine",
     "Input",
     "KilnError",
+    "OutputAccuracy",
     "TensorInfo",
     "__version__",
+    "accuracy",
     "compile",
     "embed_engine",
     "engine_bytes",
@@ -49,6 +53,9 @@ __all__ = [
 
 # What needs PyTorch is imported at first use.
 _LAZY = {
+    "accuracy": "kiln.accuracy",
+    "AccuracyReport": "kiln.accuracy",
+    "OutputAccuracy": "kiln.accuracy",
     "compile": "kiln.compiler",
     "CompiledModule": "kiln.module",
     "load": "kiln.module",

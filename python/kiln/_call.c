@@ -653,8 +653,7 @@ static PyObject *runner_run(runner_object *r, PyObject *const *args, Py_ssize_t 
     s->outputs[i].shape = s->shapes[i];
   }
   kiln_status status = r->gpu ? follow_stream(r, s) : KILN_OK;
-  if (status == KILN_OK)
-    status = kiln_context_prepare(s->context, s->inputs, (size_t)n, s->outputs, (size_t)r->n_out);
+  if (status == KILN_OK) status = kiln_context_prepare(s->context, s->inputs, (size_t)n, s->outputs, (size_t)r->n_out);
   if (status != KILN_OK) {
     kiln_raise(status);
     goto done;

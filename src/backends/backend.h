@@ -55,6 +55,14 @@ typedef struct device_hooks {
                                 int threads); /* all prepares of a program are done: compile what they asked for */
   /* Between defer(true) and defer(false) finish_prepare does nothing: many programs are then compiled together. */
   void (*defer)(device *d, bool on);
+  /* A device of the target's architecture for compiling only: with the facts of GPU t->ordinal of this machine, if that is one. */
+  kiln_status (*open_compiler)(const target *t, device **out);
+  /* What was compiled on it so far, as bytes for `offer` (release with mem_free). */
+  kiln_status (*compiled)(device *d, void **out_bytes, size_t *out_size);
+  /* Compiled code that a program's kernels are looked for in before they are compiled, until it is withdrawn. Borrowed. Damaged code is
+   * passed over. */
+  kiln_status (*offer)(device *d, const void *bytes, size_t size);
+  void (*withdraw)(device *d, const void *bytes);
   /* Is `memory` this device's? */
   bool (*owns)(device *d, const void *memory);
   kiln_status (*stream_check)(device *d, void *stream);         /* fails if it is another device's */
@@ -108,6 +116,10 @@ typedef struct kernel {
   int pack_operand; /* with `packing`: this constant operand is stored packed so */
   const char *packing; /* NULL: none */
   int variant;         /* tells rows that share functions apart: tile sizes, say */
+  /* Rows that call a library of the machine: fails, with what to install, where it is missing. `instead`, a row of the same
+   * operator, packing and strides, then runs in its place. The heuristic never chooses such rows, the tuner may. */
+  kiln_status (*needs)(device *d);
+  const char *instead;
 } kernel;
 
 /* A way to store a constant. `type` is the plain one. Undoing gives the very same bytes back. A packing without
@@ -116,10 +128,6 @@ typedef struct kernel {
 typedef struct packing {
   const char *name;                                   /* "gemm_b:32" */
   bool (*size)(const tensor_type *type, size_t *out); /* false: cannot pack this type */
-  /* Rows that call a library of the machine: fails, with what to install, where it is missing. `instead`, a row of the same
-   * operator, packing and strides, then runs in its place. The heuristic never chooses such rows, the tuner may. */
-  kiln_status (*needs)(device *d);
-  const char *instead;
   void (*pack)(const tensor_type *type, const void *plain, void *packed);
   void (*unpack)(const tensor_type *type, const void *packed, void *plain);
   int64_t (*parts)(const tensor_type *type); /* without `unpack`: into how many parts packing divides */

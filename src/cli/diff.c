@@ -46,12 +46,13 @@ static bool compare(const char *name, const kiln_tensor *a, const kiln_tensor *b
     return false;
   }
   const int64_t n = cli_tensor_numel(a);
-  double worst = 0, scale = 0, sum = 0;
+  double worst = 0, scale = 0, sum = 0, squares = 0;
   int64_t where = 0, odd = 0;
   for (int64_t i = 0; i < n; i++) {
     const double x = cli_tensor_get(a, i), y = cli_tensor_get(b, i), e = fabs(x - y);
     if (x == y || (isnan(x) && isnan(y))) {
       if (isfinite(y)) scale = fmax(scale, fabs(y));
+      if (isfinite(y)) squares += y * y;
       continue;
     }
     if (!isfinite(e)) {
@@ -60,6 +61,7 @@ static bool compare(const char *name, const kiln_tensor *a, const kiln_tensor *b
     }
     scale = fmax(scale, fabs(y));
     sum += e * e;
+    squares += y * y;
     if (e > worst) {
       worst = e;
       where = i;
@@ -69,8 +71,8 @@ static bool compare(const char *name, const kiln_tensor *a, const kiln_tensor *b
   const bool ok = relative <= tolerance && odd == 0;
   printf("%-24s ", name);
   cli_print_shape(stdout, b->shape, b->ndim);
-  printf("  max error %.3g (relative %.3g, at %lld)  rms %.3g", worst, relative, (long long)where,
-         n ? sqrt(sum / (double)n) : 0.0);
+  printf("  max error %.3g (relative %.3g, at %lld)  rms %.3g  relative L2 %.3g", worst, relative, (long long)where,
+         n ? sqrt(sum / (double)n) : 0.0, squares > 0 ? sqrt(sum / squares) : sqrt(sum));
   if (odd) printf("  %lld not finite in one of the two", (long long)odd);
   printf("  %s\n", ok ? "ok" : "TOO LARGE");
   return ok;
@@ -100,6 +102,7 @@ typedef struct diff_options {
   char **args;
   double tolerance;
   bool layers;
+  const char *truth; /* target */
 } diff_options;
 
 static int diff(const diff_options *o, const build_options *b) {
@@ -108,7 +111,8 @@ static int diff(const diff_options *o, const build_options *b) {
   size_t n_in = 0;
   int result = CLI_FAILED;
   kiln_build_options reference = b->options;
-  reference.target = "reference";
+  reference.target = o->truth;
+  reference.precision = NULL;
   if (!inputs)
     cli_error(CLI_FAILED, "out of memory");
   else if (build(o->model, &reference, o->layers, &truth.engine) != KILN_OK)
@@ -120,8 +124,8 @@ static int diff(const diff_options *o, const build_options *b) {
     cli_progress_end();
     if (cli_inputs_create(truth.engine, o->n_args, o->args, true, inputs, &n_in) && outputs_run(&truth, inputs, n_in) &&
         outputs_run(&mine, inputs, n_in)) {
-      printf("%s against reference, tolerance %.3g of each output's largest magnitude\n",
-             kiln_engine_target(mine.engine), o->tolerance);
+      printf("%s against %s in fp32, tolerance %.3g of each output's largest magnitude\n",
+             kiln_engine_target(mine.engine), kiln_engine_target(truth.engine), o->tolerance);
       result = diff_outputs(&mine, &truth, o->tolerance);
     }
   }
@@ -133,16 +137,17 @@ static int diff(const diff_options *o, const build_options *b) {
 }
 
 static int run(int argc, char **argv) {
-  enum { OPT_TOLERANCE = OPT_OWN, OPT_DATA, OPT_LAYERS };
+  enum { OPT_TOLERANCE = OPT_OWN, OPT_DATA, OPT_LAYERS, OPT_AGAINST };
   static const struct option options[] = {BUILD_OPTIONS,
                                           {"tolerance", required_argument, NULL, OPT_TOLERANCE},
                                           {"data", required_argument, NULL, OPT_DATA},
                                           {"layers", no_argument, NULL, OPT_LAYERS},
+                                          {"against", required_argument, NULL, OPT_AGAINST},
                                           {NULL, 0, NULL, 0}};
   build_options b;
   build_options_init(&b);
   char *args[CLI_MAX_IO];
-  diff_options o = {.args = args, .tolerance = 1e-4};
+  diff_options o = {.args = args, .tolerance = 1e-4, .truth = "reference"};
   int option, result = CLI_USAGE;
   while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
     const int used = build_options_parse(&b, option, optarg);
@@ -150,6 +155,8 @@ static int run(int argc, char **argv) {
       if (!cli_parse_seconds(optarg, "--tolerance", &o.tolerance)) goto done;
     } else if (option == OPT_DATA && o.n_args < CLI_MAX_IO) {
       args[o.n_args++] = optarg;
+    } else if (option == OPT_AGAINST) {
+      o.truth = optarg;
     } else if (option == OPT_LAYERS) {
       o.layers = true;
     } else if (used <= 0) {
@@ -176,10 +183,12 @@ done:
 
 const cli_command cli_diff = {
     "diff", "compare an engine's results with the reference backend's",
-    "Usage: kiln diff MODEL [ENGINE] [--layers] [--data NAME=FILE.npy ...] [--tolerance T] [BUILD OPTIONS]\n\n"
-    "Builds MODEL for the reference backend (plain loops in double precision) and for the target, or opens\n"
-    "ENGINE, runs both on the same inputs and prints the error of each output. Exit status 1 if one is above\n"
-    "the tolerance.\n\nOptions:\n"
+    "Usage: kiln diff MODEL [ENGINE] [--layers] [--against TARGET] [--data NAME=FILE.npy ...] [--tolerance T]\n"
+    "                 [BUILD OPTIONS]\n\n"
+    "Builds MODEL in fp32 for the reference backend (plain loops in double precision), and for the target and\n"
+    "precision, or opens ENGINE, runs both on the same inputs and prints the error of each output. Exit status 1\n"
+    "if one is above the tolerance.\n\nOptions:\n"
+    "  --against TARGET       compare with this target in fp32, such as cpu, which is faster (default: reference)\n"
     "  --layers               compare every intermediate value (fused kernels then run apart)\n"
     "  --data NAME=FILE.npy   an input's data, or NAME=SHAPE for random data of that shape (default: random)\n"
     "  --tolerance T          allowed error, relative to each output's largest magnitude (default: 1e-4)\n"

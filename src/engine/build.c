@@ -153,6 +153,8 @@ static kiln_status build_bytes(graph *portable, const target *t, const kiln_buil
   text_puts(&why, "");
   kiln_status status = plan_create(portable, t, &options, &plan, &why);
   if (status == KILN_OK && why.failed) status = KILN_NO_MEMORY("report");
+  if (status == KILN_OK) status = progress(o, "compiling", 0.6);
+  if (status == KILN_OK) status = plan_compile_kernels(plan, t, o ? o->threads : 0);
   if (status == KILN_OK) status = progress(o, "writing", 0.9);
   if (status == KILN_OK) status = engine_write(portable, plan, t, why.data ? why.data : "", out_bytes, out_size);
   text_free(&why);

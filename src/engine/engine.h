@@ -34,6 +34,10 @@ kiln_status plan_create(const graph *portable, const target *t, const plan_optio
 kiln_status plan_pack_node(node *n, const kernel *k);
 kiln_status plan_make_weights(graph *plan, pool *workers);
 
+/* Compiles what a plan for a device runs at the opt shapes, for the engine file (plan->kernels): opening it needs no compiler. Without
+ * a compiler the plan has none. engine/kernels.c */
+kiln_status plan_compile_kernels(graph *plan, const target *t, int threads);
+
 /* The bytes of an engine file (64-byte aligned, release with mem_free_aligned). Numbers the constants of both
  * graphs, and of the portable one's source, which is written too if there is one. */
 kiln_status engine_write(graph *portable, graph *plan, const target *t, const char *why, void **out_bytes,
@@ -61,6 +65,8 @@ struct kiln_engine {
   size_t portable_size, plan_size;
   const weight_entry *weights;
   size_t n_weights;
+  const void *kernels; /* compiled code for devices, or NULL */
+  size_t kernels_size;
   graph *plan;
   graph *replanned; /* the portable graph that a plan made at load borrows constants from, or NULL */
   target target;
@@ -70,6 +76,7 @@ struct kiln_engine {
   struct kiln_engine *newer;    /* of an engine that got other weights: what runs in its place; has no newer one */
   uint64_t generation;          /* atomic: how often it got other weights */
   int users;                    /* of the weights that are its own: contexts and calls in progress */
+  pthread_mutex_t change_lock;  /* held by whoever makes a newer version, so that none is made of one that is outdated */
   pthread_mutex_t refit_lock;   /* of `newer`, `users` and the listing */
   struct weight_row *listing;   /* of the weights by name; NULL: not made yet */
   size_t n_listing;
@@ -96,15 +103,15 @@ kiln_status engine_make_weights(kiln_engine *e, pool *workers);
  * Give it back with engine_leave. [any thread] */
 kiln_engine *engine_current(const kiln_engine *handle, uint64_t *out_generation);
 void engine_leave(const kiln_engine *handle, kiln_engine *version);
+/* `version` runs in the engine's place from now on. What ran before is handed back, to be destroyed, where it is a version
+ * too. */
+kiln_engine *engine_replace(kiln_engine *handle, kiln_engine *version);
 /* One more engine_leave will come. */
 kiln_engine *engine_hold(const kiln_engine *handle, kiln_engine *version);
 /* Fails with what to do if the engine was stripped of its weights. */
 kiln_status engine_check_weights(const kiln_engine *version);
 /* The graph as it was imported. Constants that are not in the file in their original form have no data. */
 kiln_status engine_source(kiln_engine *e, graph **out);
-/* `version` runs in the engine's place from now on. What ran before is handed back, to be destroyed, where it is a version
- * too. */
-kiln_engine *engine_replace(kiln_engine *handle, kiln_engine *version);
 bool engine_has_weight(const kiln_engine *e, int64_t index); /* of the file, and not stripped */
 void engine_drop_weights(kiln_engine *e);                    /* for ever; the plan still tells of inputs and outputs */
 void engine_free_listing(kiln_engine *e);

@@ -21,6 +21,7 @@ enum { ENGINE_VERSION = 2, INLINE_BYTES = 64, WEIGHT_ALIGN = 64, PAGE = 4096 };
 enum { SECTION_PORTABLE, SECTION_PLAN, SECTION_WHY, SECTION_TABLE, SECTION_DATA, SECTION_SOURCE, SECTION_COUNT };
 enum { SECTIONS_OF_VERSION_1 = SECTION_SOURCE };
 enum { WEIGHT_STRIPPED = 1, WEIGHT_KEPT = 2 }; /* not in this file; in it also when it is stripped */
+enum { WEIGHT_KERNELS = 4 };       /* no weight: the compiled kernels of a plan for a device (engine/kernels.c) */
 enum { SMALL_ORIGINAL = 1 << 16 }; /* bytes of originals that are kept beside what was made of them */
 static const char magic[8] = "KILNENG";
 
@@ -64,6 +65,7 @@ typedef struct stored_weight {
 
 typedef struct writer {
   stored_weight *weights;
+  constant kernels;
   size_t count, capacity;
   bool failed;
 } writer;
@@ -143,6 +145,7 @@ static void number_originals(originals *o, graph *source) {
     const bool kept = is_own(c) || !dtype_is_float(c->of->type.dtype);
     if (!c->names && c->size <= INLINE_BYTES) continue;
     c->weight = -1;
+    if (!c->data) continue; /* the engine that this one was made of does not have it either */
     if (same && same->size == c->size) {
       c->weight = same->weight;
     } else if (kept || c->size <= SMALL_ORIGINAL) {
@@ -161,6 +164,13 @@ static kiln_status print_source(graph *portable, writer *w, text *out) {
   map_free(&o.portable);
   graph_print_named(portable->source, INLINE_BYTES, out);
   return w->failed || out->failed || !out->data ? KILN_NO_MEMORY("engine file") : KILN_OK;
+}
+
+static void add_kernels(writer *w, const graph *plan) {
+  if (!plan->kernels_size) return;
+  w->kernels = (constant){.data = plan->kernels, .size = plan->kernels_size, .weight = -1};
+  const int64_t at = writer_add(w, &w->kernels);
+  if (!w->failed) w->weights[at].flags = WEIGHT_KEPT | WEIGHT_KERNELS;
 }
 
 /* ---- layout ------------------------------------------------------------------------------------------------------ */
@@ -212,6 +222,7 @@ static kiln_status lay_out(layout *l, graph *portable, graph *plan, const target
   graph_print(portable, INLINE_BYTES, &l->portable);
   graph_print(plan, INLINE_BYTES, &l->plan);
   KILN_TRY(print_source(portable, w, &l->source));
+  add_kernels(w, plan);
   if (w->failed || l->portable.failed || l->plan.failed || !l->portable.data || !l->plan.data)
     return KILN_NO_MEMORY("engine file");
   for (size_t i = 0; i < w->count; i++) {
@@ -445,6 +456,18 @@ static kiln_status adopt_plan(kiln_engine *e) {
   return plan_create(portable, &e->target, &options, &e->plan, NULL);
 }
 
+static kiln_status find_kernels(kiln_engine *e) {
+  for (size_t i = 0; i < e->n_weights; i++) {
+    const weight_entry *w = &e->weights[i];
+    if (!(w->flags & WEIGHT_KERNELS) || is_stripped(w)) continue;
+    e->kernels = weight_data(e, i);
+    e->kernels_size = (size_t)w->size;
+    if (checksum(e->kernels, e->kernels_size) != w->crc)
+      return KILN_FAIL(KILN_INVALID_FILE, "engine file: the compiled kernels are damaged (their checksum is wrong)");
+  }
+  return KILN_OK;
+}
+
 static kiln_status engine_read(kiln_engine *e) {
   static const char *const names[] = {"portable graph", "plan", "why", "weight table", "weights", "source"};
   file_header h;
@@ -464,6 +487,7 @@ static kiln_status engine_read(kiln_engine *e) {
   e->weights = (const weight_entry *)(const void *)(e->bytes + table->offset);
   e->n_weights = (size_t)table->size / sizeof(weight_entry);
   KILN_TRY(check_weights(e, &h.sections[SECTION_DATA]));
+  KILN_TRY(find_kernels(e));
   return adopt_plan(e);
 }
 
@@ -477,6 +501,7 @@ kiln_status engine_open_bytes(const void *bytes, size_t size, void *owned, const
   e->references = 1;
   pthread_mutex_init(&e->weights_lock, NULL);
   pthread_mutex_init(&e->refit_lock, NULL);
+  pthread_mutex_init(&e->change_lock, NULL);
   const kiln_status status = engine_read(e);
   if (status != KILN_OK) {
     kiln_engine_destroy(e);
@@ -573,6 +598,7 @@ void kiln_engine_destroy(kiln_engine *e) {
   graph_destroy(e->replanned);
   pthread_mutex_destroy(&e->weights_lock);
   pthread_mutex_destroy(&e->refit_lock);
+  pthread_mutex_destroy(&e->change_lock);
   mem_free(e);
 }
 
@@ -610,6 +636,6 @@ size_t engine_weight_bytes(const kiln_engine *engine) {
   size_t total = e->weights_made_bytes;
   pthread_mutex_unlock(&e->weights_lock);
   for (size_t i = 0; i < e->n_weights; i++)
-    total += is_stripped(&e->weights[i]) ? 0 : (size_t)e->weights[i].size;
+    total += is_stripped(&e->weights[i]) || (e->weights[i].flags & WEIGHT_KERNELS) ? 0 : (size_t)e->weights[i].size;
   return total;
 }

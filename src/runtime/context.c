@@ -33,9 +33,9 @@ static kiln_status wrong_input(const kiln_context *c, int32_t i, const kiln_tens
     text_printf(&got, d ? ",%lld" : "%lld", (long long)t->shape[d]);
   text_putc(&got, ']');
   const char *profiles = graph_metadata(g, "kiln.profiles"); /* as the caller who built the engine put them */
-  const kiln_status status = KILN_FAIL(
-      KILN_INVALID_ARGUMENT, "input %d (\"%s\"): %s; expected %s, got %s%s%s", (int)i, g->input_names[i], what,
-      expected.data ? expected.data : "?", got.data ? got.data : "?", profiles ? "; " : "", profiles ? profiles : "");
+  const kiln_status status = KILN_FAIL(KILN_INVALID_ARGUMENT, "input %d (\"%s\"): %s; expected %s, got %s%s%s", (int)i,
+                                       g->input_names[i], what, expected.data ? expected.data : "?",
+                                       got.data ? got.data : "?", profiles ? "; " : "", profiles ? profiles : "");
   text_free(&expected);
   text_free(&got);
   return status;
@@ -133,9 +133,10 @@ static kiln_status check_not_capturing(kiln_context *c) {
   if (!c->gpu) return KILN_OK;
   KILN_TRY(device_run_capturing(c->gpu, &capturing));
   if (capturing)
-    return KILN_FAIL(KILN_INVALID_ARGUMENT,
-                     "the stream is being captured, but the engine was not called with these shapes before: kernels must "
-                     "be compiled and memory allocated first; call it once before the capture, on the same stream");
+    return KILN_FAIL(
+        KILN_INVALID_ARGUMENT,
+        "the stream is being captured, but the engine was not called with these shapes before: kernels must "
+        "be compiled and memory allocated first; call it once before the capture, on the same stream");
   return KILN_OK;
 }
 
@@ -184,6 +185,7 @@ static kiln_status reserve_device_arena(kiln_context *c, size_t bytes) {
   c->arena = NULL;
   c->arena_bytes = 0;
   c->arena_captured = false;
+  c->current = NULL; /* has no memory now; if there is none for the new one either, the next call must look again */
   KILN_TRY(r->hooks->allocate(r->device, bytes, "the arena of activations", &grown));
   c->arena = grown;
   c->arena_bytes = bytes;
@@ -201,6 +203,20 @@ static kiln_status reserve_arena(kiln_context *c, size_t bytes) {
   return KILN_OK;
 }
 
+/* The engine's compiled kernels are there while programs ask for theirs. */
+static kiln_status create_program(kiln_context *c, bound_program *b) {
+  const kiln_engine *e = c->engine;
+  if (!c->gpu) return program_create(e->plan, &e->target, b->symbols, c->threads, &b->program);
+  const device_hooks *h = c->gpu->hooks;
+  const bool offers = e->kernels && h->offer;
+  if (offers) KILN_TRY(h->offer(c->gpu->device, e->kernels, e->kernels_size));
+  const kiln_status status =
+      program_create_laid_out(e->plan, &e->target, c->gpu->device, b->symbols,
+                              (const int64_t(*)[KILN_MAX_RANK])b->strides, c->threads, &b->program);
+  if (offers) h->withdraw(c->gpu->device, e->kernels);
+  return status;
+}
+
 static kiln_status bind_shapes(kiln_context *c) {
   bound_program *b = NULL;
   KILN_TRY(find_program(c, &b));
@@ -215,9 +231,7 @@ static kiln_status bind_shapes(kiln_context *c) {
       if (!b->strides && !(b->strides = mem_calloc(n_inputs, sizeof *b->strides))) return KILN_NO_MEMORY("context");
       memcpy(b->strides, c->strides, (n_inputs - 1) * sizeof *b->strides);
     }
-    KILN_TRY(program_create_laid_out(c->engine->plan, &c->engine->target, c->gpu ? c->gpu->device : NULL, b->symbols,
-                                     c->gpu ? (const int64_t(*)[KILN_MAX_RANK])b->strides : NULL, c->threads,
-                                     &b->program));
+    KILN_TRY(create_program(c, b));
   }
   KILN_TRY(reserve_arena(c, program_arena_bytes(b->program)));
   b->last_use = ++c->clock;

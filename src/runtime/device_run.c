@@ -353,17 +353,20 @@ static kiln_status check_capturable(const device_run *r, const program *p, const
   for (int32_t i = 0; i < plan->body.n_params; i++) host = host || r->host_in[i];
   for (int32_t i = 0; i < plan->body.n_results; i++) host = host || r->host_out[i];
   if (host)
-    return KILN_FAIL(KILN_INVALID_ARGUMENT,
-                     "the stream is being captured, and a tensor of this call is in host memory: give tensors of the GPU");
+    return KILN_FAIL(
+        KILN_INVALID_ARGUMENT,
+        "the stream is being captured, and a tensor of this call is in host memory: give tensors of the GPU");
   if (plan->n_states)
-    return KILN_FAIL(KILN_UNSUPPORTED,
-                     "the stream is being captured, but this engine has %d buffers that change from call to call, which a "
-                     "graph cannot do",
-                     (int)plan->n_states);
+    return KILN_FAIL(
+        KILN_UNSUPPORTED,
+        "the stream is being captured, but this engine has %d buffers that change from call to call, which a "
+        "graph cannot do",
+        (int)plan->n_states);
   if (program_has_jumps(p))
-    return KILN_FAIL(KILN_UNSUPPORTED,
-                     "the stream is being captured, but this engine decides on the host what runs next (branches, loops, "
-                     "sizes that depend on data, or operators on the CPU), and cannot become part of a graph");
+    return KILN_FAIL(
+        KILN_UNSUPPORTED,
+        "the stream is being captured, but this engine decides on the host what runs next (branches, loops, "
+        "sizes that depend on data, or operators on the CPU), and cannot become part of a graph");
   return KILN_OK;
 }
 

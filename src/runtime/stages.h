@@ -20,7 +20,7 @@ typedef struct stage_start {
 } stage_start;
 kiln_status stage_advance(program *p, const tensor *params, const tensor *results, void *stream, bool profile,
                           stage_start *out);
-tensor *stage_results(const program *p); /* room for the results of `p`, which has a barrier */
+tensor *stage_results(const program *p);    /* room for the results of `p`, which has a barrier */
 program *stage_following(const program *p); /* what followed in the last run; NULL: nothing yet, or never */
 const tensor *stage_declared(const program *p, int index);
 

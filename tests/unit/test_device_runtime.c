@@ -329,8 +329,7 @@ static void run_simple(kiln_context *c, int64_t s, bool inside, bool given_outpu
   if (given_output && inside) out = there(out);
   expect_ok(kiln_context_run(c, &in, 1, &out, 1));
   assert_int_equal(out.device.type == KILN_DEVICE_CUDA, inside);
-  for (int64_t i = 0; i < 2 * s; i++)
-    assert_true(((const float *)out.data)[i] == (x[i] + (i % 2 ? 20 : 10)) * x[i]);
+  for (int64_t i = 0; i < 2 * s; i++) assert_true(((const float *)out.data)[i] == (x[i] + (i % 2 ? 20 : 10)) * x[i]);
   if (inside) drop(&in);
   if (inside && given_output) drop(&out);
 }

@@ -81,6 +81,8 @@ static kiln_status keep_log(const cuda_nvrtc *v, void *program, const cuda_funct
   return status;
 }
 
+enum { NVRTC_INVALID_OPTION = 5 };
+
 static kiln_status compile_text(const cuda_function *f, char **out, size_t *out_bytes) {
   const cuda_nvrtc *v = NULL;
   void *program = NULL;
@@ -93,7 +95,12 @@ static kiln_status compile_text(const cuda_function *f, char **out, size_t *out_
     return KILN_FAIL(KILN_INTERNAL, "NVRTC takes no program");
   kiln_status status = KILN_OK;
   char *image = NULL;
-  if (v->CompileProgram(program, 3, options) != 0) {
+  const int code = v->CompileProgram(program, 3, options);
+  if (code == NVRTC_INVALID_OPTION) {
+    status =
+        KILN_FAIL(KILN_INCOMPATIBLE,
+                  "this NVRTC cannot compile for %s: install a newer one (pip install -U nvidia-cuda-nvrtc)", f->arch);
+  } else if (code != 0) {
     status = keep_log(v, program, f);
   } else if (v->GetCUBINSize(program, &bytes) != 0 || bytes == 0) {
     status = KILN_FAIL(KILN_INTERNAL, "NVRTC made no code for `%s`", f->entry);
@@ -118,8 +125,7 @@ enum { FUNCTION_MAX_DYNAMIC_SHARED = 8, FUNCTION_WIDE_CLUSTERS = 14 }; /* CUfunc
 
 static kiln_status load_image(device *d, cuda_function *f, const void *image) {
   if (!d->driver) return KILN_OK;
-  int mode = 0;
-  KILN_TRY(cuda_enter_relaxed(d, &mode));
+  KILN_TRY(cuda_hooks.enter(d));
   kiln_status status = cuda_check(d, d->driver->ModuleLoadData(&f->module, image), "loading a kernel");
   if (status == KILN_OK)
     status = cuda_check(d, d->driver->ModuleGetFunction(&f->handle, f->module, f->entry), "finding a kernel");
@@ -129,8 +135,25 @@ static kiln_status load_image(device *d, cuda_function *f, const void *image) {
   if (status == KILN_OK &&
       d->facts.arch >= 90) /* clusters of 16 blocks, where a GPU has them; others are not affected */
     (void)d->driver->FuncSetAttribute(f->handle, FUNCTION_WIDE_CLUSTERS, 1);
-  cuda_leave_relaxed(d, mode);
+  cuda_hooks.leave(d);
   return status;
+}
+
+/* An image of code: loaded where there is a GPU, and kept where images are asked for. */
+static kiln_status take_image(device *d, cuda_function *f, const void *image, size_t bytes) {
+  if (d->keep_images && !f->image) {
+    if (!(f->image = mem_alloc(bytes))) return KILN_NO_MEMORY("kernel code");
+    memcpy(f->image, image, bytes);
+    f->image_bytes = bytes;
+  }
+  return load_image(d, f, image);
+}
+
+static bool take_known(device *d, cuda_function *f, const void *image, size_t bytes) {
+  const bool plausible = bytes > 64 && memcmp(image, "\177ELF", 4) == 0;
+  const bool ok = plausible && take_image(d, f, image, bytes) == KILN_OK;
+  if (plausible && !ok) error_clear();
+  return ok;
 }
 
 static bool load_cached(device *d, cuda_function *f, const char *path) {
@@ -139,21 +162,22 @@ static bool load_cached(device *d, cuda_function *f, const char *path) {
     error_clear();
     return false;
   }
-  const bool plausible = file.size > 64 && memcmp(file.data, "\177ELF", 4) == 0;
-  const bool ok = plausible && load_image(d, f, file.data) == KILN_OK;
+  const bool ok = take_known(d, f, file.data, file.size);
   file_map_close(&file);
-  if (!ok) error_clear();
   return ok;
 }
 
+/* From what an engine brings, else from the cache folder, else by the compiler. */
 static kiln_status function_make(device *d, cuda_function *f) {
   char path[1200];
+  size_t bytes = 0;
+  const void *offered = cuda_images_find(d, f->key, &bytes);
+  if (offered && take_known(d, f, offered, bytes)) return KILN_OK;
   const bool cached = cache_path(f, "cubin", path, sizeof path);
   if (cached && load_cached(d, f, path)) return KILN_OK;
   char *image = NULL;
-  size_t bytes = 0;
   KILN_TRY(compile_text(f, &image, &bytes));
-  kiln_status status = load_image(d, f, image);
+  kiln_status status = take_image(d, f, image, bytes);
   if (status == KILN_OK && cached) {
     const file_span span = {image, bytes};
     if (file_write_atomic(path, &span, 1) != KILN_OK) error_clear(); /* a full disk only costs time */
@@ -229,6 +253,7 @@ void cuda_functions_free(device *d) {
     cuda_function *next = f->next;
     if (f->module && d->driver && !d->poisoned) (void)d->driver->ModuleUnload(f->module);
     mem_free(f->text);
+    mem_free(f->image);
     mem_free(f);
     f = next;
   }

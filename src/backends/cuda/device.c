@@ -51,32 +51,32 @@ static kiln_status check_alive(device *d) {
   return KILN_OK;
 }
 
+/* Allocations, new kernels and waiting must not break a capture that another thread of the process has under way: the driver allows them
+ * to threads in the relaxed mode. Calls of enter nest. */
+static _Thread_local int entered, outer_mode;
+
 static kiln_status hook_enter(device *d) {
   KILN_TRY(check_alive(d));
-  return cuda_check(d, d->driver->CtxPushCurrent(d->context), "making the context current");
+  KILN_TRY(cuda_check(d, d->driver->CtxPushCurrent(d->context), "making the context current"));
+  if (entered++ == 0) {
+    outer_mode = CU_CAPTURE_RELAXED;
+    (void)d->driver->ThreadExchangeStreamCaptureMode(&outer_mode);
+  }
+  return KILN_OK;
 }
 
 static void hook_leave(device *d) {
   void *context = NULL;
+  if (--entered == 0) (void)d->driver->ThreadExchangeStreamCaptureMode(&outer_mode);
   (void)d->driver->CtxPopCurrent(&context);
 }
 
-/* Allocations and new kernels must not break a capture that another thread of the process has under way: the driver allows them in
- * this mode. Returns the mode to go back to. */
-static int capture_relax(const device *d) {
-  int mode = CU_CAPTURE_RELAXED;
-  (void)d->driver->ThreadExchangeStreamCaptureMode(&mode);
-  return mode;
-}
-static void capture_restore(const device *d, int mode) { (void)d->driver->ThreadExchangeStreamCaptureMode(&mode); }
-
 kiln_status cuda_enter_relaxed(device *d, int *out_mode) {
-  KILN_TRY(hook_enter(d));
-  *out_mode = capture_relax(d);
-  return KILN_OK;
+  *out_mode = 0;
+  return hook_enter(d);
 }
 void cuda_leave_relaxed(device *d, int mode) {
-  capture_restore(d, mode);
+  (void)mode;
   hook_leave(d);
 }
 
@@ -150,6 +150,7 @@ static void device_free(device *d) {
   }
   cuda_functions_free(d);
   mem_free(d->constants);
+  while (d->images) cuda_images_withdraw(d, cuda_images_first(d));
   map_free(&d->function_index);
   pthread_mutex_destroy(&d->lock);
   pthread_mutex_destroy(&d->constants_lock);
@@ -248,8 +249,24 @@ kiln_status cuda_device_offline(int arch, device **out) {
   return KILN_OK;
 }
 
+/* The facts of this machine's GPU decide what the kernels are, if it is of the right kind: then their code fits it. */
+static kiln_status hook_open_compiler(const target *t, device **out) {
+  device *here = NULL;
+  KILN_TRY(cuda_device_offline(t->isa, out));
+  (*out)->keep_images = true;
+  if (hook_open(t, t->ordinal, &here) != KILN_OK) {
+    error_clear();
+    return KILN_OK;
+  }
+  (*out)->facts = here->facts;
+  (*out)->facts.present = false;
+  hook_close(here);
+  return KILN_OK;
+}
+
 const cuda_facts *cuda_device_facts(const device *d) { return &d->facts; }
 static int hook_ordinal(const device *d) { return d->ordinal; }
+static device_info hook_info(const device *d) { return (device_info){d->facts.name, d->facts.l2_bytes}; }
 
 /* ---- memory ---------------------------------------------------------------------------------------------------------------- */
 
@@ -265,19 +282,18 @@ static kiln_status hook_allocate(device *d, size_t bytes, const char *what, void
         KILN_OUT_OF_MEMORY,
         "GPU %d: %s needs %zu bytes, but %zu of the limit of %zu bytes (KILN_CUDA_MEMORY_LIMIT) are in use", d->ordinal,
         what, bytes, used, d->limit);
-  int mode = 0;
-static device_info hook_info(const device *d) { return (device_info){d->facts.name, d->facts.l2_bytes}; }
-  KILN_TRY(cuda_enter_relaxed(d, &mode));
+  KILN_TRY(hook_enter(d));
   cu_address address = 0;
   size_t free_bytes = 0, total_bytes = 0;
   const int code = d->driver->MemAlloc(&address, bytes);
   if (code == CU_OUT_OF_MEMORY) (void)d->driver->MemGetInfo(&free_bytes, &total_bytes);
-  cuda_leave_relaxed(d, mode);
+  hook_leave(d);
   if (code == CU_OUT_OF_MEMORY)
-    return KILN_FAIL(KILN_OUT_OF_MEMORY,
-                     "GPU %d: %s needs %zu bytes, but only %zu of %zu bytes are free (Kiln holds %zu; what PyTorch keeps "
-                     "unused, torch.cuda.empty_cache() gives back)",
-                     d->ordinal, what, bytes, free_bytes, total_bytes, used);
+    return KILN_FAIL(
+        KILN_OUT_OF_MEMORY,
+        "GPU %d: %s needs %zu bytes, but only %zu of %zu bytes are free (Kiln holds %zu; what PyTorch keeps "
+        "unused, torch.cuda.empty_cache() gives back)",
+        d->ordinal, what, bytes, free_bytes, total_bytes, used);
   KILN_TRY(cuda_check(d, code, "allocating memory"));
   pthread_mutex_lock(&d->lock);
   d->allocated += bytes;
@@ -291,33 +307,30 @@ static void hook_release(device *d, void *memory, size_t bytes) {
   pthread_mutex_lock(&d->lock);
   d->allocated -= bytes < d->allocated ? bytes : d->allocated;
   pthread_mutex_unlock(&d->lock);
-  int mode = 0;
-  if (d->poisoned || cuda_enter_relaxed(d, &mode) != KILN_OK) return;
+  if (d->poisoned || hook_enter(d) != KILN_OK) return;
   (void)d->driver->MemFree((cu_address)(uintptr_t)memory);
-  cuda_leave_relaxed(d, mode);
+  hook_leave(d);
 }
 
 static kiln_status hook_host_allocate(device *d, size_t bytes, void **out) {
-  int mode = 0;
   if (!d->driver) { /* compile side */
     *out = mem_alloc_aligned(bytes ? bytes : 1);
     return *out ? KILN_OK : KILN_NO_MEMORY("pinned memory");
   }
-  KILN_TRY(cuda_enter_relaxed(d, &mode));
+  KILN_TRY(hook_enter(d));
   const int code = d->driver->MemHostAlloc(out, bytes ? bytes : 1, 0);
-  cuda_leave_relaxed(d, mode);
+  hook_leave(d);
   if (code == CU_OUT_OF_MEMORY)
-    return KILN_FAIL(KILN_OUT_OF_MEMORY, "no memory for %zu bytes of pinned memory, through which tensors of the host go",
-                     bytes);
+    return KILN_FAIL(KILN_OUT_OF_MEMORY,
+                     "no memory for %zu bytes of pinned memory, through which tensors of the host go", bytes);
   return cuda_check(d, code, "allocating pinned memory");
 }
 
 static void hook_host_release(device *d, void *memory) {
-  int mode = 0;
   if (!d->driver) mem_free_aligned(memory);
-  if (!memory || !d->driver || d->poisoned || cuda_enter_relaxed(d, &mode) != KILN_OK) return;
+  if (!memory || !d->driver || d->poisoned || hook_enter(d) != KILN_OK) return;
   (void)d->driver->MemFreeHost(memory);
-  cuda_leave_relaxed(d, mode);
+  hook_leave(d);
 }
 
 /* ---- copies ------------------------------------------------------------------------------------------------------------------ */
@@ -357,12 +370,11 @@ static device_constant *find_constant(device *d, const void *host) {
 }
 
 static kiln_status upload_constant(device *d, const void *host, size_t bytes, void **out) {
-  int mode = 0;
   KILN_TRY(hook_allocate(d, bytes, "a weight", out));
-  KILN_TRY(cuda_enter_relaxed(d, &mode));
+  KILN_TRY(hook_enter(d));
   kiln_status status = hook_upload(d, d->stream, *out, host, bytes);
   if (status == KILN_OK) status = hook_synchronize(d, d->stream);
-  cuda_leave_relaxed(d, mode);
+  hook_leave(d);
   if (status != KILN_OK) hook_release(d, *out, bytes);
   return status;
 }
@@ -446,7 +458,8 @@ static kiln_status hook_stream_check(device *d, void *stream) {
   if (code != CU_SUCCESS) return cuda_check(d, code, "asking a stream for its GPU");
   if (context != d->context)
     return KILN_FAIL(KILN_INVALID_ARGUMENT,
-                     "the stream is not one of GPU %d, on which this context runs: give a stream of that GPU", d->ordinal);
+                     "the stream is not one of GPU %d, on which this context runs: give a stream of that GPU",
+                     d->ordinal);
   return KILN_OK;
 }
 
@@ -509,6 +522,7 @@ const device_hooks cuda_hooks = {
     .close = hook_close,
     .dlpack_type = KILN_DEVICE_CUDA,
     .ordinal = hook_ordinal,
+    .info = hook_info,
     .enter = hook_enter,
     .leave = hook_leave,
     .allocate = hook_allocate,
@@ -522,11 +536,14 @@ const device_hooks cuda_hooks = {
     .stream_destroy = hook_stream_destroy,
     .upload = hook_upload,
     .download = hook_download,
-    .info = hook_info,
     .copy = hook_copy,
     .synchronize = hook_synchronize,
     .finish_prepare = hook_finish_prepare,
     .defer = hook_defer,
+    .open_compiler = hook_open_compiler,
+    .compiled = cuda_images_make,
+    .offer = cuda_images_offer,
+    .withdraw = cuda_images_withdraw,
     .owns = hook_owns,
     .stream_check = hook_stream_check,
     .capturing = hook_capturing,

@@ -14,6 +14,8 @@ struct cuda_function {
   char arch[16]; /* "sm_90a" */
   size_t shared;
   void *module, *handle;
+  void *image; /* of devices that keep images */
+  size_t image_bytes;
   bool failed; /* not tried again until it is asked for again */
   bool done;   /* compiled (and loaded, on a present device) */
   kiln_status status;
@@ -33,9 +35,11 @@ struct device {
   const cuda_driver *driver; /* NULL: not present */
   int handle;
   void *context, *stream;
-  pthread_mutex_t lock;
-  pthread_mutex_t constants_lock; /* held while a weight is uploaded; taken before `lock` */
   void *cublaslt; /* handle; NULL: not asked for */
+  pthread_mutex_t lock;
+  struct cuda_images *images; /* offered */
+  bool keep_images;
+  pthread_mutex_t constants_lock; /* held while a weight is uploaded; taken before `lock` */
   cuda_function *functions;
   map function_index;
   device_constant *constants;
@@ -49,7 +53,7 @@ struct device {
 /* KILN_OK, or an error that says what was tried; sticky codes poison the device. */
 kiln_status cuda_check(device *d, int code, const char *what);
 
-/* The device made current, and the driver told that what follows belongs to no capture that is under way; and back. */
+/* enter and leave of the device, which nest, for the backend's own files. */
 kiln_status cuda_enter_relaxed(device *d, int *out_mode);
 void cuda_leave_relaxed(device *d, int mode);
 
@@ -60,10 +64,18 @@ bool cuda_arch_facts(int arch, cuda_facts *out);
 extern const device_hooks cuda_hooks;
 extern const char cuda_prelude[];
 
+/* images.c: compiled code as one block of bytes. */
+kiln_status cuda_images_make(device *d, void **out_bytes, size_t *out_size);
+kiln_status cuda_images_offer(device *d, const void *bytes, size_t size);
+void cuda_images_withdraw(device *d, const void *bytes);
+const void *cuda_images_first(const device *d); /* of those that are offered */
+/* The code for this key in what is offered (d->lock is held); NULL: none. */
+const void *cuda_images_find(const device *d, const char *key, size_t *out_size);
+
 kiln_status cuda_functions_compile(device *d, int threads);
 void cuda_functions_free(device *d);
+void cuda_libraries_close(device *d); /* optional ones that it has used */
 
 kiln_status cuda_rewrite(const target *t, graph *g);
 
 #endif
-void cuda_libraries_close(device *d); /* optional ones that it has used */

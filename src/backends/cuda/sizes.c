@@ -98,16 +98,14 @@ static kiln_status prepare_data_size(kernel_prep *p) {
   return cuda_simple_prepare(p, "data_size", &t, 1, 1, 0);
 }
 
-#define SIZES(op_name, prepare_fn)       \
-  {.op = op_name,                        \
-   .name = "sizes.cuda",                 \
-   .isa = 80,                            \
-   .prepare = prepare_fn,                \
-   .run = cuda_simple_run,               \
-   .strided_in = KERNEL_STRIDED_ALL,     \
-   .strided_out = KERNEL_STRIDED_ALL}
+#define SIZES(op_name, prepare_fn)                                                                 \
+  {                                                                                                \
+    .op = op_name, .name = "sizes.cuda", .isa = 80, .prepare = prepare_fn, .run = cuda_simple_run, \
+    .strided_in = KERNEL_STRIDED_ALL, .strided_out = KERNEL_STRIDED_ALL                            \
+  }
 
 extern const kernel cuda_size_rows[];
-const kernel cuda_size_rows[] = {
-    SIZES("nonzero", prepare_nonzero), SIZES("repeat_index", prepare_repeat_index), SIZES("data_size", prepare_data_size),
-    {.op = NULL}};
+const kernel cuda_size_rows[] = {SIZES("nonzero", prepare_nonzero),
+                                 SIZES("repeat_index", prepare_repeat_index),
+                                 SIZES("data_size", prepare_data_size),
+                                 {.op = NULL}};

@@ -1,0 +1,75 @@
+/* Compiled kernels in engine files. A plan is bound at its opt shapes on a device that only compiles, once for plain inputs and once for
+ * images with their channels last; what was compiled goes into the file, and contexts offer it to their device when they bind shapes. */
+#include <string.h>
+
+#include "base/memory.h"
+#include "engine/engine.h"
+#include "runtime/program.h"
+
+/* Strides of channels-last inputs; false: no input is an image. */
+static bool lay_out_channels_last(const graph *g, const int64_t *symbols, int64_t (*strides)[KILN_MAX_RANK]) {
+  bool any = false;
+  for (int32_t i = 0; i < g->n_inputs; i++) {
+    const tensor_type *type = &g->body.params[i]->type;
+    tensor t = {.rank = type->rank};
+    for (int32_t d = 0; d < type->rank; d++) {
+      if (!dim_eval(g->dims, type->dims[d], symbols, &t.shape[d])) return false;
+    }
+    tensor_make_contiguous_strides(&t);
+    if (t.rank == 4 && t.shape[1] > 1) {
+      t.strides[1] = 1;
+      t.strides[3] = t.shape[1];
+      t.strides[2] = t.shape[3] * t.strides[3];
+      t.strides[0] = t.shape[2] * t.strides[2];
+      any = true;
+    }
+    memcpy(strides[i], t.strides, sizeof t.strides);
+  }
+  return any;
+}
+
+static kiln_status bind(graph *plan, const target *t, device *d, const int64_t *symbols,
+                        const int64_t (*strides)[KILN_MAX_RANK], int threads) {
+  program *p = NULL;
+  KILN_TRY(program_create_laid_out(plan, t, d, symbols, strides, threads, &p));
+  program_destroy(p);
+  return KILN_OK;
+}
+
+static kiln_status bind_both(graph *plan, const target *t, device *d, int threads) {
+  const int n = dim_symbol_count(plan->dims);
+  int64_t *symbols = mem_calloc((size_t)n + 1, sizeof *symbols);
+  int64_t(*strides)[KILN_MAX_RANK] = mem_calloc((size_t)plan->n_inputs + 1, sizeof *strides);
+  kiln_status status = symbols && strides ? KILN_OK : KILN_NO_MEMORY("compiling kernels");
+  for (int i = 0; i < n && status == KILN_OK; i++) {
+    int64_t min = 0, max = 0;
+    dim_symbol_range(plan->dims, i, &min, &max, &symbols[i]);
+  }
+  if (status == KILN_OK) status = bind(plan, t, d, symbols, NULL, threads);
+  if (status == KILN_OK && lay_out_channels_last(plan, symbols, strides))
+    status = bind(plan, t, d, symbols, (const int64_t(*)[KILN_MAX_RANK])strides, threads);
+  mem_free(symbols);
+  mem_free(strides);
+  return status;
+}
+
+kiln_status plan_compile_kernels(graph *plan, const target *t, int threads) {
+  const device_hooks *h = t->backend->device;
+  device *d = NULL;
+  void *bytes = NULL;
+  size_t size = 0;
+  if (!h || !h->open_compiler) return KILN_OK;
+  KILN_TRY(h->open_compiler(t, &d));
+  kiln_status status = bind_both(plan, t, d, threads > 0 ? threads : cpu_count());
+  if (status == KILN_OK) status = h->compiled(d, &bytes, &size);
+  h->close(d);
+  if (status == KILN_INCOMPATIBLE || status == KILN_INVALID_ARGUMENT) { /* no compiler; or the opt shapes cannot run */
+    error_clear();
+    return KILN_OK;
+  }
+  KILN_TRY(status);
+  plan->kernels = arena_copy(&plan->arena, bytes, size);
+  plan->kernels_size = plan->kernels ? size : 0;
+  mem_free(bytes);
+  return plan->kernels ? KILN_OK : KILN_NO_MEMORY("compiled kernels");
+}

@@ -1,0 +1,52 @@
+"""kiln.accuracy: the errors of each output against fp32."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import kiln
+
+
+class Two(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(16, 8)
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        y = self.fc(x)
+        return {"y": y, "mean": y.mean()}
+
+
+def test_engine_against_its_model() -> None:
+    torch.manual_seed(0)
+    model, x = Two().eval(), torch.randn(4, 16)
+    report = kiln.accuracy(model, kiln.compile(model, inputs=[x]), [x], samples=[[torch.randn(4, 16)]], half=torch.bfloat16)
+    assert len(report) == 2 and report.worst < 1e-5
+    assert report[0].shape == (4, 8) and 1e-4 < report[0].half_relative_l2 < 0.05
+    assert "relative L2" in str(report) and report[0].name in str(report)
+
+
+def test_numbers() -> None:
+    model = nn.Identity()
+    x = torch.tensor([3.0, 4.0, math.inf, math.nan, 0.0])
+    wrong = torch.tensor([3.0, 4.5, math.inf, 1.0, 0.0])
+    row = kiln.accuracy(model, lambda t: wrong, [x])[0]
+    assert row.max_abs == 0.5 and row.max_relative == 0.125 and row.not_finite == 1
+    assert row.relative_l2 == pytest.approx(0.5 / 5)
+    assert math.isnan(row.half_relative_l2)
+
+
+def test_models_in_16_bits_are_compared_with_fp32() -> None:
+    torch.manual_seed(1)
+    half = nn.Linear(64, 64).half()
+    row = kiln.accuracy(half, half, [torch.randn(8, 64).half()])[0]
+    assert row.dtype == torch.float16 and 1e-5 < row.relative_l2 < 5e-3
+
+
+def test_other_shapes() -> None:
+    with pytest.raises(ValueError, match="differ in number or shape"):
+        kiln.accuracy(nn.Identity(), lambda t: t[:1], [torch.ones(2)])
