@@ -67,7 +67,7 @@ def register_cuda_kernel(
     *,
     kernel: Optional[str] = None,
     arguments: Optional[str] = None,
-    grid: Union[None, Size, Sequence[Size]] = None,
+    grid: Union[Size, Sequence[Size], None] = None,
     block: Union[int, Sequence[int]] = 256,
     shared: int = 0,
     dtypes: str = "f32",

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Callable, Optional
 
 import torch
+from torch.export.graph_signature import InputKind, InputSpec, TensorArgument
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
@@ -17,15 +18,23 @@ __all__ = ["Choice", "by_target", "expand", "with_graph"]
 Choice = Callable[[torch.fx.Node], Optional[Callable[..., Any]]]
 
 
-def with_graph(program: torch.export.ExportedProgram, graph: torch.fx.Graph) -> torch.export.ExportedProgram:
-    """The program with another graph of the same inputs and outputs, whose nodes may have other names."""
-    module = torch.fx.GraphModule(program.graph_module, graph)
-    module.meta.update(program.graph_module.meta)
+def with_graph(
+    program: torch.export.ExportedProgram, graph: torch.fx.Graph, constants: Optional[dict[str, torch.Tensor]] = None
+) -> torch.export.ExportedProgram:
+    """The program with another graph of the same inputs and outputs, whose nodes may have other names.
+
+    ``constants`` are tensors that the program does not have yet; the graph reads each by a ``get_attr`` node of its name.
+    """
     signature = copy.deepcopy(program.graph_signature)
     output = next(node for node in reversed(graph.nodes) if node.op == "output")
     for spec, node in zip(signature.output_specs, output.args[0]):
         if isinstance(node, torch.fx.Node) and hasattr(spec.arg, "name"):
             spec.arg.name = node.name
+    for name, tensor in (constants or {}).items():
+        _lift(graph, signature, name, tensor)
+    graph.lint()
+    module = torch.fx.GraphModule(program.graph_module, graph)
+    module.meta.update(program.graph_module.meta)
     return torch.export.ExportedProgram(
         root=module,
         graph=graph,
@@ -34,9 +43,24 @@ def with_graph(program: torch.export.ExportedProgram, graph: torch.fx.Graph) -> 
         range_constraints=dict(program.range_constraints),
         module_call_graph=copy.deepcopy(program.module_call_graph),
         example_inputs=program.example_inputs,
-        constants=program.constants,
+        constants={**program.constants, **(constants or {})},
         verifiers=program.verifiers,
     )
+
+
+def _lift(graph: torch.fx.Graph, signature: Any, name: str, tensor: torch.Tensor) -> None:
+    """Makes a constant an input of the graph, before those of the user, as torch.export has them."""
+    kinds = [spec.kind for spec in signature.input_specs]
+    at = kinds.index(InputKind.USER_INPUT) if InputKind.USER_INPUT in kinds else len(kinds)
+    places = [node for node in graph.nodes if node.op == "placeholder"]
+    reads = [node for node in graph.nodes if node.op == "get_attr" and node.target == name]
+    with graph.inserting_before(places[at] if at < len(places) else next(iter(n for n in graph.nodes if n.op != "placeholder"))):
+        place = graph.placeholder(name)
+    place.meta["val"] = _fake(graph, tensor)
+    signature.input_specs.insert(at, InputSpec(InputKind.CONSTANT_TENSOR, TensorArgument(place.name), name, True))
+    for node in reads:
+        node.replace_all_uses_with(place)
+        graph.erase_node(node)
 
 
 def expand(program: torch.export.ExportedProgram, choose: Choice) -> torch.export.ExportedProgram:
@@ -46,12 +70,13 @@ def expand(program: torch.export.ExportedProgram, choose: Choice) -> torch.expor
     if not chosen:
         return program
     graph = copy.deepcopy(program.graph)
+    constants: dict[str, torch.Tensor] = {}
     for node in list(graph.nodes):
         if node.name in chosen:
-            _replace(graph, node, chosen[node.name])
+            _replace(graph, node, chosen[node.name], constants, len(program.constants))
     graph.eliminate_dead_code()
-    graph.lint()
-    return with_graph(program, graph)
+    used = {node.target for node in graph.nodes if node.op == "get_attr"}
+    return with_graph(program, graph, {name: tensor for name, tensor in constants.items() if name in used})
 
 
 def _value(node: Any) -> Any:
@@ -83,7 +108,9 @@ def _trace(node: torch.fx.Node, function: Callable[..., Any]) -> tuple[torch.fx.
     return traced, [leaves[i] for i in inputs]
 
 
-def _replace(graph: torch.fx.Graph, node: torch.fx.Node, function: Callable[..., Any]) -> None:
+def _replace(
+    graph: torch.fx.Graph, node: torch.fx.Node, function: Callable[..., Any], constants: dict[str, torch.Tensor], first: int
+) -> None:
     traced, inputs = _trace(node, function)
     copied: dict[torch.fx.Node, Any] = dict(zip((n for n in traced.graph.nodes if n.op == "placeholder"), inputs))
     result: Any = None
@@ -94,7 +121,10 @@ def _replace(graph: torch.fx.Graph, node: torch.fx.Node, function: Callable[...,
             if inner.op == "output":
                 result = torch.fx.map_arg(inner.args[0], lambda n: copied[n])
             elif inner.op == "get_attr":
-                copied[inner] = _constant(graph, traced, inner)
+                name = f"kiln_constant_{first + len(constants)}"
+                constants[name] = getattr(traced, str(inner.target)).detach().clone()
+                copied[inner] = graph.create_node("get_attr", name)
+                copied[inner].meta["val"] = _fake(graph, constants[name])
             else:
                 copied[inner] = graph.node_copy(inner, lambda n: copied[n])
                 for key in ("stack_trace", "nn_module_stack", "source_fn_stack"):
@@ -104,30 +134,11 @@ def _replace(graph: torch.fx.Graph, node: torch.fx.Node, function: Callable[...,
     _put(graph, node, result)
 
 
-def _constant(graph: torch.fx.Graph, traced: torch.fx.GraphModule, inner: torch.fx.Node) -> torch.fx.Node:
-    """A tensor that the function made from numbers: computed by an operator, as programs have no room for new weights here."""
-    tensor = getattr(traced, str(inner.target))
-    if not isinstance(tensor, torch.Tensor) or tensor.numel() > 4096:
-        raise ValueError(
-            f"{inner.target}: a replacement may hold tensors of up to 4096 numbers; make larger ones buffers of the model"
-        )
-    host = tensor.detach().cpu()
-    parts = [graph.call_function(torch.ops.aten.full.default, ((1,), v), {"dtype": host.dtype}) for v in host.reshape(-1).tolist()]
-    for part in parts:
-        part.meta["val"] = _fake(graph, torch.empty(1, dtype=host.dtype))
-    whole = parts[0] if len(parts) == 1 else graph.call_function(torch.ops.aten.cat.default, (parts,))
-    if len(parts) > 1:
-        whole.meta["val"] = _fake(graph, torch.empty(len(parts), dtype=host.dtype))
-    shaped = graph.call_function(torch.ops.aten.reshape.default, (whole, list(host.shape)))
-    shaped.meta["val"] = _fake(graph, torch.empty(host.shape, dtype=host.dtype))
-    return shaped
-
-
 def _fake(graph: torch.fx.Graph, tensor: torch.Tensor) -> torch.Tensor:
     for node in graph.nodes:
         mode = getattr(node.meta.get("val"), "fake_mode", None)
         if mode is not None:
-            return mode.from_tensor(tensor)
+            return mode.from_tensor(tensor, static_shapes=True)
     return tensor
 
 

@@ -422,7 +422,11 @@ static kiln_status register_locked(custom_op *made, const kiln_op_def *def) {
   KILN_TRY(merge_impl(known ? known : made, def));
   if (known) return KILN_OK;
   if (!map_put(&customs.by_name, made->row.name, made)) return KILN_NO_MEMORY("custom operator");
-  KILN_TRY(add_to_group(made));
+  const kiln_status status = add_to_group(made);
+  if (status != KILN_OK) {
+    (void)map_put(&customs.by_name, made->row.name, NULL); /* its place is there: this cannot fail */
+    return status;
+  }
   __atomic_add_fetch(&custom_count, 1, __ATOMIC_RELEASE);
   return KILN_OK;
 }
@@ -445,6 +449,7 @@ kiln_status custom_register(const kiln_op_def *def) {
     status = register_locked(made, def);
     pthread_mutex_unlock(&customs.lock);
   }
+  customs.arena.failed = false; /* memory may come back */
   pthread_mutex_unlock(&one);
   if (status == KILN_INTERNAL) status = KILN_INVALID_ARGUMENT; /* a schema that does not parse is no bug of ours here */
   return status == KILN_OK

@@ -379,6 +379,7 @@ kiln_status custom_rule_register(const kiln_rule_def *def) {
   pthread_mutex_lock(&rules.lock);
   const kiln_status status = read_rule(def, &t);
   if (status == KILN_OK) put(t);
+  rules.arena.failed = false; /* memory may come back */
   pthread_mutex_unlock(&rules.lock);
   return status == KILN_OK ? KILN_OK
                            : error_note(status, __FILE__, __LINE__, "registering rewrite rule \"%.80s\"", def->name);

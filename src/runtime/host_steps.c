@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "backends/custom.h"
 #include "base/memory.h"
 
 typedef struct host_step {
@@ -15,6 +16,9 @@ typedef struct host_step {
 bool host_kernel(const target *t, const kernel *k) {
   if (!t->backend->device) return false;
   for (const kernel *const *row = t->backend->kernels; row && *row; row++) {
+    if (*row == k) return false;
+  }
+  for (const kernel *const *row = custom_device_kernels; *row; row++) {
     if (*row == k) return false;
   }
   return true;

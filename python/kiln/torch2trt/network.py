@@ -78,6 +78,9 @@ class Layer:
         self.__dict__.setdefault("inputs", {})[index] = tensor
 
 
+trt.ITensor = ITensor  # type: ignore[attr-defined]  # converters ask isinstance(x, trt.ITensor)
+
+
 def _axes(mask: int, rank: int) -> list[int]:
     return [i for i in range(rank) if mask >> i & 1]
 

@@ -6,7 +6,8 @@ is accepted, and a warning says once why it has no effect.
 
 from __future__ import annotations
 
-from kiln.torch_tensorrt import dynamo, logging, ptq, runtime, ts
+from kiln.torch2trt import trt
+from kiln.torch_tensorrt import dynamo, kernels, logging, ptq, runtime, ts
 from kiln.torch_tensorrt._compile import compile, convert_method_to_trt_engine, load, save
 from kiln.torch_tensorrt._enums import Device, DeviceType, EngineCapability, Platform, dtype, memory_format
 from kiln.torch_tensorrt._input import Input
@@ -27,6 +28,7 @@ __all__ = [
     "dump_build_info",
     "dynamo",
     "get_build_info",
+    "kernels",
     "load",
     "logging",
     "memory_format",
@@ -34,5 +36,6 @@ __all__ = [
     "runtime",
     "save",
     "set_device",
+    "trt",
     "ts",
 ]

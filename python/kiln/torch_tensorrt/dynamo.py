@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
@@ -11,11 +12,15 @@ from torch.utils import _pytree as pytree
 import kiln
 from kiln import checks, compiler, quantization
 from kiln.partition import HybridModule, PartitionReport, partition
-from kiln.torch_tensorrt import logging
+from kiln.torch_tensorrt import _converters, _lowering, logging
+from kiln.torch_tensorrt._converters import SourceIR
 from kiln.torch_tensorrt._input import profiles_text, to_kiln
 from kiln.torch_tensorrt._settings import CompilationSettings
 
-__all__ = ["CompilationSettings", "compile", "convert_exported_program_to_serialized_trt_engine", "trace"]
+__all__ = ["CompilationSettings", "SourceIR", "compile", "convert_exported_program_to_serialized_trt_engine", "trace"]
+
+# Makes dynamo.conversion and dynamo.lowering importable, as Torch-TensorRT's users write.
+__path__ = [os.path.join(os.path.dirname(__file__), "_dynamo")]
 
 
 def arguments(inputs: Optional[Sequence[Any]], arg_inputs: Optional[Sequence[Any]]) -> list[Any]:
@@ -82,6 +87,7 @@ def compile_program(
 ) -> torch.nn.Module:
     """``specs`` in the order of the program's inputs; ``profiles`` for texts about sizes outside of them."""
     options = chosen.options(device_of(program, chosen))
+    program = _converters.apply(_lowering.apply(program, chosen), chosen)
     specs = [_static(leaf) for leaf in pytree.tree_leaves(specs, is_leaf=lambda leaf: isinstance(leaf, kiln.Input))]
     if not any(isinstance(leaf, kiln.Input) and leaf.is_dynamic for leaf in specs):
         specs = []

@@ -1,0 +1,1 @@
+"""The packages below ``torch_tensorrt.dynamo``; see ``__path__`` there."""

@@ -1,0 +1,27 @@
+"""``torch_tensorrt.dynamo.conversion``: converters."""
+
+from __future__ import annotations
+
+from kiln.torch_tensorrt._converters import (
+    DYNAMO_ATEN_CONVERTERS,
+    ConversionContext,
+    ConverterPriority,
+    ConverterSupport,
+    dynamo_tensorrt_converter,
+    has_static_shapes,
+    node_has_dynamic_shapes,
+)
+from kiln.torch_tensorrt.dynamo.conversion import converter_utils, impl, plugins
+
+__all__ = [
+    "DYNAMO_ATEN_CONVERTERS",
+    "ConversionContext",
+    "ConverterPriority",
+    "ConverterSupport",
+    "converter_utils",
+    "dynamo_tensorrt_converter",
+    "has_static_shapes",
+    "impl",
+    "node_has_dynamic_shapes",
+    "plugins",
+]

@@ -1,0 +1,23 @@
+"""Where some users import the decorator from."""
+
+from __future__ import annotations
+
+from kiln.torch_tensorrt._lowering import (
+    ATEN_POST_LOWERING_PASSES,
+    ATEN_PRE_LOWERING_PASSES,
+    _aten_lowering_pass,
+    _remove_lowering_pass,
+    dump_lowering_passes,
+    post_lowering,
+    pre_export_lowering,
+)
+
+__all__ = [
+    "ATEN_POST_LOWERING_PASSES",
+    "ATEN_PRE_LOWERING_PASSES",
+    "_aten_lowering_pass",
+    "_remove_lowering_pass",
+    "dump_lowering_passes",
+    "post_lowering",
+    "pre_export_lowering",
+]
