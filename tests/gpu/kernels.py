@@ -60,6 +60,10 @@ def variants() -> list[tuple[str, Plan]]:
             out.append(("tma u f16", GemmTma(dtype, 1000, 1001, 520, way[0], way[1], min(way[2], 3), way[3], leave=2)))
     for way, n in itertools.product((TMA_WAYS[0], TMA_WAYS[6]), (1024, 32)):
         out.append(("tma n f16", GemmTma("f16", 1000, n, 520, *way, leave=1, stagger=way[0] == 2)))
+    for dtype, way, (m, n) in itertools.product(
+        TYPES, (TMA_WAYS[2], TMA_WAYS[6], TMA_WAYS[8]), ((197, 776), (61, 37), (130, 1028))
+    ):
+        out.append((f"tma s {dtype}", GemmTma(dtype, m, n, 520, *way, leave=3, split=3, relu_add=m == 130)))
     shapes = ((61, 37), (300, 2047), (130, 1030), (130, 1028), (1, 5))
     for dtype, way, (m, n) in itertools.product(("f16", "bf16"), ((2, 256, 3, 1), (1, 64, 6, 2)), shapes):
         out.append((f"tma u {dtype}", GemmTma(dtype, m, n, 520, *way, leave=2, relu_add=m == 130, stagger=way[0] == 2)))

@@ -260,16 +260,17 @@ class GemmTma:
     stagger: bool = False
     leave: int = 0  # as LEAVE of the text
     group_m: int = 8
+    split: int = 1  # with leave 3
     kernel: Kernel = field(init=False)
 
     def __post_init__(self) -> None:
         size = SIZE[self.dtype]
-        d: dict[str, Any] = {"LEAVE": self.leave, "GROUP_M": self.group_m}
+        d: dict[str, Any] = {"LEAVE": self.leave, "GROUP_M": self.group_m, "SPLIT": self.split}
         if self.conv:
             c = self.conv
             self.m, self.n, self.k = c.n * c.oh * c.ow, c.o, c.k**2 * c.c
             d |= {"CONV_C": c.c, **c.macros()}
-        shift = self.leave and self.ctas == 1 and (self.groups == 2 or (self.groups == 3 and self.bn > 128))
+        shift = self.leave in (1, 2) and self.ctas == 1 and (self.groups == 2 or (self.groups == 3 and self.bn > 128))
         threads = self.groups * 128 + (128 if shift else 32)
         d |= {
             "IN_TYPE": TYPES[self.dtype],
@@ -297,12 +298,20 @@ class GemmTma:
             front = add_relu(self.dtype)
         self.bm = self.groups * 64
         stage = (self.bm + self.bn) * 128
-        warp = (16 * 40 * 4, 0, 16 * (self.bn + 8) * 2)[self.leave]
+        warp = (16 * 40 * 4, 0, 16 * (self.bn + 8) * 2, 0)[self.leave]
         smem = self.stages * stage + self.groups * 4 * warp + self.stages * 16
         tiles = math.ceil(self.m / self.bm) * math.ceil(self.n / self.bn)
         self.size = size
         files = ("wgmma.cu", "gemm_tma.cu")
-        self.kernel = Kernel("kiln_gemm_tma", files, d, threads, smem, (min(tiles, 132 * self.ctas), 1, 1), front)
+        self.kernel = Kernel(
+            "kiln_gemm_tma",
+            files,
+            d,
+            threads,
+            smem,
+            (tiles * self.split if self.leave == 3 else min(tiles, 132 * self.ctas), 1, 1),
+            front,
+        )
 
     def fits(self) -> bool:
         """Can this be launched at all?"""
@@ -311,7 +320,11 @@ class GemmTma:
         return self.kernel.smem <= 227 * 1024 // self.ctas - (1024 if self.ctas > 1 else 0)
 
     def name(self) -> str:
-        marks = ("s" if self.stagger else "") + ("", "n", "u")[self.leave] + (f"g{self.group_m}" if self.group_m != 8 else "")
+        marks = (
+            ("s" if self.stagger else "")
+            + ("", "n", "u", f"/{self.split}")[self.leave]
+            + (f"g{self.group_m}" if self.group_m != 8 else "")
+        )
         return f"tma{self.bm}x{self.bn}s{self.stages}c{self.ctas}{marks}" + ("p" if self.pdl else "")
 
 

@@ -31,7 +31,13 @@ def gemm_candidates(m: int, n: int, k: int, conv: Conv | None, only: str) -> lis
         for groups, bn, stages, ctas in TMA_WAYS:
             if groups * 64 < 2 * max(32, m) and bn < 2 * max(32, n):
                 out.append(GemmTma("f16", m, n, k, groups, bn, stages, ctas, conv=conv))
+                tiles = math.ceil(m / (groups * 64)) * math.ceil(n / bn)
+                for split in (2, 3, 4, 6, 8):
+                    if tiles * split <= 132 * ctas and math.ceil(k / 64) >= 2 * split:
+                        out.append(GemmTma("f16", m, n, k, groups, bn, stages, ctas, conv=conv, leave=3, split=split))
                 if m < 2048:
+                    if n % 32 == 0:
+                        out.append(GemmTma("f16", m, n, k, groups, bn, stages, ctas, conv=conv, leave=1))
                     continue
                 if groups == 2 and ctas == 1:
                     out.append(GemmTma("f16", m, n, k, groups, bn, stages, ctas, conv=conv, stagger=True))
