@@ -192,6 +192,15 @@ def still_varying(program: Any, case: Any) -> set[tuple[str, int]]:
     return found
 
 
+def runs(model: Any, kwargs: dict[str, Any]) -> bool:
+    """Or is this size too large for the model?"""
+    try:
+        model(**kwargs)
+    except Exception:
+        return False
+    return True
+
+
 def run_model(suite: str, family: str, model_name: str, targets: list[str], options: argparse.Namespace, send: Any) -> None:
     import torch
 
@@ -258,7 +267,10 @@ def run_model(suite: str, family: str, model_name: str, targets: list[str], opti
             send([{"target": target, **result}])
             continue
         send([{"target": target, **result, "varying_outcome": "crash"}])
-        case.sets = list(case.resized(left))
+        case.sets = [kwargs for kwargs in case.resized(left) if runs(model, kwargs)]
+        if not case.sets:
+            send([{"target": target, **result, "varying_outcome": "static"}])
+            continue
         judged = judge(kiln, case, varied, target, options)
         send(
             [
@@ -399,6 +411,36 @@ def summary(rows: list[Row]) -> list[str]:
     return lines
 
 
+def markdown(suite: str, rows: list[Row]) -> list[str]:
+    """The rows of docs/models.md: counts for each target, then what is not right, with reasons."""
+    lines = []
+    for target in sorted({r["target"] for r in rows if r["target"]}):
+        mine = [r for r in rows if r["target"] == target]
+        captured = [r for r in mine if r["captured"] == "yes"]
+        built = [r for r in captured if r["outcome"] in ("right", "wrong")]
+        right = [r for r in built if r["outcome"] == "right"]
+        varied = [r for r in captured if r["varying_outcome"] not in ("", "static", "export")]
+        varied_right = [r for r in varied if r["varying_outcome"] == "right"]
+        worst = max((float(r["error"]) for r in right), default=0.0)
+        cells = [
+            suite,
+            target,
+            len(mine),
+            len(captured),
+            len(built),
+            len(right),
+            f"{worst:.0e}",
+            f"{len(varied_right)} of {len(varied)}",
+        ]
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    reasons: dict[str, list[str]] = {}
+    for r in rows:
+        if r["outcome"] in ("refused", "wrong", "crash", "hang") or r["varying_outcome"] in ("refused", "wrong", "crash", "hang"):
+            reasons.setdefault(r["reason"].partition(" | importing")[0], []).append(f"{r['family']} ({r['target']})")
+    lines += [f"- {', '.join(families)}: {reason}" for reason, families in sorted(reasons.items(), key=lambda item: -len(item[1]))]
+    return lines
+
+
 def parse(arguments: Optional[list[str]] = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--suite", choices=["transformers", "timm", "torchvision"], default="transformers")
@@ -415,6 +457,7 @@ def parse(arguments: Optional[list[str]] = None) -> argparse.Namespace:
     parser.add_argument("--timeout", type=float, default=120, help="seconds for one model")
     parser.add_argument("--deadline", type=float, default=1e9, help="seconds for all; what is left is done by the next run")
     parser.add_argument("--output", type=Path, help="the table; default results/SUITE.csv unless --only")
+    parser.add_argument("--markdown", action="store_true", help="only print the table's rows of docs/models.md")
     parser.add_argument("--list", action="store_true", help="only list the models")
     parser.add_argument("-v", "--verbose", action="count", default=0, help="all rows, not only bad ones; twice: errors in full")
     return parser.parse_args(arguments)
@@ -435,6 +478,9 @@ def main() -> int:
         jobs = sorted((j for j in jobs if j[0] in place), key=lambda j: place[j[0]])
     path = options.output or (None if options.only else HERE / "results" / f"{options.suite}.csv")
     rows = read_rows(path) if path else []
+    if options.markdown:
+        print("\n".join(markdown(options.suite, rows)))
+        return 0
     if options.outcome is not None:
         again = {(r["family"], r["model"]) for r in rows if {r["outcome"], r["varying_outcome"]} & set(options.outcome)}
         jobs = [j for j in jobs if j in again]
