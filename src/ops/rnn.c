@@ -298,12 +298,15 @@ static const char *const lstm_cases[] = {
     "b_ih:f16[256] b_hh:f16[256]",
     "x:bf16[3,9,8] h0:bf16[9,256] c0:bf16[9,256] w_ih:bf16[1024,8]=uniform(-0.1,0.1) "
     "w_hh:bf16[1024,256]=uniform(-0.1,0.1) reverse=1",
+    "x:f16[3,19,8] h0:f16[19,1056] c0:f16[19,1056] w_ih:f16[4224,8]=uniform(-0.1,0.1) "
+    "w_hh:f16[4224,1056]=uniform(-0.05,0.05)",
     "x:f16[2,2,8] h0:f16[2,512] c0:f16[2,512] w_ih:f16[2048,8]=uniform(-0.1,0.1) w_hh:f16[2048,512]=uniform(-0.1,0.1)",
     NULL};
 static const char *const gru_cases[] = {
     "x:f32[T,2,5] h0:f32[2,7] w_ih:f32[21,5] w_hh:f32[21,7] b_ih:f32[21] b_hh:f32[21] T:1,2,9",
     "x:f32[4,B,8] h0:f32[B,16] w_ih:f32[48,8] w_hh:f32[48,16] b_ih:f32[48] b_hh:f32[48] reverse=1 B:1,3,8",
     "x:f32[3,2,5] h0:f32[2,3] w_ih:f32[9,5] w_hh:f32[9,3]",
+    "x:f32[3,6,5] h0:f32[6,150] w_ih:f32[450,5]=uniform(-0.2,0.2) w_hh:f32[450,150]=uniform(-0.1,0.1) b_hh:f32[450]",
     "x:f16[4,17,16] h0:f16[17,128] w_ih:f16[384,16]=uniform(-0.2,0.2) w_hh:f16[384,128]=uniform(-0.2,0.2) "
     "b_ih:f16[384] b_hh:f16[384]",
     NULL};

@@ -7,9 +7,12 @@
 #include "backends/cuda/texts.h"
 #include "base/memory.h"
 
-/* How rnn_cluster is cut; see its text. */
+/* How the steps are written and cut; see kernels/rnn.cu. */
+typedef enum rnn_kind { RNN_STEP, RNN_TILE, RNN_CLUSTER, RNN_ROWS } rnn_kind;
 typedef struct rnn_cut {
+  rnn_kind kind;
   int cluster, columns, split, threads;
+  int64_t units;
   bool in_registers;
   size_t shared;
 } rnn_cut;
@@ -17,14 +20,14 @@ typedef struct rnn_cut {
 typedef struct rnn_state {
   const cuda_function *step;
   gemm_plan inputs;
-  rnn_cut cut; /* cluster 0: step by step */
+  rnn_cut cut;
   int states, gates, items;
   bool b_ih, reverse;
   size_t gates_at, cell_at;
 } rnn_state;
 
-static bool cut_fits(const cuda_facts *gpu, int64_t hidden, int gates, int cluster, int columns, bool in_registers,
-                     rnn_cut *out) {
+static bool cluster_fits(const cuda_facts *gpu, int64_t hidden, int gates, int cluster, int columns, bool in_registers,
+                         rnn_cut *out) {
   if (hidden % (16LL * cluster)) return false;
   const int units = (int)hidden / cluster, groups = units / 16;
   int split = 1;
@@ -36,21 +39,47 @@ static bool cut_fits(const cuda_facts *gpu, int64_t hidden, int gates, int clust
   const size_t shared =
       2 * n * pitch * 2 + n * u * 2 + (size_t)split * g * n * (u + 4) * 4 + (in_registers ? 0 : g * u * pitch * 2);
   if (shared > gpu->shared_block) return false;
-  *out = (rnn_cut){cluster, columns, split, threads, in_registers, shared};
+  *out = (rnn_cut){RNN_CLUSTER, cluster, columns, split, threads, units, in_registers, shared};
   return true;
 }
 
-/* The smallest cluster whose registers hold the weights, else whose shared memory does: barriers of small clusters are cheaper. */
-static rnn_cut cut_of(const cuda_facts *gpu, kiln_dtype d, int64_t hidden, int64_t batch, int gates) {
+static bool rows_fit(const cuda_facts *gpu, int64_t hidden, int gates, int cluster, int columns, rnn_cut *out) {
+  const int64_t units = cuda_div_up(hidden, cluster), rows = gates * units;
+  int split = 1;
+  if (rows > 512) return false;
+  while (rows * split * 2 <= 512 && hidden / (split * 2) >= 16) split *= 2;
+  const int64_t slice = cuda_div_up(hidden, split), all = units * cluster,
+                high = slice * split > all ? slice * split : all;
+  if (slice > 72) return false;
+  const size_t shared = (size_t)((2 * high + units + split * rows) * columns) * 4;
+  if (shared > gpu->shared_block) return false;
+  *out = (rnn_cut){RNN_ROWS, cluster, columns, split, (int)cuda_div_up(rows * split, 32) * 32, units, true, shared};
+  return true;
+}
+
+/* The smallest cluster whose registers hold the weights, else whose shared memory does: barriers of small clusters are cheaper. What no
+ * cluster holds goes step by step. */
+static rnn_cut cut_of(const cuda_facts *gpu, kiln_dtype d, int64_t hidden, int64_t batch, int gates, bool aligned) {
+  const bool cores = (d == KILN_F16 || d == KILN_BF16) && aligned;
+  const bool fits = gpu->arch >= 90 && hidden <= 4096;
   rnn_cut cut = {0};
-  if (gpu->arch < 90 || (d != KILN_F16 && d != KILN_BF16) || hidden > 4096) return cut;
-  for (int in_registers = 1; in_registers >= 0; in_registers--) {
+  for (int in_registers = 1; fits && cores && in_registers >= 0; in_registers--) {
     for (int cluster = 1; cluster <= 16; cluster *= 2) {
       const int columns = batch > 8 && (batch + 7) / 8 * cluster > 64 ? 16 : 8; /* sequences of a cluster */
-      if (cut_fits(gpu, hidden, gates, cluster, columns, in_registers, &cut)) return cut;
+      if (cluster_fits(gpu, hidden, gates, cluster, columns, in_registers, &cut)) return cut;
     }
   }
-  return cut;
+  for (int cluster = 1; fits && d == KILN_F32 && cluster <= 16; cluster *= 2) {
+    if (rows_fit(gpu, hidden, gates, cluster, batch <= 4 ? 4 : 8, &cut)) return cut;
+  }
+  if (cores && hidden % 32 == 0) {
+    const int columns = batch <= 8 ? 8 : batch <= 16 ? 16 : 32, warps = 8;
+    const int64_t registers = cuda_div_up(hidden / 32, warps) * gates * 8;
+    cut = (rnn_cut){RNN_TILE,   0,  columns,          warps,
+                    warps * 32, 16, registers <= 128, (size_t)(warps * gates * columns * 20) * 4};
+    if (cut.shared <= gpu->shared_block) return cut;
+  }
+  return (rnn_cut){0};
 }
 
 static bool given(const kernel_prep *p, int i) { return p->args.n_in > i && p->args.in[i].rank >= 0; }
@@ -107,26 +136,26 @@ static kiln_status prepare_steps(kernel_prep *p, rnn_state *s, int64_t batch, in
   int align = 16;
   const int border[] = {cuda_in_alignment(p, 1), cuda_out_alignment(p, 0), cuda_out_alignment(p, 1)};
   for (int i = 0; i < 3; i++) align = border[i] < align ? border[i] : align;
-  const int w_align = cuda_in_alignment(p, w);
-  if (w_align == 16) s->cut = cut_of(cuda_device_facts(p->device), x->dtype, hidden, batch, s->gates);
-  const rnn_cut *c = &s->cut;
+  const int w_align = cuda_in_alignment(p, w), least = w_align < align ? w_align : align;
+  const rnn_cut c = cut_of(cuda_device_facts(p->device), x->dtype, hidden, batch, s->gates, w_align == 16);
+  s->cut = c;
   s->items = batch < 8 ? (int)batch : 8;
-  const char *front =
-      cuda_text(p,
-                "#define IN %s\n#define MX \"%s\"\n#define STEPS %lld\n#define BATCH %lld\n#define HIDDEN "
-                "%lld\n#define GATES %d\n"
-                "#define HAS_B_HH %d\n#define RELU %d\n#define REVERSE %d\n#define CLUSTER %d\n#define COLUMNS "
-                "%d\n#define SPLIT %d\n"
-                "#define THREADS %d\n#define UNITS %lld\n#define IN_REGISTERS %d\n#define ALIGNED %d\n#define ITEMS "
-                "%d\n#define V %d\n",
-                cuda_type(x->dtype), x->dtype == KILN_BF16 ? "bf16" : "f16", (long long)x->shape[0], (long long)batch,
-                (long long)hidden, s->gates, given(p, s->states + 4),
-                s->gates == 1 && strcmp(arg_attr(&p->args, "nonlinearity")->u.s, "relu") == 0, s->reverse, c->cluster,
-                c->columns, c->split, c->threads, (long long)(c->cluster ? hidden / c->cluster : 0), c->in_registers,
-                align == 16, s->items, cuda_vector(16 / size, size, w_align < align ? w_align : align, 1, &hidden));
+  const char *front = cuda_text(
+      p,
+      "#define KIND %d\n#define IN %s\n#define MX \"%s\"\n#define STEPS %lld\n#define BATCH %lld\n#define HIDDEN %lld\n"
+      "#define GATES %d\n#define HAS_B_HH %d\n#define RELU %d\n#define REVERSE %d\n#define CLUSTER %d\n#define COLUMNS "
+      "%d\n"
+      "#define SPLIT %d\n#define WARPS %d\n#define THREADS %d\n#define UNITS %lld\n#define IN_REGISTERS %d\n#define "
+      "CONSTANT %d\n"
+      "#define ALIGNED %d\n#define ITEMS %d\n#define V %d\n",
+      (int)c.kind, cuda_type(x->dtype), x->dtype == KILN_BF16 ? "bf16" : "f16", (long long)x->shape[0],
+      (long long)batch, (long long)hidden, s->gates, given(p, s->states + 4),
+      s->gates == 1 && strcmp(arg_attr(&p->args, "nonlinearity")->u.s, "relu") == 0, s->reverse, c.cluster, c.columns,
+      c.split, c.split, c.threads, (long long)c.units, c.in_registers, p->args.in[w].data != NULL, align == 16,
+      s->items, cuda_vector(16 / size, size, least, 1, &hidden));
   if (!front) return KILN_OUT_OF_MEMORY;
-  const cuda_source source = {
-      .entry = c->cluster ? "rnn_cluster" : "rnn_step", .defines = front, .text = cuda_text_rnn, .shared = c->shared};
+  static const char *const entries[] = {"rnn_step", "rnn_tile", "rnn_cluster", "rnn_rows"};
+  const cuda_source source = {.entry = entries[c.kind], .defines = front, .text = cuda_text_rnn, .shared = c.shared};
   return cuda_compile(p, &source, &s->step);
 }
 
@@ -148,7 +177,7 @@ static kiln_status prepare_rnn(kernel_prep *p) {
                      (long long)batch, (long long)hidden);
   KILN_TRY(prepare_inputs(p, s, hidden));
   KILN_TRY(prepare_steps(p, s, batch, hidden));
-  if (s->gates == 4 && !s->cut.cluster)
+  if (s->gates == 4 && s->cut.kind <= RNN_TILE)
     KILN_TRY(workspace_reserve(p, (size_t)(batch * hidden) * sizeof(float), &s->cell_at));
   return KILN_OK;
 }
@@ -183,18 +212,26 @@ static kiln_status run_rnn(const kernel_args *a) {
   inputs.out = &result;
   inputs.n_out = 1;
   KILN_TRY(gemm_plan_run(&inputs, &s->inputs, x->data, a->in[s->states + 1].data, b_ih));
-  if (s->cut.cluster) return run_cluster(a, s, gates, b_hh);
+  if (s->cut.kind >= RNN_CLUSTER) return run_cluster(a, s, gates, b_hh);
   void *w_hh = a->in[s->states + 2].data, *h = a->in[1].data, *h_last = a->out[1].data;
   void *c0 = s->states == 2 ? a->in[2].data : NULL, *c_last = s->states == 2 ? a->out[2].data : NULL;
   void *c = (char *)a->workspace + s->cell_at;
-  const int64_t warps = cuda_div_up(batch, s->items) * hidden;
+  const bool tile = s->cut.kind == RNN_TILE;
+  const int64_t blocks = tile ? hidden / 16 : cuda_div_up(cuda_div_up(batch, s->items) * hidden, 4);
   for (int64_t k = 0; k < steps; k++) {
     const int64_t at = s->reverse ? steps - 1 - k : k;
     void *y_at = (char *)y->data + (size_t)(at * items) * size;
     void *gates_at = gates + (size_t)(at * items * s->gates) * size;
     int first = k == 0, last = k == steps - 1;
-    KILN_TRY(cuda_launch_1d(a, s->step, cuda_div_up(warps, 4), 128, 0,
-                            CUDA_PARAMS(&gates_at, &h, &w_hh, &b_hh, &c0, &c, &y_at, &h_last, &c_last, &first, &last)));
+    const cuda_launch_config launch = {
+        .function = s->step,
+        .grid = {(unsigned)blocks, tile ? (unsigned)cuda_div_up(batch, s->cut.columns) : 1, 1},
+        .block = {tile ? (unsigned)s->cut.threads : 128, 1, 1},
+        .shared = s->cut.shared,
+        .overlap = cuda_device_facts(a->device)->arch >= 90,
+        .params = CUDA_PARAMS(&gates_at, &h, &w_hh, &b_hh, &c0, &c, &y_at, &h_last, &c_last, &first, &last),
+    };
+    KILN_TRY(cuda_launch(a, &launch));
     h = y_at;
   }
   return KILN_OK;

@@ -1,14 +1,22 @@
 /* Recurrences. The inputs' share of all gates of all steps, x w_ih^T + b_ih, is made before by one matrix product: `gates`, [steps, batch,
- * GATES * HIDDEN]. What is left is the chain of steps h -> gates + h w_hh^T -> cell, written twice:
+ * GATES * HIDDEN]. What is left is the chain of steps h -> gates + h w_hh^T -> cell, written four times (KIND):
  *
- *   rnn_step     one launch a step (any type and size): a warp makes one hidden unit for up to ITEMS sequences, so that rows of w_hh are
- *                read once for them.
- *   rnn_cluster  one launch in all, f16 and bf16 (CLUSTER > 0): a cluster of blocks takes COLUMNS sequences through all steps. A block owns
- *                UNITS hidden units in all gates, whose rows of w_hh stay in its registers or shared memory; products run on the tensor cores
+ *   RNN_STEP     one launch a step, any type and size: a warp makes one hidden unit for up to ITEMS sequences, so that rows of w_hh are read
+ *                once for them.
+ *   RNN_TILE     one launch a step, f16 and bf16: a block makes 16 units for COLUMNS sequences on the tensor cores; its warps share k. Where
+ *                w_hh is a constant, its rows are on their way to registers before the step before has ended.
+ *   RNN_CLUSTER  one launch in all, f16 and bf16: a cluster of CLUSTER blocks takes COLUMNS sequences through all steps. A block owns UNITS
+ *                hidden units in all gates, whose rows of w_hh stay in its registers or shared memory; products run on the tensor cores
  *                (rows: units, columns: sequences); the new state goes to all blocks of the cluster through shared memory, twice buffered, with
  *                one cluster barrier a step. Cell states stay in registers in f32.
+ *   RNN_ROWS     the same for f32 and any number of units: a thread has one row of w_hh, or a share of it, in registers.
  *
  * Order of gates as in PyTorch: lstm i f g o, gru r z n. */
+#define RNN_STEP 0
+#define RNN_TILE 1
+#define RNN_CLUSTER 2
+#define RNN_ROWS 3
+
 FN float rnn_sigmoid(float v) { return 1.0f / (1.0f + __expf(-v)); }
 FN float rnn_tanh(float v) { return tanhf(v); }
 
@@ -26,7 +34,35 @@ FN float rnn_cell(const float (&g)[GATES], const float (&u)[GATES], float h, flo
 #endif
 }
 
-#if CLUSTER == 0
+/* Eight elements of a tensor whose address may be any (ALIGNED 0): those at the borders of a graph. */
+FN uint4 rnn_load(const IN *p) {
+#if ALIGNED
+  return *(const uint4 *)p;
+#else
+  union { uint4 all; unsigned short one[8]; } v;
+#pragma unroll
+  for (int k = 0; k < 8; k++) v.one[k] = ((const unsigned short *)p)[k];
+  return v.all;
+#endif
+}
+FN void rnn_store(IN *p, const uint4 &from) {
+#if ALIGNED
+  *(uint4 *)p = from;
+#else
+  union { uint4 all; unsigned short one[8]; } v;
+  v.all = from;
+#pragma unroll
+  for (int k = 0; k < 8; k++) ((unsigned short *)p)[k] = v.one[k];
+#endif
+}
+
+FN void rnn_mma(float (&d)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32." MX "." MX ".f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+               : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+
+#if KIND == RNN_STEP
 
 extern "C" __global__ void __launch_bounds__(128) rnn_step(const IN *__restrict__ gates, const IN *h, const IN *__restrict__ w_hh,
                                                            const IN *__restrict__ b_hh, const IN *c0, float *c, IN *y, IN *h_last,
@@ -74,20 +110,101 @@ extern "C" __global__ void __launch_bounds__(128) rnn_step(const IN *__restrict_
   }
 }
 
-#else
+#elif KIND == RNN_TILE
 
-#define PITCH (HIDDEN + 8) /* of rows in shared memory: 16 bytes off, so that eight rows lie in different banks */
-#define SLICES (HIDDEN / 16 / SPLIT) /* of k, of one warp */
-#define PART_PITCH (UNITS + 4)
-#define CELLS ((COLUMNS * UNITS + THREADS - 1) / THREADS) /* of a thread */
-#define CHUNKS (COLUMNS * UNITS / 8) /* of 16 bytes, of the state that a block makes */
+#define CHUNKS (HIDDEN / 32)                    /* of k: a thread reads 16 bytes of each row, which feed two products */
+#define MINE ((CHUNKS + WARPS - 1) / WARPS)     /* of a warp */
 #define TILES (COLUMNS / 8)
+#define PART_PITCH 20
 
-FN void rnn_mma(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
-  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32." MX "." MX ".f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+/* Which elements of k a thread holds does not matter as long as it holds the same ones of both operands. */
+extern "C" __global__ void __launch_bounds__(WARPS * 32) rnn_tile(const IN *__restrict__ gates, const IN *h, const IN *__restrict__ w_hh,
+                                                                  const IN *__restrict__ b_hh, const IN *c0, float *c, IN *y, IN *h_last,
+                                                                  IN *c_last, int first, int last) {
+  extern __shared__ __align__(16) float part[]; /* [WARPS][GATES][COLUMNS][PART_PITCH] */
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, u0 = blockIdx.x * 16, n0 = blockIdx.y * COLUMNS;
+#if !CONSTANT
+  KILN_WAIT;
+#endif
+#if IN_REGISTERS
+  uint4 a[MINE][GATES][2];
+#pragma unroll
+  for (int s = 0; s < MINE; s++)
+#pragma unroll
+    for (int g = 0; g < GATES; g++)
+#pragma unroll
+      for (int j = 0; j < 2; j++) {
+        const int chunk = s * WARPS + warp;
+        if (chunk < CHUNKS)
+          a[s][g][j] = *(const uint4 *)(w_hh + (i64)(g * HIDDEN + u0 + lane / 4 + j * 8) * HIDDEN + chunk * 32 + lane % 4 * 8);
+      }
+#endif
+#if CONSTANT
+  KILN_WAIT;
+#endif
+  float sum[GATES][TILES][4];
+#pragma unroll
+  for (int g = 0; g < GATES; g++)
+#pragma unroll
+    for (int t = 0; t < TILES; t++)
+#pragma unroll
+      for (int j = 0; j < 4; j++) sum[g][t][j] = 0;
+#pragma unroll
+  for (int s = 0; s < MINE; s++) {
+    const int chunk = s * WARPS + warp, k = chunk * 32 + lane % 4 * 8;
+    if (chunk >= CHUNKS) break;
+    uint4 b[TILES];
+#pragma unroll
+    for (int t = 0; t < TILES; t++) {
+      const int n = n0 + t * 8 + lane / 4;
+      const uint4 none = {0, 0, 0, 0};
+      b[t] = n < BATCH ? rnn_load(h + (i64)n * HIDDEN + k) : none;
+    }
+#pragma unroll
+    for (int g = 0; g < GATES; g++) {
+#if IN_REGISTERS
+      const uint4 low = a[s][g][0], high = a[s][g][1];
+#else
+      const IN *w = w_hh + (i64)(g * HIDDEN + u0 + lane / 4) * HIDDEN + k;
+      const uint4 low = *(const uint4 *)w, high = *(const uint4 *)(w + 8 * HIDDEN);
+#endif
+#pragma unroll
+      for (int t = 0; t < TILES; t++) {
+        rnn_mma(sum[g][t], low.x, high.x, low.y, high.y, b[t].x, b[t].y);
+        rnn_mma(sum[g][t], low.z, high.z, low.w, high.w, b[t].z, b[t].w);
+      }
+    }
+  }
+#pragma unroll
+  for (int g = 0; g < GATES; g++)
+#pragma unroll
+    for (int t = 0; t < TILES; t++)
+#pragma unroll
+      for (int j = 0; j < 4; j++)
+        part[((warp * GATES + g) * COLUMNS + t * 8 + lane % 4 * 2 + j % 2) * PART_PITCH + lane / 4 + j / 2 * 8] = sum[g][t][j];
+  __syncthreads();
+  for (int i = threadIdx.x; i < COLUMNS * 16; i += WARPS * 32) {
+    const int n = n0 + i / 16, unit = u0 + i % 16;
+    if (n >= BATCH) break;
+    const i64 item = (i64)n * HIDDEN + unit;
+    float in[GATES], mine[GATES];
+#pragma unroll
+    for (int g = 0; g < GATES; g++) {
+      in[g] = to_float(gates[(i64)n * GATES * HIDDEN + g * HIDDEN + unit]);
+      mine[g] = HAS_B_HH ? to_float(b_hh[g * HIDDEN + unit]) : 0.0f;
+#pragma unroll
+      for (int w = 0; w < WARPS; w++) mine[g] += part[((w * GATES + g) * COLUMNS + i / 16) * PART_PITCH + i % 16];
+    }
+    float cell = GATES != 4 ? 0.0f : first ? to_float(c0[item]) : c[item];
+    const IN v = from_float<IN>(rnn_cell(in, mine, GATES == 3 ? to_float(h[item]) : 0.0f, cell));
+    y[item] = v;
+    if (last) h_last[item] = v;
+    if (GATES == 4) c[item] = cell;
+    if (GATES == 4 && last) c_last[item] = from_float<IN>(cell);
+  }
 }
+
+#else
 
 FN u32 rnn_shared(const void *p) { return (u32)__cvta_generic_to_shared(p); }
 
@@ -110,27 +227,14 @@ FN void rnn_send(void *place, int rank, const uint4 &v) {
 #endif
 }
 
-/* Eight elements of a tensor whose address may be any (ALIGNED 0): those at the borders of a graph. */
-FN uint4 rnn_load(const IN *p) {
-#if ALIGNED
-  return *(const uint4 *)p;
-#else
-  union { uint4 all; unsigned short one[8]; } v;
-#pragma unroll
-  for (int k = 0; k < 8; k++) v.one[k] = p[k].x;
-  return v.all;
-#endif
-}
-FN void rnn_store(IN *p, const uint4 &from) {
-#if ALIGNED
-  *(uint4 *)p = from;
-#else
-  union { uint4 all; unsigned short one[8]; } v;
-  v.all = from;
-#pragma unroll
-  for (int k = 0; k < 8; k++) p[k].x = v.one[k];
-#endif
-}
+#if KIND == RNN_CLUSTER
+
+#define PITCH (HIDDEN + 8) /* of rows in shared memory: 16 bytes off, so that eight rows lie in different banks */
+#define SLICES (HIDDEN / 16 / SPLIT) /* of k, of one warp */
+#define PART_PITCH (UNITS + 4)
+#define CELLS ((COLUMNS * UNITS + THREADS - 1) / THREADS) /* of a thread */
+#define CHUNKS (COLUMNS * UNITS / 8) /* of 16 bytes, of the state that a block makes */
+#define TILES (COLUMNS / 8)
 
 extern "C" __global__ void __launch_bounds__(THREADS) rnn_cluster(const IN *__restrict__ gates, const IN *__restrict__ h0,
                                                                   const IN *__restrict__ w_hh, const IN *__restrict__ b_hh,
@@ -219,7 +323,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) rnn_cluster(const IN *__re
           w[j] = *(const u32 *)(weights + (g * UNITS + group * 16 + lane / 4 + j % 2 * 8) * PITCH + k + j / 2 * 8);
 #endif
 #pragma unroll
-        for (int t = 0; t < TILES; t++) rnn_mma(sum[g][t], w, b[t][0], b[t][1]);
+        for (int t = 0; t < TILES; t++) rnn_mma(sum[g][t], w[0], w[1], w[2], w[3], b[t][0], b[t][1]);
       }
     }
 #pragma unroll
@@ -266,4 +370,98 @@ extern "C" __global__ void __launch_bounds__(THREADS) rnn_cluster(const IN *__re
 #endif
 }
 
+#else
+
+#define SLICE ((HIDDEN + SPLIT - 1) / SPLIT) /* of k, of one thread */
+#define ROWS (GATES * UNITS)
+#define CELLS ((COLUMNS * UNITS + THREADS - 1) / THREADS)
+#define CHUNKS (UNITS * COLUMNS / 4)
+
+extern "C" __global__ void __launch_bounds__(THREADS) rnn_rows(const float *__restrict__ gates, const float *__restrict__ h0,
+                                                               const float *__restrict__ w_hh, const float *__restrict__ b_hh,
+                                                               const float *__restrict__ c0, float *y, float *h_last, float *c_last) {
+  extern __shared__ __align__(16) float state[];        /* [2][SPLIT * SLICE or all units][COLUMNS] */
+  constexpr int HIGH = SPLIT * SLICE > CLUSTER * UNITS ? SPLIT * SLICE : CLUSTER * UNITS;
+  float *fresh = state + 2 * HIGH * COLUMNS;            /* [UNITS][COLUMNS] */
+  float *part = fresh + UNITS * COLUMNS;                /* [SPLIT][ROWS][COLUMNS] */
+  const int rank = blockIdx.x % CLUSTER, n0 = blockIdx.x / CLUSTER * COLUMNS, u0 = rank * UNITS;
+  const int row = threadIdx.x % ROWS, split = threadIdx.x / ROWS; /* threads behind the last share only help to copy */
+  KILN_WAIT;
+  float w[SLICE];
+#pragma unroll
+  for (int k = 0; k < SLICE; k++) {
+    const int unit = u0 + row % UNITS, at = split * SLICE + k;
+    w[k] = split < SPLIT && unit < HIDDEN && at < HIDDEN ? w_hh[(i64)(row / UNITS * HIDDEN + unit) * HIDDEN + at] : 0.0f;
+  }
+  for (int i = threadIdx.x; i < 2 * HIGH * COLUMNS; i += THREADS) {
+    const int n = n0 + i % COLUMNS, k = i / COLUMNS;
+    state[i] = k < HIDDEN && n < BATCH ? h0[(i64)n * HIDDEN + k] : 0.0f;
+  }
+  float cell[CELLS], before[CELLS], bias[CELLS][GATES];
+#pragma unroll
+  for (int j = 0; j < CELLS; j++) {
+    const int item = threadIdx.x + j * THREADS, n = n0 + item % COLUMNS, u = u0 + item / COLUMNS;
+    const bool live = item < COLUMNS * UNITS && n < BATCH && u < HIDDEN;
+    cell[j] = GATES == 4 && live ? c0[(i64)n * HIDDEN + u] : 0.0f;
+    before[j] = live ? h0[(i64)n * HIDDEN + u] : 0.0f;
+#pragma unroll
+    for (int g = 0; g < GATES; g++) bias[j][g] = HAS_B_HH && live ? b_hh[g * HIDDEN + u] : 0.0f;
+  }
+  rnn_cluster_sync();
+
+  for (int step = 0; step < STEPS; step++) {
+    const i64 at = REVERSE ? STEPS - 1 - step : step;
+    const float *now = state + step % 2 * HIGH * COLUMNS;
+    float *next = state + (step + 1) % 2 * HIGH * COLUMNS;
+    float in[CELLS][GATES];
+#pragma unroll
+    for (int j = 0; j < CELLS; j++) {
+      const int item = threadIdx.x + j * THREADS, n = n0 + item % COLUMNS, u = u0 + item / COLUMNS;
+      const bool live = item < COLUMNS * UNITS && n < BATCH && u < HIDDEN;
+#pragma unroll
+      for (int g = 0; g < GATES; g++) in[j][g] = live ? gates[((at * BATCH + n) * GATES + g) * HIDDEN + u] : 0.0f;
+    }
+    if (split < SPLIT) {
+      float sum[COLUMNS];
+#pragma unroll
+      for (int n = 0; n < COLUMNS; n++) sum[n] = 0;
+#pragma unroll
+      for (int k = 0; k < SLICE; k++)
+#pragma unroll
+        for (int n = 0; n < COLUMNS; n += 4) {
+          const float4 v = *(const float4 *)(now + (split * SLICE + k) * COLUMNS + n);
+          sum[n] += w[k] * v.x, sum[n + 1] += w[k] * v.y, sum[n + 2] += w[k] * v.z, sum[n + 3] += w[k] * v.w;
+        }
+#pragma unroll
+      for (int n = 0; n < COLUMNS; n += 4)
+        *(float4 *)(part + (split * ROWS + row) * COLUMNS + n) = make_float4(sum[n], sum[n + 1], sum[n + 2], sum[n + 3]);
+    }
+    __syncthreads();
+#pragma unroll
+    for (int j = 0; j < CELLS; j++) {
+      const int item = threadIdx.x + j * THREADS, n = n0 + item % COLUMNS, u = u0 + item / COLUMNS;
+      if (item >= COLUMNS * UNITS) break;
+      float mine[GATES];
+#pragma unroll
+      for (int g = 0; g < GATES; g++) {
+        mine[g] = bias[j][g];
+#pragma unroll
+        for (int s = 0; s < SPLIT; s++) mine[g] += part[(s * ROWS + g * UNITS + item / COLUMNS) * COLUMNS + item % COLUMNS];
+      }
+      const float v = rnn_cell(in[j], mine, before[j], cell[j]);
+      before[j] = v;
+      fresh[item] = u < HIDDEN ? v : 0.0f;
+      if (n >= BATCH || u >= HIDDEN) continue;
+      y[(at * BATCH + n) * HIDDEN + u] = v;
+      if (step == STEPS - 1) h_last[(i64)n * HIDDEN + u] = v;
+      if (GATES == 4 && step == STEPS - 1) c_last[(i64)n * HIDDEN + u] = cell[j];
+    }
+    __syncthreads();
+    for (int i = threadIdx.x; i < CHUNKS * CLUSTER; i += THREADS)
+      rnn_send(next + u0 * COLUMNS + i % CHUNKS * 4, i / CHUNKS, *(const uint4 *)(fresh + i % CHUNKS * 4));
+    rnn_cluster_sync();
+  }
+}
+
+#endif
 #endif
