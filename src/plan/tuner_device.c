@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "ops/ref.h"
 #include "plan/tuner_internal.h"
 
 enum { MOST_COPIES = 64, MOST_CONSTANTS = 8, MOST_TACTICS = 64, ROUNDS = 4, DUEL_ROUNDS = 7 };
@@ -173,6 +174,66 @@ static kiln_status capture(bench *b, candidate *c) {
   return status == KILN_OK ? ended : status;
 }
 
+/* ---- results ----------------------------------------------------------------------------------------------------- */
+
+enum { MOST_COMPARED = 1 << 16 }; /* elements */
+
+/* The first elements of the first result, as the candidate's last launch left them. */
+static kiln_status download(bench *b, tensor *out) {
+  const tensor *made = program_result(b->list[0].program, 0);
+  const int64_t n = tensor_numel(made);
+  *out = (tensor){.dtype = made->dtype, .rank = 1, .strides = {1}};
+  out->shape[0] = n < MOST_COMPARED ? n : MOST_COMPARED;
+  if (!(out->data = mem_alloc_aligned(bytes_of(out) + 1))) return KILN_NO_MEMORY("tuner");
+  kiln_status status = b->h->download(b->d, b->stream, out->data, b->externals[b->n_in], bytes_of(out));
+  if (status == KILN_OK) status = b->h->synchronize(b->d, b->stream);
+  if (status != KILN_OK) mem_free_aligned(out->data);
+  return status;
+}
+
+/* With the candidate's own weights: the copies are of the first one's packing. */
+static kiln_status launch_own(bench *b, candidate *c) {
+  for (int i = 0; i < c->n_constants; i++) *c->constants[i].pointer = c->originals[i];
+  return program_launch(c->program, b->memory, b->externals, b->stream, false);
+}
+
+/* Do two tactics agree, up to rounding? */
+static bool agree(const tensor *x, const tensor *y) {
+  double difference = 0, size = 0;
+  for (int64_t i = 0; i < x->shape[0]; i++) {
+    const double a = ref_load(x, i), c = ref_load(y, i);
+    if (a == c || (a != a && c != c)) {
+      size += a == c && a - a == 0 ? a * a : 0;
+      continue;
+    }
+    difference += (a - c) * (a - c);
+    size += a * a;
+  }
+  return difference <= 0.05 * 0.05 * size;
+}
+
+/* Another tactic must give what the heuristic's gives: libraries are not ours. */
+static void check_results(bench *b) {
+  tensor first = {0};
+  if (b->n_out == 0 || !b->list[0].program || launch_own(b, &b->list[0]) != KILN_OK || download(b, &first) != KILN_OK) {
+    error_clear();
+    return;
+  }
+  for (int i = 1; i < b->count; i++) {
+    candidate *c = &b->list[i];
+    tensor other = {0};
+    if (!c->program) continue;
+    bool same = launch_own(b, c) == KILN_OK && download(b, &other) == KILN_OK;
+    if (same) {
+      same = agree(&first, &other);
+      mem_free_aligned(other.data);
+    }
+    error_clear();
+    if (!same) drop(b, c);
+  }
+  mem_free_aligned(first.data);
+}
+
 /* A first look decides how many launches a graph has, and drops what is far behind. */
 static void first_look(bench *b) {
   double seconds[MOST_TACTICS];
@@ -269,6 +330,7 @@ static kiln_status run(bench *b, const node *n, const kernel *const *tactics, in
   KILN_TRY(place_tensors(b, first->program));
   KILN_TRY(place_weights(b, first));
   first_look(b);
+  check_results(b);
   return choose(b, out_best, out);
 }
 

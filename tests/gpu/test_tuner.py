@@ -130,10 +130,13 @@ def precise(request: pytest.FixtureRequest, model: nn.Module, tmp_path_factory: 
 
 
 @pytest.mark.parametrize("suffix", ["", ".2nd", ".3rd"])
-@pytest.mark.parametrize("operator", ["linear", "conv", "matmul"])
-def test_library_tactics(model: nn.Module, precise: tuple[str, Path], tmp_path: Path, operator: str, suffix: str) -> None:
+@pytest.mark.parametrize("library", ["linear.cublaslt", "conv.cublaslt", "matmul.cublaslt", "conv.cudnn"])
+def test_library_tactics(model: nn.Module, precise: tuple[str, Path], tmp_path: Path, library: str, suffix: str) -> None:
     precision, path = precise
-    x, tactic = example(), f"{operator}.cublaslt{suffix}"
+    operator, tactic = library.split(".", maxsplit=1)[0], library + suffix
+    if library == "conv.cudnn" and precision not in ("fp16", "bf16"):
+        pytest.skip("cuDNN is asked for 16 bits only")
+    x = example()
     engine = kiln.compile(model, inputs=[x], precision=precision, cache=str(forced(path, operator, tactic, tmp_path)))
     assert f'tactic "{tactic}"' in engine.report("plan")
     with torch.no_grad():

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "backends/cuda/cublaslt.h"
+#include "backends/cuda/cudnn.h"
 #include "backends/cuda/gemm.h"
 #include "backends/cuda/packing.h"
 #include "backends/cuda/texts.h"
@@ -19,7 +20,8 @@ typedef struct conv_state {
   gemm_plan plan;
   dense_copy x, w;
   bool bias;
-  cublaslt_plan library;         /* of the library's rows */
+  cublaslt_plan library; /* of the libraries' rows */
+  cudnn_plan graph;
   const cuda_function *function; /* depthwise, direct */
   int64_t blocks, total;
   int threads;
@@ -125,6 +127,24 @@ static bool plain_product(const conv_shape *s) {
   return true;
 }
 
+/* The same for cuDNN; `q` has the operands' pitches. */
+static kiln_status plan_graph(kernel_prep *p, const conv_shape *s, const gemm_problem *q, conv_state *state) {
+  cudnn_conv c = {.dtype = q->dtype, .pitch_x = q->lda, .has_bias = q->has_bias};
+  const int64_t x[] = {s->batch, s->in_channels, s->in[1], s->in[2]};
+  const int64_t w[] = {s->out_channels, s->in_channels / s->groups, s->kernel[1], s->kernel[2]};
+  const int64_t y[] = {s->batch, s->out_channels, s->out[1], s->out[2]};
+  memcpy(c.x, x, sizeof x);
+  memcpy(c.w, w, sizeof w);
+  memcpy(c.y, y, sizeof y);
+  for (int i = 0; i < 2; i++) {
+    c.pad[i] = s->pad[1 + i];
+    c.pad_end[i] = s->pad_end[1 + i];
+    c.stride[i] = s->stride[1 + i];
+    c.dilation[i] = s->dilation[1 + i];
+  }
+  return cudnn_plan_make(p, &c, &state->graph);
+}
+
 static kiln_status igemm_prepare(kernel_prep *p) {
   conv_shape s;
   conv_shape_of(&p->args, &s);
@@ -180,7 +200,11 @@ static kiln_status igemm_prepare(kernel_prep *p) {
     q.image = &image;
   }
   int rank = p->kernel->variant;
-  if (rank >= CUBLASLT_VARIANT) {
+  if (rank >= CUDNN_VARIANT) {
+    KILN_TRY(plan_graph(p, &s, &q, state));
+    if (state->graph.library) return KILN_OK;
+    rank = 0;
+  } else if (rank >= CUBLASLT_VARIANT) {
     if (!q.image) KILN_TRY(cublaslt_plan_make(p, &q, NULL, &state->library));
     if (state->library.library) return KILN_OK;
     rank = 0;
@@ -204,10 +228,11 @@ static bool all_ints(const node *n, const char *name, int64_t expected) {
 static kiln_status product_run(const kernel_args *a) {
   conv_state *s = a->state;
   const void *x, *w, *bias = s->bias ? a->in[2].data : NULL;
-  if (!s->plan.function && !s->library.library) return KILN_OK;
+  if (!s->plan.function && !s->library.library && !s->graph.library) return KILN_OK;
   KILN_TRY(dense_copy_run(a, &s->x, 0, &x));
   KILN_TRY(dense_copy_run(a, &s->w, 1, &w));
   if (s->library.library) return cublaslt_plan_run(a, &s->library, x, w, bias);
+  if (s->graph.library) return cudnn_plan_run(a, &s->graph, x, w, bias);
   return gemm_plan_run(a, &s->plan, x, w, bias);
 }
 
@@ -243,6 +268,8 @@ static bool library_fits(const node *n, const char **why) {
   *why = NULL;
   return true;
 }
+
+static bool graph_fits(const node *n, const char **why) { return fits_layout(n, false, why) && cudnn_fits(n, why); }
 
 /* ---- Few channels: pixels padded to four channels, so that they are read whole ----------------------------------- */
 
@@ -605,21 +632,23 @@ static bool direct_fits(const node *n, const char **why) {
    .pack_operand = 1,           \
    .packing = PACKING_OHWI,     \
    .variant = rank},
-#define LIBRARY(suffix, rank)      \
-  {.op = "conv",                   \
-   .name = "conv.cublaslt" suffix, \
-   .isa = 80,                      \
-   .fits = library_fits,           \
-   .prepare = igemm_prepare,       \
-   .run = product_run,             \
-   .strided_in = 1,                \
-   .strided_out = 1,               \
-   .epilogue = true,               \
-   .pack_operand = 1,              \
-   .packing = PACKING_OHWI,        \
-   .needs = cublaslt_needs,        \
-   .instead = "conv.igemm",        \
-   .variant = CUBLASLT_VARIANT + (rank)},
+#define LIBRARY(library, suffix, fits_, rank) \
+  {.op = "conv",                              \
+   .name = "conv." #library suffix,           \
+   .isa = 80,                                 \
+   .fits = fits_,                             \
+   .prepare = igemm_prepare,                  \
+   .run = product_run,                        \
+   .strided_in = 1,                           \
+   .strided_out = 1,                          \
+   .epilogue = true,                          \
+   .pack_operand = 1,                         \
+   .packing = PACKING_OHWI,                   \
+   .needs = library##_needs,                  \
+   .instead = "conv.igemm",                   \
+   .variant = rank},
+#define CUBLASLT(suffix, rank) LIBRARY(cublaslt, suffix, library_fits, CUBLASLT_VARIANT + (rank))
+#define CUDNN(suffix, rank) LIBRARY(cudnn, suffix, graph_fits, CUDNN_VARIANT + (rank))
 /* clang-format off */
 const kernel cuda_conv_rows[] = {
     DEPTHWISE("", 0) DEPTHWISE(".2nd", 1) DEPTHWISE(".3rd", 2) DEPTHWISE(".4th", 3) DEPTHWISE(".5th", 4) DEPTHWISE(".6th", 5)
@@ -630,6 +659,7 @@ const kernel cuda_conv_rows[] = {
      .strided_in = 1, .strided_out = 1, .epilogue = true, .pack_operand = 1, .packing = PACKING_HWOI},
     {.op = "conv", .name = "conv.direct", .isa = 80, .fits = direct_fits, .prepare = direct_prepare, .run = direct_run,
      .strided_in = 1, .strided_out = 1, .epilogue = true},
-    LIBRARY("", 0) LIBRARY(".2nd", 1) LIBRARY(".3rd", 2) LIBRARY(".4th", 3)
+    CUBLASLT("", 0) CUBLASLT(".2nd", 1) CUBLASLT(".3rd", 2) CUBLASLT(".4th", 3)
+    CUDNN("", 0) CUDNN(".2nd", 1) CUDNN(".3rd", 2)
     {.op = NULL},
 };

@@ -6,6 +6,7 @@
 
 #include <string.h>
 
+#include "backends/cuda/cudnn.h"
 #include "backends/cuda/internal.h"
 
 enum { WORKSPACE_MOST = 32 << 20 }; /* what NVIDIA recommends on Hopper */
@@ -27,14 +28,17 @@ static kiln_status handle_of(device *d, const cuda_cublaslt **library, void **ou
   return KILN_OK;
 }
 
-void cuda_libraries_close(device *d) {
+void cublaslt_close(device *d) {
   const cuda_cublaslt *library = NULL;
   if (!d->cublaslt) return;
-  if (cuda_cublaslt_get(&library) == KILN_OK)
-    (void)library->Destroy(d->cublaslt);
-  else
-    error_clear();
+  if (cuda_cublaslt_get(&library) == KILN_OK) (void)library->Destroy(d->cublaslt);
+  error_clear();
   d->cublaslt = NULL;
+}
+
+void cuda_libraries_close(device *d) {
+  cudnn_close(d);
+  cublaslt_close(d);
 }
 
 kiln_status cublaslt_needs(device *d) {
@@ -45,16 +49,23 @@ kiln_status cublaslt_needs(device *d) {
 
 /* ---- epilogues --------------------------------------------------------------------------------------------------- */
 
-typedef struct epilogue_form {
-  bool residual;
-  int activation; /* bits of CUBLASLT_EPILOGUE_* */
-} epilogue_form;
-
 static bool same_dtype(const node *n, const value *v) { return v->type.dtype == n->outputs[0]->type.dtype; }
 
-/* [add(result, operand of the result's type)] [relu | gelu_tanh] */
-static bool epilogue_form_of(const node *n, epilogue_form *out) {
-  *out = (epilogue_form){0};
+static library_activation activation_of(const node *n) {
+  static const char *const names[] = {[LIBRARY_RELU] = "relu",
+                                      [LIBRARY_GELU_TANH] = "gelu_tanh",
+                                      [LIBRARY_GELU] = "gelu",
+                                      [LIBRARY_SILU] = "silu",
+                                      [LIBRARY_SIGMOID] = "sigmoid"};
+  for (int i = LIBRARY_RELU; i < (int)KILN_COUNT(names); i++) {
+    if (str_eq(n->op->name, names[i])) return (library_activation)i;
+  }
+  return LIBRARY_NONE;
+}
+
+/* [add(result, operand of the result's type)] [activation] */
+bool library_epilogue_of(const node *n, library_epilogue *out) {
+  *out = (library_epilogue){0};
   const block *e = n->epilogue;
   if (!e) return true;
   const int extra = n->n_inputs - n->own_inputs;
@@ -66,10 +77,8 @@ static bool epilogue_form_of(const node *n, epilogue_form *out) {
     if (str_eq(m->op->name, "add") && m == e->first && extra == 1 && x != y && (x == now || y == now) &&
         (x == e->params[1] || y == e->params[1]) && type_equal(&e->params[1]->type, &n->outputs[0]->type)) {
       out->residual = true;
-    } else if (str_eq(m->op->name, "relu") && x == now) {
-      out->activation = CUBLASLT_EPILOGUE_RELU;
-    } else if (str_eq(m->op->name, "gelu_tanh") && x == now) {
-      out->activation = CUBLASLT_EPILOGUE_GELU;
+    } else if (x == now && m->n_inputs == 1 && activation_of(m)) {
+      out->activation = activation_of(m);
     } else {
       return false;
     }
@@ -79,10 +88,11 @@ static bool epilogue_form_of(const node *n, epilogue_form *out) {
 }
 
 bool cublaslt_fits(const node *n, const char **why) {
-  epilogue_form form;
+  library_epilogue form;
   if (!cuda_fits_float(n, why)) return false;
   if (n->outputs[0]->type.dtype != node_in(n, 0)->type.dtype) return *why = "the result is of another type", false;
-  if (!epilogue_form_of(n, &form)) return *why = "the epilogue is not a residual and an activation", false;
+  if (!library_epilogue_of(n, &form) || form.activation > LIBRARY_GELU_TANH)
+    return *why = "the epilogue is not a residual, and a relu or gelu of tanh", false;
   return true;
 }
 
@@ -115,11 +125,12 @@ static int layout_init(const layouts *s, cublaslt_layout *l, int64_t rows, int64
   return code;
 }
 
-static int describe(kernel_prep *p, const gemm_problem *q, const epilogue_form *form, cublaslt_plan *out) {
+static int describe(kernel_prep *p, const gemm_problem *q, const library_epilogue *form, cublaslt_plan *out) {
   const cuda_cublaslt *v = out->library;
   const bool tf32 = q->dtype == KILN_F32 && cuda_math_of(p->args.node) == CUDA_MATH_TF32;
   const int transposed = 1, plain = 0;
-  const int epilogue = form->activation | (q->has_bias ? CUBLASLT_EPILOGUE_BIAS : 0);
+  const int activations[] = {0, CUBLASLT_EPILOGUE_RELU, CUBLASLT_EPILOGUE_GELU};
+  const int epilogue = activations[form->activation] | (q->has_bias ? CUBLASLT_EPILOGUE_BIAS : 0);
   const int chosen = epilogue ? epilogue : CUBLASLT_EPILOGUE_NONE;
   int code =
       v->MatmulInit(&out->matmul, sizeof out->matmul, tf32 ? CUBLAS_COMPUTE_TF32 : CUBLAS_COMPUTE_F32, CUBLAS_TYPE_F32);
@@ -151,7 +162,7 @@ static int choose(const cublaslt_plan *out, int rank, const uint32_t alignments[
 
 /* 0, or why the library cannot do it. */
 static int plan_with_library(kernel_prep *p, const gemm_problem *q, const cublaslt_batch *batch,
-                             const epilogue_form *form, int64_t pitch_c, int64_t pitch_d, int64_t stride_c,
+                             const library_epilogue *form, int64_t pitch_c, int64_t pitch_d, int64_t stride_c,
                              cublaslt_plan *out, cublaslt_found *found) {
   const layouts s = {out->library, q->batches, library_type(q->dtype)};
   const uint32_t alignments[4] = {(uint32_t)cuda_in_alignment(p, 1), (uint32_t)cuda_in_alignment(p, 0),
@@ -167,14 +178,16 @@ static int plan_with_library(kernel_prep *p, const gemm_problem *q, const cublas
 }
 
 kiln_status cublaslt_plan_make(kernel_prep *p, const gemm_problem *q, const cublaslt_batch *batch, cublaslt_plan *out) {
-  epilogue_form form;
+  library_epilogue form;
   cublaslt_found found = {0};
   int64_t pitch_c = 0, pitch_d = 0;
   const cuda_cublaslt *library = NULL;
   const tensor *y = &p->args.out[0];
   *out = (cublaslt_plan){.residual = -1, .bias = q->has_bias};
   if (q->m == 0 || q->n == 0 || q->k == 0 || q->batches == 0 || q->batches > INT32_MAX) return KILN_OK;
-  if (!epilogue_form_of(p->args.node, &form) || y->dtype != q->dtype || (q->batches > 1 && !batch)) return KILN_OK;
+  if (!library_epilogue_of(p->args.node, &form) || form.activation > LIBRARY_GELU_TANH || y->dtype != q->dtype ||
+      (q->batches > 1 && !batch))
+    return KILN_OK;
   if (q->batches > 1 && (form.residual || q->has_bias)) return KILN_OK;
   if (!pitch_of(y, q->batches > 1 ? batch : NULL, q->n, &pitch_d) || pitch_d < q->n) return KILN_OK;
   pitch_c = pitch_d;

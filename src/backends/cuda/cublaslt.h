@@ -8,6 +8,21 @@
 /* Variants of rows from here on are the library's: its heuristic's best algorithm, the next one, ... */
 enum { CUBLASLT_VARIANT = 100, CUBLASLT_ALGORITHMS = 8 };
 
+/* Epilogues that libraries know. */
+typedef enum library_activation {
+  LIBRARY_NONE,
+  LIBRARY_RELU,
+  LIBRARY_GELU_TANH, /* up to here cuBLASLt has them */
+  LIBRARY_GELU,
+  LIBRARY_SILU,
+  LIBRARY_SIGMOID
+} library_activation;
+typedef struct library_epilogue {
+  bool residual;                 /* the first operand behind the node's own is added, */
+  library_activation activation; /* and then this is applied */
+} library_epilogue;
+bool library_epilogue_of(const node *n, library_epilogue *out);
+
 typedef struct cublaslt_plan {
   const cuda_cublaslt *library; /* NULL: it has no algorithm, or the operands do not lie as it wants */
   void *handle;
@@ -26,6 +41,7 @@ typedef struct cublaslt_batch {
 
 /* For rows: */
 kiln_status cublaslt_needs(device *d);
+void cublaslt_close(device *d);
 bool cublaslt_fits(const node *n, const char **why);
 
 /* The kernel's variant says which algorithm. `batch` NULL: one product. */

@@ -35,7 +35,8 @@ struct device {
   const cuda_driver *driver; /* NULL: not present */
   int handle;
   void *context, *stream;
-  void *cublaslt; /* handle; NULL: not asked for */
+  void *cublaslt, *cudnn;         /* handles; NULL: not asked for */
+  struct cudnn_entry *cudnn_plans; /* made so far */
   pthread_mutex_t lock;
   struct cuda_images *images; /* offered */
   bool keep_images;

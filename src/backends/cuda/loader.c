@@ -34,6 +34,9 @@ static const symbol_row nvrtc_symbols[] = {CUDA_NVRTC_SYMBOLS(NVRTC_ROW)};
 #define CUBLASLT_ROW(name, symbol, arguments) {symbol, offsetof(cuda_cublaslt, name)},
 static const symbol_row cublaslt_symbols[] = {CUDA_CUBLASLT_SYMBOLS(CUBLASLT_ROW)};
 
+#define CUDNN_ROW(name, symbol, arguments) {symbol, offsetof(cuda_cudnn, name)},
+static const symbol_row cudnn_symbols[] = {CUDA_CUDNN_SYMBOLS(CUDNN_ROW)};
+
 static const char *const driver_names[] = {"libcuda.so.1", NULL};
 static const char *const nvrtc_names[] = {"libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so", NULL};
 
@@ -51,6 +54,12 @@ static const library_row cublaslt_row = {
     "install it with `pip install nvidia-cublas` (CUDA 12: nvidia-cublas-cu12), or set KILN_CUDA_PATH to a CUDA "
     "installation",
     cublaslt_symbols, KILN_COUNT(cublaslt_symbols)};
+
+static const char *const cudnn_names[] = {"libcudnn.so.9", NULL};
+static const library_row cudnn_row = {"cuDNN 9 (libcudnn.so.9)", cudnn_names,
+                                      "install it with `pip install nvidia-cudnn-cu13` (CUDA 12: nvidia-cudnn-cu12), "
+                                      "or set KILN_CUDA_PATH to where it is",
+                                      cudnn_symbols, KILN_COUNT(cudnn_symbols)};
 
 /* ---- places --------------------------------------------------------------------------------------------------------------- */
 
@@ -232,5 +241,14 @@ static library_state cublaslt_state;
 kiln_status cuda_cublaslt_get(const cuda_cublaslt **out) {
   KILN_TRY(load_optional(&cublaslt_state, &cublaslt_row, "cublaslt", &cublaslt));
   *out = &cublaslt;
+  return KILN_OK;
+}
+
+static cuda_cudnn cudnn;
+static library_state cudnn_state;
+
+kiln_status cuda_cudnn_get(const cuda_cudnn **out) {
+  KILN_TRY(load_optional(&cudnn_state, &cudnn_row, "cudnn", &cudnn));
+  *out = &cudnn;
   return KILN_OK;
 }

@@ -193,6 +193,98 @@ enum { /* cublasLtMatmulPreferenceAttributes_t; alignments are of A, B, C, D */
 typedef struct cuda_cublaslt {
   CUDA_CUBLASLT_SYMBOLS(CUDA_MEMBER)
 } cuda_cublaslt;
+/* ---- cuDNN 9, optional: the backend graph API ------------------------------------------------------------------------ */
+
+enum { /* cudnnBackendDescriptorType_t */
+       CUDNN_POINTWISE = 0,
+       CUDNN_CONVOLUTION = 1,
+       CUDNN_ENGINE_CONFIG = 3,
+       CUDNN_HEURISTIC = 4,
+       CUDNN_PLAN = 5,
+       CUDNN_OPERATION_CONVOLUTION = 10,
+       CUDNN_OPERATION_POINTWISE = 13,
+       CUDNN_GRAPH = 15,
+       CUDNN_VARIANT_PACK = 16,
+       CUDNN_TENSOR = 17
+};
+enum { /* cudnnBackendAttributeType_t */
+       CUDNN_IS_HANDLE = 0,
+       CUDNN_IS_DATA_TYPE = 1,
+       CUDNN_IS_BOOLEAN = 2,
+       CUDNN_IS_INT64 = 3,
+       CUDNN_IS_FLOAT = 4,
+       CUDNN_IS_POINTER = 6,
+       CUDNN_IS_CONVOLUTION_MODE = 7,
+       CUDNN_IS_HEURISTIC_MODE = 8,
+       CUDNN_IS_POINTWISE_MODE = 14,
+       CUDNN_IS_DESCRIPTOR = 15
+};
+enum { /* cudnnBackendAttributeName_t */
+       CUDNN_POINTWISE_MODE = 0,
+       CUDNN_POINTWISE_PRECISION = 1,
+       CUDNN_CONVOLUTION_TYPE = 100,
+       CUDNN_CONVOLUTION_MODE = 101,
+       CUDNN_CONVOLUTION_DILATIONS = 102,
+       CUDNN_CONVOLUTION_STRIDES = 103,
+       CUDNN_CONVOLUTION_PAD_END = 104,
+       CUDNN_CONVOLUTION_PAD = 105,
+       CUDNN_CONVOLUTION_DIMENSIONS = 106,
+       CUDNN_HEURISTIC_MODE = 200,
+       CUDNN_HEURISTIC_GRAPH = 201,
+       CUDNN_HEURISTIC_RESULTS = 202,
+       CUDNN_PLAN_HANDLE = 400,
+       CUDNN_PLAN_CONFIG = 401,
+       CUDNN_PLAN_WORKSPACE = 402,
+       CUDNN_FORWARD_ALPHA = 700,
+       CUDNN_FORWARD_BETA = 701,
+       CUDNN_FORWARD_CONVOLUTION = 702,
+       CUDNN_FORWARD_W = 703,
+       CUDNN_FORWARD_X = 704,
+       CUDNN_FORWARD_Y = 705,
+       CUDNN_APPLY_POINTWISE = 750,
+       CUDNN_APPLY_X = 751,
+       CUDNN_APPLY_B = 752,
+       CUDNN_APPLY_Y = 753,
+       CUDNN_GRAPH_HANDLE = 800,
+       CUDNN_GRAPH_OPERATIONS = 801,
+       CUDNN_TENSOR_ALIGNMENT = 900,
+       CUDNN_TENSOR_TYPE = 901,
+       CUDNN_TENSOR_SIZES = 902,
+       CUDNN_TENSOR_STRIDES = 903,
+       CUDNN_TENSOR_ID = 906,
+       CUDNN_TENSOR_VIRTUAL = 907,
+       CUDNN_PACK_IDS = 1000,
+       CUDNN_PACK_POINTERS = 1001,
+       CUDNN_PACK_WORKSPACE = 1003
+};
+enum { CUDNN_FLOAT = 0, CUDNN_HALF = 2, CUDNN_BFLOAT16 = 9 }; /* cudnnDataType_t */
+enum {
+  CUDNN_ADD = 0,
+  CUDNN_RELU = 100,
+  CUDNN_SIGMOID = 102,
+  CUDNN_GELU = 104,
+  CUDNN_SWISH = 106,
+  CUDNN_GELU_TANH = 107
+};
+enum { CUDNN_CROSS_CORRELATION = 1, CUDNN_MODE_A = 3 };
+
+#define CUDA_CUDNN_SYMBOLS(X)                                                                                   \
+  X(Create, "cudnnCreate", (void **handle))                                                                     \
+  X(Destroy, "cudnnDestroy", (void *handle))                                                                    \
+  X(SetStream, "cudnnSetStream", (void *handle, void *stream))                                                  \
+  X(New, "cudnnBackendCreateDescriptor", (int kind, void **out))                                                \
+  X(Free, "cudnnBackendDestroyDescriptor", (void *descriptor))                                                  \
+  X(Finalize, "cudnnBackendFinalize", (void *descriptor))                                                       \
+  X(Set, "cudnnBackendSetAttribute", (void *descriptor, int name, int type, int64_t count, const void *values)) \
+  X(Get, "cudnnBackendGetAttribute",                                                                            \
+    (void *descriptor, int name, int type, int64_t wanted, int64_t *count, void *values))                       \
+  X(Execute, "cudnnBackendExecute", (void *handle, void *plan, void *pack))
+
+typedef struct cuda_cudnn {
+  CUDA_CUDNN_SYMBOLS(CUDA_MEMBER)
+} cuda_cudnn;
+kiln_status cuda_cudnn_get(const cuda_cudnn **out);
+
 /* KILN_CUDA_WITHOUT, a list such as "cublaslt,cudnn", makes libraries count as missing. */
 kiln_status cuda_cublaslt_get(const cuda_cublaslt **out);
 

@@ -1,0 +1,384 @@
+/* Convolutions by cuDNN's backend graphs: convolution, bias, residual and activation as one graph, whose values in between
+ * are virtual, in fp32. Finding and compiling a plan takes long, so each device keeps those that were made. The workspace
+ * lies in the program's arena, and launches can be captured. */
+#include "backends/cuda/cudnn.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "backends/cuda/internal.h"
+#include "base/memory.h"
+
+enum { MOST_CONFIGS = 16, MOST_DESCRIPTORS = 32, MOST_OPERATIONS = 4 };
+static const int64_t workspace_most = 64 << 20;
+
+struct cudnn_entry {
+  char key[320];
+  void *plan; /* NULL: cuDNN has none */
+  int64_t workspace;
+  struct cudnn_entry *next;
+};
+
+/* A handle has one stream at a time. Also guards the lists of plans. */
+static pthread_mutex_t cudnn_lock = PTHREAD_MUTEX_INITIALIZER;
+
+/* ---- the library ------------------------------------------------------------------------------------------------- */
+
+static kiln_status handle_of(device *d, const cuda_cudnn **library, void **out) {
+  if (!d || !d->driver) return KILN_FAIL(KILN_INCOMPATIBLE, "cuDNN needs a GPU that is present");
+  KILN_TRY(cuda_cudnn_get(library));
+  int mode = 0, code = 0;
+  KILN_TRY(cuda_enter_relaxed(d, &mode));
+  pthread_mutex_lock(&cudnn_lock);
+  if (!d->cudnn) code = (*library)->Create(&d->cudnn);
+  *out = d->cudnn;
+  pthread_mutex_unlock(&cudnn_lock);
+  cuda_leave_relaxed(d, mode);
+  if (code) return KILN_FAIL(KILN_DEVICE_ERROR, "cuDNN does not start (code %d)", code);
+  return KILN_OK;
+}
+
+kiln_status cudnn_needs(device *d) {
+  const cuda_cudnn *library = NULL;
+  void *handle = NULL;
+  return handle_of(d, &library, &handle);
+}
+
+void cudnn_close(device *d) {
+  const cuda_cudnn *library = NULL;
+  if (!d->cudnn) return;
+  const bool here = cuda_cudnn_get(&library) == KILN_OK;
+  error_clear();
+  for (struct cudnn_entry *e = d->cudnn_plans; e;) {
+    struct cudnn_entry *next = e->next;
+    if (here && e->plan) (void)library->Free(e->plan);
+    mem_free(e);
+    e = next;
+  }
+  if (here) (void)library->Destroy(d->cudnn);
+  d->cudnn_plans = NULL;
+  d->cudnn = NULL;
+}
+
+bool cudnn_fits(const node *n, const char **why) {
+  library_epilogue form;
+  if (!cuda_fits_float(n, why)) return false;
+  const kiln_dtype dtype = node_in(n, 0)->type.dtype;
+  if (dtype == KILN_F32 || n->outputs[0]->type.dtype != dtype) return *why = "not in 16 bits", false;
+  if (!library_epilogue_of(n, &form)) return *why = "the epilogue is not a residual and an activation", false;
+  return true;
+}
+
+/* ---- graphs ------------------------------------------------------------------------------------------------------ */
+
+/* Descriptors while a graph is made; `code` is the first failure, after which nothing is done. */
+typedef struct maker {
+  const cuda_cudnn *v;
+  void *handle;
+  void *all[MOST_DESCRIPTORS];
+  int count, code;
+} maker;
+
+static void *make(maker *m, int kind) {
+  void *out = NULL;
+  if (m->code) return NULL;
+  if (m->count == MOST_DESCRIPTORS) {
+    m->code = -1;
+    return NULL;
+  }
+  m->code = m->v->New(kind, &out);
+  if (!m->code) m->all[m->count++] = out;
+  return out;
+}
+
+static void set(maker *m, void *d, int name, int type, int64_t count, const void *values) {
+  if (!m->code) m->code = m->v->Set(d, name, type, count, values);
+}
+static void finalize(maker *m, void *d) {
+  if (!m->code) m->code = m->v->Finalize(d);
+}
+static void finish(maker *m) {
+  for (int i = m->count - 1; i >= 0; i--) (void)m->v->Free(m->all[i]);
+  m->count = 0;
+}
+
+enum { ID_X = 1, ID_W, ID_Y, ID_BIAS, ID_RESIDUAL, ID_VIRTUAL };
+
+static int data_type(kiln_dtype d) {
+  return d == KILN_F16 ? CUDNN_HALF : d == KILN_BF16 ? CUDNN_BFLOAT16 : CUDNN_FLOAT;
+}
+
+static void *make_tensor(maker *m, int64_t id, int type, const int64_t sizes[4], const int64_t strides[4],
+                         bool is_virtual) {
+  void *t = make(m, CUDNN_TENSOR);
+  const int64_t alignment = 16;
+  set(m, t, CUDNN_TENSOR_TYPE, CUDNN_IS_DATA_TYPE, 1, &type);
+  set(m, t, CUDNN_TENSOR_SIZES, CUDNN_IS_INT64, 4, sizes);
+  set(m, t, CUDNN_TENSOR_STRIDES, CUDNN_IS_INT64, 4, strides);
+  set(m, t, CUDNN_TENSOR_ID, CUDNN_IS_INT64, 1, &id);
+  set(m, t, CUDNN_TENSOR_ALIGNMENT, CUDNN_IS_INT64, 1, &alignment);
+  if (is_virtual) set(m, t, CUDNN_TENSOR_VIRTUAL, CUDNN_IS_BOOLEAN, 1, &is_virtual);
+  finalize(m, t);
+  return t;
+}
+
+/* Pixels `pitch` apart. */
+static void *make_image(maker *m, int64_t id, int type, const int64_t sizes[4], int64_t pitch, bool is_virtual) {
+  const int64_t strides[4] = {sizes[2] * sizes[3] * pitch, 1, sizes[3] * pitch, pitch};
+  return make_tensor(m, id, type, sizes, strides, is_virtual);
+}
+
+static void *make_pointwise(maker *m, int mode, void *x, void *b, void *y) {
+  const int precision = CUDNN_FLOAT;
+  void *p = make(m, CUDNN_POINTWISE), *o;
+  set(m, p, CUDNN_POINTWISE_MODE, CUDNN_IS_POINTWISE_MODE, 1, &mode);
+  set(m, p, CUDNN_POINTWISE_PRECISION, CUDNN_IS_DATA_TYPE, 1, &precision);
+  finalize(m, p);
+  o = make(m, CUDNN_OPERATION_POINTWISE);
+  set(m, o, CUDNN_APPLY_POINTWISE, CUDNN_IS_DESCRIPTOR, 1, &p);
+  set(m, o, CUDNN_APPLY_X, CUDNN_IS_DESCRIPTOR, 1, &x);
+  if (b) set(m, o, CUDNN_APPLY_B, CUDNN_IS_DESCRIPTOR, 1, &b);
+  set(m, o, CUDNN_APPLY_Y, CUDNN_IS_DESCRIPTOR, 1, &y);
+  finalize(m, o);
+  return o;
+}
+
+static void *make_convolution(maker *m, const cudnn_conv *c, void *x, void *w, void *y) {
+  const int type = CUDNN_FLOAT, mode = CUDNN_CROSS_CORRELATION;
+  const int64_t dimensions = 2;
+  const float one = 1.0f, zero = 0.0f;
+  void *d = make(m, CUDNN_CONVOLUTION), *o;
+  set(m, d, CUDNN_CONVOLUTION_TYPE, CUDNN_IS_DATA_TYPE, 1, &type);
+  set(m, d, CUDNN_CONVOLUTION_MODE, CUDNN_IS_CONVOLUTION_MODE, 1, &mode);
+  set(m, d, CUDNN_CONVOLUTION_DIMENSIONS, CUDNN_IS_INT64, 1, &dimensions);
+  set(m, d, CUDNN_CONVOLUTION_DILATIONS, CUDNN_IS_INT64, 2, c->dilation);
+  set(m, d, CUDNN_CONVOLUTION_STRIDES, CUDNN_IS_INT64, 2, c->stride);
+  set(m, d, CUDNN_CONVOLUTION_PAD, CUDNN_IS_INT64, 2, c->pad);
+  set(m, d, CUDNN_CONVOLUTION_PAD_END, CUDNN_IS_INT64, 2, c->pad_end);
+  finalize(m, d);
+  o = make(m, CUDNN_OPERATION_CONVOLUTION);
+  set(m, o, CUDNN_FORWARD_CONVOLUTION, CUDNN_IS_DESCRIPTOR, 1, &d);
+  set(m, o, CUDNN_FORWARD_X, CUDNN_IS_DESCRIPTOR, 1, &x);
+  set(m, o, CUDNN_FORWARD_W, CUDNN_IS_DESCRIPTOR, 1, &w);
+  set(m, o, CUDNN_FORWARD_Y, CUDNN_IS_DESCRIPTOR, 1, &y);
+  set(m, o, CUDNN_FORWARD_ALPHA, CUDNN_IS_FLOAT, 1, &one);
+  set(m, o, CUDNN_FORWARD_BETA, CUDNN_IS_FLOAT, 1, &zero);
+  finalize(m, o);
+  return o;
+}
+
+static void *make_graph(maker *m, const cudnn_conv *c, const library_epilogue *form) {
+  static const int modes[] = {0, CUDNN_RELU, CUDNN_GELU_TANH, CUDNN_GELU, CUDNN_SWISH, CUDNN_SIGMOID};
+  const int type = data_type(c->dtype);
+  const int64_t w_strides[4] = {c->w[1] * c->w[2] * c->w[3], 1, c->w[3] * c->w[1], c->w[1]};
+  const int64_t o = c->y[1], bias_sizes[4] = {1, o, 1, 1}, bias_strides[4] = {o, 1, o, o};
+  const int after = c->has_bias + form->residual + (form->activation != LIBRARY_NONE);
+  void *operations[MOST_OPERATIONS], *values[MOST_OPERATIONS];
+  void *x = make_image(m, ID_X, type, c->x, c->pitch_x, false);
+  void *w = make_tensor(m, ID_W, type, c->w, w_strides, false);
+  for (int i = 0; i <= after; i++) {
+    const bool last = i == after;
+    values[i] =
+        make_image(m, last ? ID_Y : ID_VIRTUAL + i, last ? type : CUDNN_FLOAT, c->y, last ? c->pitch_y : o, !last);
+  }
+  int64_t n = 0;
+  operations[n] = make_convolution(m, c, x, w, values[0]);
+  n++;
+  if (c->has_bias) {
+    void *bias = make_tensor(m, ID_BIAS, type, bias_sizes, bias_strides, false);
+    operations[n] = make_pointwise(m, CUDNN_ADD, values[n - 1], bias, values[n]);
+    n++;
+  }
+  if (form->residual) {
+    void *residual = make_image(m, ID_RESIDUAL, type, c->y, c->pitch_r, false);
+    operations[n] = make_pointwise(m, CUDNN_ADD, values[n - 1], residual, values[n]);
+    n++;
+  }
+  if (form->activation != LIBRARY_NONE) {
+    operations[n] = make_pointwise(m, modes[form->activation], values[n - 1], NULL, values[n]);
+    n++;
+  }
+  void *whole = make(m, CUDNN_GRAPH);
+  set(m, whole, CUDNN_GRAPH_HANDLE, CUDNN_IS_HANDLE, 1, &m->handle);
+  set(m, whole, CUDNN_GRAPH_OPERATIONS, CUDNN_IS_DESCRIPTOR, n, operations);
+  finalize(m, whole);
+  return whole;
+}
+
+/* ---- plans ------------------------------------------------------------------------------------------------------- */
+
+/* The plan of one engine configuration; false: cuDNN cannot make it, or it wants too much memory. */
+static bool try_config(const maker *m, void *config, void **out, int64_t *workspace) {
+  void *plan = NULL;
+  int64_t count = 0;
+  if (m->v->New(CUDNN_PLAN, &plan)) return false;
+  int code = m->v->Set(plan, CUDNN_PLAN_HANDLE, CUDNN_IS_HANDLE, 1, &m->handle);
+  if (!code) code = m->v->Set(plan, CUDNN_PLAN_CONFIG, CUDNN_IS_DESCRIPTOR, 1, &config);
+  if (!code) code = m->v->Finalize(plan);
+  if (!code) code = m->v->Get(plan, CUDNN_PLAN_WORKSPACE, CUDNN_IS_INT64, 1, &count, workspace);
+  if (code || *workspace < 0 || *workspace > workspace_most) {
+    (void)m->v->Free(plan);
+    return false;
+  }
+  *out = plan;
+  return true;
+}
+
+/* The `rank`-th configuration of the heuristic that can be made. */
+static void choose_plan(maker *m, void *whole, int rank, struct cudnn_entry *out) {
+  const int mode = CUDNN_MODE_A;
+  void *heuristic = make(m, CUDNN_HEURISTIC), *configs[MOST_CONFIGS] = {NULL};
+  int64_t count = 0;
+  set(m, heuristic, CUDNN_HEURISTIC_GRAPH, CUDNN_IS_DESCRIPTOR, 1, &whole);
+  set(m, heuristic, CUDNN_HEURISTIC_MODE, CUDNN_IS_HEURISTIC_MODE, 1, &mode);
+  finalize(m, heuristic);
+  int made = 0;
+  while (!m->code && made < MOST_CONFIGS && !m->v->New(CUDNN_ENGINE_CONFIG, &configs[made])) made++;
+  if (!m->code) m->code = m->v->Get(heuristic, CUDNN_HEURISTIC_RESULTS, CUDNN_IS_DESCRIPTOR, made, &count, configs);
+  for (int i = 0; !m->code && i < count && i < made && !out->plan; i++) {
+    void *plan = NULL;
+    if (!try_config(m, configs[i], &plan, &out->workspace)) continue;
+    if (rank-- == 0)
+      out->plan = plan;
+    else
+      (void)m->v->Free(plan);
+  }
+  for (int i = 0; i < made; i++) (void)m->v->Free(configs[i]);
+}
+
+static bool print_key(const kernel_prep *p, const cudnn_conv *c, const library_epilogue *form, char *out, size_t room) {
+  const long long numbers[] = {p->kernel->variant,
+                               c->dtype,
+                               c->x[0],
+                               c->x[1],
+                               c->x[2],
+                               c->x[3],
+                               c->w[0],
+                               c->w[1],
+                               c->w[2],
+                               c->w[3],
+                               c->y[2],
+                               c->y[3],
+                               c->pitch_x,
+                               c->pitch_y,
+                               c->pitch_r,
+                               c->pad[0],
+                               c->pad[1],
+                               c->pad_end[0],
+                               c->pad_end[1],
+                               c->stride[0],
+                               c->stride[1],
+                               c->dilation[0],
+                               c->dilation[1],
+                               c->has_bias,
+                               form->residual,
+                               (long long)form->activation};
+  size_t at = 0;
+  for (size_t i = 0; i < KILN_COUNT(numbers) && at < room; i++)
+    at += (size_t)snprintf(out + at, room - at, "%lld ", numbers[i]);
+  return at < room;
+}
+
+/* With cudnn_lock held and the device current. */
+static kiln_status entry_of(kernel_prep *p, const cudnn_conv *c, const library_epilogue *form, const cudnn_plan *plan,
+                            struct cudnn_entry **out) {
+  struct cudnn_entry *e = mem_calloc(1, sizeof *e);
+  if (!e) return KILN_NO_MEMORY("cuDNN plan");
+  if (!print_key(p, c, form, e->key, sizeof e->key)) {
+    mem_free(e);
+    return KILN_FAIL(KILN_UNSUPPORTED, "the convolution is too large for cuDNN");
+  }
+  for (struct cudnn_entry *known = p->device->cudnn_plans; known; known = known->next) {
+    if (strcmp(known->key, e->key) != 0) continue;
+    mem_free(e);
+    *out = known;
+    return KILN_OK;
+  }
+  maker m = {.v = plan->library, .handle = plan->handle};
+  void *whole = make_graph(&m, c, form);
+  choose_plan(&m, whole, p->kernel->variant - CUDNN_VARIANT, e);
+  finish(&m);
+  e->next = p->device->cudnn_plans;
+  p->device->cudnn_plans = e;
+  *out = e;
+  return KILN_OK;
+}
+
+kiln_status cudnn_plan_make(kernel_prep *p, const cudnn_conv *given, cudnn_plan *out) {
+  library_epilogue form;
+  cudnn_conv c = *given;
+  const cuda_cudnn *library = NULL;
+  struct cudnn_entry *e = NULL;
+  int mode = 0;
+  *out = (cudnn_plan){.residual = -1, .bias = c.has_bias};
+  if (tensor_numel(&p->args.out[0]) == 0 || c.x[1] == 0 || !library_epilogue_of(p->args.node, &form)) return KILN_OK;
+  if (!cuda_matrix(&p->args.out[0], &c.pitch_y) || c.pitch_y < c.y[1] || c.pitch_x < c.x[1]) return KILN_OK;
+  if (form.residual) {
+    out->residual = p->args.node->own_inputs;
+    if (!cuda_matrix(&p->args.in[out->residual], &c.pitch_r) || c.pitch_r < c.y[1] ||
+        cuda_in_alignment(p, out->residual) < 16)
+      return KILN_OK;
+  }
+  for (int i = 0; i < (c.has_bias ? 3 : 2); i++) {
+    if (cuda_in_alignment(p, i) < 16) return KILN_OK;
+  }
+  if (cuda_out_alignment(p, 0) < 16) return KILN_OK;
+  if (handle_of(p->device, &library, &out->handle) != KILN_OK) {
+    error_clear(); /* the row's `instead` was not asked */
+    return KILN_OK;
+  }
+  out->library = library;
+  KILN_TRY(cuda_enter_relaxed(p->device, &mode));
+  pthread_mutex_lock(&cudnn_lock);
+  const kiln_status status = entry_of(p, &c, &form, out, &e);
+  pthread_mutex_unlock(&cudnn_lock);
+  cuda_leave_relaxed(p->device, mode);
+  KILN_TRY(status);
+  out->plan = e->plan;
+  if (!e->plan) {
+    out->library = NULL;
+    return KILN_OK;
+  }
+  out->workspace_bytes = (size_t)e->workspace;
+  return workspace_reserve(p, out->workspace_bytes, &out->workspace_at);
+}
+
+/* ---- running ----------------------------------------------------------------------------------------------------- */
+
+static int execute(const cudnn_plan *plan, int64_t count, const int64_t *ids, void *const *pointers, void *workspace,
+                   void *stream) {
+  maker m = {.v = plan->library, .handle = plan->handle};
+  void *pack = make(&m, CUDNN_VARIANT_PACK);
+  set(&m, pack, CUDNN_PACK_IDS, CUDNN_IS_INT64, count, ids);
+  set(&m, pack, CUDNN_PACK_POINTERS, CUDNN_IS_POINTER, count, pointers);
+  set(&m, pack, CUDNN_PACK_WORKSPACE, CUDNN_IS_POINTER, 1, &workspace);
+  finalize(&m, pack);
+  if (!m.code) m.code = m.v->SetStream(m.handle, stream);
+  if (!m.code) m.code = m.v->Execute(m.handle, plan->plan, pack);
+  finish(&m);
+  return m.code;
+}
+
+kiln_status cudnn_plan_run(const kernel_args *args, const cudnn_plan *plan, const void *x, const void *w,
+                           const void *bias) {
+  int64_t ids[] = {ID_X, ID_W, ID_Y, 0, 0}, count = 3;
+  void *pointers[] = {(void *)(uintptr_t)x, (void *)(uintptr_t)w, args->out[0].data, NULL, NULL};
+  void *workspace = plan->workspace_bytes ? (char *)args->workspace + plan->workspace_at : NULL;
+  int mode = CU_CAPTURE_RELAXED;
+  if (plan->bias) {
+    ids[count] = ID_BIAS;
+    pointers[count++] = (void *)(uintptr_t)bias;
+  }
+  if (plan->residual >= 0) {
+    ids[count] = ID_RESIDUAL;
+    pointers[count++] = args->in[plan->residual].data;
+  }
+  /* The library loads a kernel when it is first used, which a capture of its caller would not allow. */
+  (void)args->device->driver->ThreadExchangeStreamCaptureMode(&mode);
+  pthread_mutex_lock(&cudnn_lock);
+  const int code = execute(plan, count, ids, pointers, workspace, args->stream);
+  pthread_mutex_unlock(&cudnn_lock);
+  (void)args->device->driver->ThreadExchangeStreamCaptureMode(&mode);
+  if (code) return KILN_FAIL(KILN_DEVICE_ERROR, "cuDNN fails with code %d (cudnnStatus_t)", code);
+  return KILN_OK;
+}
