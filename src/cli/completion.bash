@@ -4,7 +4,7 @@ _kiln() {
   local build="--input --min --opt --max --constant --method --target --precision --tune --cache --threads --help"
   local words
   if [ "$COMP_CWORD" -eq 1 ]; then
-    mapfile -t COMPREPLY < <(compgen -W "build run bench inspect diff ops torchtrtc --help --version" -- "$cur")
+    mapfile -t COMPREPLY < <(compgen -W "build run bench inspect diff ops tune torchtrtc --help --version" -- "$cur")
     return
   fi
   case $prev in
@@ -18,6 +18,7 @@ _kiln() {
     inspect) words="--summary --graph --plan --memory --why --html $build" ;;
     diff) words="--layers --data --tolerance $build" ;;
     ops) words="--json --help" ;;
+    tune) words="--output --tune --cache --threads --help" ;;
     torchtrtc) words="--verbose --info --warnings --enable-precision --device-type --gpu-id --disable-tf32 --check-method-support --embed-engine --save-engine --atol --rtol --no-threshold-check --custom-torch-ops --custom-converters --tune --cache --help" ;;
   esac
   case $cur in

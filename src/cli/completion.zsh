@@ -24,6 +24,7 @@ _kiln() {
       'diff:compare with the reference backend'
       'ops:list the operators'
       'torchtrtc:compile a TorchScript file by the flags of torchtrtc'
+      'tune:choose kernels anew by timing them here'
     )
     _describe command commands
     return
@@ -36,6 +37,7 @@ _kiln() {
     diff) _arguments $_kiln_build_options '--layers[compare every value]' '*--data[data of an input]:NAME=FILE.npy:_files' '--tolerance[allowed error]:tolerance:' '*:file:_files' ;;
     ops) _arguments '--json[as JSON]' '--help[help]' ;;
     torchtrtc) _arguments '*'{-p,--enable-precision}'[arithmetic]:precision:(f32 f16 i8)' '(-d --device-type)'{-d,--device-type}'[device]:device:(gpu cpu)' '--gpu-id[which GPU]:n:' '--disable-tf32[full f32 products]' '--check-method-support[only tell what is missing]:method:' '--embed-engine[put an engine into a TorchScript file]' '--save-engine[write an engine file]' '--atol[tolerance]:x:' '--rtol[tolerance]:x:' '--no-threshold-check[no comparison]' '--tune[time candidates within this budget]:seconds:' '--cache[tactic cache]:file:_files' '--help[help]' '*:file:_files' ;;
+    tune) _arguments '(-o --output)'{-o,--output}'[file to write]:file:_files' '--tune[time candidates within this budget]:seconds:' '--cache[tactic cache]:file:_files' '--threads[that tuning assumes]:n:' '--help[help]' '*:file:_files' ;;
   esac
 }
 _kiln "$@"
