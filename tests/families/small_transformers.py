@@ -104,6 +104,14 @@ def is_config(value: Any) -> bool:
     return isinstance(value, PreTrainedConfig)
 
 
+def backbone() -> Any:
+    """In place of one of timm, which need not be installed."""
+    from transformers import ResNetConfig
+
+    stages = ["stage2", "stage3", "stage4"]
+    return ResNetConfig(embedding_size=16, hidden_sizes=[16, 32, 48, 64], depths=[1, 1, 1, 1], out_features=stages)
+
+
 def shrink(config: Any, how: str) -> Any:
     """A configuration of the same class with smaller numbers; `how`: "tiny", "wide" (larger heads), "layers" (only fewer layers and
     words)."""
@@ -113,7 +121,7 @@ def shrink(config: Any, how: str) -> Any:
         if name.startswith("_") or name not in own:
             continue  # or it is derived from others
         if is_config(value):
-            changed[name] = shrink(value, how)
+            changed[name] = backbone() if value.model_type == "timm_backbone" else shrink(value, how)
         elif isinstance(value, list) and value and all(is_config(v) for v in value):
             changed[name] = [shrink(v, how) for v in value]
         elif name in ("layer_types", "layers_block_type", "mlp_layer_types", "attn_types", "indexer_types") and value:
@@ -139,8 +147,23 @@ def shrink(config: Any, how: str) -> Any:
     if how != "layers" and type(image) is int and image > 64:
         changed["image_size"] = 4 * patch if type(patch) is int and patch >= 8 and image % patch == 0 else 64
     changed = {n: v for n, v in changed.items() if v is not getattr(config, n, None) and v != getattr(config, n, None)}
+    changed = {**given(config, own), **changed}
     changed.update(SPECIAL.get(config.model_type, {}) if how != "layers" else {})
     return remade(config, changed)
+
+
+def given(config: Any, own: set[str]) -> dict[str, Any]:
+    """What a configuration inside another has been given, other than the defaults of its class."""
+    try:
+        base = type(config)()
+    except Exception:
+        return {}
+    values = {n: v for n, v in vars(config).items() if n in own and not n.startswith("_") and not is_config(v)}
+    found = {n: v for n, v in values.items() if hasattr(base, n) and getattr(base, n) != v}
+    for name in ("out_features",):
+        if getattr(config, name, None) != getattr(base, name, None):
+            found[name] = getattr(config, name)
+    return found
 
 
 def fit_layers(config: Any, changed: dict[str, Any]) -> None:
