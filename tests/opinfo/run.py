@@ -3,6 +3,9 @@
     python tests/opinfo/run.py                               all operators, float32; prints a summary, writes results/float32.csv
     python tests/opinfo/run.py --dtype int64 --jobs 2
     python tests/opinfo/run.py --ops add softmax -v          some operators, each failing sample in full
+    python tests/opinfo/run.py --device cuda --jobs 14 --samples 6 --deadline 200      on a GPU; writes results/cuda_float32.csv
+
+    python tests/opinfo/run.py --device cuda:sm_90           builds only: what a GPU's engines would lack
 
 Operators run in worker processes, so that one that crashes is known by name. What an operator can come to:
 
@@ -13,7 +16,8 @@ Operators run in worker processes, so that one that crashes is known by name. Wh
     none      the database has no sample of this dtype (or only of types that Kiln lacks)
     wrong     a sample's result differs
     crash     the process died or hung
-Exit status 1 if any is wrong or crashed. Needs the package `expecttest`, which PyTorch's testing module imports.
+    left      the deadline came first
+A table names its samples per operator, and PyTorch's version, in its first line. Exit status 1 if any is wrong or crashed. Needs the package `expecttest`, which PyTorch's testing module imports.
 """
 
 from __future__ import annotations
@@ -34,8 +38,6 @@ from typing import Any, Optional
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).resolve().parent / "results"
-SAMPLES = 20
-SECONDS = 120  # for one operator
 # Relative to the largest element, as sums of different order differ.
 TOLERANCE = {"float32": 2e-5, "float64": 1e-10, "float16": 4e-3, "bfloat16": 3e-2}
 # Which of several equal elements these find is not defined: the elements are compared, not their places.
@@ -163,7 +165,8 @@ def is_closer(module: Any, tensors: tuple[Any, ...], expected: Any, found: Any) 
         return False
 
 
-def run_sample(name: str, op: Any, sample: Any, target: str) -> tuple[str, str]:
+def run_sample(name: str, op: Any, sample: Any, device: str) -> tuple[str, str]:
+    """The samples, and PyTorch's results, are on the CPU whatever the device."""
     import torch
     from torch.utils import _pytree as pytree
 
@@ -190,10 +193,16 @@ def run_sample(name: str, op: Any, sample: Any, target: str) -> tuple[str, str]:
         except Exception as error:
             return "export", f"{type(error).__name__}: {error}".splitlines()[0][:200]
         try:
-            compiled = kiln.compile(program, target=target, threads=1)
-            found = compiled(*[t.clone() for t in tensors])
+            compiled = kiln.compile(program, target=device, threads=1)
         except kiln.KilnError as error:
             return "refused", " | ".join(str(error).splitlines())[:300]
+        if ":sm" in device:  # a GPU that need not be here
+            return "pass", ""
+        try:
+            found = compiled(*[t.clone().to(device) for t in tensors])
+            found = pytree.tree_map(lambda leaf: leaf.cpu() if isinstance(leaf, torch.Tensor) else leaf, found)
+        except (kiln.KilnError, RuntimeError) as error:
+            return "wrong", "at run: " + " | ".join(str(error).splitlines())[:300]
         ties = name.partition(".")[0] in TIES
         reason = compare(picked(name, expected, sample), picked(name, found, sample)) if ties else compare(expected, found)
         if reason and is_closer(module, tensors, expected, found):
@@ -201,7 +210,7 @@ def run_sample(name: str, op: Any, sample: Any, target: str) -> tuple[str, str]:
     return ("wrong", reason) if reason else ("pass", "")
 
 
-def run_operator(info: Any, dtype: Any, target: str) -> dict[str, Any]:
+def run_operator(info: Any, dtype: Any, options: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     name = f"{info.name}.{info.variant_test_name}" if info.variant_test_name else info.name
@@ -214,9 +223,9 @@ def run_operator(info: Any, dtype: Any, target: str) -> dict[str, Any]:
     outcomes: Counter[str] = Counter()
     reasons: dict[str, str] = {}
     try:
-        samples = itertools.islice(info.sample_inputs("cpu", dtype, requires_grad=False), SAMPLES)
+        samples = itertools.islice(info.sample_inputs("cpu", dtype, requires_grad=False), options.samples)
         for number, sample in enumerate(samples):
-            outcome, reason = run_sample(info.name, info.op, sample, target)
+            outcome, reason = run_sample(info.name, info.op, sample, options.device)
             outcomes[outcome] += 1
             reasons.setdefault(outcome, f"sample {number}: {reason}" if outcome == "wrong" else reason)
     except Exception as error:
@@ -234,14 +243,17 @@ def work(options: argparse.Namespace) -> int:
     import torch
 
     warnings.filterwarnings("ignore")
-    sys.path.insert(0, str(ROOT / "python"))
+    sys.path.append(str(ROOT / "python"))
     torch.set_num_threads(1)
     from torch.testing._internal.common_methods_invocations import op_db
 
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what operators print goes elsewhere
     for line in sys.stdin:
-        print(json.dumps(run_operator(op_db[int(line)], getattr(torch, options.dtype), options.target)), file=out, flush=True)
+        result = run_operator(op_db[int(line)], getattr(torch, options.dtype), options)
+        print(json.dumps(result), file=out, flush=True)
+        if options.device != "cpu" and "at run" in result["reason"]:
+            os._exit(0)  # what a kernel broke stays broken in this process
     return 0
 
 
@@ -250,7 +262,8 @@ def work(options: argparse.Namespace) -> int:
 
 class Worker:
     def __init__(self, options: argparse.Namespace) -> None:
-        command = [sys.executable, __file__, "--worker", "--dtype", options.dtype, "--target", options.target]
+        command = [sys.executable, __file__, "--worker", "--dtype", options.dtype, "--device", options.device]
+        command += ["--samples", str(options.samples)]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
@@ -268,7 +281,12 @@ def run_all(jobs: list[tuple[int, str]], options: argparse.Namespace) -> list[di
     pending = list(reversed(jobs))
     workers = [Worker(options) for _ in range(min(options.jobs, len(jobs)))]
     results: list[dict[str, Any]] = []
+    start = time.monotonic()
     while workers:
+        if options.deadline and time.monotonic() - start > options.deadline:
+            jobs_left = [w.job for w in workers if w.job] + list(pending)
+            results += [{"op": name, "samples": 0, "passed": 0, "outcome": "left", "reason": ""} for _, name in jobs_left]
+            break
         for worker in workers:
             if worker.job is None and pending:
                 worker.give(*pending.pop())
@@ -283,10 +301,14 @@ def run_all(jobs: list[tuple[int, str]], options: argparse.Namespace) -> list[di
                     results.append(json.loads(line))
                     worker.job = None
                     show(results[-1], options)
+                    if options.device != "cpu" and "at run" in results[-1]["reason"]:
+                        worker.process.wait()
+                        workers[at] = Worker(options)
                     continue
-            if worker.job and (worker.process.poll() is not None or time.monotonic() - worker.since > SECONDS):
+            limit = options.seconds
+            if worker.job and (worker.process.poll() is not None or time.monotonic() - worker.since > limit):
                 worker.process.kill()
-                how = f"exit status {worker.process.wait()}" if time.monotonic() - worker.since <= SECONDS else f"over {SECONDS} s"
+                how = f"exit status {worker.process.wait()}" if time.monotonic() - worker.since <= limit else f"over {limit:g} s"
                 results.append({"op": worker.job[1], "samples": 0, "passed": 0, "outcome": "crash", "reason": how})
                 show(results[-1], options)
                 workers[at] = Worker(options)
@@ -300,13 +322,22 @@ def show(result: dict[str, Any], options: argparse.Namespace) -> None:
         print(f"{result['op']:48s}{result['outcome']:9s}{result['passed']}/{result['samples']}  {result['reason']}", flush=True)
 
 
+def torch_version() -> str:
+    import torch
+
+    return torch.__version__.partition("+")[0]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ops", nargs="*")
     parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--target", default="cpu")
+    parser.add_argument("--device", "--target", default="cpu", help="cpu, cuda, or another of Kiln's targets")
     parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--output", help="CSV file; default results/DTYPE.csv when all operators ran")
+    parser.add_argument("--samples", type=int, default=20, help="for each operator, the first so many")
+    parser.add_argument("--seconds", type=float, default=120, help="for one operator")
+    parser.add_argument("--deadline", type=float, help="seconds for all; the operators left are so listed")
+    parser.add_argument("--output", help="CSV file; default results/[DEVICE_]DTYPE.csv when all operators ran")
     parser.add_argument("-v", "--verbose", action="store_true")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -319,14 +350,16 @@ def main() -> int:
     results = run_all(jobs, options)
     counts = Counter(r["outcome"] for r in results)
     judged = counts["pass"] + counts["refused"] + counts["wrong"] + counts["crash"]
-    print(f"{options.dtype}, {options.target}: " + ", ".join(f"{n} {outcome}" for outcome, n in counts.most_common()))
+    print(f"{options.dtype}, {options.device}: " + ", ".join(f"{n} {outcome}" for outcome, n in counts.most_common()))
     if judged:
         print(f"{100 * counts['pass'] / judged:.1f} % of the {judged} operators that torch.export captures pass")
-    output = options.output or (None if options.ops else str(RESULTS / f"{options.dtype}.csv"))
+    prefix = "" if options.device == "cpu" else options.device.partition(":")[0] + "_"
+    output = options.output or (None if options.ops else str(RESULTS / f"{prefix}{options.dtype}.csv"))
     if output:
         Path(output).parent.mkdir(parents=True, exist_ok=True)
         with open(output, "w", newline="") as file:
-            writer = csv.writer(file)
+            file.write(f"# {options.device}, {options.dtype}, at most {options.samples} samples, torch {torch_version()}\n")
+            writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["op", "outcome", "passed", "samples", "reason"])
             for r in sorted(results, key=lambda r: r["op"]):
                 writer.writerow([r["op"], r["outcome"], r["passed"], r["samples"], r["reason"]])
