@@ -169,6 +169,7 @@ static void take_tactics(graph *g, block *b, const block *from) {
   const node *m = from->first;
   for (node *n = b->first; n && m && n->op == m->op; n = n->next, m = m->next) {
     n->tactic = m->tactic ? arena_strdup(&g->arena, m->tactic) : NULL;
+    n->timing = m->timing ? arena_strdup(&g->arena, m->timing) : NULL;
     for (int32_t i = 0; i < n->n_blocks && i < m->n_blocks; i++) take_tactics(g, n->blocks[i], m->blocks[i]);
   }
 }
