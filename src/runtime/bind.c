@@ -499,6 +499,13 @@ static const kernel *kernel_here(const program *p, const kernel *k) {
   return own ? own : k;
 }
 
+/* Files name tactics and packings apart: a kernel must not read a weight that is stored for another one. */
+static kiln_status check_packing(const node *n, const kernel *k, int32_t index, const char *packed) {
+  if (!packed || (index == k->pack_operand && str_eq(packed, k->packing))) return KILN_OK;
+  return KILN_FAIL(KILN_INVALID_FILE, "kernel %s of `%s` (%s) cannot read a weight that is packed as `%s`", k->name,
+                   n->op->name, n->source, packed);
+}
+
 static kiln_status bind_kernel(program *p, const node *n) {
   const bool host = host_kernel(p->target, kernel_of(n)) && p->device;
   const kernel *k = host ? host_kernel_here(kernel_of(n)) : kernel_here(p, kernel_of(n));
@@ -511,6 +518,7 @@ static kiln_status bind_kernel(program *p, const node *n) {
     if (!n->inputs[i].v) continue;
     slot *in = NULL;
     KILN_TRY(slot_of(p, n->inputs[i].v, &in));
+    KILN_TRY(check_packing(n, k, i, in->t.packing));
     operands[i] = *in;
     if (!reads_strided(p, n, i) && !tensor_is_contiguous(&in->t)) KILN_TRY(contiguous_copy(p, in, n, &operands[i]));
   }

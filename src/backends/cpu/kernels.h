@@ -22,6 +22,7 @@
   X(cpu_gemm) \
   X(cpu_grouped) \
   X(cpu_depthwise) \
+  X(cpu_conv_by_size) \
   X(cpu_winograd) \
   X(cpu_conv) \
   X(cpu_rnn)

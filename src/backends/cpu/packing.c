@@ -167,6 +167,14 @@ static void taps_first_unpack(const tensor_type *type, const void *packed, void 
   static int64_t winograd_parts_##nr(const tensor_type *t) { return winograd_pack_parts(t, nr); }                      \
   static void winograd_part_##nr(const tensor_type *t, const void *plain, void *packed, int64_t part) {                \
     winograd_pack_part(t, plain, packed, nr, part);                                                                    \
+  }                                                                                                                    \
+  static bool by_size_size_##nr(const tensor_type *t, size_t *out) { return by_size_pack_size(t, nr, out); }           \
+  static void by_size_pack_##nr(const tensor_type *t, const void *plain, void *packed) {                               \
+    by_size_pack(t, plain, packed, nr);                                                                                \
+  }                                                                                                                    \
+  static int64_t by_size_parts_##nr(const tensor_type *t) { return by_size_pack_parts(t, nr); }                        \
+  static void by_size_part_##nr(const tensor_type *t, const void *plain, void *packed, int64_t part) {                 \
+    by_size_pack_part(t, plain, packed, nr, part);                                                                     \
   }
 GEMM_PACKING(32)
 GEMM_PACKING(16)
@@ -176,6 +184,8 @@ GEMM_PACKING(4)
   { packed_as, prefix##_size##suffix, prefix##suffix, un##prefix##suffix, NULL, NULL }
 #define WINOGRAD_ROW(nr) \
   { "winograd:" #nr, winograd_size_##nr, winograd_pack_##nr, NULL, winograd_parts_##nr, winograd_part_##nr }
+#define BY_SIZE_ROW(nr) \
+  { "winograd+gemm_b:" #nr, by_size_size_##nr, by_size_pack_##nr, NULL, by_size_parts_##nr, by_size_part_##nr }
 
 const packing cpu_packings[] = {
     UNDONE_ROW("gemm_b:32", pack_b, _32),
@@ -187,6 +197,9 @@ const packing cpu_packings[] = {
     WINOGRAD_ROW(32),
     WINOGRAD_ROW(16),
     WINOGRAD_ROW(4),
+    BY_SIZE_ROW(32),
+    BY_SIZE_ROW(16),
+    BY_SIZE_ROW(4),
     {"taps_first", taps_first_size, taps_first_pack, taps_first_unpack, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL, NULL},
 };

@@ -338,13 +338,9 @@ static kiln_status winograd_run(const kernel_args *a) {
 
 /* ---- Rows -------------------------------------------------------------------------------------------------------- */
 
-/* Is it faster than the direct form, at the likely sizes? In cycles: multiplications at `lanes` a cycle and 8 bytes of
- * weights a cycle. */
-static bool winograd_wins(const node *n, double lanes) {
-  const tensor_type *w = &node_in(n, 1)->type, *y = &n->outputs[0]->type;
-  const dim_table *dims = n->parent->graph->dims;
-  const double batch = (double)dim_hint(dims, y->dims[0]), h = (double)dim_hint(dims, y->dims[1]),
-               v = (double)dim_hint(dims, y->dims[2]);
+/* In cycles: multiplications at `lanes` a cycle and 8 bytes of weights a cycle. */
+bool winograd_wins(const tensor_type *w, const int64_t *out, double lanes) {
+  const double batch = (double)out[0], h = (double)out[1], v = (double)out[2];
   const double c = (double)w->dims[1], o = (double)w->dims[0],
                tiles = batch * ceil(h / WINOGRAD_OUT) * ceil(v / WINOGRAD_OUT);
   if (c < WINOGRAD_FEWEST || o < WINOGRAD_FEWEST) return false;
@@ -354,7 +350,7 @@ static bool winograd_wins(const node *n, double lanes) {
   return transforms + multiply < direct * 0.9;
 }
 
-static bool winograd_fits(const node *n, const char **why, double lanes) {
+bool winograd_can(const node *n, const char **why) {
   if (!conv_fits_common(n, false, why)) return false;
   const value *w = node_in(n, 1);
   const attr *stride = node_attr(n, "stride"), *dilation = node_attr(n, "dilation");
@@ -369,11 +365,16 @@ static bool winograd_fits(const node *n, const char **why, double lanes) {
     *why = "weights are not constant";
     return false;
   }
-  if (!winograd_wins(n, lanes)) {
-    *why = "the direct form is faster at these sizes";
-    return false;
-  }
   return true;
+}
+
+static bool winograd_fits(const node *n, const char **why, double lanes) {
+  if (!winograd_can(n, why)) return false;
+  int64_t out[3];
+  for (int i = 0; i < 3; i++) out[i] = dim_hint(n->parent->graph->dims, n->outputs[0]->type.dims[i]);
+  if (winograd_wins(&node_in(n, 1)->type, out, lanes)) return true;
+  *why = "the direct form is faster at these sizes";
+  return false;
 }
 
 #define WINOGRAD_ROWS(set, level, nr, lanes)                                                                \

@@ -26,4 +26,15 @@ void winograd_pack(const tensor_type *type, const void *plain, void *packed, int
 int64_t winograd_pack_parts(const tensor_type *type, int nr);
 void winograd_pack_part(const tensor_type *type, const void *plain, void *packed, int nr, int64_t part);
 
+/* Is this a convolution that the algorithm can compute: 3x3, stride 1, constant weights? */
+bool winograd_can(const node *n, const char **why);
+/* Is it faster than the direct form, by an estimate, for an output of [batch, height, width]? */
+bool winograd_wins(const tensor_type *weights, const int64_t *out, double lanes);
+
+/* Packing winograd+gemm_b:<NR> (conv_by_size.c): both forms, one behind the other. */
+bool by_size_pack_size(const tensor_type *type, int nr, size_t *out);
+void by_size_pack(const tensor_type *type, const void *plain, void *packed, int nr);
+int64_t by_size_pack_parts(const tensor_type *type, int nr);
+void by_size_pack_part(const tensor_type *type, const void *plain, void *packed, int nr, int64_t part);
+
 #endif
