@@ -159,8 +159,9 @@ typedef struct kiln_op_def {
   kiln_op_run run_cuda;         /* GPU: host code that enqueues work, tensors are device addresses; NULL: none */
   const kiln_cuda_kernel *cuda; /* GPU, instead of run_cuda; NULL: none. Copied */
   kiln_op_shape shape;          /* NULL: results are like the first tensor argument */
-  /* 1 (and shape NULL): results are as the model file says, which has it from the operator's fake implementation in PyTorch. Only for
-   * .pt2 files and live models, and kernels that trust them. */
+  /* 1 (and shape NULL): results are as the model file says, which has it from the operator's fake implementation in
+   * PyTorch. Only for .pt2 files and live models, and kernels that trust them. The first registration of an operator
+   * decides. */
   int32_t shape_of_model;
   /* Element types that the kernels take for floating-point tensors: "f32 f16"; NULL is "f32", "any" is all. Other models are refused
    * rather than misread. */

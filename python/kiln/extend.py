@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar, Union
 
 from kiln import _kiln
@@ -54,6 +54,17 @@ def overload_of(op: Any) -> torch._ops.OpOverload:
         return getattr(getattr(getattr(torch.ops, space), base), overload or "default")
     except AttributeError:
         raise ValueError(f"PyTorch knows no operator {name}; define it first, with torch.library.custom_op say") from None
+
+
+def lacking_kernel(op: torch._ops.OpOverload, options: Mapping[str, Any]) -> Optional[str]:
+    """Why a registered custom operator cannot be in an engine with these options of kiln.compile; None: it can, or is no custom one."""
+    kernels = _kiln.op_kernels(op._schema.name)
+    if kernels < 0:
+        return None
+    on_gpu = str(options.get("target") or "cpu").startswith("cuda")
+    if kernels & (2 if on_gpu else 1) or (on_gpu and kernels & 1 and options.get("allow_host_fallback")):
+        return None
+    return f"no kernel for {'GPUs' if on_gpu else 'the CPU'} is registered"
 
 
 def schema_of(op: Any) -> str:

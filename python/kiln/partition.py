@@ -17,6 +17,7 @@ from torch.fx.passes.infra.partitioner import CapabilityBasedPartitioner
 from torch.fx.passes.operator_support import OperatorSupportBase
 from torch.utils import _pytree as pytree
 
+from kiln import extend
 from kiln._kiln import KilnError, operator_supported
 
 __all__ = ["EngineCall", "HybridModule", "PartitionReport", "Unfit", "partition"]
@@ -285,9 +286,10 @@ def _modules(node: torch.fx.Node) -> list[str]:
 
 
 class _Support(OperatorSupportBase):
-    def __init__(self, executed_ops: Collection[Any], executed_modules: Collection[str]) -> None:
+    def __init__(self, executed_ops: Collection[Any], executed_modules: Collection[str], options: dict[str, Any]) -> None:
         self.executed_ops = set(executed_ops) | {str(op) for op in executed_ops}
         self.executed_modules = set(executed_modules)
+        self.options = options
 
     def why_not(self, node: torch.fx.Node) -> Optional[str]:
         """None: Kiln takes the node."""
@@ -307,7 +309,9 @@ class _Support(OperatorSupportBase):
             return "named in torch_executed_ops"
         if self.executed_modules.intersection(_modules(node)):
             return "in a module named in torch_executed_modules"
-        return None if operator_supported(operator_name(target)) else "Kiln has no such operator"
+        if not operator_supported(operator_name(target)):
+            return "Kiln has no such operator"
+        return extend.lacking_kernel(target, self.options)
 
     def is_node_supported(self, submodules: Any, node: torch.fx.Node) -> bool:
         # Sizes are computed in PyTorch unless they are read off a tensor inside: they may cross borders as numbers.
@@ -345,7 +349,7 @@ def partition(
         The module, and what became of its operators.
     """
     graph_module = program.module()
-    support = _Support(torch_executed_ops, torch_executed_modules)
+    support = _Support(torch_executed_ops, torch_executed_modules, options or {})
     operators = set(_operators(graph_module.graph))
     report = PartitionReport(operators=len(operators))
     for node in _operators(graph_module.graph):

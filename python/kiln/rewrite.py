@@ -30,6 +30,9 @@ def with_graph(
     for spec, node in zip(signature.output_specs, output.args[0]):
         if isinstance(node, torch.fx.Node) and hasattr(spec.arg, "name"):
             spec.arg.name = node.name
+    places = [node for node in graph.nodes if node.op == "placeholder"]
+    for spec, node in zip(signature.input_specs, places):  # copying a graph may rename those that look like Python's words
+        node.name = node.target = getattr(spec.arg, "name", node.name)
     for name, tensor in (constants or {}).items():
         _lift(graph, signature, name, tensor)
     graph.lint()

@@ -386,7 +386,7 @@ static kiln_status merge_impl(custom_op *o, const kiln_op_def *def) {
   if (def->run) impl->run = def->run;
   if (def->run_cuda) impl->run_cuda = def->run_cuda;
   if (def->shape) impl->shape = def->shape;
-  if (def->shape_of_model) impl->shape_of_model = true;
+  if (!o->impl) impl->shape_of_model = def->shape_of_model != 0;
   if (def->dtypes) impl->dtypes = keep(def->dtypes, &failed);
   if (def->cuda) {
     impl->has_cuda = true;
@@ -415,9 +415,36 @@ static kiln_status add_to_group(custom_op *o) {
   return map_put(&customs.by_schema, g->name, g) ? KILN_OK : KILN_NO_MEMORY("custom operator");
 }
 
+/* "int" and "SymInt" are one type here. */
+static bool same_type(const char *a, const char *b) {
+  return str_eq(a, b) || (str_starts(a, "SymInt") && str_starts(b, "int") && str_eq(a + 6, b + 3)) ||
+         (str_starts(b, "SymInt") && str_starts(a, "int") && str_eq(b + 6, a + 3));
+}
+
+static bool same_default(const aten_arg *a, const aten_arg *b) {
+  const ivalue *x = &a->fallback, *y = &b->fallback;
+  if (a->has_default != b->has_default) return false;
+  if (!a->has_default) return true;
+  if (x->kind == IV_STR && y->kind == IV_STR) return str_eq(x->u.s, y->u.s);
+  if (x->kind == IV_LIST || y->kind == IV_LIST) return x->kind == y->kind && x->count == y->count;
+  if (x->kind == IV_NONE || y->kind == IV_NONE) return x->kind == y->kind;
+  const double p = x->kind == IV_FLOAT ? x->u.f : (double)x->u.i, q = y->kind == IV_FLOAT ? y->u.f : (double)y->u.i;
+  return p == q || (p != p && q != q);
+}
+
+/* Is it the same operator, however its text is written? */
+static bool same_schema(const aten_schema *a, const aten_schema *b) {
+  if (a->n_args != b->n_args || a->n_returns != b->n_returns) return false;
+  for (int32_t i = 0; i < a->n_args; i++) {
+    const aten_arg *x = &a->args[i], *y = &b->args[i];
+    if (!str_eq(x->name, y->name) || !same_type(x->type, y->type) || !same_default(x, y)) return false;
+  }
+  return true;
+}
+
 static kiln_status register_locked(custom_op *made, const kiln_op_def *def) {
   custom_op *known = map_get(&customs.by_name, made->row.name);
-  if (known && !str_eq(known->torch[0].schema, made->torch[0].schema))
+  if (known && !same_schema(&known->aten, &made->aten))
     return KILN_FAIL(KILN_INVALID_ARGUMENT, "it is registered already, with the schema \"%s\"", known->torch[0].schema);
   KILN_TRY(merge_impl(known ? known : made, def));
   if (known) return KILN_OK;

@@ -214,6 +214,7 @@ static void bad_registrations_are_refused(void **state) {
   } bad[] = {{"scale(Tensor x) -> Tensor", "mine::scale"},
              {"aten::relu(Tensor x) -> Tensor", "is an operator of Kiln"},
              {"test::scale(Tensor x) -> Tensor", "registered already"},
+             {"test::scale(Tensor x, float k=2.0) -> Tensor", "registered already"},
              {"test::w(Tensor(a!) x) -> Tensor", "written to"},
              {"test::w(Tensor[] x, Tensor y) -> Tensor", "last tensor argument"},
              {"test::w(Dict x) -> Tensor", "not supported"},
@@ -230,6 +231,8 @@ static void bad_registrations_are_refused(void **state) {
   expect_failure(kiln_op_register(&no_size), KILN_INVALID_ARGUMENT, "struct_size");
   expect_failure(kiln_op_register(&types), KILN_INVALID_ARGUMENT, "dtypes");
   expect_failure(kiln_op_register(NULL), KILN_INVALID_ARGUMENT, "struct_size");
+  const kiln_op_def same = {.struct_size = sizeof same, .schema = "test::scale(Tensor x, float k=1.) -> Tensor"};
+  expect_ok(kiln_op_register(&same));
   assert_int_equal(kiln_op_kernels("test::scale"), 3);
   assert_int_equal(kiln_op_kernels("test::pairs"), 1);
   assert_int_equal(kiln_op_kernels("test::w"), -1);

@@ -13,6 +13,7 @@ from typing import Any, Callable, Optional
 
 import torch
 from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import _disable_current_modes
 
 from kiln import rewrite
 from kiln._kiln import KilnError, operator_supported
@@ -183,15 +184,16 @@ def _function(
 ) -> Callable[..., Any]:
     """The converter as a function of tensors. Weights come as tensors, all else that is computed as ITensors."""
     leaves = pytree.tree_leaves((node.args, node.kwargs))
+    arrays: dict[int, Any] = {}
     stored = [weights.get(leaf.name) if isinstance(leaf, torch.fx.Node) else None for leaf in leaves]
 
-    def run(real: bool, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    def run(form: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         flat, spec = pytree.tree_flatten((args, kwargs))
         for i, (value, weight) in enumerate(zip(flat, stored)):
             if weight is None and isinstance(value, torch.Tensor):
                 flat[i] = ITensor(value)
-            elif weight is not None and real:
-                flat[i] = weight
+            elif weight is not None and form != "traced":
+                flat[i] = weight if form == "tensor" else arrays[i]
         given_args, given_kwargs = pytree.tree_unflatten(flat, spec)
         ctx = ConversionContext(compilation_settings=settings, current_node=node)
         result = support.converter_implementation(ctx, node.target, tuple(given_args), given_kwargs, node.name)
@@ -199,16 +201,19 @@ def _function(
             raise ValueError("it returned None")
         return pytree.tree_map(_unwrap, result, is_leaf=lambda x: isinstance(x, ITensor))
 
+    # A converter may look at the numbers of its weights: then it gets them as tensors, or as arrays.
     def function(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return run(False, args, kwargs)
-        except Exception as error:
-            if all(weight is None for weight in stored):
-                raise
-            try:  # a converter that looks at the numbers of its weights
-                return run(True, args, kwargs)
-            except Exception:
-                raise error from None
+        first: Optional[Exception] = None
+        for form in ("traced", "tensor", "array") if any(weight is not None for weight in stored) else ("traced",):
+            try:
+                if form == "array":
+                    with _disable_current_modes():
+                        arrays.update({i: weight.cpu().numpy() for i, weight in enumerate(stored) if weight is not None})
+                return run(form, args, kwargs)
+            except Exception as error:
+                first = first or error
+        assert first is not None
+        raise first
 
     return function
 

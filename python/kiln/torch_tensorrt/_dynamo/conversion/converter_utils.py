@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Optional
 
 import torch
+from torch.utils._python_dispatch import _disable_current_modes
 
 from kiln.torch2trt import trt
 from kiln.torch2trt.network import ITensor, Layer
@@ -34,7 +35,8 @@ def to_numpy(value: Any, dtype: Any = None) -> Optional[Any]:
     """A weight or number as a NumPy array."""
     if value is None:
         return None
-    array = to_torch(value).detach().cpu().numpy()
+    with _disable_current_modes():  # the converter is being traced, but weights are real
+        array = to_torch(value).detach().cpu().numpy()
     return array if dtype is None else array.astype(dtype)
 
 
