@@ -400,13 +400,15 @@ def decompose(program: torch.export.ExportedProgram) -> torch.export.ExportedPro
 
     This also decomposes composite operators such as linear, which Kiln's passes put together again; so only where needed.
     """
+    program = _apply_decompositions(program)
     targets = {node.target for node in program.graph.nodes if isinstance(node.target, torch._ops.OpOverload)}
     missing = [target for target in targets if not operator_supported(_operator_name(target))]
     table = torch.export.default_decompositions() if missing else {}
     composite = torch._C.DispatchKey.CompositeImplicitAutograd
     known = [t for t in missing if t in table or t.has_kernel_for_dispatch_key(composite)]
-    program = _apply_decompositions(program)
-    if not known:
+    # What is left of torch.vmap in a graph that torch.export has just captured goes away with any decomposition.
+    batched = any(getattr(n.target, "__module__", "") == "torch._functorch.predispatch" for n in program.graph.nodes)
+    if not known and not batched:
         return program
     try:
         with torch.no_grad(), _recurrent_shapes(), warnings.catch_warnings():
@@ -416,11 +418,6 @@ def decompose(program: torch.export.ExportedProgram) -> torch.export.ExportedPro
         return program  # the importer says what is missing
 
 
-def _operator_name(target: Any) -> str:
-    return str(target._schema.name) + (f".{target._schema.overload_name}" if target._schema.overload_name else "")
-
-
-def _name_return_types() -> None:
 def _apply_decompositions(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
     """Those that users registered (kiln.register_decomposition); one may use operators that others are for."""
     table = extend.decompositions()
@@ -436,6 +433,11 @@ def _apply_decompositions(program: torch.export.ExportedProgram) -> torch.export
     raise _error("decompositions registered with kiln.register_decomposition use each other without end", "KILN_INVALID_ARGUMENT")
 
 
+def _operator_name(target: Any) -> str:
+    return str(target._schema.name) + (f".{target._schema.overload_name}" if target._schema.overload_name else "")
+
+
+def _name_return_types() -> None:
     """Gives the named tuples that torch.max, topk, sort... return a name in files, which torch.export.save asks for."""
     for kind, entry in list(pytree.SUPPORTED_SERIALIZED_TYPES.items()):
         name = f"torch.return_types.{kind.__name__}"

@@ -72,3 +72,19 @@ def test_grouped_mm() -> None:
             compiled(x, torch.tensor(ends, dtype=torch.int32))
     after = compiled(x, torch.tensor([10, 20, 30, 40], dtype=torch.int32))
     assert not after[40:].any()
+
+
+class Pairs(torch.nn.Module):
+    """As masks of attention are made in transformers."""
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        def one(i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
+            return torch.where(i <= j, i * 2 + y[0], j)
+
+        return torch.vmap(torch.vmap(one, (None, 0)), (0, None))(x, y)
+
+
+def test_vmap() -> None:
+    model = Pairs().eval()
+    x, y = torch.randn(5), torch.randn(7)
+    assert torch.equal(kiln.compile(model, [x, y])(x, y), model(x, y))
