@@ -46,11 +46,9 @@ def _row(name: str, value: Any, kept: list[Any]) -> tuple[str, int, str, tuple[i
     """(name, address, dtype, shape, strides in elements); what has the address is added to ``kept``."""
     if hasattr(value, "untyped_storage"):  # torch.Tensor; torch itself is not needed here
         value = value.detach()
-        if value.is_conj() or value.is_neg():
-            value = value.resolve_conj().resolve_neg()
-        if str(value.layout) != "torch.strided" or value.is_quantized:
+        if not _is_dense(value):
             raise TypeError(f"weight {name!r} must be a dense tensor, got one of layout {value.layout}")
-        value = value.cpu()
+        value = value.cpu().resolve_conj().resolve_neg()
         kept.append(value)
         return name, value.data_ptr(), _TORCH.get(str(value.dtype), str(value.dtype)), tuple(value.shape), tuple(value.stride())
     import numpy as np
@@ -66,12 +64,13 @@ def _row(name: str, value: Any, kept: list[Any]) -> tuple[str, int, str, tuple[i
     return name, array.ctypes.data, _NUMPY.get(array.dtype.name, array.dtype.name), tuple(array.shape), strides
 
 
-def _is_tied(name: str, value: Any, addresses: set[tuple[Any, ...]]) -> bool:
-    return hasattr(value, "untyped_storage") and _address(value) in addresses
+def _is_dense(value: Any) -> bool:
+    return str(getattr(value, "layout", "")) == "torch.strided" and not value.is_quantized
 
 
-def _address(value: Any) -> tuple[Any, ...]:
-    return (str(value.device), value.data_ptr(), tuple(value.shape))
+def _address(value: Any) -> Any:
+    """Tied tensors have the same; None if there is none."""
+    return (str(value.device), value.data_ptr(), tuple(value.shape)) if _is_dense(value) else None
 
 
 def rows_of(known: list[WeightInfo], weights: Any, strict: bool) -> tuple[list[Any], list[Any]]:
@@ -87,13 +86,13 @@ def rows_of(known: list[WeightInfo], weights: Any, strict: bool) -> tuple[list[A
             f"weights must be a state dict, an nn.Module or the path of a .safetensors file, got {type(weights).__name__}"
         )
     names = {info.name for info in known}
-    addresses = {_address(value) for name, value in weights.items() if name in names and hasattr(value, "untyped_storage")}
+    addresses = {_address(value) for name, value in weights.items() if name in names} - {None}
     kept: list[Any] = []
     rows = []
     for name, value in weights.items():
         if not isinstance(name, str):
             raise TypeError(f"names of weights must be strings, got {name!r}")
-        if name not in names and (not strict or _is_tied(name, value, addresses)):
+        if name not in names and (not strict or _address(value) in addresses):
             continue
         rows.append(_row(name, value, kept))
     return rows, kept

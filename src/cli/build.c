@@ -166,8 +166,8 @@ static void print_notes(const kiln_engine *engine) {
     fprintf(stderr, "kiln: note: %.*s\n", (int)strcspn(notes, "\n"), notes);
 }
 
-static int build_and_save(const char *model, const char *output, const kiln_build_options *options) {
-  kiln_engine *engine = NULL;
+static int build_and_save(const char *model, const char *output, const kiln_build_options *options, bool strip) {
+  kiln_engine *engine = NULL, *stripped = NULL;
   const double start = cli_now();
   if (!cli_is_model(model)) {
     /* Give the library's own text for a missing or damaged file. */
@@ -179,26 +179,34 @@ static int build_and_save(const char *model, const char *output, const kiln_buil
   print_notes(engine);
   const double built = cli_now();
   int result = CLI_OK;
-  if (kiln_engine_save(engine, output) != KILN_OK) {
+  if ((strip && kiln_engine_strip(engine, &stripped) != KILN_OK) ||
+      kiln_engine_save(strip ? stripped : engine, output) != KILN_OK) {
     result = cli_fail();
   } else {
     printf("%s: built for %s in %.2f s, saved to %s in %.2f s\n", model, kiln_engine_target(engine), built - start,
            output, cli_now() - built);
   }
+  kiln_engine_destroy(stripped);
   kiln_engine_destroy(engine);
   return result;
 }
 
 static int run(int argc, char **argv) {
-  static const struct option options[] = {BUILD_OPTIONS, {"output", required_argument, NULL, 'o'}, {NULL, 0, NULL, 0}};
+  static const struct option options[] = {BUILD_OPTIONS,
+                                          {"output", required_argument, NULL, 'o'},
+                                          {"strip-weights", no_argument, NULL, 's'},
+                                          {NULL, 0, NULL, 0}};
   build_options b;
   build_options_init(&b);
   char *output = NULL, *chosen = NULL;
   int result = CLI_USAGE, option;
+  bool strip = false;
   while ((option = getopt_long(argc, argv, "o:", options, NULL)) != -1) {
     const int used = build_options_parse(&b, option, optarg);
     if (option == 'o')
       output = optarg;
+    else if (option == 's')
+      strip = true;
     else if (used < 0)
       goto done;
     else if (used == 0) {
@@ -213,7 +221,7 @@ static int run(int argc, char **argv) {
   }
   if (!build_options_finish(&b)) goto done;
   if (!output) output = chosen = default_output(argv[optind]);
-  result = output ? build_and_save(argv[optind], output, &b.options) : cli_error(CLI_FAILED, "out of memory");
+  result = output ? build_and_save(argv[optind], output, &b.options, strip) : cli_error(CLI_FAILED, "out of memory");
 done:
   free(chosen);
   build_options_free(&b);
@@ -237,5 +245,6 @@ const cli_command cli_build = {
     "  --precision P               fp32 (default); GPUs: tf32, fp16, bf16, and fp16:PATTERN,.. to keep parts in fp32\n"
     "  --tune SECONDS              time the candidates of each kernel within this budget (default: 0)\n"
     "  --cache FILE                remember what tuning found, and use it\n"
-    "  --threads N                 that tuning assumes (default: one per core)\n",
+    "  --threads N                 that tuning assumes (default: one per core)\n"
+    "  --strip-weights             leave the weights out: `kiln refit` puts them in\n",
     run};

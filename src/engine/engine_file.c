@@ -488,7 +488,10 @@ static kiln_status engine_read(kiln_engine *e) {
   e->n_weights = (size_t)table->size / sizeof(weight_entry);
   KILN_TRY(check_weights(e, &h.sections[SECTION_DATA]));
   KILN_TRY(find_kernels(e));
-  return adopt_plan(e);
+  KILN_TRY(adopt_plan(e));
+  e->plan->kernels = e->kernels;
+  e->plan->kernels_size = e->kernels_size;
+  return KILN_OK;
 }
 
 kiln_status engine_open_bytes(const void *bytes, size_t size, void *owned, const file_map *file, kiln_engine **out) {

@@ -416,9 +416,8 @@ static kiln_status refit_version(refitter *r, const char *const *names, const ki
   return status;
 }
 
-kiln_status kiln_engine_refit(kiln_engine *engine, const char *const *names, const kiln_tensor *tensors, size_t count) {
-  if (!engine || (count && (!names || !tensors)))
-    return KILN_FAIL(KILN_INVALID_ARGUMENT, "%s is NULL", !engine ? "engine" : names ? "tensors" : "names");
+/* With change_lock held. */
+static kiln_status refit(kiln_engine *engine, const char *const *names, const kiln_tensor *tensors, size_t count) {
   kiln_engine *version = NULL;
   pthread_mutex_lock(&engine->refit_lock);
   kiln_status status = make_listing(engine); /* the engine's own names must live on */
@@ -427,12 +426,21 @@ kiln_status kiln_engine_refit(kiln_engine *engine, const char *const *names, con
   refitter r = {.version = engine_current(engine, NULL)};
   status = refit_version(&r, names, tensors, count, &version);
   engine_leave(engine, r.version);
-  if (status != KILN_OK) return error_note(status, __FILE__, __LINE__, "refitting the engine");
+  KILN_TRY(status);
   pthread_mutex_lock(&engine->refit_lock);
   update_listing(engine, version);
   pthread_mutex_unlock(&engine->refit_lock);
   kiln_engine_destroy(engine_replace(engine, version));
   return KILN_OK;
+}
+
+kiln_status kiln_engine_refit(kiln_engine *engine, const char *const *names, const kiln_tensor *tensors, size_t count) {
+  if (!engine || (count && (!names || !tensors)))
+    return KILN_FAIL(KILN_INVALID_ARGUMENT, "%s is NULL", !engine ? "engine" : names ? "tensors" : "names");
+  pthread_mutex_lock(&engine->change_lock);
+  const kiln_status status = refit(engine, names, tensors, count);
+  pthread_mutex_unlock(&engine->change_lock);
+  return status == KILN_OK ? KILN_OK : error_note(status, __FILE__, __LINE__, "refitting the engine");
 }
 
 /* ---- files -------------------------------------------------------------------------------------------------------- */

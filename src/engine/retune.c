@@ -65,10 +65,11 @@ kiln_status kiln_engine_tune(kiln_engine *engine, const kiln_build_options *opti
                      options->struct_size, sizeof *options);
   if (options && !(options->tune_seconds >= 0))
     return KILN_FAIL(KILN_INVALID_ARGUMENT, "tune_seconds must be 0 or more");
+  pthread_mutex_lock(&engine->change_lock);
   kiln_engine *now = engine_current(engine, NULL), *tuned = NULL;
   const kiln_status status = retune(now, options, &tuned);
   engine_leave(engine, now);
-  if (status != KILN_OK) return error_note(status, __FILE__, __LINE__, "tuning the engine");
-  kiln_engine_destroy(engine_replace(engine, tuned));
-  return KILN_OK;
+  if (status == KILN_OK) kiln_engine_destroy(engine_replace(engine, tuned));
+  pthread_mutex_unlock(&engine->change_lock);
+  return status == KILN_OK ? KILN_OK : error_note(status, __FILE__, __LINE__, "tuning the engine");
 }
