@@ -113,6 +113,9 @@ int build_options_parse(build_options *b, int option, const char *value) {
       return cli_parse_seconds(value, "--tune", &b->options.tune_seconds) ? 1 : -1;
     case OPT_CONSTANT:
       return constant_parse(b, value) ? 1 : -1;
+    case OPT_HOST_FALLBACK:
+      b->options.allow_host_fallback = 1;
+      return 1;
     case OPT_METHOD:
       b->options.method = value;
       return 1;
@@ -240,8 +243,9 @@ const cli_command cli_build = {
     "                              narrow the range of an input whose shape may vary; TorchScript: give that range\n"
     "  --constant NAME=VALUE       TorchScript: fix an argument that is no tensor: 3, 0.5, true, none or 'text'\n"
     "  --method NAME               TorchScript: the method to compile (default: forward)\n"
-    "  --target TARGET             cpu (default: the best of this machine), cpu:avx512, cpu:avx2, cpu:scalar, "
-    "reference\n"
+    "  --target TARGET             cpu (default: the best of this machine), cpu:avx512, cpu:avx2, cpu:scalar,\n"
+    "                              reference, cuda, cuda:1 (another GPU), cuda:sm_90 (one that need not be here)\n"
+    "  --allow-host-fallback       GPUs: operators without a kernel there run on the CPU\n"
     "  --precision P               fp32 (default); GPUs: tf32, fp16, bf16, and fp16:PATTERN,.. to keep parts in fp32\n"
     "  --tune SECONDS              time the candidates of each kernel within this budget (default: 0)\n"
     "  --cache FILE                remember what tuning found, and use it\n"

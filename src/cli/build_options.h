@@ -16,6 +16,7 @@ enum {
   OPT_THREADS,
   OPT_CONSTANT,
   OPT_METHOD,
+  OPT_HOST_FALLBACK,
   OPT_OWN
 };
 
@@ -24,7 +25,8 @@ enum {
       {"opt", required_argument, NULL, OPT_OPT}, {"max", required_argument, NULL, OPT_MAX},                   \
       {"target", required_argument, NULL, OPT_TARGET}, {"precision", required_argument, NULL, OPT_PRECISION}, \
       {"tune", required_argument, NULL, OPT_TUNE}, {"cache", required_argument, NULL, OPT_CACHE},             \
-      {"constant", required_argument, NULL, OPT_CONSTANT}, {"method", required_argument, NULL, OPT_METHOD}, { \
+      {"constant", required_argument, NULL, OPT_CONSTANT}, {"method", required_argument, NULL, OPT_METHOD},   \
+      {"allow-host-fallback", no_argument, NULL, OPT_HOST_FALLBACK}, {                                        \
     "threads", required_argument, NULL, OPT_THREADS                                                           \
   }
 

@@ -9,6 +9,7 @@ _kiln_build_options=(
   '--method[TorchScript: the method to compile]:name:'
   '--target[what to build for]:target:(cpu cpu\:avx512 cpu\:avx2 cpu\:scalar cuda cuda\:sm_80 cuda\:sm_86 cuda\:sm_89 cuda\:sm_90 cuda\:sm_100 reference)'
   '--precision[arithmetic]:precision:(fp32 tf32 fp16 bf16)'
+  '--allow-host-fallback[operators without a GPU kernel run on the CPU]'
   '--tune[time candidates within this budget]:seconds:'
   '--cache[tactic cache]:file:_files'
   '--threads[threads that tuning assumes]:threads:'
@@ -23,8 +24,8 @@ _kiln() {
       'inspect:show graph, plan, memory or what was refused'
       'diff:compare with the reference backend'
       'ops:list the operators'
-      'torchtrtc:compile a TorchScript file by the flags of torchtrtc'
       'tune:choose kernels anew by timing them here'
+      'torchtrtc:compile a TorchScript file by the flags of torchtrtc'
     )
     _describe command commands
     return
@@ -36,8 +37,8 @@ _kiln() {
     inspect) _arguments $_kiln_build_options --summary --graph --plan --memory --why '--html[write a page]:file:_files' '*:file:_files' ;;
     diff) _arguments $_kiln_build_options '--layers[compare every value]' '*--data[data of an input]:NAME=FILE.npy:_files' '--tolerance[allowed error]:tolerance:' '*:file:_files' ;;
     ops) _arguments '--json[as JSON]' '--help[help]' ;;
-    torchtrtc) _arguments '*'{-p,--enable-precision}'[arithmetic]:precision:(f32 f16 i8)' '(-d --device-type)'{-d,--device-type}'[device]:device:(gpu cpu)' '--gpu-id[which GPU]:n:' '--disable-tf32[full f32 products]' '--check-method-support[only tell what is missing]:method:' '--embed-engine[put an engine into a TorchScript file]' '--save-engine[write an engine file]' '--atol[tolerance]:x:' '--rtol[tolerance]:x:' '--no-threshold-check[no comparison]' '--tune[time candidates within this budget]:seconds:' '--cache[tactic cache]:file:_files' '--help[help]' '*:file:_files' ;;
     tune) _arguments '(-o --output)'{-o,--output}'[file to write]:file:_files' '--tune[time candidates within this budget]:seconds:' '--cache[tactic cache]:file:_files' '--threads[that tuning assumes]:n:' '--help[help]' '*:file:_files' ;;
+    torchtrtc) _arguments '*'{-p,--enable-precision}'[arithmetic]:precision:(f32 f16 i8)' '(-d --device-type)'{-d,--device-type}'[device]:device:(gpu cpu)' '--gpu-id[which GPU]:n:' '--disable-tf32[full f32 products]' '--check-method-support[only tell what is missing]:method:' '--embed-engine[put an engine into a TorchScript file]' '--save-engine[write an engine file]' '--atol[tolerance]:x:' '--rtol[tolerance]:x:' '--no-threshold-check[no comparison]' '--tune[time candidates within this budget]:seconds:' '--cache[tactic cache]:file:_files' '--help[help]' '*:file:_files' ;;
   esac
 }
 _kiln "$@"

@@ -1,0 +1,135 @@
+/* Compiled kernels as bytes, and kernels that do not compile: on a device that is not there. */
+#include <stdlib.h>
+#include <sys/stat.h>
+
+#include "backends/cuda/internal.h"
+#include "base/file.h"
+#include "expect.h"
+
+static device *open_device(bool keep) {
+  device *d = NULL;
+  expect_ok(cuda_device_offline(90, &d));
+  d->keep_images = keep;
+  return d;
+}
+
+static void add_function(device *d, const char *key, const char *image, size_t bytes) {
+  cuda_function *f = mem_calloc(1, sizeof *f);
+  assert_non_null(f);
+  snprintf(f->key, sizeof f->key, "%s", key);
+  f->image = mem_alloc(bytes);
+  assert_non_null(f->image);
+  memcpy(f->image, image, bytes);
+  f->image_bytes = bytes;
+  f->done = true;
+  f->next = d->functions;
+  d->functions = f;
+}
+
+static const char key_a[] = "0123456789abcdef0123456789abcdef", key_b[] = "fedcba9876543210fedcba9876543210";
+
+static void *make(size_t *out_size) {
+  device *d = open_device(true);
+  void *bytes = NULL;
+  add_function(d, key_a, "first", 5);
+  add_function(d, key_b, "the second image", 16);
+  expect_ok(cuda_hooks.compiled(d, &bytes, out_size));
+  cuda_hooks.close(d);
+  return bytes;
+}
+
+static void images_are_found(void **unused) {
+  (void)unused;
+  size_t size = 0, found = 0;
+  char *bytes = make(&size);
+  device *d = open_device(false);
+  assert_null(cuda_images_find(d, key_a, &found));
+  expect_ok(cuda_hooks.offer(d, bytes, size));
+  expect_ok(cuda_hooks.offer(d, bytes, size)); /* another context's */
+  const char *image = cuda_images_find(d, key_b, &found);
+  assert_non_null(image);
+  assert_int_equal(found, 16);
+  assert_memory_equal(image, "the second image", 16);
+  assert_memory_equal(cuda_images_find(d, key_a, &found), "first", 5);
+  assert_null(cuda_images_find(d, "00000000000000000000000000000000", &found));
+  cuda_hooks.withdraw(d, bytes);
+  assert_non_null(cuda_images_find(d, key_a, &found));
+  cuda_hooks.withdraw(d, bytes);
+  assert_null(cuda_images_find(d, key_a, &found));
+  expect_ok(cuda_hooks.offer(d, bytes, size)); /* not withdrawn: the device does not mind */
+  cuda_hooks.close(d);
+  mem_free(bytes);
+}
+
+/* Every byte changed, every length: what is found lies inside. */
+static void damaged_images(void **unused) {
+  (void)unused;
+  size_t size = 0;
+  char *bytes = make(&size);
+  for (size_t i = 0; i < size + size; i++) {
+    const size_t length = i < size ? i : size;
+    char *copy = malloc(length + 1);
+    assert_non_null(copy);
+    memcpy(copy, bytes, length);
+    if (i >= size) copy[i - size] = (char)(copy[i - size] ^ 0x91);
+    device *d = open_device(false);
+    size_t found = 0;
+    expect_ok(cuda_hooks.offer(d, copy, length));
+    for (int k = 0; k < 2; k++) {
+      const char *image = cuda_images_find(d, k ? key_a : key_b, &found);
+      if (image) assert_true(image >= copy && found <= length && (size_t)(image - copy) <= length - found);
+    }
+    cuda_hooks.close(d);
+    free(copy);
+  }
+  mem_free(bytes);
+}
+
+static void kernel_that_does_not_compile(void **unused) {
+  (void)unused;
+  const cuda_nvrtc *nvrtc = NULL;
+  char folder[] = "/tmp/kiln-log-XXXXXX", *path = NULL;
+  if (cuda_nvrtc_get(&nvrtc) != KILN_OK) skip();
+  assert_non_null(mkdtemp(folder));
+  setenv("KILN_CACHE_DIR", "", 1); /* none: the log goes to the temporary files */
+  setenv("TMPDIR", folder, 1);
+  arena memory = {0};
+  device *d = open_device(true);
+  kernel_prep p = {.arena = &memory, .device = d};
+  const cuda_function *f = NULL, *g = NULL;
+  const cuda_source bad = {.entry = "bad",
+                           .text = "extern \"C\" __global__ void bad(float *x) { x[0] = no_such_thing; }\n"},
+                    good = {.entry = "good", .text = "extern \"C\" __global__ void good(float *x) { x[0] = 1; }\n"};
+  expect_ok(cuda_compile(&p, &bad, &f));
+  expect_failure(cuda_hooks.finish_prepare(d, 1), KILN_INTERNAL, "kernel `bad` does not compile for sm_90");
+  path = strstr(error_text(), folder);
+  assert_non_null(path);
+  path[strcspn(path, ")\n")] = 0;
+  file_map log;
+  expect_ok(file_map_open(path, &log));
+  char *whole = malloc(log.size + 1);
+  assert_non_null(whole);
+  memcpy(whole, log.data, log.size);
+  whole[log.size] = 0;
+  assert_non_null(strstr(whole, "no_such_thing"));
+  assert_non_null(strstr(whole, "error"));
+  assert_non_null(strstr(whole, "__global__ void bad"));
+  file_map_close(&log);
+  remove(path);
+  remove(folder);
+  free(whole);
+  expect_ok(cuda_compile(&p, &good, &g)); /* later ones work */
+  expect_ok(cuda_hooks.finish_prepare(d, 1));
+  assert_true(g->done && g->image_bytes > 64);
+  cuda_hooks.close(d);
+  arena_free(&memory);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(images_are_found),
+      cmocka_unit_test(damaged_images),
+      cmocka_unit_test(kernel_that_does_not_compile),
+  };
+  return cmocka_run_group_tests_name("compiled kernels", tests, NULL, NULL);
+}
