@@ -1,22 +1,84 @@
 #!/bin/bash
-# All GPU tests in one go, at most 8 minutes: operator conformance of every kernel and tactic, then models, streams, graphs, several
-# contexts and errors (tests/gpu/test_gpu.py). Skips, visibly, where there is no GPU.
+# All GPU tests in one call of at most 8 minutes: operator conformance of every kernel and tactic, the tests of engines (precisions,
+# streams, several contexts and GPUs, graph captures, memory, errors: tests/gpu/test_*.py), and compute-sanitizer's memcheck (with leaks)
+# and racecheck on a fast part of the conformance set. Skips, visibly, where there is no GPU.
+#   tests/gpu/run.sh [pytest arguments]       KILN_GPU_PARTS="conformance pytest sanitizer" chooses parts
+# The output is also written to bench/results/tests_CARD.txt, or to $OUT/tests_CARD.txt if OUT is set.
 cd "$(dirname "$0")/../.." || exit 1
 if ! nvidia-smi >/dev/null 2>&1; then
   echo "SKIPPED: no NVIDIA GPU here"
   exit 0
 fi
-sh tests/gpu/build.sh || exit 1
-carry="$PWD/build-carry"
-export LD_LIBRARY_PATH="$carry/lib:$LD_LIBRARY_PATH" PYTHONPATH="$PWD/python" KILN_CACHE_DIR="${KILN_CACHE_DIR:-$(mktemp -d)}"
+parts=${KILN_GPU_PARTS:-conformance pytest sanitizer}
+begin=$(date +%s)
+card=$(nvidia-smi --query-gpu=name --format=csv,noheader -i 0 | tr 'A-Z ' 'a-z_')
+record="${OUT:-bench/results}/tests_$card.txt"
+left() { # seconds that are left of `$1`, or of the whole call
+  local now=$(($(date +%s) - begin)) most=$1
+  echo $((470 - now < most ? (470 - now > 1 ? 470 - now : 1) : most))
+}
+
+[ -x build-dev/conformance ] && [ -n "$KILN_NO_BUILD" ] || sh tests/gpu/build.sh || exit 1
+export LD_LIBRARY_PATH="$PWD/build-carry/lib:$LD_LIBRARY_PATH" PYTHONPATH="$PWD/python" KILN_CACHE_DIR="${KILN_CACHE_DIR:-$(mktemp -d)}"
 mkdir -p "$KILN_CACHE_DIR"
-nvidia-smi --query-gpu=name,driver_version --format=csv,noheader
 packages=$(python3 -c 'import torch, os; print(os.path.dirname(os.path.dirname(torch.__file__)))')
 export KILN_CUDA_PATH="${KILN_CUDA_PATH:-$packages/nvidia}"
-out=$(mktemp -d)
-list=$(build-dev/kiln ops | awk 'NR > 1 { print $1 }'; echo fused)
-echo "$list" | timeout "${KILN_CONFORMANCE_SECONDS:-240}" xargs -P "$(nproc)" -I{} sh -c "build-dev/conformance -t cuda {} >$out/{}.log 2>&1"
-grep -h "passed," "$out"/*.log | awk '{ p += $1; f += $3 } END { printf "conformance: %d passed, %d failed\n", p, f }'
-grep -h "FAIL" -A1 "$out"/*.log | cut -c1-330 | head -"${KILN_FAILURES:-60}"
-grep -L "passed," "$out"/*.log | sed 's/^/not finished: /'
-python3 -m pytest -q tests/gpu "$@"
+logs=$(mktemp -d)
+
+conformance() {
+  list=$(build-dev/kiln ops | awk 'NR > 1 { print $1 }'; echo fused)
+  echo "$list" | timeout "$(left "${KILN_CONFORMANCE_SECONDS:-200}")" \
+    xargs -P "$(nproc)" -I{} sh -c "build-dev/conformance -t cuda {} >$logs/{}.log 2>&1"
+  grep -h "passed," "$logs"/*.log | awk '{ p += $1; f += $3 } END { printf "conformance: %d passed, %d failed\n", p, f; exit f > 0 }'
+  local result=$?
+  grep -h "FAIL" -A1 "$logs"/*.log | cut -c1-330 | head -"${KILN_FAILURES:-60}"
+  grep -L "passed," "$logs"/*.log | sed 's/^/not finished: /' && result=1
+  return $result
+}
+
+# sanitize NAME SECONDS "OPTIONS" OPERATORS: one process for each operator; an error of the tool counts, and so does one of the kernels.
+sanitize() {
+  local name=$1 seconds=$2 options=$3 failed=0 done=0 late=""
+  shift 3
+  printf '%s\n' "$@" | xargs -P 8 -I{} sh -c \
+    "timeout $(left "$seconds") '$sanitizer' $options --error-exitcode 9 build-dev/conformance -t cuda {} >'$logs/$name.{}.txt' 2>&1; echo \$? >'$logs/$name.{}.rc'"
+  for op in "$@"; do
+    case $(cat "$logs/$name.$op.rc") in
+      0) done=$((done + 1)) ;;
+      124) late="$late $op" ;;
+      *) failed=$((failed + 1)); echo "$name: $op FAILED"; grep -E "=====|FAIL" "$logs/$name.$op.txt" | head -12 | cut -c1-200 ;;
+    esac
+  done
+  echo "$name: $done operators without a finding, $failed with${late:+; not finished in time:$late}"
+  return $((failed > 0))
+}
+
+sanitizers() {
+  sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda*/bin/compute-sanitizer "$packages"/nvidia/*/bin/compute-sanitizer 2>/dev/null | head -1)
+  if [ -z "$sanitizer" ]; then
+    echo "SKIPPED: compute-sanitizer is not here (it comes with the CUDA toolkit): no memcheck, no racecheck"
+    return 0
+  fi
+  local result=0
+  sanitize memcheck 70 "--tool memcheck --leak-check full" softmax layer_norm linear matmul conv attention mean cumsum sort \
+    index_select scatter max_pool concat gelu embedding lstm || result=1
+  sanitize racecheck 70 "--tool racecheck" softmax layer_norm linear matmul conv attention mean cumsum sort group_norm lstm || result=1
+  return $result
+}
+
+everything() {
+  local status=0
+  nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
+  git log -1 --format='commit %h' 2>/dev/null
+  case " $parts " in *" conformance "*) conformance || status=1 ;; esac
+  case " $parts " in *" pytest "*)
+    timeout "$(left 170)" python3 -m pytest -q -p no:cacheprovider tests/gpu "$@" || status=1 ;;
+  esac
+  case " $parts " in *" sanitizer "*) sanitizers || status=1 ;; esac
+  echo "took $(($(date +%s) - begin)) s; $([ $status = 0 ] && echo "all passed" || echo "FAILURES, see above")"
+  return $status
+}
+
+mkdir -p "$(dirname "$record")"
+everything "$@" 2>&1 | tee "$record"
+exit "${PIPESTATUS[0]}"
