@@ -9,6 +9,7 @@ _kiln() {
   fi
   case $prev in
     --target) mapfile -t COMPREPLY < <(compgen -W "cpu cpu:avx512 cpu:avx2 cpu:scalar cuda cuda:sm_80 cuda:sm_86 cuda:sm_89 cuda:sm_90 cuda:sm_100 reference" -- "$cur"); return ;;
+    --plugin) mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
     --precision) mapfile -t COMPREPLY < <(compgen -W "fp32 tf32 fp16 bf16" -- "$cur"); return ;;
   esac
   case $command in
@@ -21,6 +22,7 @@ _kiln() {
     tune) words="--output --tune --cache --threads --help" ;;
     torchtrtc) words="--verbose --info --warnings --enable-precision --device-type --gpu-id --disable-tf32 --check-method-support --embed-engine --save-engine --atol --rtol --no-threshold-check --custom-torch-ops --custom-converters --tune --cache --help" ;;
   esac
+  words="$words --plugin"
   case $cur in
     -*) mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur") ;;
     *) mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;

@@ -39,7 +39,8 @@ static kiln_status run_rules(graph *g) {
   const kiln_status status = rules_run(g, rules, n + portable_rules(rules + n, MAX_RULES - n));
   if (status != KILN_INTERNAL || !*custom_rule_last()) return status;
   return error_note(status, __FILE__, __LINE__,
-                    "the rewrite rule \"%.80s\" was applied last: does its pattern match its own replacement?", custom_rule_last());
+                    "the rewrite rule \"%.80s\" was applied last: does its pattern match its own replacement?",
+                    custom_rule_last());
 }
 static kiln_status fold(graph *g) { return pass_constant_fold(g, (size_t)1 << 16); }
 

@@ -25,6 +25,7 @@ PAGES = [
     ["docs/cli.md"],
     ["docs/torch2trt.md"],
     ["docs/torch-tensorrt.md"],
+    ["docs/extending.md"],
     ["docs/torchscript.md"],
 ]
 
