@@ -42,6 +42,7 @@ def run(command: list[str], folder: Path, environment: dict[str, str]) -> None:
 
 def run_block(language: str, text: str, folder: Path, build: Path, number: int) -> None:
     environment = {**os.environ, "PATH": f"{build}:{os.environ['PATH']}", "PYTHONPATH": str(PACKAGES)}
+    environment["C_INCLUDE_PATH"] = str(ROOT / "include")  # where headers are once Kiln is installed
     if language == "c":
         source, program = folder / f"block{number}.c", folder / f"block{number}"
         source.write_text(text)
