@@ -15,7 +15,7 @@ _kiln() {
   case $command in
     build) words="--output $build" ;;
     run) words="--input --output --threads --help" ;;
-    bench) words="--input --seconds --threads --json --profile --help" ;;
+    bench) words="--input --seconds --threads --json --profile --layers --device --help" ;;
     inspect) words="--summary --graph --plan --memory --why --html $build" ;;
     diff) words="--layers --data --tolerance $build" ;;
     ops) words="--json --help" ;;

@@ -34,7 +34,7 @@ _kiln() {
   case $words[2] in
     build) _arguments $_kiln_build_options '(-o --output)'{-o,--output}'[file to write]:file:_files' '*:file:_files' ;;
     run) _arguments '*--plugin[custom operators and rules]:file:_files' '*--input[one input]:NAME=FILE.npy:_files' '--output[folder for outputs]:folder:_files -/' '--threads[threads]:n:' '--help[help]' '*:file:_files' ;;
-    bench) _arguments '*--plugin[custom operators and rules]:file:_files' '*--input[shape or data]:NAME=SHAPE:' '--seconds[how long]:seconds:' '--threads[threads]:n:' '--json[write figures]:file:_files' '--profile[time each step]' '--help[help]' '*:file:_files' ;;
+    bench) _arguments '*--plugin[custom operators and rules]:file:_files' '*--input[shape or data]:NAME=SHAPE:' '--seconds[how long]:seconds:' '--threads[threads]:n:' '--json[write figures]:file:_files' '--profile[time each step]' '--layers[the same, slowest first]' '--device[which GPU]:n:' '--help[help]' '*:file:_files' ;;
     inspect) _arguments $_kiln_build_options --summary --graph --plan --memory --why '--html[write a page]:file:_files' '*:file:_files' ;;
     diff) _arguments $_kiln_build_options '--layers[compare every value]' '*--data[data of an input]:NAME=FILE.npy:_files' '--tolerance[allowed error]:tolerance:' '*:file:_files' ;;
     ops) _arguments '--json[as JSON]' '--help[help]' ;;
