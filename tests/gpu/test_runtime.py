@@ -313,6 +313,27 @@ def test_weights_are_shared_by_contexts() -> None:
     assert free - torch.cuda.mem_get_info()[0] < 64 << 20
 
 
+def test_nothing_leaks() -> None:
+    """Engines, contexts, graphs and their memory go with them."""
+    x = torch.randn(4, 256, device="cuda")
+
+    def use() -> None:
+        engine = kiln.compile(nn.Linear(256, 4096).eval(), inputs=[x], target="cuda")
+        kept = [engine(x) for _ in range(8)]
+        other = engine.engine.runner()
+        kept.append(other.run([x.cpu()])[0])
+
+    use()
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()
+    free = torch.cuda.mem_get_info()[0]
+    for _ in range(12):
+        use()
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()
+    assert free - torch.cuda.mem_get_info()[0] < 8 << 20
+
+
 # ---- kernels that do not compile -------------------------------------------------------------------------------------
 
 

@@ -92,3 +92,42 @@ def test_cpu_engine_says_where_its_inputs_must_be(model: torch.nn.Module, x: tor
     module = compiled(model, x, "cpu")
     with pytest.raises(RuntimeError, match=r"input 0 \(\"\w+\"\) is on cuda:0, but the engine was compiled for the target cpu"):
         module(x.cuda())
+
+
+def test_inside_a_capture(model: torch.nn.Module, x: torch.Tensor) -> None:
+    module = reloaded(compiled(model, x, "cuda"))
+    mine, side = x.cuda(), torch.cuda.Stream()
+    graph = torch.cuda.CUDAGraph()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            module(mine)
+    side.synchronize()
+    with torch.cuda.graph(graph, stream=side):
+        y = module(mine)
+    fresh = torch.randn(8, 16)
+    mine.copy_(fresh)
+    graph.replay()
+    torch.testing.assert_close(y.cpu(), model(fresh), rtol=1e-4, atol=1e-4)
+
+
+def test_sizes_from_data() -> None:
+    class Picked(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x[x > 0] * 2
+
+    module = kiln.compile(torch.jit.script(Picked().eval()), inputs=[torch.randn(6, 5)], target="cuda")
+    for _ in range(3):
+        x = torch.randn(6, 5)
+        torch.testing.assert_close(module(x.cuda()).cpu(), x[x > 0] * 2)
+        torch.testing.assert_close(module(x), x[x > 0] * 2)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_on_the_second_gpu(model: torch.nn.Module, x: torch.Tensor) -> None:
+    module = compiled(model, x, "cuda")
+    for k in (1, 0, 1):
+        y = module(x.to(f"cuda:{k}"))
+        assert y.device == torch.device("cuda", k)
+        torch.testing.assert_close(y.cpu(), model(x), rtol=1e-4, atol=1e-4)
+    assert torch.cuda.current_device() == 0
