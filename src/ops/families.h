@@ -6,6 +6,7 @@
 
 #define OP_FAMILIES(FAMILY) \
   FAMILY(ops_pointwise)     \
+  FAMILY(ops_special)       \
   FAMILY(ops_view)          \
   FAMILY(ops_movement)      \
   FAMILY(ops_creation)      \
