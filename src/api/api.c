@@ -63,16 +63,23 @@ int kiln_engine_device(const kiln_engine *e) { return e ? e->target.ordinal : 0;
 
 /* ---- operator table ---------------------------------------------------------------------------------------------- */
 
-static void print_op(const op *o, const target *cpu, int json, text *t) {
-  int kernels = 0, names = 0;
-  for (const kernel *const *k = cpu->backend->kernels; k && *k; k++) kernels += str_eq((*k)->op, o->name);
+static int kernels_of(const backend *b, const op *o) {
+  int count = 0;
+  for (const kernel *const *k = b->kernels; k && *k; k++) count += str_eq((*k)->op, o->name);
+  return count;
+}
+
+static void print_op(const op *o, int json, text *t) {
+  const int cpu = kernels_of(&backend_cpu, o), cuda = kernels_of(&backend_cuda, o);
+  const bool none = (o->flags & (OP_VIEW | OP_CONTROL_FLOW)) != 0; /* these need no kernels */
+  int names = 0;
   if (json) {
     text_puts(t, "{\"name\": ");
     text_quote(t, o->name);
-    text_printf(t, ", \"cpu_kernels\": %d, \"reference\": %s, \"torch\": [", kernels,
-                o->ref || (o->flags & OP_CONTROL_FLOW) ? "true" : "false");
+    text_printf(t, ", \"cpu_kernels\": %d, \"cuda_kernels\": %d, \"reference\": %s, \"cuda\": %s, \"torch\": [", cpu,
+                cuda, o->ref || (o->flags & OP_CONTROL_FLOW) ? "true" : "false", cuda || none ? "true" : "false");
   } else {
-    text_printf(t, "%-22s %7d  ", o->name, kernels);
+    text_printf(t, "%-28s %4d %5d  ", o->name, cpu, cuda);
   }
   for (const torch_row *r = o->torch; r && r->schema; r++, names++) {
     const size_t length = strcspn(r->schema, "(");
@@ -86,14 +93,12 @@ static void print_op(const op *o, const target *cpu, int json, text *t) {
 
 kiln_status kiln_ops_report(int json, char **out_text) {
   if (!out_text) return KILN_FAIL(KILN_INVALID_ARGUMENT, "out_text is NULL");
-  target cpu;
   text t = {0};
   KILN_TRY(ops_init());
-  KILN_TRY(target_parse("cpu", &cpu));
-  text_puts(&t, json ? "[" : "operator               kernels  answers to\n");
+  text_puts(&t, json ? "[" : "operator             kernels: cpu  cuda  answers to\n");
   for (int i = 0; i < op_count(); i++) {
     if (json && i) text_puts(&t, ",\n ");
-    print_op(op_at(i), &cpu, json, &t);
+    print_op(op_at(i), json, &t);
   }
   if (json) text_puts(&t, "]\n");
   const kiln_status status = text_take(&t, out_text);

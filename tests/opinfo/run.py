@@ -252,7 +252,7 @@ def work(options: argparse.Namespace) -> int:
     for line in sys.stdin:
         result = run_operator(op_db[int(line)], getattr(torch, options.dtype), options)
         print(json.dumps(result), file=out, flush=True)
-        if options.device != "cpu" and "at run" in result["reason"]:
+        if options.device != "cpu" and "at run: " in result["reason"]:
             os._exit(0)  # what a kernel broke stays broken in this process
     return 0
 
@@ -301,7 +301,7 @@ def run_all(jobs: list[tuple[int, str]], options: argparse.Namespace) -> list[di
                     results.append(json.loads(line))
                     worker.job = None
                     show(results[-1], options)
-                    if options.device != "cpu" and "at run" in results[-1]["reason"]:
+                    if options.device != "cpu" and "at run: " in results[-1]["reason"]:
                         worker.process.wait()
                         workers[at] = Worker(options)
                     continue
