@@ -19,7 +19,7 @@ LARGEST = 100_000_000  # parameters
 
 # Attribute names (searched in order, the first that fits), and the value of a small model.
 SIZES = [
-    (r"(^|_)vocab_size$|^n_token$", 120),
+    (r"(^|_)vocab_size$|vocab_size_per|^n_token$", 120),
     (r"entity_vocab_size|codebook_size|num_codevectors", 32),
     (r"num_key_value_heads|num_kv_heads|num_query_groups|attn_kv_heads|num_global_key_value_heads", 2),
     (r"^(mamba_(num|n)_heads|num_key_heads|num_value_heads|linear_num_(key|value)_heads|index_n_heads|.*linear_.*heads)$", 4),
@@ -54,8 +54,8 @@ SIZES = [
 WIDE = [
     (r"num_key_value_heads|num_kv_heads|num_query_groups|attn_kv_heads|num_global_key_value_heads", 1),
     (r"(attention_heads|num_heads|n_heads?)$", 2),
-    (r"(^|_)head_dim$", 128),
-    (r"(hidden_size|d_model|n_embd|embed_dim)$", 256),
+    (r"(^|_)head_dim$", 64),
+    (r"(hidden_size|d_model|n_embd|embed_dim)$", 128),
 ]
 KEEP = re.compile(
     r"^_|relative_attention|dtype|token(?!s$)|^rope_|_id$|num_labels|num_channels|chunk_size_feed_forward|id2label|label2id|num_frames|bins$"
@@ -63,7 +63,15 @@ KEEP = re.compile(
 NORMALIZED = re.compile(r"sizes|dims?$|channels|widths|filters")
 
 # What cannot be known from names: by model type, values given to the configuration.
-SPECIAL: dict[str, dict[str, Any]] = {}
+SERIES = {"prediction_length": 8, "context_length": 24, "num_time_features": 2}
+SPECIAL: dict[str, dict[str, Any]] = {
+    "autoformer": SERIES,
+    "deepseek_v2": {"num_experts_per_tok": 2, "n_routed_experts": 4},
+    "dots1": {"num_experts_per_tok": 2, "n_routed_experts": 4, "n_shared_experts": 1, "first_k_dense_replace": 1},
+    "informer": SERIES,
+    "time_series_transformer": SERIES,
+    "xmod": {"default_language": "en_XX"},
+}
 
 
 # ---- Configurations --------------------------------------------------------------------------------------------------------------
@@ -72,8 +80,10 @@ SPECIAL: dict[str, dict[str, Any]] = {}
 def smaller_int(name: str, value: int, how: str) -> int:
     if KEEP.search(name) and not name.endswith(("mel_bins",)):
         return value
-    for pattern, size in (WIDE if how == "wide" else []) + SIZES:
+    for pattern, size in (WIDE if how.startswith("wide") else []) + SIZES:
         if re.search(pattern, name):
+            if how == "wider" and size >= 64:
+                size *= 2
             return min(value, size) if value > 0 else value
     return value
 
@@ -99,9 +109,10 @@ def parameters_of(config: Any) -> set[str]:
 
 
 def is_config(value: Any) -> bool:
-    from transformers import PreTrainedConfig
+    import transformers
 
-    return isinstance(value, PreTrainedConfig)
+    kind = getattr(transformers, "PreTrainedConfig", None) or transformers.PretrainedConfig  # the name before 4.57
+    return isinstance(value, kind)
 
 
 def backbone() -> Any:
@@ -113,7 +124,7 @@ def backbone() -> Any:
 
 
 def shrink(config: Any, how: str) -> Any:
-    """A configuration of the same class with smaller numbers; `how`: "tiny", "wide" (larger heads), "layers" (only fewer layers and
+    """A configuration of the same class with smaller numbers; `how`: "tiny", "wide" and "wider" (larger heads), "layers" (only fewer layers and
     words)."""
     changed: dict[str, Any] = {}
     own = parameters_of(config)
@@ -134,19 +145,18 @@ def shrink(config: Any, how: str) -> Any:
         elif isinstance(value, (list, tuple)) and how != "layers":
             changed[name] = smaller_list(name, value)
     fit_layers(config, changed)
-    heads = getattr(config, "num_attention_heads", None)
-    if "num_key_value_heads" in changed and heads == config.num_key_value_heads:
+    heads = vars(config).get("num_attention_heads")
+    if "num_key_value_heads" in changed and heads == vars(config)["num_key_value_heads"]:
         changed["num_key_value_heads"] = changed.get("num_attention_heads", heads)
-    vocabulary = changed.get("vocab_size", getattr(config, "vocab_size", None))
+    vocabulary = changed.get("vocab_size", vars(config).get("vocab_size"))
     if type(vocabulary) is int:
         for name, value in vars(config).items():
             if re.search(r"(token_id|token_index|_token)$", name) and type(value) is int and value >= vocabulary:
                 changed[name] = vocabulary - 1 - sum(map(ord, name)) % 40
-    patch = getattr(config, "patch_size", None)
-    image = getattr(config, "image_size", None)
+    patch, image = vars(config).get("patch_size"), vars(config).get("image_size")
     if how != "layers" and type(image) is int and image > 64:
         changed["image_size"] = 4 * patch if type(patch) is int and patch >= 8 and image % patch == 0 else 64
-    changed = {n: v for n, v in changed.items() if v is not getattr(config, n, None) and v != getattr(config, n, None)}
+    changed = {n: v for n, v in changed.items() if v is not vars(config).get(n) and v != vars(config).get(n)}
     changed = {**given(config, own), **changed}
     changed.update(SPECIAL.get(config.model_type, {}) if how != "layers" else {})
     return remade(config, changed)
@@ -159,7 +169,7 @@ def given(config: Any, own: set[str]) -> dict[str, Any]:
     except Exception:
         return {}
     values = {n: v for n, v in vars(config).items() if n in own and not n.startswith("_") and not is_config(v)}
-    found = {n: v for n, v in values.items() if hasattr(base, n) and getattr(base, n) != v}
+    found = {n: v for n, v in values.items() if n in vars(base) and vars(base)[n] != v}
     for name in ("out_features",):
         if getattr(config, name, None) != getattr(base, name, None):
             found[name] = getattr(config, name)
@@ -204,11 +214,8 @@ def remade(config: Any, changed: dict[str, Any]) -> Any:
 
 
 def set_everywhere(config: Any, name: str, value: Any) -> None:
-    if hasattr(config, name):
-        try:
-            setattr(config, name, value)
-        except Exception:
-            return
+    if name in vars(config):
+        setattr(config, name, value)
     for child in vars(config).values():
         if is_config(child):
             set_everywhere(child, name, value)
@@ -220,8 +227,10 @@ def set_everywhere(config: Any, name: str, value: Any) -> None:
 def look_up(config: Any, names: tuple[str, ...], default: Any) -> Any:
     """The first attribute of one of these names, in the configuration or those inside it."""
     for name in names:
-        value = getattr(config, name, None)
-        if value is not None and not callable(value):
+        value = vars(config).get(name)
+        if value is None and name in getattr(config, "attribute_map", {}):
+            value = vars(config).get(config.attribute_map[name])
+        if value is not None:
             return value
     for child in vars(config).values():
         if is_config(child):
@@ -294,6 +303,21 @@ class Inputs:
         if name == "series":
             channels = look_up(c, ("num_input_channels", "input_size"), 1)
             return self.random(b, look_up(c, ("context_length",), 32), channels), {0: "batch"}
+        if name.startswith("past_series"):
+            past = look_up(c, ("context_length",), 24) + max(look_up(c, ("lags_sequence",), [7]))
+            if name == "past_series_time":
+                return self.random(b, past, look_up(c, ("num_time_features",), 2)), {0: "batch"}
+            return (torch.ones(b, past) if name == "past_series_mask" else self.random(b, past)), {0: "batch"}
+        if name == "future_values":
+            return self.random(b, look_up(c, ("prediction_length",), 8)), {0: "batch"}
+        if name == "future_time":
+            return self.random(b, look_up(c, ("prediction_length",), 8), look_up(c, ("num_time_features",), 2)), {0: "batch"}
+        if name in ("states", "actions"):
+            return self.random(b, n, look_up(c, ("state_dim" if name == "states" else "act_dim",), 4)), {0: "batch", 1: "length"}
+        if name == "returns":
+            return self.random(b, n, 1), {0: "batch", 1: "length"}
+        if name == "timesteps":
+            return torch.arange(n).expand(b, n).clone(), {0: "batch", 1: "length"}
         if name == "embeddings":
             return self.random(b, n, look_up(c, ("hidden_size", "d_model"), 32)), {0: "batch", 1: "length"}
         raise KeyError(name)
@@ -325,6 +349,21 @@ RECIPES: list[dict[str, str]] = [
     {"spectrogram": "features_last"},
     {"pixel_values_videos": "video"},
     {"pixel_values": "pixel_values", "decoder_input_ids": "decoder_input_ids"},
+    {
+        "past_values": "past_series",
+        "past_time_features": "past_series_time",
+        "past_observed_mask": "past_series_mask",
+        "future_time_features": "future_time",
+        "future_values": "future_values",
+    },
+    {
+        "states": "states",
+        "actions": "actions",
+        "rewards": "returns",
+        "returns_to_go": "returns",
+        "timesteps": "timesteps",
+        "attention_mask": "attention_mask",
+    },
     {"inputs_embeds": "embeddings"},
     {"hidden_states": "embeddings"},
 ]
@@ -369,7 +408,7 @@ def make(family: str, name: str) -> Case:
 
     transformers.logging.set_verbosity_error()
     failures: list[str] = []
-    for how in ("tiny", "wide", "layers"):
+    for how in ("tiny", "wide", "wider", "layers"):
         try:
             config = shrink(CONFIG_MAPPING[family](), how)
             set_everywhere(config, "use_cache", False)
