@@ -23,6 +23,7 @@ typedef struct device device;
 typedef struct device_info {
   const char *name;   /* "NVIDIA H100 80GB HBM3" */
   size_t cache_bytes; /* of the last level */
+  bool present;       /* false: it only compiles */
 } device_info;
 
 /* What the runtime asks of an accelerator. Memory is freed by hand; a stream of NULL is the device's own. [any thread]

@@ -115,7 +115,8 @@ static kiln_status plan_block(planner *p, block *b);
 static const kernel *host_tactic(const planner *p, const node *n) {
   target cpu;
   const kernel *tactics[64];
-  if (!(p->options->allow_host_fallback || n->tactic) || !p->target->backend->device) return NULL; /* or an earlier plan did */
+  if (!(p->options->allow_host_fallback || n->tactic) || !p->target->backend->device)
+    return NULL; /* or an earlier plan did */
   if (target_parse("cpu", &cpu) != KILN_OK) {
     error_clear();
     return NULL;
@@ -153,7 +154,8 @@ static kiln_status plan_node(planner *p, node *n) {
     return KILN_OK;
   }
   const kernel *chosen = NULL;
-  for (int i = 0; i < count && n->tactic && !chosen; i++) chosen = str_eq(tactics[i]->name, n->tactic) ? tactics[i] : NULL;
+  for (int i = 0; i < count && n->tactic && !chosen; i++)
+    chosen = str_eq(tactics[i]->name, n->tactic) ? tactics[i] : NULL;
   if (!chosen) chosen = tuner_choose(p->tuner, n, tactics, count);
   n->tactic = chosen->name;
   return pack_node(n, chosen, true);
@@ -183,6 +185,20 @@ static void clear_scratch(graph *g, block *b) {
   }
 }
 
+/* Layers were compared one by one; the plan as a whole must not be slower than the cost model's either. */
+static kiln_status keep_faster(planner *p, const graph *portable, graph **plan) {
+  graph *plain = NULL;
+  const plan_options options = {.threads = p->options->threads, .allow_host_fallback = p->options->allow_host_fallback};
+  KILN_TRY(plan_create(portable, p->target, &options, &plain, NULL));
+  if (tuner_rejects(p->tuner, *plan, plain, p->why)) {
+    graph *tuned = *plan;
+    *plan = plain;
+    plain = tuned;
+  }
+  graph_destroy(plain);
+  return KILN_OK;
+}
+
 kiln_status plan_create(const graph *portable, const target *t, const plan_options *options, graph **out_plan,
                         text *why) {
   graph *g = NULL;
@@ -202,6 +218,7 @@ kiln_status plan_create(const graph *portable, const target *t, const plan_optio
     status = KILN_FAIL(KILN_UNSUPPORTED, "target %s has no kernel for %s%s", t->name, p.missing.data,
                        t->backend->device ? " (allow_host_fallback runs them on the CPU)" : "");
   text_free(&p.missing);
+  if (status == KILN_OK && tuner_wants_comparison(p.tuner)) status = keep_faster(&p, portable, &g);
   {
     const kiln_status finished = tuner_finish(p.tuner);
     if (status == KILN_OK) status = finished;

@@ -367,6 +367,7 @@ const kernel *tuner_choose(tuner *t, node *n, const kernel *const *tactics, int 
       break;
     }
     note_timing(n, known);
+    t->changed += i != 0;
     return tactics[i];
   }
   if (!t->workers || (n->epilogue && !t->device) || time_now() > t->deadline) return tactics[0];
@@ -378,7 +379,24 @@ const kernel *tuner_choose(tuner *t, node *n, const kernel *const *tactics, int 
   text_printf(&t->added, "%s\t%s\t%.3g\t%.3g\n", key, w.kernel, w.seconds, w.heuristic);
   if (keep_winner(t, key, &w) != KILN_OK) error_clear();
   note_timing(n, &w);
+  t->changed += best != tactics[0];
   return best;
+}
+
+bool tuner_wants_comparison(const tuner *t) { return t->device && t->workers && t->changed > 0; }
+
+bool tuner_rejects(tuner *t, graph *tuned, graph *plain, text *why) {
+  double seconds[2] = {0, 0};
+  graph *const plans[2] = {tuned, plain};
+  if (tuner_device_compare(t, plans, seconds) != KILN_OK) {
+    error_clear(); /* too large for the memory, say: layers were compared one by one */
+    return false;
+  }
+  const bool worse = seconds[0] > seconds[1] * 1.005;
+  if (why)
+    text_printf(why, "tuned plan: %.4g ms, plan of the cost model: %.4g ms; the %s is taken\n", seconds[0] * 1e3,
+                seconds[1] * 1e3, worse ? "second" : "first");
+  return worse;
 }
 
 kiln_status tuner_finish(tuner *t) {

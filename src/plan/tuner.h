@@ -15,6 +15,10 @@ const kernel *tuner_choose(tuner *t, node *n, const kernel *const *tactics, int 
 /* Devices: compiles the kernels of all tactics of these nodes together, as far as the budget allows. Failures show when a
  * tactic is timed. */
 void tuner_precompile(tuner *t, const block *b);
+/* Devices: should the heuristic's plan be taken instead of the tuned one, which turned out slower as a whole? Says so in `why`
+ * (may be NULL). */
+bool tuner_rejects(tuner *t, graph *tuned, graph *plain, text *why);
+bool tuner_wants_comparison(const tuner *t);
 /* Writes the cache file if anything was added. Destroys the tuner in any case. */
 kiln_status tuner_finish(tuner *t);
 

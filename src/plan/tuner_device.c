@@ -41,6 +41,7 @@ typedef struct bench {
 
 /* ---- candidates -------------------------------------------------------------------------------------------------- */
 
+/* The graph stays where it is borrowed: c->graph is NULL then. */
 static void drop(bench *b, candidate *c) {
   for (int i = 0; c->program && i < c->n_constants; i++) *c->constants[i].pointer = c->originals[i];
   b->h->graph_destroy(b->d, c->exec);
@@ -319,39 +320,90 @@ static kiln_status choose(bench *b, int *out_best, winner *out) {
   return KILN_OK;
 }
 
+/* Memory for the first candidate's tensors, which all have. */
+static kiln_status prepare(bench *b, const graph *g) {
+  b->n_in = g->body.n_params;
+  b->n_out = g->body.n_results;
+  KILN_TRY(b->h->allocate(b->d, b->memory_bytes, "tuning", &b->memory));
+  for (int i = 0; i < 2; i++) KILN_TRY(b->h->mark_create(b->d, &b->marks[i]));
+  return place_tensors(b, b->list[0].program);
+}
+
 static kiln_status run(bench *b, const node *n, const kernel *const *tactics, int *out_best, winner *out) {
   for (int i = 0; i < b->count; i++) make_candidate(b, n, tactics[i], &b->list[i]);
   const candidate *first = &b->list[0];
   if (!first->program) return KILN_FAIL(KILN_DEVICE_ERROR, "the heuristic's kernel cannot be made");
-  b->n_in = first->graph->body.n_params;
-  b->n_out = first->graph->body.n_results;
-  KILN_TRY(b->h->allocate(b->d, b->memory_bytes, "tuning", &b->memory));
-  for (int i = 0; i < 2; i++) KILN_TRY(b->h->mark_create(b->d, &b->marks[i]));
-  KILN_TRY(place_tensors(b, first->program));
+  KILN_TRY(prepare(b, first->graph));
   KILN_TRY(place_weights(b, first));
   first_look(b);
   check_results(b);
   return choose(b, out_best, out);
 }
 
+static kiln_status open_bench(bench *b) {
+  b->list = mem_calloc((size_t)b->count, sizeof *b->list);
+  if (!b->list) return KILN_NO_MEMORY("tuner");
+  KILN_TRY(b->h->stream_create(b->d, &b->stream));
+  return b->h->enter(b->d);
+}
+
+/* `opened`: what open_bench said. */
+static void close_bench(bench *b, kiln_status opened) {
+  for (int i = 0; opened == KILN_OK && i < b->count; i++) drop(b, &b->list[i]);
+  for (int i = 0; opened == KILN_OK && i < 2; i++) b->h->mark_destroy(b->d, b->marks[i]);
+  if (opened == KILN_OK) b->h->leave(b->d);
+  b->h->stream_destroy(b->d, b->stream); /* waits */
+  b->h->release(b->d, b->memory, b->memory_bytes);
+  b->h->release(b->d, b->tensors, b->tensors_bytes);
+  b->h->release(b->d, b->weights, b->weights_bytes);
+  mem_free(b->externals);
+  mem_free(b->list);
+}
+
 kiln_status tuner_device_choose(tuner *t, const node *n, const kernel *const *tactics, int count, int *out_best,
                                 winner *out) {
   bench b = {
       .t = t, .h = t->target->backend->device, .d = t->device, .count = count > MOST_TACTICS ? MOST_TACTICS : count};
-  b.list = mem_calloc((size_t)b.count, sizeof *b.list);
-  if (!b.list) return KILN_NO_MEMORY("tuner");
-  kiln_status status = b.h->stream_create(b.d, &b.stream);
-  if (status == KILN_OK && (status = b.h->enter(b.d)) == KILN_OK) {
-    status = run(&b, n, tactics, out_best, out);
-    for (int i = 0; i < b.count; i++) drop(&b, &b.list[i]);
-    for (int i = 0; i < 2; i++) b.h->mark_destroy(b.d, b.marks[i]);
-    b.h->leave(b.d);
+  const kiln_status opened = open_bench(&b);
+  const kiln_status status = opened == KILN_OK ? run(&b, n, tactics, out_best, out) : opened;
+  close_bench(&b, opened);
+  return status;
+}
+
+/* ---- whole plans ------------------------------------------------------------------------------------------------- */
+
+static kiln_status bind_plan(bench *b, graph *plan, const int64_t *symbols, candidate *c) {
+  KILN_TRY(plan_make_weights(plan, b->t->workers));
+  KILN_TRY(program_create_on(plan, b->t->target, b->d, symbols, pool_threads(b->t->workers), &c->program));
+  if (program_has_jumps(c->program)) return KILN_FAIL(KILN_UNSUPPORTED, "a plan that the host steers");
+  if (program_arena_bytes(c->program) > b->memory_bytes) b->memory_bytes = program_arena_bytes(c->program);
+  return KILN_OK;
+}
+
+static kiln_status compare(bench *b, graph *const plans[2], const int64_t *symbols, double out[2]) {
+  for (int i = 0; i < 2; i++) KILN_TRY(bind_plan(b, plans[i], symbols, &b->list[i]));
+  KILN_TRY(prepare(b, plans[0]));
+  b->launches = b->copies = 1;
+  for (int i = 0; i < 2; i++) {
+    KILN_TRY(launch(b, &b->list[i], 0));
+    KILN_TRY(capture(b, &b->list[i]));
   }
-  b.h->stream_destroy(b.d, b.stream); /* waits */
-  b.h->release(b.d, b.memory, b.memory_bytes);
-  b.h->release(b.d, b.tensors, b.tensors_bytes);
-  b.h->release(b.d, b.weights, b.weights_bytes);
-  mem_free(b.externals);
-  mem_free(b.list);
+  for (int i = 0; i < 2; i++) KILN_TRY(duel(b, &b->list[0], &b->list[1], out)); /* the first time warms up */
+  return KILN_OK;
+}
+
+kiln_status tuner_device_compare(tuner *t, graph *const plans[2], double out[2]) {
+  bench b = {.t = t, .h = t->target->backend->device, .d = t->device, .count = 2};
+  const int n = dim_symbol_count(plans[0]->dims);
+  int64_t *symbols = mem_calloc((size_t)n + 1, sizeof *symbols);
+  if (!symbols) return KILN_NO_MEMORY("tuner");
+  for (int i = 0; i < n; i++) {
+    int64_t min = 0, max = 0;
+    dim_symbol_range(plans[0]->dims, i, &min, &max, &symbols[i]);
+  }
+  const kiln_status opened = open_bench(&b);
+  const kiln_status status = opened == KILN_OK ? compare(&b, plans, symbols, out) : opened;
+  close_bench(&b, opened);
+  mem_free(symbols);
   return status;
 }

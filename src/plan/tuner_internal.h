@@ -27,6 +27,7 @@ struct tuner {
   map seen;            /* keys that tuner_precompile met */
   int compiled;        /* tactics of each node whose kernels are compiled */
   size_t weight_bytes; /* of the whole plan */
+  int changed;         /* nodes for which the heuristic was not taken */
 };
 
 static const double tuner_failed = 1e30; /* seconds of what cannot run */
@@ -39,5 +40,8 @@ void tuner_fill(tensor *t, uint32_t seed);
 /* Times all of `tactics` against each other; the first one wins unless another is clearly faster. */
 kiln_status tuner_device_choose(tuner *t, const node *n, const kernel *const *tactics, int count, int *out_best,
                                 winner *out);
+
+/* Seconds of two plans of one model as wholes, at the opt values of the symbols. */
+kiln_status tuner_device_compare(tuner *t, graph *const plans[2], double out[2]);
 
 #endif

@@ -494,7 +494,7 @@ static void note_missing(const kernel *k) {
 static const kernel *kernel_here(const program *p, const kernel *k) {
   if (!k->needs || k->needs(p->device) == KILN_OK) return k;
   const kernel *own = kernel_find(k->op, k->instead);
-  if (p->device) note_missing(k);
+  if (p->device && p->target->backend->device->info(p->device).present) note_missing(k);
   error_clear();
   return own ? own : k;
 }

@@ -266,7 +266,7 @@ static kiln_status hook_open_compiler(const target *t, device **out) {
 
 const cuda_facts *cuda_device_facts(const device *d) { return &d->facts; }
 static int hook_ordinal(const device *d) { return d->ordinal; }
-static device_info hook_info(const device *d) { return (device_info){d->facts.name, d->facts.l2_bytes}; }
+static device_info hook_info(const device *d) { return (device_info){d->facts.name, d->facts.l2_bytes, d->driver != NULL}; }
 
 /* ---- memory ---------------------------------------------------------------------------------------------------------------- */
 
