@@ -37,14 +37,65 @@ def kiln_backend(graph: torch.fx.GraphModule, examples: list[Any], **kwargs: Any
         return graph.forward  # a training step
     devices = {t.device.type for t in tensors}
     options.setdefault("target", "cuda" if devices == {"cuda"} else "cpu")
-    try:
-        fixed = {i: e for i, e in enumerate(examples) if isinstance(e, torch.Tensor) and _is_fixed(e)}
-        call = EngineCall(graph, fixed, options, fallback=not full)
-        if call.report is not None and call.report.left:
-            warnings.warn(f"Kiln leaves some operators to PyTorch: {call.report.reasons()}", stacklevel=2)
-        return call
-    except (KilnError, Unfit) as error:
-        if full:
-            raise
-        warnings.warn(f"Kiln leaves a graph of {len(graph.graph.nodes)} nodes to PyTorch: {error}", stacklevel=2)
-        return graph.forward
+    fixed = {i: e for i, e in enumerate(examples) if isinstance(e, torch.Tensor) and _is_fixed(e)}
+
+    def build(numbers: dict[int, float]) -> Callable[..., Any]:
+        try:
+            call = EngineCall(graph, {**fixed, **numbers}, options, fallback=not full)
+            if call.report is not None and call.report.left:
+                warnings.warn(f"Kiln leaves some operators to PyTorch: {call.report.reasons()}", stacklevel=3)
+            return call
+        except (KilnError, Unfit) as error:
+            if full:
+                raise
+            warnings.warn(f"Kiln leaves a graph of {len(graph.graph.nodes)} nodes to PyTorch: {error}", stacklevel=3)
+            return original
+
+    original, numbers = graph.forward, _numbers(graph)
+    if not numbers:
+        return build({})
+    graph = _with_plain_numbers(graph, numbers)
+    return _PerNumber(build, numbers)
+
+
+def _numbers(graph: torch.fx.GraphModule) -> dict[int, float]:
+    """Arguments that are Python numbers, by place: with ``dynamic=True`` Dynamo hands attributes such as a norm's ``eps`` over as tensors of
+    no dimension, of which the graph takes ``.item()``."""
+    found = {}
+    for i, node in enumerate(n for n in graph.graph.nodes if n.op == "placeholder"):
+        given = node.meta.get("grapharg")
+        if given is not None and not given.is_tensor and given.pass_arg_as_tensor:
+            found[i] = float(given.example)
+    return found
+
+
+def _with_plain_numbers(graph: torch.fx.GraphModule, numbers: dict[int, float]) -> torch.fx.GraphModule:
+    """The same graph taking those arguments as Python numbers."""
+    plain = torch.fx.GraphModule(graph, graph.graph.__class__())
+    results: dict[torch.fx.Node, torch.fx.Node] = {}
+    plain.graph.output(plain.graph.graph_copy(graph.graph, results))
+    for i, node in enumerate([n for n in plain.graph.nodes if n.op == "placeholder"]):
+        for user in [u for u in node.users if i in numbers and u.op == "call_method" and u.target == "item"]:
+            user.replace_all_uses_with(node)
+            plain.graph.erase_node(user)
+    plain.recompile()
+    return plain
+
+
+class _PerNumber:
+    """An engine for each set of values that the numbers among a graph's arguments take; numbers are baked in."""
+
+    MOST = 16
+
+    def __init__(self, build: Callable[[dict[int, float]], Callable[..., Any]], numbers: dict[int, float]) -> None:
+        self.build, self.places = build, list(numbers)
+        self.calls = {tuple(numbers.values()): build(numbers)}
+
+    def __call__(self, *arguments: Any) -> Any:
+        values = tuple(float(arguments[i]) for i in self.places)
+        call = self.calls.get(values)
+        if call is None:
+            while len(self.calls) >= self.MOST:
+                del self.calls[next(iter(self.calls))]
+            call = self.calls[values] = self.build(dict(zip(self.places, values)))
+        return call(*arguments)

@@ -108,3 +108,25 @@ def test_no_warning_for_what_fits():
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         torch.compile(lambda x: torch.relu(x) * 2, backend="kiln")(torch.randn(3, 3))
+
+
+class Scaled(torch.nn.Module):
+    """Numbers that are attributes: with dynamic=True they are arguments of the graph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = torch.nn.BatchNorm2d(3, eps=0.02)
+        self.scale = 1.5
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(self.norm(x) * self.scale)
+
+
+def test_numbers_of_modules_may_vary():
+    model = Scaled().eval()
+    fast = torch.compile(model, backend="kiln", dynamic=True, options={"require_full_compilation": True})
+    for n, scale in ((2, 1.5), (3, 1.5), (4, -0.25), (2, 1.5)):
+        model.scale = scale
+        x = torch.randn(n, 3, 4, 5)
+        with torch.no_grad():
+            torch.testing.assert_close(fast(x), model(x))
