@@ -74,6 +74,8 @@ typedef struct device_hooks {
   void (*graph_destroy)(device *d, void *graph);
   /* A mark in a stream, and the seconds between two marks (waits for the later one). */
   kiln_status (*mark_create)(device *d, void **out);
+  kiln_status (*fence_create)(device *d, void **out); /* a mark that has no time, and costs less */
+  kiln_status (*fence_wait)(device *d, void *fence);  /* the host waits for it */
   void (*mark_destroy)(device *d, void *mark);
   kiln_status (*mark)(device *d, void *mark, void *stream);
   kiln_status (*mark_wait)(device *d, void *mark, void *stream); /* the stream goes on when the mark is reached */

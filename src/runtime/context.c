@@ -433,7 +433,7 @@ kiln_status kiln_context_run(kiln_context *c, const kiln_tensor *inputs, size_t 
 static void reset_on_device(kiln_context *c, void *state, const constant *initial) {
   const device_run *r = c->gpu;
   if (r->hooks->enter(r->device) != KILN_OK) return;
-  kiln_status status = r->hooks->synchronize(r->device, r->ran ? r->last_stream : r->stream);
+  kiln_status status = device_run_wait(c->gpu);
   if (status == KILN_OK) status = r->hooks->upload(r->device, r->stream, state, initial->data, initial->size);
   if (status == KILN_OK) status = r->hooks->synchronize(r->device, r->stream);
   r->hooks->leave(r->device);

@@ -26,7 +26,7 @@ kiln_status device_run_create(const target *t, int ordinal, int32_t n_params, in
   if (status == KILN_OK) {
     status = r->hooks->enter(r->device);
     if (status == KILN_OK) {
-      status = r->hooks->mark_create(r->device, &r->mark);
+      status = r->hooks->fence_create(r->device, &r->mark);
       r->hooks->leave(r->device);
     }
   }
@@ -39,12 +39,32 @@ kiln_status device_run_create(const target *t, int ordinal, int32_t n_params, in
   return KILN_OK;
 }
 
+/* Streams of callers may be gone when the next run comes, so that each run leaves its mark there; the own stream needs none. */
+static kiln_status note_run(device_run *r, void *stream) {
+  if (stream != r->stream) KILN_TRY(r->hooks->mark(r->device, r->mark, stream));
+  r->last_stream = stream;
+  r->ran = true;
+  return KILN_OK;
+}
+
+/* What follows on `stream` comes after the last run. */
+static kiln_status follow_run(device_run *r, void *stream) {
+  if (!r->ran || r->last_stream == stream) return KILN_OK;
+  if (r->last_stream == r->stream) KILN_TRY(r->hooks->mark(r->device, r->mark, r->stream));
+  return r->hooks->mark_wait(r->device, r->mark, stream);
+}
+
+kiln_status device_run_wait(device_run *r) {
+  if (!r->ran) return KILN_OK;
+  return r->last_stream == r->stream ? r->hooks->synchronize(r->device, r->stream)
+                                     : r->hooks->fence_wait(r->device, r->mark);
+}
+
 void device_run_destroy(device_run *r) {
   if (!r) return;
   if (r->device) {
     if (r->ran && r->hooks->enter(r->device) == KILN_OK) {
-      double ignored = 0;
-      if (r->hooks->seconds_between(r->device, r->mark, r->mark, &ignored) != KILN_OK) error_clear(); /* waits */
+      if (device_run_wait(r) != KILN_OK) error_clear();
       r->hooks->leave(r->device);
     }
     r->hooks->stream_destroy(r->device, r->stream);
@@ -129,9 +149,9 @@ static size_t pinned_for_outputs(const device_run *r, const program *p, const gr
   return bytes;
 }
 
-static kiln_status prepare_pinned(device_run *r, size_t bytes, void *stream) {
+static kiln_status prepare_pinned(device_run *r, size_t bytes) {
   if (!bytes) return KILN_OK;
-  if (r->pinned_busy) KILN_TRY(r->hooks->synchronize(r->device, r->ran ? r->last_stream : stream));
+  if (r->pinned_busy) KILN_TRY(device_run_wait(r));
   r->pinned_busy = false;
   return reserve_pinned(r, bytes);
 }
@@ -319,7 +339,7 @@ static kiln_status choose_crossed(program *p, char *memory, const tensor *params
 static kiln_status run_stages(device_run *r, program *p, char *memory, const graph *plan, const tensor *params,
                               tensor *results, bool profile) {
   void *const stream = r->user_stream;
-  KILN_TRY(prepare_pinned(r, pinned_for_inputs(r, p, plan), stream));
+  KILN_TRY(prepare_pinned(r, pinned_for_inputs(r, p, plan)));
   const void **externals = program_externals(p);
   choose_inputs(r, p, memory, plan, params, externals);
   KILN_TRY(copies_in(r, p, plan, params, externals, stream));
@@ -342,8 +362,8 @@ static kiln_status run_stages(device_run *r, program *p, char *memory, const gra
   const void **outputs = externals + program_param_count(p);
   choose_outputs(r, p, memory, plan, results, outputs);
   KILN_TRY(program_launch(p, memory, externals, stream, profile));
-  r->pinned_busy = r->pinned != NULL;
-  KILN_TRY(prepare_pinned(r, pinned_for_outputs(r, p, plan), stream));
+  r->pinned_busy = false; /* measuring has waited for the inputs */
+  KILN_TRY(prepare_pinned(r, pinned_for_outputs(r, p, plan)));
   return copies_out(r, p, plan, results, outputs, 0, stream);
 }
 
@@ -379,7 +399,7 @@ static kiln_status run_whole(device_run *r, program *p, device_graphs *g, char *
   void *const stream = r->user_stream;
   const size_t for_inputs = pinned_for_inputs(r, p, plan);
   const void **outputs = r->externals + plan->body.n_params;
-  KILN_TRY(prepare_pinned(r, for_inputs + pinned_for_outputs(r, p, plan), stream));
+  KILN_TRY(prepare_pinned(r, for_inputs + pinned_for_outputs(r, p, plan)));
   choose_inputs(r, p, memory, plan, params, r->externals);
   choose_outputs(r, p, memory, plan, results, outputs);
   if (captured_by_caller || profile || program_has_jumps(p)) {
@@ -401,18 +421,14 @@ static kiln_status run_inside(device_run *r, program *p, device_graphs *g, char 
   r->captured = false;
   KILN_TRY(r->hooks->capturing(r->device, stream, &captured_by_caller));
   if (captured_by_caller) KILN_TRY(check_capturable(r, p, plan));
-  if (!captured_by_caller && r->ran && r->last_stream != stream)
-    KILN_TRY(r->hooks->mark_wait(r->device, r->mark, stream));
+  if (!captured_by_caller) KILN_TRY(follow_run(r, stream));
   if (program_is_stage(p))
     KILN_TRY(run_stages(r, p, memory, plan, params, results, profile));
   else
     KILN_TRY(run_whole(r, p, g, memory, plan, params, results, profile, captured_by_caller));
   r->captured = captured_by_caller;
   if (captured_by_caller) return KILN_OK;
-  KILN_TRY(r->hooks->mark(r->device, r->mark, stream));
-  r->last_stream = stream;
-  r->ran = true;
-  return KILN_OK;
+  return note_run(r, stream);
 }
 
 kiln_status device_run_program(device_run *r, program *p, device_graphs *g, void *memory, const graph *plan,
@@ -428,12 +444,9 @@ static kiln_status copy_inside(device_run *r, program *p, const tensor *from, co
   bool capturing = false;
   KILN_TRY(r->hooks->capturing(r->device, stream, &capturing));
   if (capturing) return program_copy(p, from, to, stream);
-  if (r->ran && r->last_stream != stream) KILN_TRY(r->hooks->mark_wait(r->device, r->mark, stream));
+  KILN_TRY(follow_run(r, stream));
   KILN_TRY(program_copy(p, from, to, stream));
-  KILN_TRY(r->hooks->mark(r->device, r->mark, stream));
-  r->last_stream = stream;
-  r->ran = true;
-  return KILN_OK;
+  return note_run(r, stream);
 }
 
 kiln_status device_run_copy(device_run *r, program *p, const tensor *from, const tensor *to) {

@@ -40,6 +40,8 @@ typedef struct device_run {
 
 /* Is the caller capturing the stream that runs go to? */
 kiln_status device_run_capturing(device_run *r, bool *out);
+/* Waits for the last run. The device is current. */
+kiln_status device_run_wait(device_run *r);
 /* From now on runs go to `stream`, if it is one of this device. */
 kiln_status device_run_set_stream(device_run *r, void *stream);
 

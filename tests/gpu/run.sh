@@ -41,7 +41,7 @@ sanitize() {
   local name=$1 seconds=$2 options=$3 failed=0 done=0 late=""
   shift 3
   printf '%s\n' "$@" | xargs -P 8 -I{} sh -c \
-    "timeout $(left "$seconds") '$sanitizer' $options --error-exitcode 9 build-dev/conformance -t cuda {} >'$logs/$name.{}.txt' 2>&1; echo \$? >'$logs/$name.{}.rc'"
+    "timeout $(left "$seconds") '$sanitizer' $options --error-exitcode 9 build-dev/conformance -q -t cuda {} >'$logs/$name.{}.txt' 2>&1; echo \$? >'$logs/$name.{}.rc'"
   for op in "$@"; do
     case $(cat "$logs/$name.$op.rc") in
       0) done=$((done + 1)) ;;

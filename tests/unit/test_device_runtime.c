@@ -199,6 +199,11 @@ static kiln_status fake_mark_create(device *d, void **out) {
   *out = NULL;
   return KILN_OK;
 }
+static kiln_status fake_fence_wait(device *d, void *fence) {
+  (void)d;
+  (void)fence;
+  return KILN_OK;
+}
 static void fake_mark_destroy(device *d, void *mark) {
   (void)d;
   (void)mark;
@@ -247,6 +252,8 @@ static const device_hooks hooks = {.open = fake_open,
                                    .graph_launch = fake_graph_launch,
                                    .graph_destroy = fake_graph_destroy,
                                    .mark_create = fake_mark_create,
+                                   .fence_create = fake_mark_create,
+                                   .fence_wait = fake_fence_wait,
                                    .mark_destroy = fake_mark_destroy,
                                    .mark = fake_mark,
                                    .mark_wait = fake_mark,

@@ -266,7 +266,9 @@ static kiln_status hook_open_compiler(const target *t, device **out) {
 
 const cuda_facts *cuda_device_facts(const device *d) { return &d->facts; }
 static int hook_ordinal(const device *d) { return d->ordinal; }
-static device_info hook_info(const device *d) { return (device_info){d->facts.name, d->facts.l2_bytes, d->driver != NULL}; }
+static device_info hook_info(const device *d) {
+  return (device_info){d->facts.name, d->facts.l2_bytes, d->driver != NULL};
+}
 
 /* ---- memory ---------------------------------------------------------------------------------------------------------------- */
 
@@ -494,6 +496,12 @@ static void hook_graph_destroy(device *d, void *exec) {
 static kiln_status hook_mark_create(device *d, void **out) {
   return cuda_check(d, d->driver->EventCreate(out, 0), "making an event");
 }
+static kiln_status hook_fence_create(device *d, void **out) {
+  return cuda_check(d, d->driver->EventCreate(out, CU_EVENT_DISABLE_TIMING), "making an event");
+}
+static kiln_status hook_fence_wait(device *d, void *fence) {
+  return cuda_check(d, d->driver->EventSynchronize(fence), "running on the GPU");
+}
 static void hook_mark_destroy(device *d, void *mark) {
   if (mark && !d->poisoned) (void)d->driver->EventDestroy(mark);
 }
@@ -552,6 +560,8 @@ const device_hooks cuda_hooks = {
     .graph_launch = hook_graph_launch,
     .graph_destroy = hook_graph_destroy,
     .mark_create = hook_mark_create,
+    .fence_create = hook_fence_create,
+    .fence_wait = hook_fence_wait,
     .mark_destroy = hook_mark_destroy,
     .mark = hook_mark,
     .mark_wait = hook_mark_wait,

@@ -39,7 +39,7 @@ enum {
   CU_UNSUPPORTED_PTX = 222,
   CU_NOT_READY = 600
 };
-enum { CU_CAPTURE_RELAXED = 2 };
+enum { CU_CAPTURE_RELAXED = 2, CU_EVENT_DISABLE_TIMING = 2 };
 
 /* X(result, name without cu, symbol, arguments) */
 #define CUDA_DRIVER_SYMBOLS(X)                                                                                         \
