@@ -60,10 +60,6 @@ def variants() -> list[tuple[str, Plan]]:
             out.append(("tma u f16", GemmTma(dtype, 1000, 1001, 520, way[0], way[1], min(way[2], 3), way[3], leave=2)))
     for way, n in itertools.product((TMA_WAYS[0], TMA_WAYS[6]), (1024, 32)):
         out.append(("tma n f16", GemmTma("f16", 1000, n, 520, *way, leave=1, stagger=way[0] == 2)))
-    for dtype, way, (m, n) in itertools.product(
-        TYPES, (TMA_WAYS[2], TMA_WAYS[6], TMA_WAYS[8]), ((197, 776), (61, 37), (130, 1028))
-    ):
-        out.append((f"tma s {dtype}", GemmTma(dtype, m, n, 520, *way, leave=3, split=3, relu_add=m == 130)))
     shapes = ((61, 37), (300, 2047), (130, 1030), (130, 1028), (1, 5))
     for dtype, way, (m, n) in itertools.product(("f16", "bf16"), ((2, 256, 3, 1), (1, 64, 6, 2)), shapes):
         out.append((f"tma u {dtype}", GemmTma(dtype, m, n, 520, *way, leave=2, relu_add=m == 130, stagger=way[0] == 2)))
@@ -111,12 +107,14 @@ def variants() -> list[tuple[str, Plan]]:
         {"lq": 197, "lk": 197, "e": 64, "packed": True, "wq": 2, "wkv": 2, "bkv": 128, "stages": 3},
     ]
     long: list[dict[str, Any]] = [
-        {"lq": 197, "lk": 197, "e": 64, "packed": True, "bkv": 64, "ctas": 2},
+        {"lq": 197, "lk": 197, "e": 64, "packed": True, "bkv": 64},
+        {"lq": 700, "lk": 700, "e": 64, "causal": True, "bkv": 128, "blocks": 5},
         {"lq": 300, "lk": 300, "e": 64, "causal": True, "bkv": 64, "groups": 3},
         {"lq": 130, "lk": 150, "e": 64, "mask": "add", "bkv": 128},
-        {"lq": 130, "lk": 150, "e": 56, "ev": 40, "mask": "bool", "bkv": 64, "groups": 1},
+        {"lq": 130, "lk": 150, "e": 56, "ev": 40, "mask": "bool", "bkv": 64, "groups": 3, "blocks": 3},
         {"lq": 200, "lk": 260, "e": 128, "group": 2, "causal": True, "bkv": 64},
-        {"lq": 100, "lk": 260, "e": 96, "ev": 128, "bkv": 96, "stages": 3},
+        {"lq": 100, "lk": 260, "e": 96, "ev": 128, "bkv": 96},
+        {"lq": 300, "lk": 520, "e": 128, "bkv": 128, "causal": True, "blocks": 7},
     ]
     for dtype, h in itertools.product(("f16", "bf16"), long):
         out.append((f"attention wgmma {dtype}", AttentionWg(dtype, 2, 2 * h.get("group", 1), **h)))

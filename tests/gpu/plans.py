@@ -260,17 +260,16 @@ class GemmTma:
     stagger: bool = False
     leave: int = 0  # as LEAVE of the text
     group_m: int = 8
-    split: int = 1  # with leave 3
     kernel: Kernel = field(init=False)
 
     def __post_init__(self) -> None:
         size = SIZE[self.dtype]
-        d: dict[str, Any] = {"LEAVE": self.leave, "GROUP_M": self.group_m, "SPLIT": self.split}
+        d: dict[str, Any] = {"LEAVE": self.leave, "GROUP_M": self.group_m}
         if self.conv:
             c = self.conv
             self.m, self.n, self.k = c.n * c.oh * c.ow, c.o, c.k**2 * c.c
             d |= {"CONV_C": c.c, **c.macros()}
-        shift = self.leave in (1, 2) and self.ctas == 1 and (self.groups == 2 or (self.groups == 3 and self.bn > 128))
+        shift = self.leave and self.ctas == 1 and (self.groups == 2 or (self.groups == 3 and self.bn > 128))
         threads = self.groups * 128 + (128 if shift else 32)
         d |= {
             "IN_TYPE": TYPES[self.dtype],
@@ -298,20 +297,12 @@ class GemmTma:
             front = add_relu(self.dtype)
         self.bm = self.groups * 64
         stage = (self.bm + self.bn) * 128
-        warp = (16 * 40 * 4, 0, 16 * (self.bn + 8) * 2, 0)[self.leave]
+        warp = (16 * 40 * 4, 0, 16 * (self.bn + 8) * 2)[self.leave]
         smem = self.stages * stage + self.groups * 4 * warp + self.stages * 16
         tiles = math.ceil(self.m / self.bm) * math.ceil(self.n / self.bn)
         self.size = size
         files = ("wgmma.cu", "gemm_tma.cu")
-        self.kernel = Kernel(
-            "kiln_gemm_tma",
-            files,
-            d,
-            threads,
-            smem,
-            (tiles * self.split if self.leave == 3 else min(tiles, 132 * self.ctas), 1, 1),
-            front,
-        )
+        self.kernel = Kernel("kiln_gemm_tma", files, d, threads, smem, (min(tiles, 132 * self.ctas), 1, 1), front)
 
     def fits(self) -> bool:
         """Can this be launched at all?"""
@@ -320,11 +311,7 @@ class GemmTma:
         return self.kernel.smem <= 227 * 1024 // self.ctas - (1024 if self.ctas > 1 else 0)
 
     def name(self) -> str:
-        marks = (
-            ("s" if self.stagger else "")
-            + ("", "n", "u", f"/{self.split}")[self.leave]
-            + (f"g{self.group_m}" if self.group_m != 8 else "")
-        )
+        marks = ("s" if self.stagger else "") + ("", "n", "u")[self.leave] + (f"g{self.group_m}" if self.group_m != 8 else "")
         return f"tma{self.bm}x{self.bn}s{self.stages}c{self.ctas}{marks}" + ("p" if self.pdl else "")
 
 
@@ -434,6 +421,7 @@ class AttentionWg(Attention):
     """The same by attention_wgmma.cu."""
 
     groups: int = 2
+    blocks: int = 132
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -441,13 +429,14 @@ class AttentionWg(Attention):
         bq = self.groups * 64
         d = {k: v for k, v in self.kernel.defines.items() if k not in ("WARPS_Q", "WARPS_KV", "ROWS16", "SPLIT")}
         d |= {"HD": hd, "HDV": hdv, "BN": self.bkv, "GROUPS": self.groups, "STAGES": self.stages, "PDL": 1}
-        smem = bq * hd * 2 + self.stages * self.bkv * (hd + hdv) * 2 + self.groups * 64 * (hdv + 8) * 2 + 8 + self.stages * 32
-        grid = (math.ceil(self.lq / bq) * self.b * self.h, 1, 1)
+        smem = 2 * bq * hd * 2 + self.stages * self.bkv * (hd + hdv) * 2 + self.groups * 64 * (hdv + 8) * 2 + 32 + self.stages * 32
+        self.items = math.ceil(self.lq / bq) * self.b * self.h
+        grid = (min(self.items, self.blocks), 1, 1)
         files = ("wgmma.cu", "attention_wgmma.cu")
-        self.kernel = Kernel("kiln_attention_wgmma", files, d, self.groups * 128 + 32, smem, grid)
+        self.kernel = Kernel("kiln_attention_wgmma", files, d, self.groups * 128 + 128, smem, grid)
 
     def name(self) -> str:
-        return f"wg{self.groups}b{self.bkv}s{self.stages}c{self.ctas}"
+        return f"wg{self.groups}b{self.bkv}s{self.stages}"
 
 
 @dataclass

@@ -23,7 +23,7 @@ typedef struct attention_state {
   size_t shared, counters_at, partials_at;
   bool wgmma;
   attention_map maps[3];
-  int keys; /* of a tile */
+  int keys, items; /* keys of a tile; items that the blocks share */
 } attention_state;
 
 typedef struct attention_shape {
@@ -186,23 +186,23 @@ static bool map_of(const kernel_prep *p, int operand, bool dense, const tensor *
   return true;
 }
 
-/* Warpgroups of 64 queries, keys of a tile, tiles in flight, blocks of a multiprocessor. */
+/* Warpgroups of 64 queries, keys of a tile, tiles in flight. */
 typedef struct wgmma_tile {
-  int groups, keys, stages, blocks;
+  int groups, keys, stages;
 } wgmma_tile;
 
 static size_t wgmma_shared(const wgmma_tile *t, int64_t hd, int64_t hdv) {
-  return (size_t)(t->groups * 64 * hd * 2 + t->stages * t->keys * (hd + hdv) * 2 + t->groups * 64 * (hdv + 8) * 2 + 8 +
-                  t->stages * 32);
+  return (size_t)(2 * t->groups * 64 * hd * 2 + t->stages * t->keys * (hd + hdv) * 2 + t->groups * 64 * (hdv + 8) * 2 +
+                  32 + t->stages * 32);
 }
 
-/* wgmma is faster where there are blocks for most multiprocessors, with many queries each. */
+/* wgmma is faster where there are blocks for a third of the multiprocessors, with many queries each. */
 static bool wgmma_suits(const kernel_prep *p, const attention_shape *s, attention_state *state) {
   const cuda_facts *gpu = cuda_device_facts(p->device);
   const tensor *y = &p->args.out[0];
   const int64_t sms = gpu->sm_count > 0 ? gpu->sm_count : 132;
   if (gpu->arch != 90 || y->dtype == KILN_F32 || s->dim > 128 || s->dim_v > 128 || s->len_q < 64) return false;
-  if (s->batch * s->heads * s->group * cuda_div_up(s->len_q, 128) * 4 < sms * 3) return false;
+  if (s->batch * s->heads * s->group * cuda_div_up(s->len_q, 128) * 3 < sms) return false;
   for (int i = 0; i < 3; i++) {
     if (!map_of(p, i, state->copy[i].function != NULL, y, &state->maps[i])) return false;
   }
@@ -211,18 +211,22 @@ static bool wgmma_suits(const kernel_prep *p, const attention_shape *s, attentio
 
 static kiln_status compile_wgmma(kernel_prep *p, const attention_shape *s, attention_state *state, text *t) {
   const int64_t hd = s->dim <= 64 ? 64 : 128, hdv = s->dim_v <= 64 ? 64 : 128;
-  const bool many_keys = hd == 64 && hdv == 64 && s->causal && s->len_k >= 256; /* by timings on an H100 */
-  const wgmma_tile tile = {2, many_keys ? 128 : 64, 2, 1};
+  const int64_t items = cuda_div_up(s->len_q, 128) * s->batch * s->heads * s->group;
+  const int sms = cuda_device_facts(p->device)->sm_count;
+  const bool many_keys = hd == 64 && hdv == 64 && items > 132; /* by timings on an H100 */
+  const wgmma_tile tile = {2, many_keys ? 128 : 64, 2};
+  if (items > INT32_MAX / 2) return KILN_FAIL(KILN_UNSUPPORTED, "attention: too many blocks for a GPU kernel");
   state->shared = wgmma_shared(&tile, hd, hdv);
-  state->blocks = cuda_div_up(s->len_q, tile.groups * 64) * s->batch * s->heads * s->group;
-  state->threads = tile.groups * 128 + 32;
+  state->items = (int)items;
+  state->blocks = sms > 0 && items > sms ? sms : items;
+  state->threads = tile.groups * 128 + 128;
   state->split = 1;
   state->keys = tile.keys;
   state->wgmma = true;
   text_printf(
       t, "#undef HD\n#undef HDV\n#define HD %lld\n#define HDV %lld\n#define GROUPS %d\n#define BKV %d\n#define BN %d\n",
       (long long)hd, (long long)hdv, tile.groups, tile.keys, tile.keys);
-  text_printf(t, "#define STAGES %d\n#define MIN_CTAS %d\n", tile.stages, tile.blocks);
+  text_printf(t, "#define STAGES %d\n", tile.stages);
   text_puts(t, cuda_text_matrix_common);
   text_puts(t, cuda_text_wgmma);
   const char *front = NULL;
@@ -240,6 +244,7 @@ static kiln_status run_wgmma(const kernel_args *a, const attention_state *s, con
                              const void *mask) {
   cuda_map maps[3];
   void *o = a->out[0].data;
+  int items = s->items;
   for (int i = 0; i < 3; i++) {
     const int box[4] = {64, i == 0 ? 64 : s->keys, 1, 1};
     KILN_TRY(cuda_map_tiled(a, &maps[i], data[i], a->out[0].dtype, 4, s->maps[i].sizes, s->maps[i].strides, box, 128));
@@ -250,7 +255,7 @@ static kiln_status run_wgmma(const kernel_args *a, const attention_state *s, con
       .block = {(unsigned)s->threads, 1, 1},
       .shared = s->shared,
       .overlap = true,
-      .params = CUDA_PARAMS(&maps[0], &maps[1], &maps[2], &o, &mask),
+      .params = CUDA_PARAMS(&maps[0], &maps[1], &maps[2], &o, &mask, &items),
   };
   return cuda_launch(a, &launch);
 }

@@ -239,9 +239,9 @@ static double way_cost(const cuda_facts *gpu, const gemm_problem *q, const gemm_
     const double n = each < t->blocks ? each : t->blocks;
     const double waves = (double)cuda_div_up((int64_t)tiles, (int64_t)(sms * n));
     const double slice = larger(larger(n * area * 64 / 4.751e6, n * edge * 128 / 213.6e3), 0.082) + 0.207;
-    const double finish =
-        n * area / (leave == LEAVE_VECTORS ? 23500 : 8084); /* mostly hidden behind the next tile's copies */
     const double start = leave != LEAVE_VECTORS ? 0.58 : area < 27000 ? 0.58 + area / 15000 : 2.38;
+    double finish = n * area / (leave == LEAVE_VECTORS ? 23500 : 8084);
+    if (leave == LEAVE_ROWS && t->warps_m == 3) finish *= 1.25;
     const double all = launch + start + waves * ((double)slices * slice + finish);
     return larger(all, launch + memory) + 0.02 * all;
   }
@@ -338,7 +338,7 @@ static void put_problem(text *t, const kernel_prep *p, const gemm_problem *q, in
   text_printf(t, "#define CONV %d\n%s", q->image != NULL, q->image ? q->image->macros : "");
 }
 
-static void put_tile(text *t, const gemm_tile *tile, int64_t bk, int64_t slices, bool cores, gemm_leave leave) {
+static void put_tile(text *t, const gemm_problem *q, const gemm_tile *tile, int64_t bk, bool cores, gemm_leave leave) {
   text_printf(t, "#define BN %d\n", tile->bn);
   if (tile->kind != GEMM_TMA) text_printf(t, "#define BM %d\n#define BK %lld\n", tile->bm, (long long)bk);
   if (!cores) {
@@ -347,8 +347,11 @@ static void put_tile(text *t, const gemm_tile *tile, int64_t bk, int64_t slices,
   }
   text_printf(t, "#define STAGES %d\n#define MIN_CTAS %d\n", tile_stages(tile, leave), tile->blocks);
   if (tile->kind == GEMM_TMA) {
-    text_printf(t, "#define GROUPS %d\n#define STAGGER %d\n#define LEAVE %d\n", tile->warps_m,
-                tile->warps_m == 2 && leave == LEAVE_BUFFER && slices >= 48, (int)leave);
+    /* A B that the L2 cache does not hold is read fewer times. */
+    const double b_bytes = (double)q->n * (double)q->k * (double)kiln_dtype_size(q->dtype);
+    text_printf(t, "#define GROUPS %d\n#define STAGGER %d\n#define LEAVE %d\n#define GROUP_M %d\n", tile->warps_m,
+                tile->warps_m == 2 && leave == LEAVE_BUFFER && cuda_div_up(q->k, bk) >= 48, (int)leave,
+                b_bytes > 30e6 ? 32 : 8);
     return;
   }
   text_printf(t, "#define MATH %d\n#define WARPS_M %d\n#define WARPS_N %d\n#define WARPS_K %d\n",
@@ -408,7 +411,7 @@ kiln_status gemm_plan_make(kernel_prep *p, const gemm_problem *q, int rank, gemm
   KILN_TRY(cuda_epilogue_text(p, &epilogue));
   put_problem(&defines, p, q, !cores && q->vec_c > t->warps_n ? t->warps_n : q->vec_c);
   const int64_t bk = tile_bk(t, q->dtype, cores);
-  put_tile(&defines, t, bk, cuda_div_up(q->k, bk), cores, leave);
+  put_tile(&defines, q, t, bk, cores, leave);
   text_printf(&defines, "#define SPLIT %d\n#define SPLIT_CLUSTER %d\n", w->split, cluster);
   text_puts(&defines, epilogue);
   text_puts(&defines, cuda_text_matrix_common);

@@ -1,13 +1,16 @@
-/* Fused attention on sm_90a for long sequences: wgmma with tiles that one warp brings through the bulk tensor copy engine; each of
- * GROUPS warpgroups has 64 queries and runs freely, so that one multiplies while another takes exponentials.
+/* Fused attention on sm_90a for many queries: wgmma with tiles that one warp brings through the bulk tensor copy engine. Each of
+ * GROUPS warpgroups has 64 queries and runs freely: scores of the next keys and the product with the last values are multiplied while
+ * it takes exponentials. Blocks stay and take item after item (an item: BQ queries of one head), so that the first tiles of the next
+ * are on their way while this one is finished.
  *
- * Macros as in attention.cu: IN_TYPE HEADS GROUP LEN_Q LEN_K DIM DIM_V O_AT O_ROW VEC_O MASK_* CAUSAL SCALE BKV STAGES MIN_CTAS PDL; HD and
- * HDV are 64 or 128; BN is BKV (for wgmma.cu). Each block has queries of one head. Tensor maps of q, k and v: dimensions (column, row, head, batch),
- * boxes of 64 columns and 64 (q) or BKV rows, 128-byte swizzle. Grid: ceil(LEN_Q / BQ) * heads * batches; block: THREADS. */
+ * Macros as in attention.cu: IN_TYPE HEADS GROUP LEN_Q LEN_K DIM DIM_V O_AT O_ROW VEC_O MASK_* CAUSAL SCALE BKV STAGES PDL; HD and
+ * HDV are 64 or 128; BN is BKV (for wgmma.cu); GROUPS is 2 or 3. Tensor maps of q, k and v: dimensions (column, row, head, batch),
+ * boxes of 64 columns and 64 (q) or BKV rows, 128-byte swizzle. `items`: ceil(LEN_Q / BQ) * heads * batches.
+ * Grid: any number of blocks up to `items`; block: THREADS. Shared memory: SMEM_BYTES. */
 
-#define THREADS (GROUPS * 128 + 32)
+#define THREADS (GROUPS * 128 + 128) /* the copying warpgroup, of which one warp works, gives its registers to the others */
 #define BQ (GROUPS * 64)
-#define BLOCKS ((LEN_Q + BQ - 1) / BQ)
+#define BLOCKS ((LEN_Q + BQ - 1) / BQ) /* of a head */
 #define DB (HD / 64)
 #define VB (HDV / 64)
 #define Q_BYTES (BQ * 128 * DB)
@@ -15,9 +18,9 @@
 #define V_BYTES (BKV * 128 * VB)
 #define STAGE_BYTES (K_BYTES + V_BYTES)
 #define PITCH_O (HDV + 8)
-#define STAGING (Q_BYTES + STAGES * STAGE_BYTES)
+#define STAGING (2 * Q_BYTES + STAGES * STAGE_BYTES)
 #define BARRIERS (STAGING + GROUPS * 4 * 16 * PITCH_O * 2)
-#define SMEM_BYTES (BARRIERS + 8 + STAGES * 32)
+#define SMEM_BYTES (BARRIERS + 32 + STAGES * 32)
 typedef mx_u16 in_t;
 
 struct __align__(64) tensor_map {
@@ -67,19 +70,40 @@ __device__ __forceinline__ void wg_mma_rows(float *d, const mx_u32 *a, mx_u64 b)
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, MIN_CTAS)
+/* An item's queries and head. Blocks of causal attention that are next to each other take parts of one head, of all lengths in turn. */
+__device__ __forceinline__ void place(int item, int &row0, int &head, int &batch) {
+  const int all = item / BLOCKS, turn = CAUSAL ? (int)((long long)all * BLOCKS / gridDim.x) : 0;
+  row0 = (BLOCKS - 1 - (item % BLOCKS + turn) % BLOCKS) * BQ;
+  head = all % (HEADS * GROUP);
+  batch = all / (HEADS * GROUP);
+}
+/* Key tiles that queries up to row `last` need. */
+__device__ __forceinline__ int tiles_for(int last) {
+  const int tiles = (LEN_K + BKV - 1) / BKV;
+  return CAUSAL ? min(tiles, min(last, LEN_Q - 1) / BKV + 1) : tiles;
+}
+
+#define KEEP_SCORES                                                                                                     \
+  _Pragma("unroll") for (int j = 0; j < BKV / 8; j++)                                                                    \
+      asm volatile("" : "+f"(s[j][0]), "+f"(s[j][1]), "+f"(s[j][2]), "+f"(s[j][3])::"memory")
+#define KEEP_SUMS                                                                                                       \
+  _Pragma("unroll") for (int d = 0; d < VB; d++) _Pragma("unroll") for (int j = 0; j < 8; j++)                           \
+      asm volatile("" : "+f"(acc[d][j][0]), "+f"(acc[d][j][1]), "+f"(acc[d][j][2]), "+f"(acc[d][j][3])::"memory")
+
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
     kiln_attention_wgmma(const __grid_constant__ tensor_map map_q, const __grid_constant__ tensor_map map_k,
-                         const __grid_constant__ tensor_map map_v, in_t *__restrict__ o, const void *__restrict__ mask) {
+                         const __grid_constant__ tensor_map map_v, in_t *__restrict__ o, const void *__restrict__ mask, int items) {
   extern __shared__ __align__(1024) unsigned char smem[];
-  const mx_u32 smem0 = mx_shared(smem), q_full = smem0 + BARRIERS, k_full = q_full + 8, v_full = k_full + STAGES * 8;
-  const mx_u32 k_empty = v_full + STAGES * 8, v_empty = k_empty + STAGES * 8;
+  const mx_u32 smem0 = mx_shared(smem), q_full = smem0 + BARRIERS, q_empty = q_full + 16, k_full = q_empty + 16;
+  const mx_u32 v_full = k_full + STAGES * 8, k_empty = v_full + STAGES * 8, v_empty = k_empty + STAGES * 8, smem_kv = smem0 + 2 * Q_BYTES;
   const int tid = threadIdx.x, lane = tid & 31, warp = tid >> 5;
-  const int head = blockIdx.x / BLOCKS % (HEADS * GROUP), batch = blockIdx.x / BLOCKS / (HEADS * GROUP);
-  /* The longest blocks of causal attention come first. */
-  const int row0 = (CAUSAL ? BLOCKS - 1 - blockIdx.x % BLOCKS : blockIdx.x % BLOCKS) * BQ;
+  int row0, head, batch;
   mx_grid_trigger();
   if (tid == 0) {
-    barrier_init(q_full, 1);
+    for (int s = 0; s < 2; s++) {
+      barrier_init(q_full + s * 8, 1);
+      barrier_init(q_empty + s * 8, GROUPS * 4);
+    }
     for (int s = 0; s < STAGES; s++) {
       barrier_init(k_full + s * 8, 1);
       barrier_init(v_full + s * 8, 1);
@@ -89,190 +113,218 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_CTAS)
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
   }
   __syncthreads();
-  int tiles = (LEN_K + BKV - 1) / BKV;
-  if (CAUSAL) tiles = min(tiles, (min(row0 + BQ, LEN_Q) - 1) / BKV + 1);
   mx_grid_wait();
 
-  if (warp == GROUPS * 4) { /* the copying warp */
-    if (lane == 0) {
-      barrier_expect(q_full, Q_BYTES);
-      for (int g = 0; g < GROUPS; g++)
-        for (int d = 0; d < DB; d++) copy_box(smem0 + (g * DB + d) * 8192, &map_q, d * 64, row0 + g * 64, head, batch, q_full);
-      int stage = 0, phase = 0;
-      for (int t = 0; t < tiles; t++) {
-        const mx_u32 at = smem0 + Q_BYTES + stage * STAGE_BYTES;
-        barrier_wait(k_empty + stage * 8, phase ^ 1);
-        barrier_expect(k_full + stage * 8, K_BYTES);
-        for (int d = 0; d < DB; d++) copy_box(at + d * BKV * 128, &map_k, d * 64, t * BKV, head / GROUP, batch, k_full + stage * 8);
-        barrier_wait(v_empty + stage * 8, phase ^ 1);
-        barrier_expect(v_full + stage * 8, V_BYTES);
-        for (int d = 0; d < VB; d++)
-          copy_box(at + K_BYTES + d * BKV * 128, &map_v, d * 64, t * BKV, head / GROUP, batch, v_full + stage * 8);
-        if (++stage == STAGES) stage = 0, phase ^= 1;
+  if (warp >= GROUPS * 4) {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(GROUPS == 2 ? 40 : 32));
+    if (warp == GROUPS * 4 && lane == 0) { /* the copying thread */
+      int stage = 0, phase = 0, n = 0;
+      for (int item = blockIdx.x; item < items; item += gridDim.x, n++) {
+        place(item, row0, head, batch);
+        const int tiles = tiles_for(row0 + BQ - 1), slot = n & 1;
+        barrier_wait(q_empty + slot * 8, (n >> 1 & 1) ^ 1);
+        barrier_expect(q_full + slot * 8, Q_BYTES);
+        for (int g = 0; g < GROUPS; g++)
+          for (int d = 0; d < DB; d++)
+            copy_box(smem0 + slot * Q_BYTES + (g * DB + d) * 8192, &map_q, d * 64, row0 + g * 64, head, batch, q_full + slot * 8);
+        for (int t = 0; t < tiles; t++) {
+          const mx_u32 at = smem_kv + stage * STAGE_BYTES;
+          barrier_wait(k_empty + stage * 8, phase ^ 1);
+          barrier_expect(k_full + stage * 8, K_BYTES);
+          for (int d = 0; d < DB; d++) copy_box(at + d * BKV * 128, &map_k, d * 64, t * BKV, head / GROUP, batch, k_full + stage * 8);
+          barrier_wait(v_empty + stage * 8, phase ^ 1);
+          barrier_expect(v_full + stage * 8, V_BYTES);
+          for (int d = 0; d < VB; d++)
+            copy_box(at + K_BYTES + d * BKV * 128, &map_v, d * 64, t * BKV, head / GROUP, batch, v_full + stage * 8);
+          if (++stage == STAGES) stage = 0, phase ^= 1;
+        }
       }
     }
-    return;
-  }
-
-  const int group = warp >> 2, first = row0 + group * 64 + (warp & 3) * 16; /* of this warp's rows */
-  int pos[2];
-#if MASK_KIND
-  long long mask_at[2];
-#endif
-#pragma unroll
-  for (int h = 0; h < 2; h++) {
-    pos[h] = first + (lane >> 2) + h * 8;
-#if MASK_KIND
-    mask_at[h] = MASK_AT((long long)batch, head) + (long long)min(pos[h], LEN_Q - 1) * MASK_ROW;
-#endif
-  }
-  const float none = __int_as_float(0xff800000);
-  constexpr float LOG2E = 1.4426950408889634f;
-  constexpr bool LATE = MASK_KIND == 0 && (float)(SCALE) > 0.0f;
-  constexpr float UNIT = LATE ? (float)(SCALE)*LOG2E : 1.0f;
-  float acc[VB][8][4], top[2] = {none, none}, sum[2] = {0.0f, 0.0f};
-#pragma unroll
-  for (int d = 0; d < VB; d++)
-#pragma unroll
-    for (int j = 0; j < 8; j++)
-#pragma unroll
-      for (int e = 0; e < 4; e++) acc[d][j][e] = 0.0f;
-
-  barrier_wait(q_full, 0);
-  int stage = 0, phase = 0;
-  for (int t = 0; t < tiles; t++) {
-    const mx_u32 at = smem0 + Q_BYTES + stage * STAGE_BYTES;
-    const int key_first = t * BKV;
-    const bool seen = !CAUSAL || key_first <= row0 + group * 64 + 63; /* the same for the whole warpgroup */
-    barrier_wait(k_full + stage * 8, phase);
-    float s[BKV / 8][4];
-    if (seen) {
-#pragma unroll
-      for (int j = 0; j < BKV / 8; j++)
-#pragma unroll
-        for (int e = 0; e < 4; e++) s[j][e] = 0.0f;
-      asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
-#pragma unroll
-      for (int d = 0; d < DB; d++) {
-        const mx_u64 dq = wg_descriptor(smem0 + (group * DB + d) * 8192), dk = wg_descriptor(at + d * BKV * 128);
-#pragma unroll
-        for (int kk = 0; kk < 4; kk++) wg_mma(&s[0][0], dq + kk * 2, dk + kk * 2);
-      }
-      asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
-      asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
-#pragma unroll
-      for (int j = 0; j < BKV / 8; j++) asm volatile("" : "+f"(s[j][0]), "+f"(s[j][1]), "+f"(s[j][2]), "+f"(s[j][3])::"memory");
-    }
-    if (lane == 0) barrier_arrive(k_empty + stage * 8);
-    if (seen) {
-      const int key0 = key_first + (lane & 3) * 2;
-      const bool edge = key_first + BKV > LEN_K || (CAUSAL && key_first + BKV - 1 > first);
+  } else {
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(GROUPS == 2 ? 232 : 160));
+    const int group = warp >> 2;
+    const float none = __int_as_float(0xff800000);
+    constexpr float LOG2E = 1.4426950408889634f;
+    constexpr bool LATE = MASK_KIND == 0 && (float)(SCALE) > 0.0f;
+    constexpr float UNIT = LATE ? (float)(SCALE)*LOG2E : 1.0f;
+    in_t *buffer = (in_t *)(smem + STAGING + warp * (16 * PITCH_O * 2));
+    int k_stage = 0, k_phase = 0, v_stage = 0, v_phase = 0, n = 0;
+    for (int item = blockIdx.x; item < items; item += gridDim.x, n++) {
+      place(item, row0, head, batch);
+      const int tiles = tiles_for(row0 + BQ - 1), slot = n & 1, own = tiles_for(row0 + group * 64 + 63);
+      const int first = row0 + group * 64 + (warp & 3) * 16; /* of this warp's rows */
+      float s[BKV / 8][4], acc[VB][8][4], top[2] = {none, none}, sum[2] = {0.0f, 0.0f}, shrink[2];
       mx_u32 fp[BKV / 16][4];
+      auto multiply_keys = [&]() {
+        const mx_u32 at = smem_kv + k_stage * STAGE_BYTES;
+        barrier_wait(k_full + k_stage * 8, k_phase);
 #pragma unroll
-      for (int h = 0; h < 2; h++) {
-        float high = top[h];
-        if (!LATE) {
+        for (int j = 0; j < BKV / 8; j++)
+#pragma unroll
+          for (int e = 0; e < 4; e++) s[j][e] = 0.0f;
+        asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+#pragma unroll
+        for (int d = 0; d < DB; d++) {
+          const mx_u64 dq = wg_descriptor(smem0 + slot * Q_BYTES + (group * DB + d) * 8192), dk = wg_descriptor(at + d * BKV * 128);
+#pragma unroll
+          for (int kk = 0; kk < 4; kk++) wg_mma(&s[0][0], dq + kk * 2, dk + kk * 2);
+        }
+        asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+      };
+      auto multiply_values = [&]() {
+        const mx_u32 at = smem_kv + v_stage * STAGE_BYTES + K_BYTES;
+        barrier_wait(v_full + v_stage * 8, v_phase);
+        asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+#pragma unroll
+        for (int d = 0; d < VB; d++) {
+          const mx_u64 dv = wg_descriptor(at + d * BKV * 128);
+#pragma unroll
+          for (int kk = 0; kk < BKV / 16; kk++) wg_mma_rows(&acc[d][0][0], fp[kk], dv + kk * 128);
+        }
+        asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+      };
+      auto free_keys = [&]() {
+        if (lane == 0) barrier_arrive(k_empty + k_stage * 8);
+        if (++k_stage == STAGES) k_stage = 0, k_phase ^= 1;
+      };
+      auto free_values = [&]() {
+        if (lane == 0) barrier_arrive(v_empty + v_stage * 8);
+        if (++v_stage == STAGES) v_stage = 0, v_phase ^= 1;
+      };
+      /* Scores of tile t to exponentials; what the sums before shrink by. */
+      auto exponentials = [&](int t) {
+        const int key_first = t * BKV, key0 = key_first + (lane & 3) * 2;
+        const bool edge = key_first + BKV > LEN_K || (CAUSAL && key_first + BKV - 1 > first);
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+          const int pos = first + (lane >> 2) + h * 8;
+          float high = top[h];
+          if (!LATE) {
+#if MASK_KIND
+            const long long mask_at = MASK_AT((long long)batch, head) + (long long)min(pos, LEN_Q - 1) * MASK_ROW;
+#endif
+#pragma unroll
+            for (int j = 0; j < BKV / 8; j++)
+#pragma unroll
+              for (int e = 0; e < 2; e++) {
+                float &x = s[j][h * 2 + e];
+                x *= (float)(SCALE)*LOG2E;
+#if MASK_KIND
+                const int key = key0 + j * 8 + e;
+#endif
+#if MASK_KIND == 1
+                if (key < LEN_K && !((const unsigned char *)mask)[mask_at + (long long)key * MASK_COL]) x = none;
+#elif MASK_KIND == 2
+                if (key < LEN_K) x += LOG2E * mx_load1<MASK_TYPE>(mask, mask_at + (long long)key * MASK_COL);
+#endif
+              }
+          }
+          if (edge) {
+            const int last = CAUSAL ? min(pos, LEN_K - 1) : LEN_K - 1;
+#pragma unroll
+            for (int j = 0; j < BKV / 8; j++)
+#pragma unroll
+              for (int e = 0; e < 2; e++)
+                if (key0 + j * 8 + e > last) s[j][h * 2 + e] = none;
+          }
+#pragma unroll
+          for (int j = 0; j < BKV / 8; j++) high = fmaxf(high, fmaxf(s[j][h * 2], s[j][h * 2 + 1]));
+          high = fmaxf(high, __shfl_xor_sync(0xffffffffu, high, 1));
+          high = fmaxf(high, __shfl_xor_sync(0xffffffffu, high, 2));
+          const float from = high == none ? 0.0f : high, down = -from * UNIT;
+          shrink[h] = fast_exp2((top[h] - from) * UNIT);
+          top[h] = high;
+          sum[h] *= shrink[h];
 #pragma unroll
           for (int j = 0; j < BKV / 8; j++)
 #pragma unroll
             for (int e = 0; e < 2; e++) {
               float &x = s[j][h * 2 + e];
-              x *= (float)(SCALE)*LOG2E;
-#if MASK_KIND
-              const int key = key0 + j * 8 + e;
-#endif
-#if MASK_KIND == 1
-              if (key < LEN_K && !((const unsigned char *)mask)[mask_at[h] + (long long)key * MASK_COL]) x = none;
-#elif MASK_KIND == 2
-              if (key < LEN_K) x += LOG2E * mx_load1<MASK_TYPE>(mask, mask_at[h] + (long long)key * MASK_COL);
-#endif
+              x = fast_exp2(fmaf(x, UNIT, down));
+              sum[h] += x;
             }
         }
-        if (edge) {
-          const int last = CAUSAL ? min(pos[h], LEN_K - 1) : LEN_K - 1;
+      };
+      auto pack = [&]() {
 #pragma unroll
-          for (int j = 0; j < BKV / 8; j++)
+        for (int kk = 0; kk < BKV / 16; kk++)
 #pragma unroll
-            for (int e = 0; e < 2; e++)
-              if (key0 + j * 8 + e > last) s[j][h * 2 + e] = none;
-        }
-#pragma unroll
-        for (int j = 0; j < BKV / 8; j++) high = fmaxf(high, fmaxf(s[j][h * 2], s[j][h * 2 + 1]));
-        high = fmaxf(high, __shfl_xor_sync(0xffffffffu, high, 1));
-        high = fmaxf(high, __shfl_xor_sync(0xffffffffu, high, 2));
-        const float from = high == none ? 0.0f : high, shrink = fast_exp2((top[h] - from) * UNIT), down = -from * UNIT;
-        top[h] = high;
-        sum[h] *= shrink;
-#pragma unroll
-        for (int j = 0; j < BKV / 8; j++)
-#pragma unroll
-          for (int e = 0; e < 2; e++) {
-            float &x = s[j][h * 2 + e];
-            x = fast_exp2(fmaf(x, UNIT, down));
-            sum[h] += x;
+          for (int h = 0; h < 2; h++) {
+            fp[kk][h * 2] = mx_pack2<IN_TYPE>(s[kk * 2 + h][0], s[kk * 2 + h][1]);
+            fp[kk][h * 2 + 1] = mx_pack2<IN_TYPE>(s[kk * 2 + h][2], s[kk * 2 + h][3]);
           }
-#pragma unroll
-        for (int d = 0; d < VB; d++)
-#pragma unroll
-          for (int j = 0; j < 8; j++) {
-            acc[d][j][h * 2] *= shrink;
-            acc[d][j][h * 2 + 1] *= shrink;
-          }
-      }
-#pragma unroll
-      for (int kk = 0; kk < BKV / 16; kk++)
-#pragma unroll
-        for (int h = 0; h < 2; h++) {
-          fp[kk][h * 2] = mx_pack2<IN_TYPE>(s[kk * 2 + h][0], s[kk * 2 + h][1]);
-          fp[kk][h * 2 + 1] = mx_pack2<IN_TYPE>(s[kk * 2 + h][2], s[kk * 2 + h][3]);
-        }
-      barrier_wait(v_full + stage * 8, phase);
-      asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
-#pragma unroll
-      for (int d = 0; d < VB; d++) {
-        const mx_u64 dv = wg_descriptor(at + K_BYTES + d * BKV * 128);
-#pragma unroll
-        for (int kk = 0; kk < BKV / 16; kk++) wg_mma_rows(&acc[d][0][0], fp[kk], dv + kk * 128);
-      }
-      asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
-      asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+      };
 #pragma unroll
       for (int d = 0; d < VB; d++)
 #pragma unroll
         for (int j = 0; j < 8; j++)
-          asm volatile("" : "+f"(acc[d][j][0]), "+f"(acc[d][j][1]), "+f"(acc[d][j][2]), "+f"(acc[d][j][3])::"memory");
-    } else {
-      barrier_wait(v_full + stage * 8, phase);
-    }
-    if (lane == 0) barrier_arrive(v_empty + stage * 8);
-    if (++stage == STAGES) stage = 0, phase ^= 1;
-  }
+#pragma unroll
+          for (int e = 0; e < 4; e++) acc[d][j][e] = 0.0f;
 
-  /* Rows through a buffer of the warp, then out in vectors. */
-  in_t *buffer = (in_t *)(smem + STAGING + warp * (16 * PITCH_O * 2));
+      barrier_wait(q_full + slot * 8, n >> 1 & 1);
+      multiply_keys();
+      asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+      KEEP_SCORES;
+      free_keys();
+      exponentials(0);
+      pack();
+      for (int t = 1; t < own; t++) {
+        multiply_keys();
+        multiply_values();
+        asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
+        KEEP_SCORES;
+        free_keys();
+        exponentials(t);
+        asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+        KEEP_SUMS;
+        free_values();
 #pragma unroll
-  for (int h = 0; h < 2; h++) {
-    float all = sum[h];
-    all += __shfl_xor_sync(0xffffffffu, all, 1);
-    all += __shfl_xor_sync(0xffffffffu, all, 2);
-    const float inverse = all > 0.0f ? 1.0f / all : 0.0f;
+        for (int d = 0; d < VB; d++)
 #pragma unroll
-    for (int d = 0; d < VB; d++)
+          for (int j = 0; j < 8; j++)
 #pragma unroll
-      for (int j = 0; j < 8; j++)
-        *(mx_u32 *)(buffer + ((lane >> 2) + h * 8) * PITCH_O + d * 64 + j * 8 + (lane & 3) * 2) =
-            mx_pack2<IN_TYPE>(acc[d][j][h * 2] * inverse, acc[d][j][h * 2 + 1] * inverse);
-  }
-  __syncwarp();
-  in_t *to = o + O_AT((long long)batch, head);
+            for (int e = 0; e < 4; e++) acc[d][j][e] *= shrink[e >> 1];
+        pack();
+      }
+      if (lane == 0) barrier_arrive(q_empty + slot * 8);
+      multiply_values();
+      asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+      KEEP_SUMS;
+      free_values();
+      for (int t = own; t < tiles; t++) { /* of other warpgroups only */
+        barrier_wait(k_full + k_stage * 8, k_phase);
+        free_keys();
+        barrier_wait(v_full + v_stage * 8, v_phase);
+        free_values();
+      }
+
+      /* Rows through a buffer of the warp, then out in vectors. */
+      __syncwarp();
 #pragma unroll
-  for (int e = lane; e < 16 * (HDV / 8); e += 32) {
-    const int r = e / (HDV / 8), col = e % (HDV / 8) * 8, row = first + r;
-    if (row >= LEN_Q || col >= DIM_V) continue;
-    if (VEC_O == 8) {
-      *(uint4 *)(to + (long long)row * O_ROW + col) = *(const uint4 *)(buffer + r * PITCH_O + col);
-    } else {
-      for (int i = 0; i < 8 && col + i < DIM_V; i++) to[(long long)row * O_ROW + col + i] = buffer[r * PITCH_O + col + i];
+      for (int h = 0; h < 2; h++) {
+        float all = sum[h];
+        all += __shfl_xor_sync(0xffffffffu, all, 1);
+        all += __shfl_xor_sync(0xffffffffu, all, 2);
+        const float inverse = all > 0.0f ? 1.0f / all : 0.0f;
+#pragma unroll
+        for (int d = 0; d < VB; d++)
+#pragma unroll
+          for (int j = 0; j < 8; j++)
+            *(mx_u32 *)(buffer + ((lane >> 2) + h * 8) * PITCH_O + d * 64 + j * 8 + (lane & 3) * 2) =
+                mx_pack2<IN_TYPE>(acc[d][j][h * 2] * inverse, acc[d][j][h * 2 + 1] * inverse);
+      }
+      __syncwarp();
+      in_t *to = o + O_AT((long long)batch, head);
+#pragma unroll
+      for (int e = lane; e < 16 * (HDV / 8); e += 32) {
+        const int r = e / (HDV / 8), col = e % (HDV / 8) * 8, row = first + r;
+        if (row >= LEN_Q || col >= DIM_V) continue;
+        if (VEC_O == 8) {
+          *(uint4 *)(to + (long long)row * O_ROW + col) = *(const uint4 *)(buffer + r * PITCH_O + col);
+        } else {
+          for (int i = 0; i < 8 && col + i < DIM_V; i++) to[(long long)row * O_ROW + col + i] = buffer[r * PITCH_O + col + i];
+        }
+      }
     }
   }
 }

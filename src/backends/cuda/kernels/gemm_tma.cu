@@ -6,20 +6,19 @@
  * LEAVE says how accumulators become results. 0: through a small buffer of each warp as f32, so that bias, epilogue and stores work
  * on vectors of one row. 1 (GEMM_N a multiple of 32): the tensor map of B orders its rows so that each thread's accumulators are
  * vectors of 8 columns already. 2 (16-bit results whose rows are contiguous but not aligned): rows are laid out in shared memory
- * with the same alignment as in memory, and the copy engine stores them while the next tile is multiplied. 3: a cluster of SPLIT
- * blocks shares the slices of one tile; each leaves its sums in its shared memory and adds up those of all for a part of the tile.
+ * with the same alignment as in memory, and the copy engine stores them while the next tile is multiplied.
  *
  * Macros as in gemm.cu: IN_TYPE OUT_TYPE BIAS_TYPE HAS_BIAS GEMM_M GEMM_N GEMM_K BN STAGES VEC_C C_AT EPILOGUE.. PDL B_CONST and, for
  * CONV, its geometry; BM is GROUPS * 64, rows of a slice are 128 bytes. MIN_CTAS blocks share a multiprocessor; GROUP_M tiles below
  * each other are taken together. Boxes of the tensor maps: A [BM, 128 bytes], B [BN, 128 bytes], 128-byte swizzle (with LEAVE 1 of
  * rank 5: [128 bytes, 2, 4, 4, BN / 32], see copy_rows); of an image, BM pixels of im2col with 128 bytes of channels each.
- * Grid: any number of blocks up to the number of tiles (LEAVE 3: SPLIT times that); block: THREADS. Shared memory: SMEM_BYTES. */
+ * Grid: any number of blocks up to the number of tiles; block: THREADS. Shared memory: SMEM_BYTES. */
 
 #ifndef LEAVE /* how accumulators leave, see above */
 #define LEAVE 0
 #endif
 /* Registers move from the copying warpgroup, of which one warp works, to the others. */
-#if (LEAVE == 1 || LEAVE == 2) && MIN_CTAS == 1 && (GROUPS == 2 || (GROUPS == 3 && BN > 128))
+#if LEAVE > 0 && MIN_CTAS == 1 && (GROUPS == 2 || (GROUPS == 3 && BN > 128))
 #define SHIFT_REGISTERS 1
 #define THREADS (GROUPS * 128 + 128)
 #else
@@ -46,9 +45,6 @@ typedef mx_u16 out_t;
 #define WARP_BYTES (16 * PITCH * 4)
 #elif LEAVE == 1
 #define WARP_BYTES 0
-#elif LEAVE == 3
-#define PITCH (BN + 4) /* of the tile's sums, which take the place of the slices */
-#define WARP_BYTES 0
 #else
 #define PITCH (BN + 8) /* of a warp's 16 rows; a row begins as far behind a multiple of 16 bytes as in memory */
 #define WARP_BYTES (16 * PITCH * 2)
@@ -63,13 +59,6 @@ typedef mx_u16 out_t;
 #endif
 #define TILES_M ((GEMM_M + BM - 1) / BM)
 #define TILES_N ((GEMM_N + BN - 1) / BN)
-#if LEAVE == 3
-#define CLUSTER_DIMS __cluster_dims__(SPLIT, 1, 1)
-#define BLOCKS_OF_TILE SPLIT
-#else
-#define CLUSTER_DIMS
-#define BLOCKS_OF_TILE 1
-#endif
 #ifndef GROUP_M
 #define GROUP_M 8
 #endif
@@ -124,25 +113,6 @@ __device__ __forceinline__ void copy_rows(mx_u32 dst, const tensor_map *map, int
 #else
 #define copy_rows copy_box
 #endif
-#if LEAVE == 3
-__device__ __forceinline__ void cluster_barrier() {
-  asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;" ::: "memory");
-}
-__device__ __forceinline__ void load_remote(mx_u32 addr, int rank, float *v) {
-  mx_u32 there;
-  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(addr), "r"(rank));
-#pragma unroll
-  for (int j = 0; j < VEC_C; j += VEC_C < 4 ? 1 : 4) {
-    if (VEC_C < 4)
-      asm volatile("ld.shared::cluster.f32 %0, [%1];" : "=f"(v[j]) : "r"(there + j * 4) : "memory");
-    else
-      asm volatile("ld.shared::cluster.v4.f32 {%0,%1,%2,%3}, [%4];"
-                   : "=f"(v[j]), "=f"(v[(j + 1) % VEC_C]), "=f"(v[(j + 2) % VEC_C]), "=f"(v[(j + 3) % VEC_C])
-                   : "r"(there + j * 4)
-                   : "memory");
-  }
-}
-#endif
 #if LEAVE == 2
 /* Elements from the last multiple of 16 bytes to `p`. */
 __device__ __forceinline__ int row_shift(const out_t *p) { return (int)((mx_u64)p >> 1 & 7); }
@@ -173,19 +143,13 @@ __device__ __forceinline__ void copy_pixels(mx_u32 dst, const tensor_map *map, i
 }
 #endif
 
-extern "C" __global__ void CLUSTER_DIMS __launch_bounds__(THREADS, MIN_CTAS)
+extern "C" __global__ void __launch_bounds__(THREADS, MIN_CTAS)
     kiln_gemm_tma(const __grid_constant__ tensor_map map_a, const __grid_constant__ tensor_map map_b, out_t *__restrict__ c,
                   const void *__restrict__ bias EPILOGUE_PARAMS) {
   extern __shared__ __align__(1024) unsigned char smem[];
   const mx_u32 smem0 = mx_shared(smem), full = smem0 + BARRIERS, empty = full + STAGES * 8;
   const int tid = threadIdx.x, lane = tid & 31, warp = tid >> 5;
-  const int tiles = TILES_M * TILES_N, first_tile = blockIdx.x / BLOCKS_OF_TILE;
-  const int tile_step = LEAVE == 3 ? tiles : gridDim.x;
-#if LEAVE == 3
-  const int rank = blockIdx.x % SPLIT, from = SLICES * rank / SPLIT, to = SLICES * (rank + 1) / SPLIT;
-#else
-  constexpr int from = 0, to = SLICES;
-#endif
+  const int tiles = TILES_M * TILES_N;
   mx_grid_trigger();
   if (tid == 0) {
     for (int s = 0; s < STAGES; s++) {
@@ -225,18 +189,18 @@ extern "C" __global__ void CLUSTER_DIMS __launch_bounds__(THREADS, MIN_CTAS)
       int stage = 0, phase = 0, ahead = 0, m0, n0;
 #if PDL && B_CONST
       /* Slices of B for the first tile do not depend on the kernel before. */
-      if (first_tile < tiles) {
-        place(first_tile, m0, n0);
-        for (; ahead < STAGES && ahead < to - from; ahead++) {
+      if (blockIdx.x < tiles) {
+        place(blockIdx.x, m0, n0);
+        for (; ahead < STAGES && ahead < SLICES; ahead++) {
           barrier_expect(full + ahead * 8, STAGE_BYTES);
-          copy_b(smem0 + ahead * STAGE_BYTES + A_BYTES, from + ahead, n0, full + ahead * 8);
+          copy_b(smem0 + ahead * STAGE_BYTES + A_BYTES, ahead, n0, full + ahead * 8);
         }
       }
 #endif
       mx_grid_wait();
-      for (int t = first_tile; t < tiles; t += tile_step) {
+      for (int t = blockIdx.x; t < tiles; t += gridDim.x) {
         place(t, m0, n0);
-        for (int s = from; s < to; s++) {
+        for (int s = 0; s < SLICES; s++) {
           const mx_u32 at = smem0 + stage * STAGE_BYTES, bar = full + stage * 8;
           if (ahead > 0) {
             ahead--;
@@ -264,7 +228,7 @@ extern "C" __global__ void CLUSTER_DIMS __launch_bounds__(THREADS, MIN_CTAS)
     int stage = 0, phase = 0;
     mx_grid_wait(); /* before the epilogue reads anything */
     if (STAGGER && group == 1 && SLICES >= STAGES) barrier_wait(full + (STAGES - 1) * 8, 0);
-    for (int t = first_tile; t < tiles; t += tile_step) {
+    for (int t = blockIdx.x; t < tiles; t += gridDim.x) {
       int m0, n0;
       place(t, m0, n0);
       float acc[BN / 8][4];
@@ -273,7 +237,7 @@ extern "C" __global__ void CLUSTER_DIMS __launch_bounds__(THREADS, MIN_CTAS)
 #pragma unroll
         for (int e = 0; e < 4; e++) acc[j][e] = 0.0f;
       int before = 0;
-      for (int s = from; s < to; s++) {
+      for (int s = 0; s < SLICES; s++) {
         barrier_wait(full + stage * 8, phase);
         const mx_u32 at = smem0 + stage * STAGE_BYTES;
         const mx_u64 da = wg_descriptor(at + group * (64 * 128)), db = wg_descriptor(at + A_BYTES);
@@ -282,27 +246,17 @@ extern "C" __global__ void CLUSTER_DIMS __launch_bounds__(THREADS, MIN_CTAS)
         for (int kk = 0; kk < 4; kk++) wg_mma(&acc[0][0], da + kk * 2, db + kk * 2);
         asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
         asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
-        if (s > from && lane == 0) barrier_arrive(empty + before * 8);
+        if (s > 0 && lane == 0) barrier_arrive(empty + before * 8);
         before = stage;
         if (++stage == STAGES) stage = 0, phase ^= 1;
       }
       asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
-      if (to > from && lane == 0) barrier_arrive(empty + before * 8);
+      if (SLICES > 0 && lane == 0) barrier_arrive(empty + before * 8);
 #pragma unroll
       for (int j = 0; j < BN / 8; j++)
         asm volatile("" : "+f"(acc[j][0]), "+f"(acc[j][1]), "+f"(acc[j][2]), "+f"(acc[j][3])::"memory");
 
-#if LEAVE == 3
-      if (GROUPS > 1) asm volatile("bar.sync 1, %0;" ::"n"(GROUPS * 128) : "memory"); /* all have read the last slice */
-      float *sums = (float *)smem + (group * 64 + (warp & 3) * 16 + (lane >> 2)) * PITCH + (lane & 3) * 2;
-#pragma unroll
-      for (int j = 0; j < BN / 8; j++) {
-        *(float2 *)(sums + j * 8) = make_float2(acc[j][0], acc[j][1]);
-        *(float2 *)(sums + 8 * PITCH + j * 8) = make_float2(acc[j][2], acc[j][3]);
-      }
-#else
       const int r0 = m0 + group * 64 + (warp & 3) * 16;
-#endif
 #if LEAVE == 0
       constexpr int ROW_VECS = 32 / VEC_C;
 #pragma unroll
@@ -358,7 +312,7 @@ extern "C" __global__ void CLUSTER_DIMS __launch_bounds__(THREADS, MIN_CTAS)
           }
         }
       }
-#elif LEAVE == 2
+#else
       if (lane < 16) asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory"); /* of the tile before */
       __syncwarp();
 #pragma unroll
@@ -405,31 +359,4 @@ extern "C" __global__ void CLUSTER_DIMS __launch_bounds__(THREADS, MIN_CTAS)
     if (lane < 16) asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
 #endif
   }
-#if LEAVE == 3
-  cluster_barrier();
-  mx_grid_wait(); /* threads that copied nothing */
-  int m0, n0;
-  place(first_tile, m0, n0);
-  constexpr int ROW_VECS = BN / VEC_C, VECS = BM * ROW_VECS;
-  for (int e = VECS * rank / SPLIT + tid; e < VECS * (rank + 1) / SPLIT; e += THREADS) {
-    const int r = e / ROW_VECS, col = e % ROW_VECS * VEC_C, row = m0 + r, n = n0 + col;
-    if (row >= GEMM_M || n >= GEMM_N) continue;
-    float q[SPLIT][VEC_C], v[VEC_C];
-#pragma unroll
-    for (int i = 0; i < SPLIT; i++) load_remote(smem0 + (r * PITCH + col) * 4, i, q[i]);
-#if HAS_BIAS
-    mx_load<BIAS_TYPE, VEC_C>(bias, n, v);
-#endif
-#pragma unroll
-    for (int j = 0; j < VEC_C; j++) {
-      float all = q[0][j];
-#pragma unroll
-      for (int i = 1; i < SPLIT; i++) all += q[i][j];
-      v[j] = HAS_BIAS ? v[j] + all : all;
-    }
-    EPILOGUE(v, 0, row, n)
-    mx_store<OUT_TYPE, VEC_C>(c, C_AT(0LL, row, n), v);
-  }
-  cluster_barrier(); /* nobody leaves while another reads its sums */
-#endif
 }
