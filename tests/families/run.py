@@ -250,7 +250,8 @@ def run_model(suite: str, family: str, model_name: str, targets: list[str], opti
         send([{**row, "target": target, "outcome": "crash", "reason": ""}])  # until there is more to say
         result = judge(kiln, case, program, target, options)
         send([{**row, "target": target, **result, "seconds": f"{spent + result.pop('seconds'):.1f}"}])
-    if not case.varying or options.no_varying:
+    targets = [t for t in targets if case.varying and (options.varying is None or t in options.varying)]
+    if not targets:
         return
     varied: Optional[Any] = None
     result = {}
@@ -451,7 +452,7 @@ def parse(arguments: Optional[list[str]] = None) -> argparse.Namespace:
     parser.add_argument(
         "--heads", action="store_true", help="transformers: also models with a head for each task, not only the base"
     )
-    parser.add_argument("--no-varying", action="store_true", help="fixed shapes only")
+    parser.add_argument("--varying", nargs="*", metavar="TARGET", help="targets to try varying dimensions on; default all")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1, help="of each process")
     parser.add_argument("--timeout", type=float, default=120, help="seconds for one model")

@@ -156,7 +156,7 @@ def shrink(config: Any, how: str) -> Any:
     patch, image = vars(config).get("patch_size"), vars(config).get("image_size")
     if how != "layers" and type(image) is int and image > 64:
         changed["image_size"] = 4 * patch if type(patch) is int and patch >= 8 and image % patch == 0 else 64
-    changed = {n: v for n, v in changed.items() if v is not vars(config).get(n) and v != vars(config).get(n)}
+    changed = {n: v for n, v in changed.items() if is_config(v) or v != vars(config).get(n)}
     changed = {**given(config, own), **changed}
     changed.update(SPECIAL.get(config.model_type, {}) if how != "layers" else {})
     return remade(config, changed)
