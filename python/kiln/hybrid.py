@@ -1,4 +1,4 @@
-"""Saving modules that run partly in engines and partly in PyTorch: as exported programs and as ScriptModules.
+"""Saving modules with engines, also such that run partly in PyTorch: as exported programs and as ScriptModules.
 
 Both hold the engines as constants and call them by the operator ``kiln::execute``, so a new process needs ``import kiln`` before it
 loads them, and nothing else.
@@ -6,20 +6,23 @@ loads them, and nothing else.
 
 from __future__ import annotations
 
+import inspect
 import operator
 import warnings
 from types import SimpleNamespace
 from typing import Any
 
 import torch
+from torch.export.graph_signature import InputKind
 from torch.fx.graph import CodeGen
 from torch.utils import _pytree as pytree
 
 from kiln import interface as nesting
 from kiln._kiln import KilnError
+from kiln.module import CompiledModule
 from kiln.partition import EngineCall, HybridModule, _EngineModule
 
-__all__ = ["export_hybrid", "script_hybrid"]
+__all__ = ["export_engine", "export_hybrid", "script_hybrid"]
 
 
 def _error(text: str, status: str = "KILN_UNSUPPORTED") -> KilnError:
@@ -77,12 +80,8 @@ def export_hybrid(module: HybridModule) -> torch.export.ExportedProgram:
     inputs = [n.meta.get("val") for n in program.graph.nodes if n.op == "placeholder"]
     tensors = inputs[len(inputs) - len(origin.ranges) :]
     for ranges, value in zip(origin.ranges, tensors):
-        for axis, (low, high) in ranges.items():
-            size = value.shape[axis]
-            symbol = size.node.expr if isinstance(size, torch.SymInt) else None
-            if symbol in program.range_constraints:
-                kind = type(program.range_constraints[symbol])
-                program.range_constraints[symbol] = kind(low, high)
+        if isinstance(value, torch.Tensor):
+            _set_ranges(program, value, ranges)
     _name_return_types()
     return program
 
@@ -197,3 +196,70 @@ def _call(graph: torch.fx.Graph, node: torch.fx.Node, values: dict[torch.fx.Node
     args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
     kwargs = {name: str(value) if isinstance(value, torch.device) else value for name, value in kwargs.items()}
     return graph.call_function(target, args, kwargs)
+
+
+# ---- Modules that are one engine ------------------------------------------------------------------------------------------------
+
+
+def export_engine(module: CompiledModule) -> torch.export.ExportedProgram:
+    """A compiled module as an exported program that holds its engine, with the same arguments, nesting and ranges.
+
+    Raises:
+        KilnError: the engine has state, or takes numbers as inputs.
+    """
+    from kiln.compiler import _name_return_types
+    from kiln.operators import _DTYPES
+    from kiln.script import embed_engine
+
+    interface, infos = module._interface, module.engine.inputs
+    if module.engine.state_count or interface.mutated:
+        raise _error("an engine with state, or that writes to its arguments, is no exported program; save it with kiln.save")
+    leaves, shapes = [], []
+    for item in interface.inputs:
+        if "tensor" not in item:
+            leaves.append(item.get("value"))
+            shapes.append(None)
+            continue
+        info = infos[item["tensor"]]
+        bounds = list(zip(info.min_shape, info.opt_shape, info.max_shape))
+        sizes = [opt if low == high or opt >= 2 else max(low, 2) for low, opt, high in bounds]
+        leaves.append(torch.zeros(sizes, dtype=_DTYPES[info.dtype], device=_device_of(module)))
+        shapes.append({i: torch.export.Dim.AUTO for i, (low, _, high) in enumerate(bounds) if low != high} or None)
+    args, kwargs = tuple(leaves), {}
+    shape_args, shape_kwargs = tuple(shapes), {}
+    if interface.in_spec is not None:
+        args, kwargs = pytree.tree_unflatten(leaves, interface.in_spec)
+        shape_args, shape_kwargs = pytree.tree_unflatten(shapes, interface.in_spec)
+    holder = embed_engine(module.engine, script=False)
+    names = list(inspect.signature(holder.forward).parameters)
+    dynamic = {**dict(zip(names, shape_args)), **shape_kwargs} if any(shapes) else None
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.export.export(holder, args, kwargs, dynamic_shapes=dynamic, strict=False)
+    except Exception as error:
+        raise _error(f"torch.export could not capture the compiled module: {error}") from error
+    users = [s.arg.name for s in program.graph_signature.input_specs if s.kind is InputKind.USER_INPUT]
+    values = {n.name: n.meta.get("val") for n in program.graph.nodes if n.op == "placeholder"}
+    for item, name in zip(interface.inputs, users):
+        value = values.get(name)
+        if "tensor" in item and isinstance(value, torch.Tensor):
+            info = infos[item["tensor"]]
+            _set_ranges(program, value, dict(enumerate(zip(info.min_shape, info.max_shape))))
+    _name_return_types()
+    return program
+
+
+def _device_of(module: CompiledModule) -> str:
+    target = str(module.engine.target)
+    return "cuda" if target.startswith("cuda") and torch.cuda.is_available() else "cpu"
+
+
+def _set_ranges(program: torch.export.ExportedProgram, value: torch.Tensor, ranges: dict[int, tuple[Any, Any]]) -> None:
+    """torch.export reasons as if no size were 0 or 1; the engine takes what it was built for."""
+    for axis, (low, high) in ranges.items():
+        size = value.shape[axis]
+        symbol = size.node.expr if isinstance(size, torch.SymInt) else None
+        if symbol in program.range_constraints:
+            kind = type(program.range_constraints[symbol])
+            program.range_constraints[symbol] = kind(low, program.range_constraints[symbol].upper if high is None else high)

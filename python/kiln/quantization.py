@@ -205,9 +205,18 @@ def _scale(limit: float) -> float:
 # ---- Exported programs -----------------------------------------------------------------------------------------------------
 
 
+def _device(values: Iterable[Any]) -> Optional[torch.device]:
+    return next((value.device for value in values if isinstance(value, torch.Tensor)), None)
+
+
+def _moved(value: Any, device: Optional[torch.device]) -> Any:
+    return value.to(device) if isinstance(value, torch.Tensor) and device is not None else value
+
+
 def _values(program: torch.export.ExportedProgram, sample: Sequence[Any]) -> list[Any]:
     """What the graph's placeholders get."""
-    leaves = iter(pytree.tree_leaves((tuple(sample), {})))
+    device = _device([*program.state_dict.values(), *program.constants.values()])
+    leaves = iter(_moved(leaf, device) for leaf in pytree.tree_leaves((tuple(sample), {})))
     values: list[Any] = []
     for spec in program.graph_signature.input_specs:
         if spec.kind is InputKind.USER_INPUT:
@@ -354,8 +363,10 @@ def quantize_script(model: Any, calibration: Calibration, method: str = "forward
     watched.registerOutput(next(iter(values.outputs())))
     run, n_arguments = _function(watched), len(list(base.inputs()))
 
+    device = sites[0][1].device
+
     def measure(histograms: dict[str, _Histogram], sample: Sequence[Any]) -> None:
-        for name, value in zip(names, run(*sample[:n_arguments])):
+        for name, value in zip(names, run(*(_moved(item, device) for item in sample[:n_arguments]))):
             histograms[name].add(value)
 
     ranges = calibration.ranges(names, measure)

@@ -132,11 +132,18 @@ def _wrap(context: ConversionContext, name: str, original: Any, entry: dict[str,
             return original(*args, **kwargs)
         context.lock = True  # what a converted function calls is replaced with it
         try:
-            result = original(*args, **kwargs)
-            inputs = {id(leaf) for leaf in pytree.tree_leaves((args, kwargs))}
-            if any(id(leaf) in inputs for leaf in pytree.tree_leaves(result) if isinstance(leaf, torch.Tensor)):
-                # The input itself, as from dropout: its own `_trt` must not be lost.
-                result = pytree.tree_map(lambda leaf: leaf.alias() if isinstance(leaf, torch.Tensor) else leaf, result)
+            # On copies, so that converters see what went in where the function writes to it, and what comes out is another tensor.
+            copies: list[tuple[torch.Tensor, torch.Tensor, int]] = []
+
+            def copy_of(leaf: Any) -> Any:
+                if not isinstance(leaf, torch.Tensor) or isinstance(leaf, torch.nn.Parameter):
+                    return leaf
+                copied = leaf.clone()
+                copies.append((leaf, copied, copied._version))
+                return copied
+
+            result = original(*pytree.tree_map(copy_of, args), **pytree.tree_map(copy_of, kwargs))
+            written = {id(copied): leaf for leaf, copied, version in copies if copied._version != version}
             _with_trt((args, kwargs))
             context.method_args, context.method_kwargs = args, kwargs
             context.method_return, context.method_str = result, name
@@ -144,7 +151,7 @@ def _wrap(context: ConversionContext, name: str, original: Any, entry: dict[str,
         finally:
             context.lock = False
         if not entry["is_real"]:
-            return result
+            return original(*args, **kwargs)
 
         def replace(leaf: Any) -> Any:
             made = getattr(leaf, "_trt", None)
@@ -152,7 +159,7 @@ def _wrap(context: ConversionContext, name: str, original: Any, entry: dict[str,
                 return leaf
             if tuple(made.value.shape) != tuple(leaf.shape):
                 raise ValueError(f"converter for {name}: made {tuple(made.value.shape)}, the function gives {tuple(leaf.shape)}")
-            return made.value
+            return written[id(leaf)].copy_(made.value) if id(leaf) in written else made.value
 
         return pytree.tree_map(replace, result)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from kiln.torch2trt import trt
 from kiln.torch_tensorrt import dynamo, kernels, logging, ptq, runtime, ts
+from kiln.torch_tensorrt._backend import register as _register_backends
 from kiln.torch_tensorrt._compile import compile, convert_method_to_trt_engine, load, save
 from kiln.torch_tensorrt._enums import Device, DeviceType, EngineCapability, Platform, dtype, memory_format
 from kiln.torch_tensorrt._input import Input
@@ -39,3 +40,5 @@ __all__ = [
     "trt",
     "ts",
 ]
+
+_register_backends()

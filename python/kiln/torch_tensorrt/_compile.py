@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import warnings
@@ -13,7 +14,7 @@ import torch
 
 import kiln
 from kiln import operators
-from kiln.hybrid import export_hybrid, script_hybrid
+from kiln.hybrid import export_engine, export_hybrid, script_hybrid
 from kiln.partition import HybridModule
 from kiln.torch_tensorrt import dynamo, ts
 from kiln.torch_tensorrt._settings import CompilationSettings
@@ -104,21 +105,19 @@ def save(
 ) -> None:
     """Saves a compiled module.
 
-    ``output_format`` "torchscript" writes a file for torch.jit.load; "exported_program" one for :func:`load`: for a module that is one
-    engine a Kiln engine file, which ``kiln.load`` and the C library open, too; for one with parts in PyTorch an exported program.
+    ``output_format`` "torchscript" writes a file for torch.jit.load, "exported_program" one for torch.export.load and :func:`load`; both
+    need ``import kiln`` first. A module with state becomes a Kiln engine file instead of an exported program. :func:`kiln.save` writes an
+    engine file for the C library and the shell.
     """
     if output_format not in ("exported_program", "torchscript"):
         raise ValueError(f'output_format must be "exported_program" or "torchscript", got {output_format!r}')
+    if isinstance(module, _Loaded):
+        module = module.compiled
     if isinstance(module, HybridModule):
         if output_format == "torchscript":
             torch.jit.save(script_hybrid(module), str(file_path), _extra_files=extra_files)
         else:
-            buffer = io.BytesIO()
-            torch.export.save(export_hybrid(module), buffer, extra_files=extra_files)
-            temporary = f"{os.fspath(file_path)}.tmp"
-            with open(temporary, "wb") as file:
-                file.write(buffer.getbuffer())
-            os.replace(temporary, file_path)
+            _save_program(export_hybrid(module), file_path, extra_files)
         return
     scripted = isinstance(module, torch.jit.ScriptModule)
     if scripted or output_format == "torchscript":
@@ -126,7 +125,29 @@ def save(
             module if scripted else kiln.embed_engine(kiln.engine_bytes(module)), str(file_path), _extra_files=extra_files
         )
         return
-    kiln.save(module, file_path)
+    try:
+        program = export_engine(module) if isinstance(module, kiln.CompiledModule) else None
+    except kiln.KilnError:
+        program = None
+    if program is not None:
+        _save_program(program, file_path, extra_files)
+    else:
+        kiln.save(module, file_path)
+
+
+def _save_program(program: torch.export.ExportedProgram, path: Any, extra_files: Optional[dict[str, Any]]) -> None:
+    """As torch.export.save, but the file is either the old one or the complete new one, whatever its name ends with."""
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer, extra_files=extra_files)
+    temporary = f"{os.fspath(path)}.tmp"
+    try:
+        with open(temporary, "wb") as file:
+            file.write(buffer.getbuffer())
+        os.replace(temporary, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
 
 
 def load(file_path: Union[str, os.PathLike[str]] = "", extra_files: Optional[dict[str, Any]] = None, **kwargs: Any) -> Any:
