@@ -134,8 +134,9 @@ static inline int64_t kiln_dim_mod(const kiln_shape_call *c, int64_t a, int64_t 
 
 /* ---- Operators --------------------------------------------------------------------------------------------------- */
 
-/* A kernel as text: CUDA C++17 without includes, compiled by NVRTC for the GPU and kept in the kernel cache. Before it stand
- * `typedef float x_t;` for each tensor x of the schema (results are called out, or out0, out1, ...), and the types f16 and bf16. */
+/* A kernel as text: CUDA C++17 without includes, compiled by NVRTC for the GPU and kept in the kernel cache. Before it
+ * stands `typedef float x_t;` for each tensor x of the schema (results are called out, or out0, out1, ...); types of 16
+ * bits convert to and from float by themselves. */
 typedef struct kiln_cuda_kernel {
   const char *source;
   const char *name; /* of the extern "C" __global__ function */

@@ -87,7 +87,7 @@ def register_cuda_kernel(
 
     Args:
         op: a ``torch.library.custom_op``, ``torch.ops.mine.scale``, or its name. Result shapes come from its fake implementation.
-        source: the text, without includes; ``x_t`` is the element type of tensor x, ``out_t`` that of the result, f16 and bf16 are types.
+        source: the text, without includes; ``x_t`` is the element type of tensor x, ``out_t`` that of the result; 16-bit types convert to and from float.
         kernel: name of the ``extern "C" __global__`` function; None: the only one in ``source``.
         arguments: its parameters, such as "x float:k int:x_size out" (names of tensors are pointers; float, double, int, long and bool
             are numbers: arguments of the operator, or expressions of sizes). None: the operator's arguments in order (int as long long),

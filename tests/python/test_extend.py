@@ -605,6 +605,24 @@ def test_cuda_kernel_op_without_a_gpu() -> None:
     assert 'tactic "plugin.text"' in compiled.engine.report("plan")
 
 
+def test_launch_functions_are_symbolic() -> None:
+    def launch(inputs: list[Any], outputs: list[Any], tactic: int) -> Any:
+        n = inputs[0].shape_expr.numel()
+        params = ttk.trtp.KernelLaunchParams()
+        params.grid_x = ttk.trtp.cdiv(n, 256)
+        params.grid_y = 2 * outputs[0].shape_expr[-1] + 1
+        params.block_x = 256
+        extra = ttk.trtp.SymIntExprs(2)
+        extra[0], extra[1] = ttk.trtp.SymInt32(n), ttk.trtp.SymInt32(7)
+        return params, extra
+
+    grid, block, shared, extras = ttk._launch_of(launch, ["x"], 1)
+    assert grid == ["((x_size + 256 - 1) // 256)", "((2 * out0_end1) + 1)", "1"]
+    assert (block, shared, extras) == ([256, 1, 1], 0, ["int:x_size", "int:7"])
+    with pytest.raises(NotImplementedError, match="count from the end"):
+        ttk._launch_of(lambda inputs, outputs, tactic: len(inputs[0].shape_expr), ["x"], 1)
+
+
 def test_bad_kernel_specs() -> None:
     def spec(**changes: Any) -> ttk.KernelSpec:
         given: dict[str, Any] = {

@@ -55,7 +55,7 @@ static kiln_status pairs_run(const kiln_op_call *c) {
 static const char scale_text[] =
     "extern \"C\" __global__ void scale(const x_t *x, float k, out_t *y, long long n) {\n"
     "  const long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x;\n"
-    "  if (i < n) y[i] = k * x[i];\n}\n";
+    "  if (i < n) y[i] = (out_t)(k * (float)x[i]) + x_t(0.0f);\n}\n";
 
 static void register_all(void) {
   const kiln_cuda_kernel cuda = {.source = scale_text, .name = "scale"};
@@ -391,6 +391,13 @@ static void texts_compile(void **state) {
   const char *model =
       "kiln.graph 1\ninput \"x\" %x : f32[4,5]\n%y = test.scale(%x) {k=2} : f32[4,5]\noutput \"y\" %y\n";
   expect_ok(compile_for(model, d));
+  const kiln_op_def any = {
+      .struct_size = sizeof any, .schema = "test::scale(Tensor x, float k=1.0) -> Tensor", .dtypes = "any"};
+  expect_ok(kiln_op_register(&any));
+  expect_ok(compile_for(
+      "kiln.graph 1\ninput \"x\" %x : f16[4,5]\n%y = test.scale(%x) {k=2} : f16[4,5]\noutput \"y\" %y\n", d));
+  expect_ok(compile_for(
+      "kiln.graph 1\ninput \"x\" %x : bf16[4,5]\n%y = test.scale(%x) {k=2} : bf16[4,5]\noutput \"y\" %y\n", d));
   const kiln_cuda_kernel
       broken = {.source = "extern \"C\" __global__ void f(x_t *x) { nothing }", .name = "f", .arguments = "x"},
       size = {.source = "extern \"C\" __global__ void f(x_t *x) {}", .name = "f", .arguments = "x int:x_dim7"},

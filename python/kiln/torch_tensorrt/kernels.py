@@ -142,7 +142,7 @@ class _Expression:
     """An expression of sizes, as Kiln evaluates them when shapes are known."""
 
     def __init__(self, text: Any) -> None:
-        self.text = str(text)
+        self.text = text.text if isinstance(text, _Expression) else str(text)
 
     def _with(self, other: Any, operator: str) -> _Expression:
         return _Expression(f"({self.text} {operator} {_text(other)})")

@@ -172,15 +172,26 @@ static kiln_status add_parameters(custom_launch *l, const launch_names *n, const
 
 /* ---- the row ---------------------------------------------------------------------------------------------------------- */
 
+/* 16-bit floats as users expect them: to and from float by themselves. */
+static const char half_types[] =
+    "#define KILN_HALF(T, V) struct T { V v; T() = default; T(float f) : v(from_float<V>(f)) {}\\\n"
+    "  operator float() const { return to_float(v); } };\n"
+    "KILN_HALF(kiln_half, f16)\nKILN_HALF(kiln_bfloat, bf16)\n";
+
+static const char *user_type(kiln_dtype d) {
+  return d == KILN_F16 ? "kiln_half" : d == KILN_BF16 ? "kiln_bfloat" : cuda_type(d);
+}
+
 static const char *types_text(kernel_prep *p) {
   const op_schema *s = &custom_of(p->args.node->op)->schema;
   text t = {0};
   const char *kept = NULL;
+  text_puts(&t, half_types);
   for (int32_t i = 0; i < s->n_in && i < p->args.n_in; i++)
-    if (p->args.in[i].rank >= 0) text_printf(&t, "typedef %s %s_t;\n", cuda_type(p->args.in[i].dtype), s->in[i].name);
-  text_printf(&t, "typedef %s out_t;\n", cuda_type(p->args.out[0].dtype));
+    if (p->args.in[i].rank >= 0) text_printf(&t, "typedef %s %s_t;\n", user_type(p->args.in[i].dtype), s->in[i].name);
+  text_printf(&t, "typedef %s out_t;\n", user_type(p->args.out[0].dtype));
   for (int32_t i = 0; i < p->args.n_out; i++)
-    text_printf(&t, "typedef %s out%d_t;\n", cuda_type(p->args.out[i].dtype), (int)i);
+    text_printf(&t, "typedef %s out%d_t;\n", user_type(p->args.out[i].dtype), (int)i);
   text_puts(&t, "#line 1\n"); /* the compiler's messages count the user's lines */
   return cuda_text_keep(p, &t, &kept) == KILN_OK ? kept : NULL;
 }
