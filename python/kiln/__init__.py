@@ -18,21 +18,26 @@ from kiln._kiln import KilnError, __version__
 from kiln.engine import Engine, TensorInfo, model_report, ops_report
 from kiln.extend import load_plugin, register_cuda_kernel, register_decomposition, register_rule, remove_rule
 from kiln.inputs import Input
+from kiln.weights import WeightInfo
 
 if TYPE_CHECKING:
     from kiln.accuracy import AccuracyReport, OutputAccuracy, accuracy
     from kiln.compiler import compile, unsupported_ops
+    from kiln.engine_cache import DiskEngineCache, EngineCache
     from kiln.module import CompiledModule, load, save
     from kiln.script import embed_engine, engine_bytes, reset
 
 __all__ = [
     "AccuracyReport",
     "CompiledModule",
+    "DiskEngineCache",
     "Engine",
+    "EngineCache",
     "Input",
     "KilnError",
     "OutputAccuracy",
     "TensorInfo",
+    "WeightInfo",
     "__version__",
     "accuracy",
     "compile",
@@ -58,6 +63,8 @@ _LAZY = {
     "OutputAccuracy": "kiln.accuracy",
     "compile": "kiln.compiler",
     "CompiledModule": "kiln.module",
+    "DiskEngineCache": "kiln.engine_cache",
+    "EngineCache": "kiln.engine_cache",
     "load": "kiln.module",
     "save": "kiln.module",
     "embed_engine": "kiln.script",

@@ -23,6 +23,7 @@ from torch.utils import _pytree as pytree
 from kiln import extend, rewrite
 from kiln._kiln import KilnError, operator_supported
 from kiln.engine import Engine
+from kiln.engine_cache import EngineCache, cached_engine, open_cache
 from kiln.inputs import Input
 from kiln.module import CompiledModule
 
@@ -46,6 +47,7 @@ def compile(
     progress: Optional[Callable[[str, float], Any]] = None,
     allow_host_fallback: bool = False,
     metadata: Optional[Mapping[str, str]] = None,
+    engine_cache: Union[str, os.PathLike[str], EngineCache, None] = None,
 ) -> Union[CompiledModule, torch.jit.ScriptModule]:
     """Compiles a model into a module that computes the same, faster, for inference.
 
@@ -70,6 +72,9 @@ def compile(
         allow_host_fallback: on GPUs: operators without a kernel there run on the CPU, with copies of their tensors. Without it the build
             fails with a list of them.
         metadata: texts to keep in the engine, for :meth:`kiln.Engine.metadata`.
+        engine_cache: a folder, or a :class:`kiln.EngineCache`, where engines are kept without their weights. A model with the graph and
+            options of an earlier one takes its engine, refitted with its own weights: nothing is planned or tuned again. Not for
+            TorchScript modules.
 
     Returns:
         For a TorchScript module a ``torch.jit.ScriptModule``, for ``torch.jit.save``. Else a :class:`kiln.CompiledModule`, called like ``model``: same arguments, same nesting of outputs. It is safe to call
@@ -82,6 +87,8 @@ def compile(
     if target is None:
         target = _gpu_of(model) or "cpu"
     if isinstance(model, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
+        if engine_cache is not None:
+            raise ValueError("engine_cache is not for TorchScript modules")
         options = {
             "target": target,
             "precision": precision,
@@ -103,20 +110,22 @@ def compile(
         model, inputs = _to_host(model, inputs, target)
         _check_model(model)
         program, specs = capture(model, inputs, dict(kwargs or {}), dynamic_shapes)
-    data = _program_bytes(decompose(program))
-    engine = Engine.build(
-        data,
-        target=target,
-        precision=precision,
-        inputs=specs,
-        tune=tune,
-        cache=cache,
-        threads=threads or 0,
-        progress=progress,
-        allow_host_fallback=allow_host_fallback,
-        metadata=dict(metadata) if metadata else None,
-    )
-    return CompiledModule(engine, threads=threads)
+    program = decompose(program)
+    options = {
+        "target": target,
+        "precision": precision,
+        "inputs": specs,
+        "tune": tune,
+        "threads": threads or 0,
+        "allow_host_fallback": allow_host_fallback,
+        "metadata": dict(metadata) if metadata else None,
+    }
+
+    def build() -> Engine:
+        return Engine.build(_program_bytes(program), cache=cache, progress=progress, **options)
+
+    found = open_cache(engine_cache)
+    return CompiledModule(cached_engine(found, program, options, build) if found else build(), threads=threads)
 
 
 def _compile_script(

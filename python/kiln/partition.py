@@ -102,7 +102,7 @@ class EngineCall:
 
     Args:
         graph: placeholders carry their traced values in ``meta``.
-        fixed: arguments that are baked in, by place. When such a tensor is written to, the next call makes a new engine.
+        fixed: arguments that are baked in, by place. When such a tensor is written to, the next call refits the engine.
         options: of ``kiln.compile``.
         fallback: what an operator that Kiln lacks means: False raises, True cuts the graph into pieces.
 
@@ -123,6 +123,7 @@ class EngineCall:
         dynamic = [_varying(value) for value in traced]
         self.dynamic_shapes = {"tensors": tuple(dynamic)} if any(dynamic) else None
         self.watched = [t for t in fixed.values() if isinstance(t, torch.Tensor) and not t.is_inference()]
+        self.tensors = {i: tensor for i, tensor in fixed.items() if isinstance(tensor, torch.Tensor)}
         self.report: Optional[PartitionReport] = None
         self.build()
 
@@ -130,6 +131,10 @@ class EngineCall:
         import kiln
 
         self.versions = [tensor._version for tensor in self.watched]
+        for i, tensor in self.tensors.items():  # copies of this object do not share memory with the module's
+            setattr(self.module, f"fixed_{i}", tensor.detach())
+        if self._refit():
+            return
         with torch._guards.tracing(None):  # an export of its own, not a part of what Dynamo traces
             try:
                 self.engine = kiln.compile(self.module, inputs=self.examples, dynamic_shapes=self.dynamic_shapes, **self.options)
@@ -137,6 +142,17 @@ class EngineCall:
                 if not self.fallback or error.status != "KILN_UNSUPPORTED":
                     raise
                 self.engine, self.report = self._pieces()
+
+    def _refit(self) -> bool:
+        """Whether the engine could take what is in the tensors now."""
+        engine = getattr(self, "engine", None)
+        if not hasattr(engine, "refit"):
+            return False
+        try:
+            engine.refit(self.module.state_dict(), strict=False)
+        except KilnError:
+            return False
+        return True
 
     def _pieces(self) -> tuple[Any, PartitionReport]:
         with torch.no_grad(), warnings.catch_warnings():

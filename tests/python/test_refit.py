@@ -396,3 +396,61 @@ def test_command_line(small: nn.Module, build_folder: Path, tmp_path: Path) -> N
     done = run(build_folder, "refit", "--strip-weights", tmp_path / "whole.kiln", "-o", tmp_path / "bare.kiln")
     assert done.returncode == 0 and not kiln.Engine.open(tmp_path / "bare.kiln").has_weights
     assert run(build_folder, "refit", tmp_path / "whole.kiln").returncode == 2
+
+
+# ---- Cache of engines ------------------------------------------------------------------------------------------------------
+
+
+class Recorder(kiln.EngineCache):
+    def __init__(self) -> None:
+        self.blobs: dict[str, bytes] = {}
+        self.asked: list[bool] = []
+
+    def save(self, key: str, blob: bytes) -> None:
+        self.blobs[key] = blob
+
+    def load(self, key: str) -> bytes | None:
+        self.asked.append(key in self.blobs)
+        return self.blobs.get(key)
+
+
+def test_cache_of_engines(small: nn.Module) -> None:
+    cache = Recorder()
+    assert_same(kiln.compile(small, inputs=[X], engine_cache=cache), small, X)
+    other = other_weights(small)
+    assert_same(kiln.compile(other, inputs=[X], engine_cache=cache), other, X)
+    assert cache.asked == [False, True] and len(cache.blobs) == 1
+
+    kiln.compile(small, inputs=[X[:1]], engine_cache=cache)  # another shape
+    kiln.compile(small, inputs=[X], engine_cache=cache, target="cpu:scalar")
+    small.left = nn.Linear(16, 24, bias=False).eval()
+    assert_same(kiln.compile(small, inputs=[X], engine_cache=cache), small, X)
+    assert cache.asked == [False, True, False, False, False]
+
+    small.mask[0] = True  # decides more than its contents: built anew
+    assert_same(kiln.compile(small, inputs=[X], engine_cache=cache), small, X)
+    for key in cache.blobs:
+        cache.blobs[key] = b"damaged"
+    assert_same(kiln.compile(small, inputs=[X], engine_cache=cache), small, X)
+
+
+def test_folder_of_engines(small: nn.Module, tmp_path: Path) -> None:
+    folder = tmp_path / "engines"
+    kiln.compile(small, inputs=[X], engine_cache=folder)
+    files = list(folder.iterdir())
+    assert len(files) == 1
+    size = files[0].stat().st_size
+    cache = kiln.DiskEngineCache(folder, size=2 * size)
+    for i in range(3):
+        cache.save(f"{i}" * 64, bytes(size))
+    assert sorted(path.stem[0] for path in folder.iterdir()) == ["1", "2"]
+    assert cache.load("1" * 64) == bytes(size)
+    cache.save("3" * 64, bytes(size))
+    assert sorted(path.stem[0] for path in folder.iterdir()) == ["1", "3"]
+    assert cache.load("2" * 64) is None
+    (tmp_path / "file").write_text("")
+    assert_same(kiln.compile(small, inputs=[X], engine_cache=tmp_path / "file"), small, X)  # no folder: no cache
+    with pytest.raises(TypeError, match="engine_cache must be a path"):
+        kiln.compile(small, inputs=[X], engine_cache=3)  # type: ignore[call-overload]
+    with pytest.raises(ValueError, match="size must be 0 or more"):
+        kiln.DiskEngineCache(folder, size=-1)

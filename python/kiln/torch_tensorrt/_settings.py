@@ -10,6 +10,7 @@ from typing import Any, Optional, Union
 import torch
 
 from kiln import checks
+from kiln.torch_tensorrt._engine_cache import DEFAULT_SIZE, cache_for
 from kiln.torch_tensorrt._enums import Device, EngineCapability, to_torch_dtype
 from kiln.torch_tensorrt._rules import RULES
 from kiln.torch_tensorrt.ptq import _Calibrator
@@ -37,9 +38,8 @@ NOT_NEEDED = {
     "use_complex_decomposition": "complex numbers are left to PyTorch",
     "decompose_attention": "attention has a kernel of its own",
     "attn_bias_is_causal": "masks are looked at",
-    "immutable_weights": "engines do not depend on it",
-    "strip_engine_weights": "this version writes weights into the engine",
-    "refit_identical_engine_weights": "this version writes weights into the engine",
+    "immutable_weights": "every engine can be refitted",
+    "refit_identical_engine_weights": "engines of the cache have no weights of their own",
     "enable_weight_streaming": "weights are mapped from the file",
     "lazy_engine_init": "opening an engine takes milliseconds",
     "offload_module_to_cpu": "building takes no device memory beyond the weights",
@@ -53,7 +53,7 @@ NOT_NEEDED = {
     "enable_cross_compile_for_windows": "engine files do not depend on the operating system",
     "timing_cache_path": "",  # handled: the tuner's cache
 }
-_NONE_IS_A_VALUE = ("device", "timing_cache_path", "threads", "calibrator")
+_NONE_IS_A_VALUE = ("device", "timing_cache_path", "threads", "calibrator", "engine_cache_dir", "custom_engine_cache")
 _noted: set[str] = set()
 
 
@@ -81,6 +81,12 @@ class CompilationSettings:
     timing_cache_path: Optional[str] = None
     threads: Optional[int] = None
     calibrator: Optional[_Calibrator] = None
+    strip_engine_weights: bool = False
+    cache_built_engines: bool = False
+    reuse_cached_engines: bool = False
+    engine_cache_dir: Optional[str] = None
+    engine_cache_size: int = DEFAULT_SIZE
+    custom_engine_cache: Any = None
 
     @staticmethod
     def of(**settings: Any) -> CompilationSettings:
@@ -128,26 +134,36 @@ class CompilationSettings:
             precision = "fp16" if halves[0] is torch.float16 else "bf16"
         elif target != "cpu" and not self.disable_tf32:
             precision = "tf32"
-        return {
+        options = {
             "target": target,
             "precision": precision,
             "tune": self.tune_seconds,
             "cache": self.timing_cache_path,
             "threads": self.threads,
         }
+        cache = cache_for(
+            self.cache_built_engines,
+            self.reuse_cached_engines,
+            self.custom_engine_cache,
+            self.engine_cache_dir,
+            self.engine_cache_size,
+        )
+        return {**options, "engine_cache": cache} if cache else options
+
+    def script_options(self, target: str) -> dict[str, Any]:
+        """The same for a TorchScript module."""
+        options = self.options(target)
+        if options.pop("engine_cache", None):
+            note("cache_built_engines", "engines of TorchScript modules are not kept")
+        return options
 
 
 _OTHERS = {
     "use_fp32_acc": "products are accumulated in fp32",
     "enable_autocast": "precision is set by enabled_precisions",
     "debug": "see torch_tensorrt.logging",
-    "refit": "compile again: it takes seconds",
-    "make_refittable": "compile again: it takes seconds",
-    "cache_built_engines": "save the compiled module instead",
-    "reuse_cached_engines": "save the compiled module instead",
-    "engine_cache_dir": "save the compiled module instead",
-    "engine_cache_size": "save the compiled module instead",
-    "custom_engine_cache": "save the compiled module instead",
+    "refit": "every engine can be refitted",
+    "make_refittable": "every engine can be refitted",
     "fallback_data_dependent_ops": "operators that Kiln lacks fall back by themselves",
     "use_distributed_mode_trace": "this version has no distributed engines",
     "disabled_constant_fold_exclusions": "constants are folded",

@@ -15,9 +15,17 @@ from kiln.partition import HybridModule, PartitionReport, partition
 from kiln.torch_tensorrt import _converters, _lowering, logging
 from kiln.torch_tensorrt._converters import SourceIR
 from kiln.torch_tensorrt._input import profiles_text, to_kiln
+from kiln.torch_tensorrt._refit import refit_module_weights
 from kiln.torch_tensorrt._settings import CompilationSettings
 
-__all__ = ["CompilationSettings", "SourceIR", "compile", "convert_exported_program_to_serialized_trt_engine", "trace"]
+__all__ = [
+    "CompilationSettings",
+    "SourceIR",
+    "compile",
+    "convert_exported_program_to_serialized_trt_engine",
+    "refit_module_weights",
+    "trace",
+]
 
 # Makes dynamo.conversion and dynamo.lowering importable, as Torch-TensorRT's users write.
 __path__ = [os.path.join(os.path.dirname(__file__), "_dynamo")]
@@ -95,13 +103,14 @@ def compile_program(
         program = quantization.quantize(program, chosen.calibrator.calibration())
     if not (chosen.torch_executed_ops or chosen.torch_executed_modules or chosen.dryrun):
         try:
-            return kiln.compile(
+            compiled = kiln.compile(
                 program,
                 inputs=specs,
                 progress=logging.progress,
                 metadata={"kiln.profiles": profiles} if profiles else None,
                 **options,
             )
+            return kiln.CompiledModule(compiled.engine.strip(), compiled.threads) if chosen.strip_engine_weights else compiled
         except kiln.KilnError as error:
             if chosen.require_full_compilation or error.status != "KILN_UNSUPPORTED":
                 raise

@@ -11,6 +11,7 @@ from typing import Any, Optional, Union
 import torch
 
 import kiln
+from kiln.torch_tensorrt._refit import refit_with
 
 __all__ = [
     "MutableTorchTensorRTModule",
@@ -98,7 +99,8 @@ def set_device(gpu_id: int) -> None:
 
 
 class MutableTorchTensorRTModule(torch.nn.Module):
-    """Keeps the original module and compiles it at the first call, and again after its weights or structure changed.
+    """Keeps the original module and compiles it at the first call. When its weights have changed, the next call refits the engines;
+    when more has, it compiles again.
 
     Args:
         pytorch_model: in eval mode.
@@ -122,8 +124,28 @@ class MutableTorchTensorRTModule(torch.nn.Module):
         self._compiled = None
 
     def _fingerprint(self) -> Any:
-        tensors = [*self.original_model.named_parameters(), *self.original_model.named_buffers()]
-        return [(name, id(tensor), tensor._version) for name, tensor in tensors]
+        """What a refit can bring up to date, and what it cannot."""
+        state = self.original_model.state_dict(keep_vars=True)
+        others = [(name, tensor) for name, tensor in self.original_model.named_buffers() if name not in state]
+        weights = [(name, id(tensor), tensor._version) for name, tensor in state.items()]
+        kinds = [(name, tensor.shape, tensor.dtype, tensor.device) for name, tensor in state.items()]
+        return weights, (kinds, [(name, id(tensor), tensor._version) for name, tensor in others])
+
+    def _update(self) -> bool:
+        """Whether the compiled module has the original's weights, now if not before."""
+        if self._compiled is None:
+            return False
+        now = self._fingerprint()
+        if now == self._state:
+            return True
+        if now[1] != self._state[1]:
+            return False
+        try:
+            refit_with(self._compiled, self.original_model.state_dict())
+        except kiln.KilnError:
+            return False
+        self._state = now
+        return True
 
     def compile(self, *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
         """Compiles for these example arguments."""
@@ -141,16 +163,15 @@ class MutableTorchTensorRTModule(torch.nn.Module):
         self._state = self._fingerprint()
 
     def refit_gm(self) -> None:
-        """Takes the new weights in at the next call."""
-        self._compiled = None
+        """Takes the new weights in now; the next call would do it too."""
+        if not self._update():
+            self._compiled = None
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        result = self.original_model.load_state_dict(state_dict, strict=strict, assign=assign)
-        self._compiled = None
-        return result
+        return self.original_model.load_state_dict(state_dict, strict=strict, assign=assign)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        if self._compiled is None or self._state != self._fingerprint():
+        if not self._update():
             self.compile(*args, **kwargs)
         assert self._compiled is not None
         try:

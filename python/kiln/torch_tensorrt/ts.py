@@ -60,7 +60,7 @@ def compile(
 def _compile(module: Any, method_name: str, inputs: Any, input_signature: Any, settings: dict[str, Any]) -> torch.jit.ScriptModule:
     chosen = CompilationSettings.of(**settings)
     scripted = _scripted(module)
-    options = chosen.options(_target(scripted, chosen))
+    options = chosen.script_options(_target(scripted, chosen))
     specs = _signature(inputs, input_signature)
     profiles = profiles_text(inputs if inputs is not None else input_signature)
     if isinstance(scripted, torch.nn.Module) and not scripted._c._has_method(method_name):
