@@ -223,7 +223,7 @@ typedef struct kiln_weight_info {
   int used;     /* 0: the model has it, but computes nothing from it */
   int required; /* the engine has it no more in its original form: each refit must give it. Others may be left out, and
                    stay as they are */
-  int fixed;    /* its values decided what the engine computes (a size, a branch): a refit must give the same, or none */
+  int fixed; /* its values decided what the engine computes (a size, a branch): a refit must give the same, or none */
 } kiln_weight_info;
 
 /* The names that kiln_engine_refit takes; 0 for engines that cannot be refitted. Tied weights have one entry for each of

@@ -697,6 +697,86 @@ static PyObject *runner_run_py(PyObject *self, PyObject *inputs) {
   return result;
 }
 
+/* Where one output goes: a PyTorch tensor, or a writable buffer, which `view` then holds. */
+static bool read_output(slot *s, PyObject *object, Py_ssize_t index, Py_buffer *view) {
+  kiln_tensor *t = &s->outputs[index];
+  const int is_torch = torch_check(object);
+  if (is_torch < 0) return false;
+  if (is_torch) {
+    PyObject *flag = PyObject_GetAttr(object, name_requires_grad);
+    if (!flag) return false;
+    const bool requires = flag == Py_True;
+    Py_DECREF(flag);
+    if (!requires && torch.exchange->view_from_object(object, t) == 0) return true;
+    kiln_raise_text(KILN_INVALID_ARGUMENT,
+                    "output %zd: this tensor cannot be written in place; pass a dense one that does not %s", index,
+                    "require grad");
+    return false;
+  }
+  if (PyObject_GetBuffer(object, view, PyBUF_WRITABLE | PyBUF_C_CONTIGUOUS | PyBUF_FORMAT) < 0) {
+    view->obj = NULL;
+    kiln_raise_text(KILN_INVALID_ARGUMENT,
+                    "output %zd: expected a torch.Tensor or a writable, contiguous numpy.ndarray, got %s", index,
+                    Py_TYPE(object)->tp_name);
+    return false;
+  }
+  bool same = view->ndim == t->ndim && (size_t)view->itemsize == kiln_dtype_size(kiln_tensor_get_dtype(t));
+  for (int d = 0; same && d < t->ndim; d++) same = view->shape[d] == s->shapes[index][d];
+  if (!same) {
+    kiln_raise_text(KILN_INVALID_ARGUMENT, "output %zd: the array has not the output's shape and element size", index);
+    return false;
+  }
+  t->data = view->buf;
+  t->device.type = KILN_DEVICE_CPU;
+  t->device.id = 0;
+  t->strides = NULL;
+  t->byte_offset = 0;
+  return true;
+}
+
+static bool run_into(runner_object *r, slot *s, PyObject *const *outputs, Py_buffer *views) {
+  for (Py_ssize_t i = 0; i < r->n_out; i++) {
+    memset(&s->outputs[i], 0, sizeof s->outputs[i]);
+    s->outputs[i].shape = s->shapes[i];
+  }
+  kiln_status status = r->gpu ? follow_stream(r, s) : KILN_OK;
+  if (status == KILN_OK)
+    status = kiln_context_prepare(s->context, s->inputs, (size_t)r->n_in, s->outputs, (size_t)r->n_out);
+  if (status != KILN_OK) return kiln_raise(status), false;
+  for (Py_ssize_t i = 0; i < r->n_out; i++) {
+    if (!read_output(s, outputs[i], i, &views[i])) return false;
+  }
+  return run_slot(r, s);
+}
+
+static PyObject *runner_run_into_py(PyObject *self, PyObject *args) {
+  runner_object *r = (runner_object *)self;
+  PyObject *inputs, *outputs, *result = NULL;
+  if (!PyArg_ParseTuple(args, "OO", &inputs, &outputs)) return NULL;
+  PyObject *in = PySequence_Fast(inputs, "inputs must be a sequence of tensors");
+  PyObject *out = in ? PySequence_Fast(outputs, "outputs must be a sequence of tensors") : NULL;
+  Py_buffer *views = out ? PyMem_Calloc((size_t)r->n_out + 1, sizeof *views) : NULL;
+  slot *s = NULL;
+  bool seen = false;
+  if (!out) {
+  } else if (!views) {
+    PyErr_NoMemory();
+  } else if (PySequence_Fast_GET_SIZE(in) != r->n_in || PySequence_Fast_GET_SIZE(out) != r->n_out) {
+    kiln_raise_text(KILN_INVALID_ARGUMENT, "the engine takes %zd inputs and gives %zd outputs, got %zd and %zd",
+                    r->n_in, r->n_out, PySequence_Fast_GET_SIZE(in), PySequence_Fast_GET_SIZE(out));
+  } else if ((s = slot_with_inputs(r, PySequence_Fast_ITEMS(in), r->n_in, &seen))) {
+    if (run_into(r, s, PySequence_Fast_ITEMS(out), views)) result = (Py_INCREF(Py_None), Py_None);
+    slot_release(r, s);
+  }
+  for (Py_ssize_t i = 0; views && i < r->n_out; i++) {
+    if (views[i].obj) PyBuffer_Release(&views[i]);
+  }
+  PyMem_Free(views);
+  Py_XDECREF(in);
+  Py_XDECREF(out);
+  return result;
+}
+
 static PyObject *runner_reset_py(PyObject *self, PyObject *unused) {
   (void)unused;
   for (slot *s = ((runner_object *)self)->idle; s; s = s->next) kiln_context_reset(s->context);
@@ -770,6 +850,8 @@ static void runner_dealloc(PyObject *self) {
 
 static PyMethodDef runner_methods[] = {
     {"run", runner_run_py, METH_O, "run(inputs) -> outputs: one call with a flat sequence of tensors."},
+    {"run_into", runner_run_into_py, METH_VARARGS,
+     "run_into(inputs, outputs): one call that writes into tensors of the caller."},
     {"reset", runner_reset_py, METH_NOARGS, "reset(): puts mutated buffers back to their values in the model."},
     {"memory", runner_memory_py, METH_NOARGS, "memory() -> dict: bytes of weights, arena and state."},
     {"profile", runner_profile_py, METH_O, "profile(True) starts timing steps; profile(False) stops and returns them."},

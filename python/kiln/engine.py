@@ -210,6 +210,13 @@ class Engine(_kiln.Engine):
             self._call = self._runner()
         return self._call(*inputs)
 
+    def run_into(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+        """Runs once and writes the results into ``outputs``: tensors or arrays of the right shapes and types, where the caller wants
+        them (any strides; NumPy arrays contiguous). Nothing is allocated."""
+        if self._call is None:
+            self._call = self._runner()
+        self._call.run_into(inputs, outputs)
+
     def __reduce__(self) -> tuple[Any, ...]:
         return (type(self).load, (self.serialize(),))
 

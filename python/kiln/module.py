@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+from collections.abc import Sequence
 from typing import Any, Optional, Union
 
 import torch
@@ -252,6 +253,11 @@ class CompiledModule(torch.nn.Module):
     def outputs(self) -> list[TensorInfo]:
         """The engine's tensor outputs, flattened."""
         return self.engine.outputs
+
+    def run_into(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+        """One call with the engine's flat inputs (see :attr:`inputs`) that writes into ``outputs``, tensors of the caller of the right
+        shapes and types, instead of new ones. Nothing is allocated, which also keeps calls with many outputs short."""
+        self._active().run_into(inputs, outputs)
 
     def memory(self) -> dict[str, int]:
         """Bytes of weights (shared by all callers), arena and state of one caller."""

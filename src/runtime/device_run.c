@@ -5,6 +5,7 @@
  * Callers that capture a graph themselves get plain launches into it. */
 #include "runtime/device_run.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/map.h"
@@ -30,6 +31,8 @@ kiln_status device_run_create(const target *t, int ordinal, int32_t n_params, in
       r->hooks->leave(r->device);
     }
   }
+  const char *graphs = getenv("KILN_CUDA_GRAPHS");
+  r->plain = graphs && strcmp(graphs, "0") == 0;
   r->user_stream = r->stream;
   if (status != KILN_OK) {
     device_run_destroy(r);
@@ -402,7 +405,7 @@ static kiln_status run_whole(device_run *r, program *p, device_graphs *g, char *
   KILN_TRY(prepare_pinned(r, for_inputs + pinned_for_outputs(r, p, plan)));
   choose_inputs(r, p, memory, plan, params, r->externals);
   choose_outputs(r, p, memory, plan, results, outputs);
-  if (captured_by_caller || profile || program_has_jumps(p)) {
+  if (captured_by_caller || profile || r->plain || program_has_jumps(p)) {
     KILN_TRY(copies_in(r, p, plan, params, r->externals, stream));
     KILN_TRY(program_launch(p, memory, r->externals, stream, profile && !captured_by_caller));
   } else {

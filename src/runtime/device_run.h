@@ -28,6 +28,7 @@ typedef struct device_run {
   void *last_stream; /* of the last run, whose memory the next one uses again */
   void *mark;        /* the end of the last run */
   bool ran;          /* is there one? */
+  bool plain;        /* launches kernels one by one: KILN_CUDA_GRAPHS is 0 */
   bool captured;     /* did the last run become part of a caller's graph? */
   char *pinned;
   size_t pinned_bytes;

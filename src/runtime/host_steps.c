@@ -104,8 +104,8 @@ kiln_status host_step_run(program *p, step *s) {
   KILN_TRY(hooks->synchronize(p->device, p->stream)); /* the last run's uploads are done then too */
   const kiln_status status = s->kernel->run(&h->args);
   if (status != KILN_OK)
-    return error_note(status, __FILE__, __LINE__, "running `%s` (%s at %s) on the CPU", s->node->op->name, s->node->path,
-                      s->node->source);
+    return error_note(status, __FILE__, __LINE__, "running `%s` (%s at %s) on the CPU", s->node->op->name,
+                      s->node->path, s->node->source);
   for (int32_t i = 0; i < n_out; i++)
     KILN_TRY(hooks->upload(p->device, p->stream, s->args.out[i].data, h->args.out[i].data, bytes_of(&h->args.out[i])));
   return KILN_OK;

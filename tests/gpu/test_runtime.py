@@ -44,6 +44,24 @@ def python(code: str, **env: str) -> str:
     return run.stdout
 
 
+def test_outputs_of_the_caller() -> None:
+    model, x = mlp(), torch.randn(4, 64, device="cuda")
+    engine = kiln.compile(model, inputs=[x], target="cuda")
+    y, turned = torch.empty(4, 8, device="cuda"), torch.empty(8, 4, device="cuda").t()
+    for out in (y, y, turned, y):
+        out.zero_()
+        engine.run_into([x], [out])
+        close(out, model(x.cpu()))
+
+
+def test_plain_launches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KILN_CUDA_GRAPHS", "0")
+    model, x = mlp(), torch.randn(4, 64, device="cuda")
+    engine = kiln.compile(model, inputs=[x], target="cuda")
+    for _ in range(3):
+        close(engine(x), model(x.cpu()))
+
+
 # ---- what only the data decides --------------------------------------------------------------------------------------
 
 
