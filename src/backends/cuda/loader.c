@@ -202,9 +202,25 @@ kiln_status cuda_driver_get(const cuda_driver **out) {
 static cuda_nvrtc nvrtc;
 static library_state nvrtc_state;
 
+/* NVRTC opens this one by its bare name, which is found only where it is loaded already or in the system's folders. */
+static void load_builtins(void) {
+  Dl_info self;
+  char folder[1024];
+  void *version = NULL;
+  memcpy(&version, &nvrtc.Version, sizeof version);
+  if (!dladdr(version, &self) || !self.dli_fname) return;
+  const char *slash = strrchr(self.dli_fname, '/');
+  const size_t length = slash ? (size_t)(slash - self.dli_fname) : 0;
+  if (!length || length >= sizeof folder) return;
+  memcpy(folder, self.dli_fname, length);
+  folder[length] = 0;
+  (void)open_in_folders(folder, "libnvrtc-builtins.so.[0-9]*");
+}
+
 kiln_status cuda_nvrtc_get(const cuda_nvrtc **out) {
   pthread_mutex_lock(&loader_lock);
   if (!nvrtc_state.tried) note_failure(&nvrtc_state, load(&nvrtc_row, &nvrtc));
+  if (!nvrtc_state.tried && nvrtc_state.status == KILN_OK) load_builtins();
   nvrtc_state.tried = true;
   pthread_mutex_unlock(&loader_lock);
   if (nvrtc_state.status != KILN_OK) return KILN_FAIL(nvrtc_state.status, "%s", nvrtc_state.text);
