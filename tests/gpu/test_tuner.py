@@ -121,7 +121,7 @@ def test_damaged_cache(model: nn.Module, cache: Path, tmp_path: Path) -> None:
         assert error(engine(x), model(x)) < 3e-3
 
 
-@pytest.fixture(scope="module", params=["fp16", "bf16", "tf32", "fp32"])
+@pytest.fixture(scope="module", params=["fp16", "bf16", "tf32"])
 def precise(request: pytest.FixtureRequest, model: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     """A precision and a cache of it."""
     path = tmp_path_factory.mktemp(request.param) / "tactics"
@@ -141,7 +141,7 @@ def test_library_tactics(model: nn.Module, precise: tuple[str, Path], tmp_path: 
     assert f'tactic "{tactic}"' in engine.engine.report("plan")
     with torch.no_grad():
         want = model(x)
-        bound = {"fp16": 3e-3, "bf16": 2e-2, "tf32": 3e-3, "fp32": 1e-4}[precision]
+        bound = {"fp16": 3e-3, "bf16": 2e-2, "tf32": 3e-3}[precision]
         for _ in range(4):  # plain, staged graph, graph on the caller's tensors
             assert error(engine(x), want) < bound
 
@@ -187,3 +187,22 @@ def test_library_is_missing(model: nn.Module, cache: Path, tmp_path: Path) -> No
     assert run.returncode == 0, run.stderr
     assert float(run.stdout) < 2e-3
     assert "linear.cublaslt" in run.stderr and "KILN_CUDA_WITHOUT" in run.stderr and "linear.gemm" in run.stderr
+
+
+def test_in_place(model: nn.Module, tmp_path: Path) -> None:
+    """An engine that was built for the architecture, with heuristics, is tuned where it is opened; its modules go on."""
+    x = example()
+    major, minor = torch.cuda.get_device_capability()
+    built = kiln.compile(model, inputs=[x], precision="fp16", target=f"cuda:sm_{10 * major + minor}")
+    built.engine.save(tmp_path / "e.kiln")
+    opened = kiln.load(tmp_path / "e.kiln")
+    assert "timed" not in opened.engine.report("plan")
+    with torch.no_grad():
+        want = model(x)
+        assert error(opened(x), want) < 3e-3
+        opened.engine.tune(6, cache=tmp_path / "tactics")
+        assert "timed" in opened.engine.report("plan")
+        for _ in range(3):
+            assert error(opened(x), want) < 3e-3
+    opened.engine.save(tmp_path / "tuned.kiln")
+    assert "timed" in kiln.Engine.open(tmp_path / "tuned.kiln").report("plan")
