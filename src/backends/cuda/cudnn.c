@@ -9,13 +9,15 @@
 #include "backends/cuda/internal.h"
 #include "base/memory.h"
 
-enum { MOST_CONFIGS = 16, MOST_DESCRIPTORS = 32, MOST_OPERATIONS = 4 };
+enum { MOST_CONFIGS = 16, MOST_DESCRIPTORS = 32, MOST_OPERATIONS = 4, MOST_PLANS = 4 };
 static const int64_t workspace_most = 64 << 20;
 
+/* The plans of one graph, best first: as many as were asked for. */
 struct cudnn_entry {
   char key[320];
-  void *plan; /* NULL: cuDNN has none */
-  int64_t workspace;
+  void *plans[MOST_PLANS];
+  int64_t workspaces[MOST_PLANS];
+  int count, tried; /* plans, and configurations that were looked at for them */
   struct cudnn_entry *next;
 };
 
@@ -51,7 +53,7 @@ void cudnn_close(device *d) {
   error_clear();
   for (struct cudnn_entry *e = d->cudnn_plans; e;) {
     struct cudnn_entry *next = e->next;
-    if (here && e->plan) (void)library->Free(e->plan);
+    for (int i = 0; here && i < e->count; i++) (void)library->Free(e->plans[i]);
     mem_free(e);
     e = next;
   }
@@ -224,7 +226,7 @@ static bool try_config(const maker *m, void *config, void **out, int64_t *worksp
   return true;
 }
 
-/* The `rank`-th configuration of the heuristic that can be made. */
+/* Makes plans, of the heuristic's configurations in their order, until there is one of this rank. */
 static void choose_plan(maker *m, void *whole, int rank, struct cudnn_entry *out) {
   const int mode = CUDNN_MODE_A;
   void *heuristic = make(m, CUDNN_HEURISTIC), *configs[MOST_CONFIGS] = {NULL};
@@ -235,72 +237,57 @@ static void choose_plan(maker *m, void *whole, int rank, struct cudnn_entry *out
   int made = 0;
   while (!m->code && made < MOST_CONFIGS && !m->v->New(CUDNN_ENGINE_CONFIG, &configs[made])) made++;
   if (!m->code) m->code = m->v->Get(heuristic, CUDNN_HEURISTIC_RESULTS, CUDNN_IS_DESCRIPTOR, made, &count, configs);
-  for (int i = 0; !m->code && i < count && i < made && !out->plan; i++) {
-    void *plan = NULL;
-    if (!try_config(m, configs[i], &plan, &out->workspace)) continue;
-    if (rank-- == 0)
-      out->plan = plan;
-    else
-      (void)m->v->Free(plan);
+  for (; !m->code && out->tried < count && out->tried < made && out->count <= rank; out->tried++) {
+    if (try_config(m, configs[out->tried], &out->plans[out->count], &out->workspaces[out->count])) out->count++;
   }
   for (int i = 0; i < made; i++) (void)m->v->Free(configs[i]);
 }
 
-static bool print_key(const kernel_prep *p, const cudnn_conv *c, const library_epilogue *form, char *out, size_t room) {
-  const long long numbers[] = {p->kernel->variant,
-                               c->dtype,
-                               c->x[0],
-                               c->x[1],
-                               c->x[2],
-                               c->x[3],
-                               c->w[0],
-                               c->w[1],
-                               c->w[2],
-                               c->w[3],
-                               c->y[2],
-                               c->y[3],
-                               c->pitch_x,
-                               c->pitch_y,
-                               c->pitch_r,
-                               c->pad[0],
-                               c->pad[1],
-                               c->pad_end[0],
-                               c->pad_end[1],
-                               c->stride[0],
-                               c->stride[1],
-                               c->dilation[0],
-                               c->dilation[1],
-                               c->has_bias,
-                               form->residual,
-                               (long long)form->activation};
+static bool print_key(const cudnn_conv *c, const library_epilogue *form, char *out, size_t room) {
+  const long long numbers[] = {
+      c->dtype,       c->x[0],        c->x[1],       c->x[2],        c->x[3],
+      c->w[0],        c->w[1],        c->w[2],       c->w[3],        c->y[2],
+      c->y[3],        c->pitch_x,     c->pitch_y,    c->pitch_r,     c->pad[0],
+      c->pad[1],      c->pad_end[0],  c->pad_end[1], c->stride[0],   c->stride[1],
+      c->dilation[0], c->dilation[1], c->has_bias,   form->residual, (long long)form->activation};
   size_t at = 0;
   for (size_t i = 0; i < KILN_COUNT(numbers) && at < room; i++)
     at += (size_t)snprintf(out + at, room - at, "%lld ", numbers[i]);
   return at < room;
 }
 
-/* With cudnn_lock held and the device current. */
-static kiln_status entry_of(kernel_prep *p, const cudnn_conv *c, const library_epilogue *form, const cudnn_plan *plan,
-                            struct cudnn_entry **out) {
+static kiln_status find_entry(device *d, const cudnn_conv *c, const library_epilogue *form, struct cudnn_entry **out) {
   struct cudnn_entry *e = mem_calloc(1, sizeof *e);
   if (!e) return KILN_NO_MEMORY("cuDNN plan");
-  if (!print_key(p, c, form, e->key, sizeof e->key)) {
+  if (!print_key(c, form, e->key, sizeof e->key)) {
     mem_free(e);
     return KILN_FAIL(KILN_UNSUPPORTED, "the convolution is too large for cuDNN");
   }
-  for (struct cudnn_entry *known = p->device->cudnn_plans; known; known = known->next) {
-    if (strcmp(known->key, e->key) != 0) continue;
+  for (*out = d->cudnn_plans; *out; *out = (*out)->next) {
+    if (strcmp((*out)->key, e->key) != 0) continue;
     mem_free(e);
-    *out = known;
     return KILN_OK;
   }
-  maker m = {.v = plan->library, .handle = plan->handle};
-  void *whole = make_graph(&m, c, form);
-  choose_plan(&m, whole, p->kernel->variant - CUDNN_VARIANT, e);
-  finish(&m);
-  e->next = p->device->cudnn_plans;
-  p->device->cudnn_plans = e;
-  *out = e;
+  e->next = d->cudnn_plans;
+  d->cudnn_plans = *out = e;
+  return KILN_OK;
+}
+
+/* With cudnn_lock held and the device current. out->plan stays NULL where cuDNN has none of this rank. */
+static kiln_status find_plan(kernel_prep *p, const cudnn_conv *c, const library_epilogue *form, cudnn_plan *out) {
+  struct cudnn_entry *e = NULL;
+  const int rank = p->kernel->variant - CUDNN_VARIANT;
+  if (rank >= MOST_PLANS) return KILN_FAIL(KILN_INTERNAL, "%s: there are %d plans", p->kernel->name, MOST_PLANS);
+  KILN_TRY(find_entry(p->device, c, form, &e));
+  if (e->count <= rank && (e->tried == 0 || e->tried < MOST_CONFIGS)) {
+    maker m = {.v = out->library, .handle = out->handle};
+    void *whole = make_graph(&m, c, form);
+    choose_plan(&m, whole, rank, e);
+    finish(&m);
+  }
+  if (e->count <= rank) return KILN_OK;
+  out->plan = e->plans[rank];
+  out->workspace_bytes = (size_t)e->workspaces[rank];
   return KILN_OK;
 }
 
@@ -308,7 +295,6 @@ kiln_status cudnn_plan_make(kernel_prep *p, const cudnn_conv *given, cudnn_plan 
   library_epilogue form;
   cudnn_conv c = *given;
   const cuda_cudnn *library = NULL;
-  struct cudnn_entry *e = NULL;
   int mode = 0;
   *out = (cudnn_plan){.residual = -1, .bias = c.has_bias};
   if (tensor_numel(&p->args.out[0]) == 0 || c.x[1] == 0 || !library_epilogue_of(p->args.node, &form)) return KILN_OK;
@@ -330,16 +316,14 @@ kiln_status cudnn_plan_make(kernel_prep *p, const cudnn_conv *given, cudnn_plan 
   out->library = library;
   KILN_TRY(cuda_enter_relaxed(p->device, &mode));
   pthread_mutex_lock(&cudnn_lock);
-  const kiln_status status = entry_of(p, &c, &form, out, &e);
+  const kiln_status status = find_plan(p, &c, &form, out);
   pthread_mutex_unlock(&cudnn_lock);
   cuda_leave_relaxed(p->device, mode);
   KILN_TRY(status);
-  out->plan = e->plan;
-  if (!e->plan) {
+  if (!out->plan) {
     out->library = NULL;
     return KILN_OK;
   }
-  out->workspace_bytes = (size_t)e->workspace;
   return workspace_reserve(p, out->workspace_bytes, &out->workspace_at);
 }
 
