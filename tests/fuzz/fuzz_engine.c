@@ -1,4 +1,5 @@
-/* Engine files: load, report, and run on zeros where the shapes are small. Checksums are put right first. */
+/* Engine files: load, report, run on zeros where the shapes are small, take the weights out and in. Checksums are put right
+ * first. */
 #include <string.h>
 #include <zlib.h>
 
@@ -7,7 +8,7 @@
 #include "fuzz/bounded.h"
 #include "fuzz/fuzz.h"
 
-enum { HEADER = 144, SECTIONS = 5, LARGEST_INPUT = 4096, MOST_TENSORS = 16 };
+enum { SECTION = 24, LARGEST_INPUT = 4096, MOST_TENSORS = 16, LARGEST_WEIGHT = 1 << 16, MOST_WEIGHTS = 64 };
 
 static uint64_t number(const uint8_t *p, int width) {
   uint64_t n = 0;
@@ -20,16 +21,18 @@ static void put(uint8_t *p, uint64_t n, int width) {
 }
 
 static void repair(uint8_t *bytes, size_t size) {
-  if (size < HEADER) return;
+  const int sections = size > 12 && bytes[8] == 1 ? 5 : 6; /* of version 1, of version 2 */
+  const size_t header = 24 + SECTION * (size_t)sections;
+  if (size < header) return;
   memcpy(bytes, "KILNENG", 8);
   put(bytes + 16, size, 8);
-  for (int i = 0; i < SECTIONS; i++) {
-    uint8_t *s = bytes + 24 + 24 * i;
+  for (int i = 0; i < sections; i++) {
+    uint8_t *s = bytes + 24 + SECTION * i;
     const uint64_t offset = number(s, 8), length = number(s + 8, 8);
     if (offset <= size && length <= size - offset) put(s + 16, crc32_z(0, bytes + offset, (size_t)length), 4);
   }
   put(bytes + 12, 0, 4);
-  put(bytes + 12, crc32_z(0, bytes, HEADER), 4);
+  put(bytes + 12, crc32_z(0, bytes, header), 4);
 }
 
 static void run_small(const kiln_engine *e) {
@@ -66,6 +69,36 @@ static void run_small(const kiln_engine *e) {
   kiln_context_destroy(c);
 }
 
+/* Zeros for all weights, if they are small. */
+static void refit_small(kiln_engine *e) {
+  static uint64_t zeros[LARGEST_WEIGHT / 8];
+  static kiln_weight_info info[MOST_WEIGHTS];
+  static kiln_tensor tensors[MOST_WEIGHTS];
+  const char *names[MOST_WEIGHTS];
+  const size_t n = kiln_engine_weight_count(e);
+  if (n > MOST_WEIGHTS) return;
+  for (size_t i = 0; i < n; i++) {
+    FUZZ_CHECK(kiln_engine_weight(e, i, &info[i]) == KILN_OK);
+    size_t bytes = kiln_dtype_size(info[i].dtype);
+    for (int d = 0; d < info[i].rank; d++) {
+      if (info[i].shape[d] < 0 || !size_mul(bytes, (size_t)info[i].shape[d], &bytes)) return;
+    }
+    if (bytes > sizeof zeros) return;
+    names[i] = info[i].name;
+    tensors[i] = (kiln_tensor){
+        .data = zeros, .device = {KILN_DEVICE_CPU, 0}, .ndim = info[i].rank, .shape = info[i].shape};
+    kiln_tensor_set_dtype(&tensors[i], info[i].dtype);
+  }
+  if (kiln_engine_refit(e, names, tensors, n) == KILN_OK) run_small(e);
+}
+
+static void strip_and_refit(kiln_engine *e) {
+  kiln_engine *stripped = NULL;
+  if (kiln_engine_strip(e, &stripped) == KILN_OK) refit_small(stripped);
+  kiln_engine_destroy(stripped);
+  refit_small(e);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   static const kiln_report reports[] = {KILN_REPORT_GRAPH, KILN_REPORT_PLAN, KILN_REPORT_MEMORY, KILN_REPORT_SUMMARY};
   bounded_install();
@@ -82,6 +115,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
       if (kiln_engine_report(e, reports[i], &report) == KILN_OK) kiln_free(report);
     }
     run_small(e);
+    strip_and_refit(e);
     kiln_engine_destroy(e);
   } else {
     FUZZ_CHECK(kiln_last_error()[0] != '\0');

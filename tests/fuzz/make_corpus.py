@@ -237,7 +237,10 @@ def engines(cli: str) -> None:
         for model in sorted((HERE / "pt2").glob("*.pt2")):
             for target in ("reference", "cpu:scalar"):
                 subprocess.run([cli, "build", str(model), "-o", str(out), "--target", target], check=True)
-                put("engine", f"{model.stem}-{target.replace(':', '-')}.kiln", out.read_bytes())
+                put("engine", f"{model.stem}-{target.replace(':', '-')}-2.kiln", out.read_bytes())  # of version 2; those of 1 stay
+            subprocess.run([cli, "refit", "--strip-weights", str(out)], check=True)
+            put("engine", f"{model.stem}-stripped.kiln", out.read_bytes())
+            subprocess.run([cli, "build", str(model), "-o", str(out), "--target", "cpu:scalar"], check=True)
             for what, file in (("graph", model), ("plan", out)):
                 text = subprocess.run([cli, "inspect", str(file), f"--{what}"], check=True, capture_output=True).stdout
                 put("graph_text", f"{model.stem}-{what}.txt", text)
