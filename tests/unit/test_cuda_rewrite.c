@@ -50,6 +50,31 @@ static const char layer[] =
     "%64 = add(%x, %62) : f32[3,5,8]\n"
     "output \"y\" %64\n";
 
+static const char projections[] =
+    "kiln.graph 1\n"
+    "const %2 : f32[24,8] = weight 0\n"
+    "const %3 : f32[24] = weight 1\n"
+    "const %4 : f32[8,8] = weight 2\n"
+    "const %5 : f32[8] = {1, 0, 2, 1, -1, 0, 3, 1}\n"
+    "input \"x\" %x : f32[3,5,8]\n"
+    "%10 = linear(%x, %4, %5) : f32[3,5,8]\n"
+    "%11 = linear(%x, %4, none) : f32[3,5,8]\n"
+    "%12 = linear(%x, %2, %3) : f32[3,5,24]\n"
+    "%13 = linear(%x, %4, %5) : f32[3,5,8]\n"
+    "%20 = reshape(%10) {shape=[3, 5, 2, 4]} : f32[3,5,2,4]\n"
+    "%21 = reshape(%11) {shape=[3, 5, 2, 4]} : f32[3,5,2,4]\n"
+    "%22 = reshape(%12) {shape=[3, 5, 2, 12]} : f32[3,5,2,12]\n"
+    "%30 = permute(%20) {order=[0, 2, 1, 3]} : f32[3,2,5,4]\n"
+    "%31 = permute(%21) {order=[0, 2, 1, 3]} : f32[3,2,5,4]\n"
+    "%32 = permute(%22) {order=[0, 2, 1, 3]} : f32[3,2,5,12]\n"
+    "%33 = slice(%32) {axis=3, start=4, end=8} : f32[3,2,5,4]\n"
+    "%40 = attention(%30, %31, %33, none) {scale=0.5} : f32[3,2,5,4]\n"
+    "%41 = permute(%40) {order=[0, 2, 1, 3]} : f32[3,5,2,4]\n"
+    "%42 = reshape(%41) {shape=[3, 5, 8]} : f32[3,5,8]\n"
+    "%43 = relu(%13) : f32[3,5,8]\n"
+    "%44 = add(%42, %43) : f32[3,5,8]\n"
+    "output \"y\" %44\n";
+
 static float weights[24 * 8 + 24 + 8 * 8];
 
 static kiln_status give_weight(void *user, int64_t index, const tensor_type *type, const char *packed_as,
@@ -61,7 +86,7 @@ static kiln_status give_weight(void *user, int64_t index, const tensor_type *typ
   return type_bytes(type, out_size) ? KILN_OK : KILN_INTERNAL;
 }
 
-static graph *parse(void) {
+static graph *parse_text(const char *source, size_t size) {
   graph *g = NULL;
   uint32_t seed = 5;
   for (size_t i = 0; i < KILN_COUNT(weights); i++) {
@@ -69,9 +94,10 @@ static graph *parse(void) {
     weights[i] = (float)(seed >> 8) / (float)(1 << 23) - 1.0f;
   }
   assert_int_equal(ops_init(), KILN_OK);
-  if (graph_parse(layer, sizeof layer - 1, give_weight, NULL, &g) != KILN_OK) fail_msg("%s", error_text());
+  if (graph_parse(source, size, give_weight, NULL, &g) != KILN_OK) fail_msg("%s", error_text());
   return g;
 }
+static graph *parse(void) { return parse_text(layer, sizeof layer - 1); }
 
 static void run(graph *g, float *out) {
   target t;
@@ -124,6 +150,23 @@ static void attention_layers_keep_their_meaning_without_turning_batches_around(v
   graph_destroy(after);
 }
 
+static void products_of_one_operand_become_one(void **unused) {
+  (void)unused;
+  graph *before = parse_text(projections, sizeof projections - 1),
+        *after = parse_text(projections, sizeof projections - 1);
+  target t;
+  assert_int_equal(target_parse("cuda:sm_90", &t), KILN_OK);
+  assert_int_equal(cuda_rewrite(&t, after), KILN_OK);
+  assert_int_equal(graph_verify(after), KILN_OK);
+  assert_int_equal(count(before, "linear"), 4);
+  assert_int_equal(count(after, "linear"), 2); /* the one with an epilogue stays */
+  assert_int_equal(count(after, "concat"), 0); /* of constants: folded */
+  assert_int_equal(count(after, "full"), 0);
+  expect_close(before, after, 1e-6);
+  graph_destroy(before);
+  graph_destroy(after);
+}
+
 static void precision_changes_products_and_keeps_inputs_and_outputs(void **unused) {
   (void)unused;
   static const struct {
@@ -164,7 +207,7 @@ static void unknown_precisions_are_told(void **unused) {
 static void targets_are_checked(void **unused) {
   (void)unused;
   target t;
-  static const char *const wrong[] = {"cuda:sm_", "cuda:sm_75", "cuda:sm_90b", "cuda:0", "cuda:sm_99999999999"};
+  static const char *const wrong[] = {"cuda:sm_", "cuda:sm_75", "cuda:sm_90b", "cuda:one", "cuda:sm_99999999999"};
   for (size_t i = 0; i < KILN_COUNT(wrong); i++) assert_int_equal(target_parse(wrong[i], &t), KILN_INVALID_ARGUMENT);
   assert_int_equal(target_parse("cuda:sm_90a", &t), KILN_OK);
   assert_string_equal(t.name, "cuda:sm_90");
@@ -173,6 +216,7 @@ static void targets_are_checked(void **unused) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
+      cmocka_unit_test(products_of_one_operand_become_one),
       cmocka_unit_test(attention_layers_keep_their_meaning_without_turning_batches_around),
       cmocka_unit_test(precision_changes_products_and_keeps_inputs_and_outputs),
       cmocka_unit_test(unknown_precisions_are_told),

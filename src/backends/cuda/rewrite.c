@@ -6,6 +6,7 @@
 
 #include "backends/cpu/rewrite.h"
 #include "backends/cuda/internal.h"
+#include "ops/lowering.h"
 #include "passes/pass.h"
 
 static bool is_op(const node *n, const char *name) { return n && strcmp(n->op->name, name) == 0; }
@@ -94,7 +95,68 @@ static bool unmerge_heads(builder *b, node *n) {
   return replace(n, permute(b, reshape(b, node_in(r, 0), 4, dims), 4, order));
 }
 
+/* Do all readers of `v` only split its last dimension? Then `v` may be columns of a wider matrix. */
+static bool only_split(const value *v) {
+  const tensor_type *t = &v->type;
+  if (!v->uses || t->rank < 1) return false;
+  for (const use *u = v->uses; u; u = u->next) {
+    if (u->result_of || !is_op(u->user, "reshape") || u->user->epilogue) return false;
+    const tensor_type *to = &u->user->outputs[0]->type;
+    int64_t tail = 1;
+    int r = to->rank;
+    while (r > 0 && tail < t->dims[t->rank - 1] && dim_is_const(to->dims[r - 1])) tail *= to->dims[--r];
+    if (tail != t->dims[t->rank - 1]) return false;
+  }
+  return true;
+}
+
+/* A product with constant weights whose result could be a part of a wider product's. */
+static bool joinable(const node *n, const value *x) {
+  const value *w = node_in(n, 1), *bias = node_in(n, 2);
+  return is_op(n, "linear") && !n->epilogue && node_in(n, 0) == x && w->constant && !w->constant->packing &&
+         (!bias || (bias->constant && !bias->constant->packing)) && only_split(n->outputs[0]);
+}
+
+/* Products of one operand by several weights, the queries, keys and values of attention say, become one product and views of its
+ * result. Only where nothing but reshapes reads them: what is computed from a result alone goes into its product's epilogue. */
+static bool join_products(builder *b, node *n) {
+  enum { MOST = 8 };
+  value *x = node_in(n, 0), *bias = NULL, *weights = node_in(n, 1);
+  node *others[MOST];
+  int count = 0;
+  bool any_bias = node_in(n, 2) != NULL;
+  if (!joinable(n, x)) return false;
+  for (use *u = x->uses; u && count < MOST; u = u->next) {
+    node *m = u->user;
+    if (u->result_of || m == n || m->parent != n->parent || !joinable(m, x)) continue;
+    if (node_in(m, 1)->type.dtype != weights->type.dtype) continue;
+    others[count++] = m;
+    any_bias = any_bias || node_in(m, 2);
+  }
+  if (count == 0) return false;
+  for (int i = -1; i < count; i++) {
+    node *m = i < 0 ? n : others[i];
+    if (i >= 0) weights = weights ? build(b, "concat", IN(weights, node_in(m, 1)), ATTRS(A_INT("axis", 0))) : NULL;
+    if (!any_bias) continue;
+    value *own = node_in(m, 2);
+    if (!own) own = lowering_full(b, node_in(m, 1)->type.dtype, 1, node_in(m, 1)->type.dims, 0);
+    bias = i < 0 ? own : bias && own ? build(b, "concat", IN(bias, own), ATTRS(A_INT("axis", 0))) : NULL;
+  }
+  value *y = weights && (bias || !any_bias) ? build(b, "linear", IN(x, weights, bias), NO_ATTRS) : NULL;
+  int64_t at = 0;
+  for (int i = -1; i < count && y; i++) {
+    node *m = i < 0 ? n : others[i];
+    const int64_t width = node_in(m, 1)->type.dims[0];
+    if (!replace(m, build(b, "slice", IN(y),
+                          ATTRS(A_INT("axis", y->type.rank - 1), A_INT("start", at), A_INT("end", at + width)))))
+      return false;
+    at += width;
+  }
+  return y != NULL;
+}
+
 static const rule rules[] = {
+    {"join products", "linear", join_products, NULL},
     {"permute behind linear", "linear", permute_behind_linear, NULL},
     {"unmerge heads", "reshape", unmerge_heads, NULL},
     {"permute behind split", "reshape", permute_behind_split, NULL},
@@ -104,5 +166,6 @@ static const rule rules[] = {
 kiln_status cuda_rewrite(const target *t, graph *g) {
   KILN_TRY(rules_run(g, rules, KILN_COUNT(rules)));
   KILN_TRY(pass_dead_code(g));
+  KILN_TRY(pass_constant_fold(g, (size_t)1 << 16)); /* joined weights; biases of 0 */
   return cpu_rewrite(t, g);
 }
