@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import numbers
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Callable, NamedTuple
@@ -40,7 +41,7 @@ def check(where: str, name: str, value: Any, rule: Rule) -> None:
     try:
         if rule.holds(value):
             return
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, AttributeError):
         pass
     shown = repr(value) if len(repr(value)) <= 80 else f"{repr(value)[:77]}..."
     kind = ValueError if isinstance(value, rule.kinds) and not isinstance(value, bool) else TypeError
@@ -54,7 +55,7 @@ def check_all(where: str, values: Mapping[str, Any], rules: Mapping[str, Rule]) 
 
 
 def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)  # NumPy's, too
 
 
 def count(low: int = 0, high: int = 1 << 62) -> Rule:

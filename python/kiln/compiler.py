@@ -20,7 +20,7 @@ from typing import Any, Callable, Optional, Union
 import torch
 from torch.utils import _pytree as pytree
 
-from kiln import extend, rewrite
+from kiln import checks, extend, rewrite
 from kiln._kiln import KilnError, operator_supported
 from kiln.engine import Engine
 from kiln.engine_cache import EngineCache, cached_engine, open_cache
@@ -30,6 +30,25 @@ from kiln.module import CompiledModule
 __all__ = ["compile", "unsupported_ops"]
 
 Model = Union[torch.nn.Module, torch.jit.ScriptModule, torch.jit.ScriptFunction, torch.export.ExportedProgram]
+
+_RULES = {
+    "kwargs": checks.optional(checks.MAPPING),
+    "method": checks.TEXT,
+    "target": checks.optional(checks.TEXT),
+    "precision": checks.TEXT,
+    "tune": checks.SECONDS,
+    "cache": checks.optional(checks.PATH),
+    "threads": checks.optional(checks.count(0, 1024)),
+    "progress": checks.optional(checks.CALLABLE),
+    "allow_host_fallback": checks.BOOL,
+    "metadata": checks.optional(
+        checks.Rule(
+            lambda value: isinstance(value, Mapping) and all(isinstance(t, str) for pair in value.items() for t in pair),
+            "a dictionary of texts",
+            (dict,),
+        )
+    ),
+}
 
 
 def compile(
@@ -84,6 +103,7 @@ def compile(
         KilnError: the model is in training mode, cannot be captured, uses unsupported operators (all are listed with their
             source lines), or an option is wrong.
     """
+    checks.check_all("kiln.compile", locals(), _RULES)
     if target is None:
         target = _gpu_of(model) or "cpu"
     if isinstance(model, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):

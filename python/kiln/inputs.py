@@ -5,9 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Optional
 
+from kiln import checks
+
 __all__ = ["Input"]
 
 MAX_RANK = 8
+_SHAPE = checks.optional(checks.shape())
+_RULES = {
+    "shape": _SHAPE,
+    "min_shape": _SHAPE,
+    "opt_shape": _SHAPE,
+    "max_shape": _SHAPE,
+    # By name: this file is used without PyTorch, too.
+    "dtype": checks.optional(checks.Rule(lambda value: repr(type(value)) == "<class 'torch.dtype'>", "a torch.dtype")),
+    "name": checks.optional(checks.TEXT),
+}
 
 
 class Input:
@@ -38,6 +50,7 @@ class Input:
         dtype: Any = None,
         name: Optional[str] = None,
     ) -> None:
+        checks.check_all("kiln.Input", locals(), _RULES)
         if shape is not None:
             if min_shape is not None or opt_shape is not None or max_shape is not None:
                 raise ValueError("give either shape or min_shape, opt_shape and max_shape, not both")
@@ -59,7 +72,9 @@ class Input:
             raise ValueError(f"an input has at most {MAX_RANK} dimensions, got {rank}")
         for i, (low, opt, high) in enumerate(zip(self.min_shape, self.opt_shape, self.max_shape)):
             if not 0 <= low <= opt <= high:
-                raise ValueError(f"dimension {i}: expected 0 <= min <= opt <= max, got {low}, {opt}, {high}")
+                raise ValueError(
+                    f"dimension {i} of min_shape, opt_shape, max_shape: expected 0 <= min <= opt <= max, got {low}, {opt}, {high}"
+                )
 
     @property
     def is_dynamic(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Optional, Union
@@ -76,6 +77,8 @@ class TRTModule(torch.nn.Module):
         elif isinstance(engine, kiln.Engine):
             compiled = kiln.CompiledModule(engine)
         else:
+            words = "a kiln.Engine, a kiln.CompiledModule, bytes of an engine file, or a path to one"
+            checks.check("TRTModule", "engine", engine, checks.instance((str, os.PathLike, bytes, bytearray, memoryview), words))
             compiled = kiln.load(bytes(engine) if isinstance(engine, (bytearray, memoryview)) else engine)
         # Not a submodule: the engine's bytes are the state.
         object.__setattr__(self, "compiled", compiled)

@@ -13,7 +13,7 @@ from typing import Any, Optional, Union
 import torch
 
 import kiln
-from kiln import operators
+from kiln import checks, operators
 from kiln.hybrid import export_engine, export_hybrid, script_hybrid
 from kiln.partition import HybridModule
 from kiln.torch_tensorrt import dynamo, ts
@@ -21,6 +21,8 @@ from kiln.torch_tensorrt._settings import CompilationSettings
 
 __all__ = ["compile", "convert_method_to_trt_engine", "load", "save"]
 
+_MODULES = (torch.nn.Module, torch.jit.ScriptFunction, torch.export.ExportedProgram)
+_MODULE_WORDS = "an nn.Module, fx.GraphModule, ExportedProgram, ScriptModule or ScriptFunction"
 IRS = ("default", "dynamo", "torch_compile", "ts", "torchscript", "fx")
 
 
@@ -54,6 +56,9 @@ def compile(
     Returns:
         An nn.Module; a ScriptModule for the TorchScript path.
     """
+    checks.check("torch_tensorrt.compile", "ir", ir, checks.one_of(*IRS))
+    checks.check("torch_tensorrt.compile", "module", module, checks.instance(_MODULES, _MODULE_WORDS))
+    checks.check("torch_tensorrt.compile", "kwarg_inputs", kwarg_inputs, checks.optional(checks.MAPPING))
     settings = {**kwargs, **({"enabled_precisions": enabled_precisions} if enabled_precisions is not None else {})}
     chosen_ir = _ir_of(module, ir)
     if chosen_ir == "ts":
@@ -111,6 +116,7 @@ def save(
     """
     if output_format not in ("exported_program", "torchscript"):
         raise ValueError(f'output_format must be "exported_program" or "torchscript", got {output_format!r}')
+    checks.check("torch_tensorrt.save", "file_path", file_path, checks.PATH)
     if isinstance(module, _Loaded):
         module = module.compiled
     if isinstance(module, HybridModule):

@@ -7,6 +7,8 @@ from typing import Any, Optional, Union
 
 import torch
 
+from kiln import checks
+
 __all__ = ["Device", "DeviceType", "EngineCapability", "Platform", "dtype", "memory_format"]
 
 
@@ -121,15 +123,22 @@ class Device:
         dla_core: Optional[int] = None,
         allow_gpu_fallback: bool = False,
     ) -> None:
+        for name, value, rule in (
+            ("spec", spec, checks.optional(checks.TEXT)),
+            ("gpu_id", gpu_id, checks.optional(checks.count())),
+            ("dla_core", dla_core, checks.optional(checks.count())),
+            ("allow_gpu_fallback", allow_gpu_fallback, checks.BOOL),
+        ):
+            checks.check("Device", name, value, rule)
         kind, index = "cuda", gpu_id if gpu_id is not None else -1
         if spec is not None:
             kind, _, number = spec.partition(":")
             kind = {"gpu": "cuda"}.get(kind, kind)
             if kind not in ("cuda", "cpu", "dla") or (number and not number.isdigit()):
-                raise ValueError(f'Device: expected "cuda:N", "gpu:N", "dla:N" or "cpu", got {spec!r}')
+                raise ValueError(f'device: expected "cuda:N", "gpu:N" or "cpu", got {spec!r}')
             index = int(number) if number else -1
         if kind == "dla" or dla_core is not None:
-            raise ValueError("Device: Kiln has no DLA backend; use a GPU or the CPU")
+            raise ValueError("device: Kiln has no DLA backend; use a GPU or the CPU")
         self.device_type = DeviceType(kind)
         self.gpu_id = index
         self.dla_core = -1

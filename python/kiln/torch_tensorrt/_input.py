@@ -9,12 +9,55 @@ import torch
 from torch.utils import _pytree as pytree
 
 import kiln
+from kiln import checks
 from kiln.torch_tensorrt._enums import memory_format, to_torch_dtype
 
 __all__ = ["Input"]
 
 Shape = tuple[int, ...]
 MODES = ("min_shape", "opt_shape", "max_shape")
+
+
+def _is_domain(value: Any) -> bool:
+    low, high = value
+    return isinstance(value, (tuple, list)) and float(low) < float(high)
+
+
+def _is_profile(value: Any) -> bool:
+    return isinstance(value, Mapping) and set(value) == set(MODES) and all(checks.shape().holds(value[mode]) for mode in MODES)
+
+
+def _is_ranges(value: Any) -> bool:
+    return all(len(bounds) == 3 and all(isinstance(n, int) for n in bounds) for bounds in value)
+
+
+_SHAPE = checks.optional(checks.shape())
+_RULES = {
+    "shape": checks.optional(checks.shape(wild=True)),
+    "min_shape": _SHAPE,
+    "opt_shape": _SHAPE,
+    "max_shape": _SHAPE,
+    "format": checks.one_of(memory_format, torch.contiguous_format, torch.channels_last, torch.channels_last_3d),
+    "tensor_domain": checks.Rule(_is_domain, "two numbers, the first below the second", (tuple, list)),
+    "torch_tensor": checks.optional(checks.instance(torch.Tensor, "a tensor")),
+    "name": checks.TEXT,
+    "is_shape_tensor": checks.BOOL,
+    "shape_ranges": checks.optional(checks.Rule(_is_ranges, "a list of (min, opt, max) for each size of -1", (list, tuple))),
+    "shared_dims": checks.optional(
+        checks.Rule(
+            lambda value: all(isinstance(axis, int) and isinstance(name, str) for axis, name in value.items()),
+            "a dictionary from axes to names",
+            (dict,),
+        )
+    ),
+    "profiles": checks.optional(
+        checks.Rule(
+            lambda value: isinstance(value, (list, tuple)) and all(map(_is_profile, value)),
+            "a list of dictionaries with min_shape, opt_shape and max_shape",
+            (list, tuple),
+        )
+    ),
+}
 
 
 class Input:
@@ -50,6 +93,8 @@ class Input:
         shared_dims: Optional[Mapping[int, str]] = None,
         profiles: Optional[Sequence[Mapping[str, Sequence[int]]]] = None,
     ) -> None:
+        given = {**locals(), **({"shape": args[0]} if len(args) == 1 else {})}
+        checks.check_all("torch_tensorrt.Input", given, _RULES)
         if len(args) > 1:
             raise ValueError(f"Input takes one shape, got {len(args)} positional arguments")
         if args:
@@ -81,6 +126,9 @@ class Input:
         self.name = name
         self.is_shape_tensor = is_shape_tensor
         self.shared_dims = dict(shared_dims or {})
+        rank = len(self.profiles[0]["min_shape"])
+        if any(not -rank <= axis < rank for axis in self.shared_dims):
+            raise ValueError(f"Input: shared_dims has an axis that an input of {rank} dimensions lacks: {self.shared_dims}")
         self.to_kiln()  # finds contradictions
 
     @property
@@ -108,7 +156,7 @@ class Input:
             return self.torch_tensor
         field = optimization_profile_field or "opt_shape"
         if field not in MODES:
-            raise ValueError(f"example_tensor: expected one of {', '.join(MODES)}, got {field!r}")
+            raise ValueError(f"optimization_profile_field must be one of {', '.join(MODES)}, got {field!r}")
         low, high = self.tensor_domain
         return (torch.rand(self.profiles[0][field]) * (high - low) + low).to(self.dtype)
 

@@ -14,7 +14,7 @@ from kiln import checks, compiler, quantization
 from kiln.partition import HybridModule, PartitionReport, partition
 from kiln.torch_tensorrt import _converters, _lowering, logging
 from kiln.torch_tensorrt._converters import SourceIR
-from kiln.torch_tensorrt._input import profiles_text, to_kiln
+from kiln.torch_tensorrt._input import Input, profiles_text, to_kiln
 from kiln.torch_tensorrt._refit import refit_module_weights
 from kiln.torch_tensorrt._settings import CompilationSettings
 
@@ -38,6 +38,8 @@ def arguments(inputs: Optional[Sequence[Any]], arg_inputs: Optional[Sequence[Any
     given = inputs if inputs is not None else arg_inputs
     if given is None:
         return []
+    if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, (Sequence, torch.Tensor, Input, kiln.Input)):
+        raise TypeError(f"inputs must be a list or tuple of tensors and torch_tensorrt.Inputs, got {type(given).__name__}")
     return list(to_kiln(list(given) if isinstance(given, (list, tuple)) else [given]))
 
 

@@ -11,6 +11,7 @@ from typing import Any, Optional, Union
 import torch
 
 import kiln
+from kiln import checks
 from kiln.torch_tensorrt._refit import refit_with
 
 __all__ = [
@@ -66,6 +67,14 @@ def weight_streaming(module: Any) -> Iterator[_Streaming]:
 
 def optimization_profile(module: Any, profile: Any = None) -> Any:
     """One engine serves all profiles."""
+    checks.check(
+        "optimization_profile",
+        "profile",
+        profile,
+        checks.optional(
+            checks.Rule(lambda value: value == "auto" or checks.count().holds(value), 'a profile\'s number, or "auto"', (int, str))
+        ),
+    )
     return _unchanged(module)
 
 
@@ -108,6 +117,9 @@ class MutableTorchTensorRTModule(torch.nn.Module):
     """
 
     def __init__(self, pytorch_model: torch.nn.Module, **settings: Any) -> None:
+        checks.check(
+            "MutableTorchTensorRTModule", "pytorch_model", pytorch_model, checks.instance(torch.nn.Module, "a torch.nn.Module")
+        )
         super().__init__()
         self.original_model = pytorch_model
         self.settings = settings

@@ -92,6 +92,10 @@ def embed_engine_in_new_module(
     device: Union[Device, torch.device, str, None] = None,
 ) -> torch.jit.ScriptModule:
     """A ScriptModule that runs an engine. Engines know the names of their inputs and outputs; other names are not needed."""
+    words = "the bytes of an engine file"
+    checks.check(
+        "embed_engine_in_new_module", "serialized_engine", serialized_engine, checks.instance((bytes, bytearray, memoryview), words)
+    )
     return kiln.embed_engine(serialized_engine)
 
 
