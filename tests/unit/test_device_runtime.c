@@ -531,6 +531,50 @@ static void branches_and_loops(void **unused) {
   assert_int_equal(n_blocks, 0);
 }
 
+static kiln_status run_chain(kiln_engine *e, bool inside) {
+  kiln_context *c = NULL;
+  int64_t x[6] = {1, 3, 0, 5, 2, 4}, shape = 6;
+  const kiln_context_options single = {sizeof single, 1};
+  kiln_tensor in = given(KILN_I64, 1, &shape, x), out[4] = {0};
+  void *memory = NULL;
+  KILN_TRY(kiln_context_create_on(e, 3, &single, &c));
+  running = c;
+  kiln_status status = KILN_OK;
+  if (inside && (status = fake_allocate(&only, sizeof x, "test", &memory)) == KILN_OK) {
+    memcpy(memory, x, sizeof x);
+    in.data = memory;
+    in.device.type = KILN_DEVICE_CUDA;
+    in.device.id = 3;
+  }
+  if (status == KILN_OK) status = kiln_context_run(c, &in, 1, out, 4);
+  if (status == KILN_OK) assert_int_equal(out[0].shape[0], 12);
+  fake_release(&only, memory, sizeof x);
+  kiln_context_destroy(c);
+  return status;
+}
+
+static void memory_runs_out(void **unused) {
+  (void)unused;
+  kiln_engine *e = open_engine(chain);
+  for (int inside = 0; inside < 2; inside++) {
+    expect_ok(run_chain(e, inside));
+    const int64_t live = mem_test_live_blocks();
+    kiln_status status = KILN_OUT_OF_MEMORY;
+    for (int64_t n = 0; status != KILN_OK; n++) {
+      mem_test_fail_after(n);
+      status = run_chain(e, inside);
+      const bool reached = mem_test_fail_left() <= 0;
+      mem_test_fail_after(-1);
+      if (status != KILN_OK) expect_failure(status, KILN_OUT_OF_MEMORY, "");
+      assert_int_equal(mem_test_live_blocks(), live);
+      assert_int_equal(n_blocks, 0);
+      if (status == KILN_OK && reached) status = KILN_OUT_OF_MEMORY; /* what failed was optional: go on */
+      assert_true(n < 20000);
+    }
+  }
+  kiln_engine_destroy(e);
+}
+
 static int64_t at_start; /* the operator table stays */
 static int start(void **unused) {
   (void)unused;
@@ -551,6 +595,7 @@ int main(void) {
       cmocka_unit_test_teardown(sizes_from_data, nothing_left),
       cmocka_unit_test_teardown(steps_on_the_host, nothing_left),
       cmocka_unit_test_teardown(branches_and_loops, nothing_left),
+      cmocka_unit_test_teardown(memory_runs_out, nothing_left),
   };
   return cmocka_run_group_tests_name("runtime on a device", tests, start, NULL);
 }
