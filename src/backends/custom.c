@@ -42,3 +42,14 @@ const kernel *custom_kernel_find(const char *kernel_name) {
     if (str_eq(kernel_name, (*k)->name)) return *k;
   return NULL;
 }
+
+const char *custom_refusal(const target *t, const node *n) {
+  const custom_impl *impl = custom_impl_of(n->op);
+  const bool any = t->backend->device ? impl->run_cuda || impl->has_cuda : impl->run != NULL;
+  const char *why = NULL;
+  if (!any)
+    return t->backend->device ? "which was registered without a kernel for GPUs"
+                              : "which was registered without a kernel for CPUs";
+  return custom_dtypes_fit(n, &why) ? "which its kernels do not take"
+                                    : "which was registered for other element types (dtypes)";
+}

@@ -7,6 +7,9 @@
 extern const kernel *const custom_host_kernels[], *const custom_device_kernels[]; /* end with NULL */
 const kernel *custom_kernel_find(const char *kernel_name);
 
+/* Why no kernel takes the node, for texts. */
+const char *custom_refusal(const target *t, const node *n);
+
 extern const kernel custom_cuda_text_kernel; /* cuda/custom.c */
 
 #endif

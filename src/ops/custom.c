@@ -165,14 +165,16 @@ static bool attr_of(arena *a, attr_kind kind, const ivalue *v, attr *out) {
     default:
       return false;
   }
-  if (v->kind != IV_LIST) return false;
-  int64_t *ints = ARENA_ARRAY(a, int64_t, v->count + 1);
-  double *floats = ARENA_ARRAY(a, double, v->count + 1);
+  if (v->kind == IV_NONE || v->kind == IV_TENSOR || v->kind == IV_STR) return false;
+  const ivalue *items = v->kind == IV_LIST ? v->u.items : v; /* a lone number is a list of one */
+  const int32_t count = v->kind == IV_LIST ? v->count : 1;
+  int64_t *ints = ARENA_ARRAY(a, int64_t, count + 1);
+  double *floats = ARENA_ARRAY(a, double, count + 1);
   if (!ints || !floats) return false;
-  out->count = v->count;
-  for (int32_t i = 0; i < v->count; i++) {
+  out->count = count;
+  for (int32_t i = 0; i < count; i++) {
     attr item;
-    if (!attr_of(a, kind == ATTR_INTS ? ATTR_INT : ATTR_FLOAT, &v->u.items[i], &item)) return false;
+    if (!attr_of(a, kind == ATTR_INTS ? ATTR_INT : ATTR_FLOAT, &items[i], &item)) return false;
     if (kind == ATTR_INTS) ints[i] = item.u.i;
     if (kind == ATTR_FLOATS) floats[i] = item.u.f;
   }
@@ -233,7 +235,9 @@ static kiln_status custom_lower(lower_call *c) {
     if (at < 0 || c->args[i].kind == IV_NONE) continue;
     attrs[n_attrs].name = o->schema.attrs[at].name;
     if (!attr_of(&c->b.graph->arena, o->schema.attrs[at].kind, &c->args[i], &attrs[n_attrs++].value))
-      return LOWER_FAIL(c, "argument %s: this value of a custom operator is not supported", a->name);
+      return c->b.graph->arena.failed
+                 ? KILN_NO_MEMORY("import")
+                 : LOWER_FAIL(c, "argument %s: this value of a custom operator is not supported", a->name);
   }
   if (custom_impl_of(&o->row)->shape_of_model && c->n_result_types == o->schema.n_out &&
       c->n_result_types <= CUSTOM_MAX_RESULTS)

@@ -2,6 +2,7 @@
  * packed the way the tactics want them. */
 #include <string.h>
 
+#include "backends/custom.h"
 #include "base/memory.h"
 #include "engine/engine.h"
 #include "passes/pass.h"
@@ -151,6 +152,7 @@ static kiln_status plan_node(planner *p, node *n) {
       return KILN_OK;
     }
     text_printf(&p->missing, "%s`%s` (%s at %s)", p->missing.length ? ", " : "", n->op->name, n->path, n->source);
+    if (n->op->flags & OP_CUSTOM) text_printf(&p->missing, ", %s", custom_refusal(p->target, n));
     return KILN_OK;
   }
   const kernel *chosen = NULL;

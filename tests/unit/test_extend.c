@@ -160,6 +160,7 @@ static void failures_say_whose_they_are(void **state) {
   const plan_options options = {0};
   expect_ok(target_parse("cpu", &t));
   expect_failure(plan_create(g, &t, &options, &plan, NULL), KILN_UNSUPPORTED, "no kernel for `test.scale`");
+  assert_non_null(strstr(error_text(), "other element types"));
   check_free(&io);
   graph_destroy(g);
 }

@@ -433,6 +433,8 @@ class _Eager:
         key = tuple((tuple(a.shape), a.dtype, a.device) if isinstance(a, torch.Tensor) else a for a in args)
         with self.lock:
             if key not in self.engines:
+                if len(self.engines) == 64:
+                    self.engines.clear()
                 device = next(a.device for a in args if isinstance(a, torch.Tensor))
                 call = _Call(self.name, args)
                 examples = [torch.empty(a.shape, dtype=a.dtype) for a in args if isinstance(a, torch.Tensor)]
