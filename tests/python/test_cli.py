@@ -187,3 +187,15 @@ def test_full_disk(kiln_program: Path, work: Path, engine: str) -> None:
         result = subprocess.run([kiln_program, "ops"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert result.returncode == 1
     assert "writing to standard output failed" in result.stderr
+
+
+def test_tune(kiln_program: Path, work: Path, engine: str) -> None:
+    out = run(kiln_program, work, "tune", engine, "-o", "tuned.kiln", "--tune", "10", "--cache", "tactics").stdout
+    assert "tuned for cpu" in out and (work / "tactics").exists()
+    assert 'timed "' in run(kiln_program, work, "inspect", "--plan", "tuned.kiln").stdout
+    run(kiln_program, work, "run", "tuned.kiln", "--input", "x.npy", "--output", "tuned")
+    (written,) = (work / "tuned").iterdir()
+    np.testing.assert_allclose(np.load(written), np.load(work / "y.npy"), rtol=1e-4, atol=1e-5)
+    run(kiln_program, work, "tune", engine, "--tune", "often", status=2)
+    run(kiln_program, work, "tune", status=2)
+    run(kiln_program, work, "tune", "x.npy", status=1)
