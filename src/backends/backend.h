@@ -54,7 +54,7 @@ typedef struct device_hooks {
   kiln_status (*synchronize)(device *d, void *stream);
   kiln_status (*finish_prepare)(device *d,
                                 int threads); /* all prepares of a program are done: compile what they asked for */
-  /* Between defer(true) and defer(false) finish_prepare does nothing: many programs are then compiled together. */
+  /* Between defer(true) and defer(false) finish_prepare does nothing in this thread: many programs are then compiled together. */
   void (*defer)(device *d, bool on);
   /* A device of the target's architecture for compiling only: with the facts of GPU t->ordinal of this machine, if that is one. */
   kiln_status (*open_compiler)(const target *t, device **out);

@@ -101,14 +101,14 @@ kiln_status host_step_run(program *p, step *s) {
     if (h->at[i] == SIZE_MAX) continue;
     KILN_TRY(hooks->download(p->device, p->stream, h->args.in[i].data, s->args.in[i].data, bytes_of(&h->args.in[i])));
   }
-  KILN_TRY(hooks->synchronize(p->device, p->stream)); /* the last run's uploads are done then too */
+  KILN_TRY(hooks->synchronize(p->device, p->stream));
   const kiln_status status = s->kernel->run(&h->args);
   if (status != KILN_OK)
     return error_note(status, __FILE__, __LINE__, "running `%s` (%s at %s) on the CPU", s->node->op->name,
                       s->node->path, s->node->source);
   for (int32_t i = 0; i < n_out; i++)
     KILN_TRY(hooks->upload(p->device, p->stream, s->args.out[i].data, h->args.out[i].data, bytes_of(&h->args.out[i])));
-  return KILN_OK;
+  return hooks->synchronize(p->device, p->stream); /* now `memory` may go or be used again */
 }
 
 void host_step_free(program *p, step *s) {

@@ -519,11 +519,16 @@ static kiln_status hook_seconds(device *d, void *start, void *end, double *out) 
   return KILN_OK;
 }
 
+/* The thread that tunes prepares many programs and compiles them together; what other threads run must not wait for that. */
+static _Thread_local int deferred;
+
 static kiln_status hook_finish_prepare(device *d, int threads) {
-  if (__atomic_load_n(&d->deferred, __ATOMIC_RELAXED) > 0) return KILN_OK;
-  return cuda_functions_compile(d, threads);
+  return deferred > 0 ? KILN_OK : cuda_functions_compile(d, threads);
 }
-static void hook_defer(device *d, bool on) { __atomic_add_fetch(&d->deferred, on ? 1 : -1, __ATOMIC_RELAXED); }
+static void hook_defer(device *d, bool on) {
+  (void)d;
+  deferred += on ? 1 : -1;
+}
 
 const device_hooks cuda_hooks = {
     .open = hook_open,

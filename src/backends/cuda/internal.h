@@ -35,7 +35,7 @@ struct device {
   const cuda_driver *driver; /* NULL: not present */
   int handle;
   void *context, *stream;
-  void *cublaslt, *cudnn;         /* handles; NULL: not asked for */
+  void *cublaslt, *cudnn;          /* handles; NULL: not asked for */
   struct cudnn_entry *cudnn_plans; /* made so far */
   pthread_mutex_t lock;
   struct cuda_images *images; /* offered */
@@ -46,7 +46,6 @@ struct device {
   device_constant *constants;
   size_t n_constants, constant_capacity, constant_bytes;
   size_t allocated, limit; /* limit 0: none */
-  int deferred;            /* finish_prepare waits for more programs */
   int poisoned;            /* code of a sticky error, or 0 */
   struct device *next;
 };
