@@ -379,6 +379,28 @@ def _saved(folder: Path, name: str, width: int) -> str:
     return path
 
 
+# ---- the command line ------------------------------------------------------------------------------------------------
+
+
+def test_command_line(tmp_path: Path) -> None:
+    root = Path(__file__).resolve().parents[2]
+    program = Path(os.environ.get("KILN_BUILD", root / "build-dev")) / "kiln"
+    if not program.exists():
+        pytest.skip(f"{program} is not built")
+    torch.export.save(torch.export.export(mlp(), (torch.randn(4, 64),)), f"{tmp_path}/m.pt2")
+
+    def run(*arguments: str) -> str:
+        result = subprocess.run([program, *arguments], check=False, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        assert result.returncode == 0, result.stdout + result.stderr
+        return result.stdout
+
+    assert "built for cuda:sm_" in run("build", "m.pt2", "-o", "m.kiln", "--target", "cuda", "--precision", "fp16")
+    out = run("bench", "m.kiln", "--seconds", "0.3", "--layers")
+    assert "until a run is enqueued; times are the GPU's" in out and "GB/s" in out, out
+    out = run("diff", "m.pt2", "--target", "cuda:0", "--precision", "fp16", "--against", "cpu", "--tolerance", "0.01")
+    assert "relative L2" in out and "ok" in out, out
+
+
 # ---- accuracy --------------------------------------------------------------------------------------------------------
 
 
