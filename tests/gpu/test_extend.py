@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,15 @@ def test_dynamic_shapes(model: Model) -> None:
     for shape in [(1, 2, 16), (9, 33, 16), (4, 8, 16), (5, 31, 16)]:
         x = torch.randn(shape)
         torch.testing.assert_close(compiled(x.cuda()).cpu(), expected(model, x), rtol=1e-4, atol=1e-4)
+
+
+def test_files(model: Model, tmp_path: Path) -> None:
+    x = torch.randn(3, 7, 16)
+    kiln.save(kiln.compile(model, [x], target="cuda"), tmp_path / "model.kiln")
+    torch.testing.assert_close(kiln.load(tmp_path / "model.kiln")(x.cuda()).cpu(), expected(model, x), rtol=1e-4, atol=1e-4)
+    code = "import sys, kiln\ntry:\n  kiln.load(sys.argv[1])\nexcept kiln.KilnError as error:\n  print(error)"
+    text = subprocess.run([sys.executable, "-c", code, tmp_path / "model.kiln"], capture_output=True, text=True, check=True).stdout
+    assert "the custom operator `gpuext.scale` is needed" in text
 
 
 def test_half_precision_of_a_float_model(model: Model) -> None:
