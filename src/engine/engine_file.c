@@ -22,6 +22,7 @@ enum { SECTION_PORTABLE, SECTION_PLAN, SECTION_WHY, SECTION_TABLE, SECTION_DATA,
 enum { SECTIONS_OF_VERSION_1 = SECTION_SOURCE };
 enum { WEIGHT_STRIPPED = 1, WEIGHT_KEPT = 2 }; /* not in this file; in it also when it is stripped */
 enum { WEIGHT_KERNELS = 4 };       /* no weight: the compiled kernels of a plan for a device (engine/kernels.c) */
+enum { LITTLE_OF_ALL = 16 };
 enum { SMALL_ORIGINAL = 1 << 16 }; /* bytes of originals that are kept beside what was made of them */
 static const char magic[8] = "KILNENG";
 
@@ -138,17 +139,42 @@ static void note_portable(void *user, constant *c) {
 /* Must the file have its bytes, since no state dictionary has? */
 static bool is_own(const constant *c) { return !c->names || c->fixed; }
 
+static bool is_read(const graph *source, const constant *c) {
+  bool read = c->of->uses != NULL || c->fixed;
+  for (int32_t i = 0; i < source->n_states && !read; i++) read = source->states[i].initial == c->of;
+  return read;
+}
+
+/* Where the portable graph has it as it was, or NULL. */
+static const constant *find_same(const originals *o, const constant *c) {
+  const constant *same = c->size ? map_get_number(&o->portable, (uint64_t)(uintptr_t)c->data) : NULL;
+  return same && same->size == c->size ? same : NULL;
+}
+
+/* What went into others and is not in the file any more: kept if it is little in all, so that other weights can be given
+ * without it. */
+static bool keeps_all(const originals *o, const graph *source) {
+  size_t lost = 0, all = 0;
+  for (const constant *c = source->constants; c; c = c->next) {
+    if (!is_read(source, c)) continue;
+    all += c->size;
+    lost += find_same(o, c) ? 0 : c->size;
+  }
+  return lost <= all / LITTLE_OF_ALL;
+}
+
 /* Numbers the constants of the source: those that went into the portable graph as they were are there already. */
 static void number_originals(originals *o, graph *source) {
+  const bool all = keeps_all(o, source);
   for (constant *c = source->constants; c; c = c->next) {
-    const constant *same = c->size ? map_get_number(&o->portable, (uint64_t)(uintptr_t)c->data) : NULL;
+    const constant *same = find_same(o, c);
     const bool kept = is_own(c) || !dtype_is_float(c->of->type.dtype);
     if (!c->names && c->size <= INLINE_BYTES) continue;
     c->weight = -1;
-    if (!c->data) continue; /* the engine that this one was made of does not have it either */
-    if (same && same->size == c->size) {
+    if (!c->data || !is_read(source, c)) continue; /* without data: the engine that this one was made of lacks it too */
+    if (same) {
       c->weight = same->weight;
-    } else if (kept || c->size <= SMALL_ORIGINAL) {
+    } else if (kept || all || c->size <= SMALL_ORIGINAL) {
       c->weight = writer_add(o->w, c);
       if (!o->w->failed) o->w->weights[c->weight].original = -1;
     }
