@@ -40,8 +40,8 @@
   F(erfc, 1, SAME, "", 0, 1e-6f, FLOAT1, k_erfc(x))                                                  \
   F(gelu, 1, SAME, "", 0, 1e-6f, FLOAT1, K(0.5) * x * (K(1) + k_erf(x * K(0.70710678118654752440)))) \
   F(gelu_tanh, 1, SAME, "", 0, 1e-6f, FLOAT1,                                                        \
-    K(0.5) * x * (K(1) + k_tanh(K(0.79788456080286535588) * (x + K(0.044715) * x * x * x))))         \
-  F(silu, 1, SAME, "", 0, 1e-6f, FLOAT1, x / (K(1) + k_exp(-x)))                                     \
+    x *k_sigmoid(K(1.59576912160573071176) * (x + K(0.044715) * x * x * x)))                         \
+  F(silu, 1, SAME, "", 0, 1e-6f, FLOAT1, x *k_sigmoid(x))                                             \
   F(mish, 1, SAME, "", 0, 1e-6f, FLOAT1, x *k_tanh(k_log1p(k_exp(x))))                               \
   F(hardswish, 1, SAME, "", 0, 1e-6f, FLOAT1, x *k_min(k_max(x + K(3), K(0)), K(6)) / K(6))          \
   F(hardsigmoid, 1, SAME, "", 0, 1e-6f, FLOAT1, k_min(k_max(x + K(3), K(0)), K(6)) / K(6))           \

@@ -6,6 +6,13 @@
 #include "passes/pass.h"
 #include "runtime/program.h"
 
+/* Masks and positions may grow more than weights: attention recognizes a causal mask once it is a constant. */
+static size_t growth_limit(const node *n, size_t max_growth) {
+  const kiln_dtype d = n->n_outputs == 1 ? n->outputs[0]->type.dtype : KILN_F32;
+  if (max_growth == 0 || dtype_is_float(d)) return max_growth;
+  return d == KILN_BOOL ? (size_t)32 << 20 : (size_t)1 << 20;
+}
+
 static bool foldable(const node *n, size_t max_growth) {
   if ((n->op->flags & (OP_CONTROL_FLOW | OP_RANDOM | OP_DATA_DEPENDENT)) || n->n_blocks || n->epilogue || !n->op->ref)
     return false;
@@ -27,7 +34,7 @@ static bool foldable(const node *n, size_t max_growth) {
       if (!dim_is_const(a->u.ints[k])) return false;
     }
   }
-  return out <= in || out - in <= max_growth;
+  return out <= in || out - in <= growth_limit(n, max_growth);
 }
 
 static tensor constant_tensor(const value *v) {

@@ -109,13 +109,17 @@ static int factors(const value *v, double *scale, value **out, int max, int dept
   return k < 0 ? -1 : a + k;
 }
 
-static bool near(double a, double b) { return fabs(a - b) <= 1e-5 * fabs(b); }
+/* Constants are rounded to the type of what they meet. */
+static bool near(double a, double b, kiln_dtype d) {
+  const double precision = d == KILN_F16 ? 1e-3 : d == KILN_BF16 ? 8e-3 : 1e-5;
+  return fabs(a - b) <= precision * fabs(b);
+}
 
 /* v = x / sqrt(2) */
 static bool is_scaled(const value *v, const value *x, double expected) {
   double scale = 1;
   value *f[2];
-  return factors(v, &scale, f, 2, 1) == 1 && f[0] == x && near(scale, expected);
+  return factors(v, &scale, f, 2, 1) == 1 && f[0] == x && near(scale, expected, x->type.dtype);
 }
 
 /* 0.5 * x * (1 + erf(x / sqrt(2))) -> gelu(x) */
@@ -133,14 +137,15 @@ static bool is_tanh_gate(const value *v, const value *x) {
   value *f[2];
   if (!add_constant(v, 1.0, &e)) return false;
   const node *t = producer_of(e, "tanh");
-  if (!t || factors(node_in(t, 0), &scale, f, 2, 1) != 1 || !near(scale, 0.79788456080286536)) return false;
+  if (!t || factors(node_in(t, 0), &scale, f, 2, 1) != 1 || !near(scale, 0.79788456080286536, x->type.dtype))
+    return false;
   const node *sum = producer_of(f[0], "add");
   for (int i = 0; sum && i < 2; i++) {
     double c = 1;
     value *cube[4];
     if (node_in(sum, i) != x) continue;
     const int count = factors(node_in(sum, 1 - i), &c, cube, 4, 1);
-    if (!near(c, 0.044715)) return false;
+    if (!near(c, 0.044715, x->type.dtype)) return false;
     if (count == 3) return cube[0] == x && cube[1] == x && cube[2] == x;
     const node *p = count == 1 ? producer_of(cube[0], "pow") : NULL;
     double exponent = 0;
@@ -152,7 +157,7 @@ static bool is_tanh_gate(const value *v, const value *x) {
 static bool to_gelu(builder *b, node *n) {
   double scale = 1;
   value *f[2];
-  if (factors(n->outputs[0], &scale, f, 2, 0) != 2 || !near(scale, 0.5)) return false;
+  if (factors(n->outputs[0], &scale, f, 2, 0) != 2 || !near(scale, 0.5, KILN_F32)) return false;
   for (int i = 0; i < 2; i++) {
     if (is_erf_gate(f[i], f[1 - i])) return replace(n, build(b, "gelu", IN(f[1 - i]), NO_ATTRS));
     if (is_tanh_gate(f[i], f[1 - i])) return replace(n, build(b, "gelu_tanh", IN(f[1 - i]), NO_ATTRS));

@@ -251,6 +251,7 @@ static void fuse_block(const target *t, block *b) {
   }
   fuse_epilogues(t, b);
   fuse_chains(t, b);
+  fuse_epilogues(t, b); /* chains that read their anchor several times, such as a GELU of single operators */
 }
 
 kiln_status cpu_rewrite(const target *t, graph *g) {
