@@ -317,6 +317,11 @@ const rule norm_patterns_rules[] = {
      "%a = mul(%x, %h) : f32[2,3]\n%b = mul(%x, %r) : f32[2,3]\n%c = erf(%b) : f32[2,3]\n%d = add(%c, %one) : "
      "f32[2,3]\n"
      "%y = mul(%a, %d) : f32[2,3]\noutput \"y\" %y\n"},
+    {"gelu of tanh", "mul", to_gelu,
+     "kiln.graph 1\nconst %h : f32[] = {0.5}\nconst %c : f32[] = {0.044715}\nconst %r : f32[] = {0.7978846}\nconst "
+     "%one : f32[] = {1.0}\ninput \"x\" %x : f32[2,3]\n%s = square(%x) : f32[2,3]\n%q = mul(%s, %x) : f32[2,3]\n%k = "
+     "mul(%q, %c) : f32[2,3]\n%a = add(%x, %k) : f32[2,3]\n%m = mul(%a, %r) : f32[2,3]\n%t = tanh(%m) : f32[2,3]\n%g "
+     "= add(%t, %one) : f32[2,3]\n%b = mul(%x, %h) : f32[2,3]\n%y = mul(%b, %g) : f32[2,3]\noutput \"y\" %y\n"},
     {"rms_norm", "mul", to_rms_norm,
      "kiln.graph 1\nconst %two : f32[] = {2.0}\nconst %e : f32[] = {1e-05}\ninput \"x\" %x : f32[2,3]\n%s = pow(%x, "
      "%two) : f32[2,3]\n"

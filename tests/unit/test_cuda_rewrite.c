@@ -75,6 +75,21 @@ static const char projections[] =
     "%44 = add(%42, %43) : f32[3,5,8]\n"
     "output \"y\" %44\n";
 
+/* A chain that reads the product several times. */
+static const char gated[] =
+    "kiln.graph 1\n"
+    "const %2 : f32[24,8] = weight 0\n"
+    "const %3 : f32[24] = weight 1\n"
+    "const %4 : f32[8,8] = weight 2\n"
+    "const %5 : f32[8] = {1, 0, 2, 1, -1, 0, 3, 1}\n"
+    "input \"x\" %x : f32[3,5,8]\n"
+    "%10 = linear(%x, %4, %5) : f32[3,5,8]\n"
+    "%11 = square(%10) : f32[3,5,8]\n"
+    "%12 = mul(%11, %10) : f32[3,5,8]\n"
+    "%13 = tanh(%12) : f32[3,5,8]\n"
+    "%14 = mul(%10, %13) : f32[3,5,8]\n"
+    "output \"y\" %14\n";
+
 static float weights[24 * 8 + 24 + 8 * 8];
 
 static kiln_status give_weight(void *user, int64_t index, const tensor_type *type, const char *packed_as,
@@ -133,6 +148,20 @@ static void expect_close(graph *g, graph *other, double bound) {
     norm += (double)want[i] * want[i];
   }
   assert_true(sqrt(error / norm) < bound);
+}
+
+static void chains_join_a_product_that_they_read_several_times(void **unused) {
+  (void)unused;
+  graph *before = parse_text(gated, sizeof gated - 1), *after = parse_text(gated, sizeof gated - 1);
+  target t;
+  assert_int_equal(target_parse("cuda:sm_90", &t), KILN_OK);
+  assert_int_equal(cuda_rewrite(&t, after), KILN_OK);
+  assert_int_equal(graph_verify(after), KILN_OK);
+  assert_non_null(after->body.first);
+  assert_ptr_equal(after->body.first, after->body.last); /* the product with all as its epilogue */
+  expect_close(before, after, 1e-6);
+  graph_destroy(before);
+  graph_destroy(after);
 }
 
 static void attention_layers_keep_their_meaning_without_turning_batches_around(void **unused) {
@@ -217,6 +246,7 @@ static void targets_are_checked(void **unused) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(products_of_one_operand_become_one),
+      cmocka_unit_test(chains_join_a_product_that_they_read_several_times),
       cmocka_unit_test(attention_layers_keep_their_meaning_without_turning_batches_around),
       cmocka_unit_test(precision_changes_products_and_keeps_inputs_and_outputs),
       cmocka_unit_test(unknown_precisions_are_told),
