@@ -172,7 +172,7 @@ static kiln_status contiguous_tensor(arena *room, tensor *t, const tensor *from)
 
 /* Any strides, as for all reference kernels: the operator's own kernel works on copies where they are not contiguous. */
 kiln_status custom_ref(const kernel_args *a) {
-  tensor in[CUSTOM_MAX_TENSORS], out[CUSTOM_MAX_RESULTS];
+  tensor in[CUSTOM_MAX_TENSORS] = {{0}}, out[CUSTOM_MAX_RESULTS] = {{0}};
   arena room = {0};
   custom_call c;
   const char *why = NULL;

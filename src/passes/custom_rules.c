@@ -492,7 +492,8 @@ static kiln_status replace_root(builder *b, node *root, matcher *m) {
   const side *r = &m->rule->replacement, *p = &m->rule->pattern;
   const node *last = NULL;
   for (int i = 0; i < p->n; i++) /* also results that the pattern does not use */
-    for (int k = 0; k < p->lines[i].n_results; k++) m->b.values[p->lines[i].results[k]] = m->nodes[i]->outputs[k];
+    for (int k = 0; m->nodes[i] && k < p->lines[i].n_results; k++)
+      m->b.values[p->lines[i].results[k]] = m->nodes[i]->outputs[k];
   for (int i = 0; i < r->n; i++) {
     last = build_line(b, &r->lines[i], &m->b, root->outputs[0]->type.dtype);
     if (!last) {
@@ -501,7 +502,7 @@ static kiln_status replace_root(builder *b, node *root, matcher *m) {
     }
     for (int k = 0; k < r->lines[i].n_results; k++) m->b.values[r->lines[i].results[k]] = last->outputs[k];
   }
-  for (int32_t i = 0; i < root->n_outputs; i++) {
+  for (int32_t i = 0; last && i < root->n_outputs; i++) {
     if (type_equal(&last->outputs[i]->type, &root->outputs[i]->type)) continue;
     text t = {0};
     type_print(b->graph, &last->outputs[i]->type, &t);
@@ -512,7 +513,7 @@ static kiln_status replace_root(builder *b, node *root, matcher *m) {
     text_free(&t);
     return status;
   }
-  for (int32_t i = 0; i < root->n_outputs; i++) value_replace_uses(root->outputs[i], last->outputs[i]);
+  for (int32_t i = 0; last && i < root->n_outputs; i++) value_replace_uses(root->outputs[i], last->outputs[i]);
   return KILN_OK;
 }
 
