@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Callable, Optional
 
 import torch
@@ -12,7 +12,7 @@ from torch.export.graph_signature import InputKind, InputSpec, TensorArgument
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
-__all__ = ["Choice", "by_target", "expand", "with_graph"]
+__all__ = ["Choice", "bake", "by_target", "expand", "with_graph"]
 
 # What to compute instead of a node; None leaves it.
 Choice = Callable[[torch.fx.Node], Optional[Callable[..., Any]]]
@@ -64,6 +64,36 @@ def _lift(graph: torch.fx.Graph, signature: Any, name: str, tensor: torch.Tensor
     for node in reads:
         node.replace_all_uses_with(place)
         graph.erase_node(node)
+
+
+def bake(program: torch.export.ExportedProgram, places: Collection[str]) -> torch.export.ExportedProgram:
+    """Makes weights constants without their names, so that no refit takes others: numbers of theirs are in the graph already.
+
+    ``places`` are the names of their inputs of the graph.
+    """
+    if not places:
+        return program
+    weights, constants = {**program.constants, **program.state_dict}, dict(program.constants)
+    signature = copy.deepcopy(program.graph_signature)
+    gone = set()
+    for spec in signature.input_specs:
+        if getattr(spec.arg, "name", None) not in places or spec.target not in weights:
+            continue
+        name = f"kiln_constant_{len(constants)}"
+        constants[name] = weights[spec.target].detach()
+        gone.add(spec.target)
+        spec.kind, spec.target, spec.persistent = InputKind.CONSTANT_TENSOR, name, True
+    return torch.export.ExportedProgram(
+        root=program.graph_module,
+        graph=program.graph,
+        graph_signature=signature,
+        state_dict={name: tensor for name, tensor in program.state_dict.items() if name not in gone},
+        range_constraints=dict(program.range_constraints),
+        module_call_graph=copy.deepcopy(program.module_call_graph),
+        example_inputs=program.example_inputs,
+        constants={name: tensor for name, tensor in constants.items() if name not in gone},
+        verifiers=program.verifiers,
+    )
 
 
 def expand(program: torch.export.ExportedProgram, choose: Choice) -> torch.export.ExportedProgram:

@@ -464,7 +464,10 @@ def test_converters_that_look_at_weights() -> None:
         )
 
     model = torch.nn.Linear(4, 8, bias=False).eval()
-    check(torch_tensorrt.compile(model, inputs=[x]), model, x)
+    compiled = torch_tensorrt.compile(model, inputs=[x])
+    check(compiled, model, x)
+    with pytest.raises(kiln.KilnError, match="weight"):  # its numbers are in the graph: no refit takes others
+        compiled.refit({"weight": torch.zeros(8, 4)})
 
 
 @pytest.mark.usefixtures("converters")

@@ -180,9 +180,16 @@ def _unwrap(value: Any) -> Any:
 
 
 def _function(
-    node: torch.fx.Node, support: ConverterSupport, settings: CompilationSettings, weights: dict[str, torch.Tensor]
+    node: torch.fx.Node,
+    support: ConverterSupport,
+    settings: CompilationSettings,
+    weights: dict[str, torch.Tensor],
+    looked_at: set[str],
 ) -> Callable[..., Any]:
-    """The converter as a function of tensors. Weights come as tensors, all else that is computed as ITensors."""
+    """The converter as a function of tensors. Weights come as tensors, all else that is computed as ITensors.
+
+    Names of weights whose numbers it looked at are added to ``looked_at``.
+    """
     leaves = pytree.tree_leaves((node.args, node.kwargs))
     arrays: dict[int, Any] = {}
     stored = [weights.get(leaf.name) if isinstance(leaf, torch.fx.Node) else None for leaf in leaves]
@@ -209,7 +216,10 @@ def _function(
                 if form == "array":
                     with _disable_current_modes():
                         arrays.update({i: weight.cpu().numpy() for i, weight in enumerate(stored) if weight is not None})
-                return run(form, args, kwargs)
+                result = run(form, args, kwargs)
+                if form != "traced":
+                    looked_at.update(leaf.name for leaf, weight in zip(leaves, stored) if weight is not None)
+                return result
             except Exception as error:
                 first = first or error
         assert first is not None
@@ -231,12 +241,13 @@ def apply(program: torch.export.ExportedProgram, settings: CompilationSettings) 
     if not any(node.target in DYNAMO_ATEN_CONVERTERS for node in program.graph.nodes):
         return program
     weights = _weights(program)
+    looked_at: set[str] = set()
 
     def choose(node: torch.fx.Node) -> Optional[Callable[..., Any]]:
         support = _choose(node, settings)
-        return None if support is None else _named(node, _function(node, support, settings, weights))
+        return None if support is None else _named(node, _function(node, support, settings, weights, looked_at))
 
-    return rewrite.expand(program, choose)
+    return rewrite.bake(rewrite.expand(program, choose), looked_at)
 
 
 def _named(node: torch.fx.Node, function: Callable[..., Any]) -> Callable[..., Any]:
