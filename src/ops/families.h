@@ -16,6 +16,7 @@
   FAMILY(ops_softmax)       \
   FAMILY(ops_conv)          \
   FAMILY(ops_matmul)        \
+  FAMILY(ops_linalg)        \
   FAMILY(ops_grouped)       \
   FAMILY(ops_norm)          \
   FAMILY(ops_attention)     \

@@ -4,6 +4,7 @@
 
 #include "ops/einsum.h"
 #include "ops/infer.h"
+#include "ops/linalg_lower.h"
 #include "ops/lowering.h"
 #include "ops/op.h"
 #include "ops/ref.h"
@@ -453,7 +454,7 @@ static kiln_status lower_norm(lower_call *c) {
   return KILN_OK;
 }
 
-/* Without `ord`, or over one axis: a vector norm. Matrix norms other than Frobenius are not here. */
+/* Without `ord`, or over one axis: a vector norm. */
 static kiln_status lower_linalg_norm(lower_call *c) {
   reduction r;
   kiln_dtype dtype;
@@ -461,7 +462,13 @@ static kiln_status lower_linalg_norm(lower_call *c) {
   KILN_TRY(lowering_dtype(c, "dtype", dtype_is_float(r.x->type.dtype) ? r.x->type.dtype : KILN_F32, &dtype));
   const ivalue *order = call_arg(c, "ord");
   const bool frobenius = order->kind == IV_NONE || (order->kind == IV_STR && str_eq(order->u.s, "fro"));
-  if (!frobenius && (order->kind == IV_STR || r.count != 1)) return LOWER_FAIL(c, "this matrix norm is not supported");
+  if (!frobenius && (order->kind == IV_STR || r.count != 1)) {
+    const bool nuclear = order->kind == IV_STR && str_eq(order->u.s, "nuc");
+    if (r.count != 2 || (order->kind == IV_STR && !nuclear))
+      return LOWER_FAIL(c, "argument ord: expected \"fro\", \"nuc\" or a number, over two axes");
+    value *x = lower_cast(&c->b, r.x, dtype);
+    return lower_matrix_norm(c, x, nuclear ? 0 : call_float(c, "ord"), (int)r.axes[0], (int)r.axes[1], r.keep);
+  }
   call_return(c, 0, norm_of(&c->b, lower_cast(&c->b, r.x, dtype), &r, frobenius ? 2 : call_float(c, "ord"), r.keep));
   return KILN_OK;
 }

@@ -198,7 +198,6 @@ def result_section() -> list[str]:
 
 
 def render() -> str:
-    import torch
 
     import kiln
 

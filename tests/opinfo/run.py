@@ -42,6 +42,7 @@ RESULTS = Path(__file__).resolve().parent / "results"
 TOLERANCE = {"float32": 2e-5, "float64": 1e-10, "float16": 4e-3, "bfloat16": 3e-2}
 # Which of several equal elements these find is not defined: the elements are compared, not their places.
 TIES = {"sort", "msort", "argsort", "topk", "kthvalue", "mode", "median", "nanmedian", "max", "min", "argmax", "argmin"}
+SIGNS = {"svd", "linalg.svd", "linalg.eigh"}
 # The database does not say so of all of these.
 RANDOM = ("bernoulli", "multinomial", "normal", "rand", "uniform", "exponential", "geometric", "cauchy", "log_normal", "dropout")
 UNDEFINED = ("empty", "new_empty", "empty_like", "empty_permuted", "empty_strided", "new_empty_strided", "resize_", "resize_as_")
@@ -127,6 +128,21 @@ def picked(name: str, results: Any, sample: Any) -> Any:
     return pytree.tree_map(pick, results)
 
 
+def without_signs(name: str, results: Any) -> Any:
+    """Signs (and more, for equal values) of singular and eigenvectors are not defined: what they multiply to is."""
+    leaves = list(results) if isinstance(results, (tuple, list)) else [results]
+    if len(leaves) == 3:
+        u, s, v = leaves
+        v = v if name == "svd" else v.mT
+        k = s.shape[-1]
+        around = [basis.mT @ basis for basis in (u, v)]
+        return [s, (u[..., :k] * s.unsqueeze(-2)) @ v[..., :k].mT, *around]
+    if len(leaves) == 2:
+        values, vectors = leaves
+        return [values, (vectors * values.unsqueeze(-2)) @ vectors.mT, vectors.mT @ vectors]
+    return results
+
+
 def worst(wanted: Any, got: Any) -> float:
     """The largest difference of all results; infinite where only one is finite."""
     import torch
@@ -203,6 +219,8 @@ def run_sample(name: str, op: Any, sample: Any, device: str) -> tuple[str, str]:
             found = pytree.tree_map(lambda leaf: leaf.cpu() if isinstance(leaf, torch.Tensor) else leaf, found)
         except (kiln.KilnError, RuntimeError) as error:
             return "wrong", "at run: " + " | ".join(str(error).splitlines())[:300]
+        if name in SIGNS:
+            expected, found = without_signs(name, expected), without_signs(name, found)
         ties = name.partition(".")[0] in TIES
         reason = compare(picked(name, expected, sample), picked(name, found, sample)) if ties else compare(expected, found)
         if reason and is_closer(module, tensors, expected, found):
