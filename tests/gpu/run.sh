@@ -68,14 +68,19 @@ sanitizers() {
 }
 
 everything() {
-  local status=0
+  local status=0 tests=""
   nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
   git log -1 --format='commit %h' 2>/dev/null
   case " $parts " in *" conformance "*) conformance || status=1 ;; esac
-  case " $parts " in *" pytest "*)
-    timeout "$(left 170)" python3 -m pytest -q -p no:cacheprovider tests/gpu "$@" || status=1 ;;
+  case " $parts " in *" pytest "*) # beside the sanitizers, which wait for compilers and their own checks most of the time
+    timeout "$(left 260)" python3 -m pytest -q -p no:cacheprovider tests/gpu "$@" >"$logs/pytest.txt" 2>&1 &
+    tests=$! ;;
   esac
   case " $parts " in *" sanitizer "*) sanitizers || status=1 ;; esac
+  if [ -n "$tests" ]; then
+    wait "$tests" || status=1
+    grep -v "Warning:\|warnings.warn" "$logs/pytest.txt" | tail -n "${KILN_TEST_LINES:-80}" | cut -c1-300
+  fi
   echo "took $(($(date +%s) - begin)) s; $([ $status = 0 ] && echo "all passed" || echo "FAILURES, see above")"
   return $status
 }
