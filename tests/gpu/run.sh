@@ -2,7 +2,7 @@
 # All GPU tests in one call of at most 8 minutes: operator conformance of every kernel and tactic, the tests of engines (precisions,
 # streams, several contexts and GPUs, graph captures, memory, errors: tests/gpu/test_*.py), and compute-sanitizer's memcheck (with leaks)
 # and racecheck on a fast part of the conformance set. Skips, visibly, where there is no GPU.
-#   tests/gpu/run.sh [pytest arguments]       KILN_GPU_PARTS="conformance pytest sanitizer" chooses parts
+#   tests/gpu/run.sh [pytest arguments]       KILN_GPU_PARTS="conformance pytest sanitizer" chooses parts, KILN_GPU_SECONDS how long
 # The output is also written to bench/results/tests_CARD.txt, or to $OUT/tests_CARD.txt if OUT is set.
 cd "$(dirname "$0")/../.." || exit 1
 if ! nvidia-smi >/dev/null 2>&1; then
@@ -11,11 +11,12 @@ if ! nvidia-smi >/dev/null 2>&1; then
 fi
 parts=${KILN_GPU_PARTS:-conformance pytest sanitizer}
 begin=$(date +%s)
+total=${KILN_GPU_SECONDS:-470}
 card=$(nvidia-smi --query-gpu=name --format=csv,noheader -i 0 | tr 'A-Z ' 'a-z_')
 record="${OUT:-bench/results}/tests_$card.txt"
 left() { # seconds that are left of `$1`, or of the whole call
   local now=$(($(date +%s) - begin)) most=$1
-  echo $((470 - now < most ? (470 - now > 1 ? 470 - now : 1) : most))
+  echo $((total - now < most ? (total - now > 1 ? total - now : 1) : most))
 }
 
 [ -x build-dev/conformance ] && [ -n "$KILN_NO_BUILD" ] || sh tests/gpu/build.sh || exit 1
