@@ -1,8 +1,8 @@
 """docs/coverage.md: what Kiln computes, from the library's own operator table (`kiln ops --json`), the operator lists of lists/ and the
 tables of results/ that run.py wrote.
 
-    python tests/opinfo/coverage.py            writes the page
-    python tests/opinfo/coverage.py --check    exit status 1 if it is not up to date
+    python tests/opinfo/coverage_page.py            writes the page
+    python tests/opinfo/coverage_page.py --check    exit status 1 if it is not up to date
 """
 
 from __future__ import annotations
@@ -206,7 +206,7 @@ def render() -> str:
     lines = [
         "# Coverage",
         "",
-        "Made by `tests/opinfo/coverage.py`; a test keeps it true. `kiln ops` prints the operator table of a library.",
+        "Made by `tests/opinfo/coverage_page.py`; a test keeps it true. `kiln ops` prints the operator table of a library.",
         "",
     ]
     for section in (list_section(known), op_section(report), result_section()):
