@@ -41,12 +41,12 @@ conformance() {
 sanitize() {
   local name=$1 seconds=$2 options=$3 failed=0 done=0 late=""
   shift 3
-  printf '%s\n' "$@" | xargs -P 8 -I{} sh -c \
-    "timeout $(left "$seconds") '$sanitizer' $options --error-exitcode 9 build-dev/conformance -q -t cuda {} >'$logs/$name.{}.txt' 2>&1; echo \$? >'$logs/$name.{}.rc'"
+  printf '%s\n' "$@" | timeout "$(left "$seconds")" xargs -P 8 -I{} sh -c \
+    "'$sanitizer' $options --error-exitcode 9 build-dev/conformance -q -t cuda {} >'$logs/$name.{}.txt' 2>&1; echo \$? >'$logs/$name.{}.rc'"
   for op in "$@"; do
-    case $(cat "$logs/$name.$op.rc") in
+    case $(cat "$logs/$name.$op.rc" 2>/dev/null) in
       0) done=$((done + 1)) ;;
-      124) late="$late $op" ;;
+      "") late="$late $op" ;;
       *) failed=$((failed + 1)); echo "$name: $op FAILED"; grep -E "=====|FAIL" "$logs/$name.$op.txt" | head -12 | cut -c1-200 ;;
     esac
   done
