@@ -660,6 +660,7 @@ const kernel cuda_conv_rows[] = {
     {.op = "conv", .name = "conv.direct", .isa = 80, .fits = direct_fits, .prepare = direct_prepare, .run = direct_run,
      .strided_in = 1, .strided_out = 1, .epilogue = true},
     CUBLASLT("", 0) CUBLASLT(".2nd", 1) CUBLASLT(".3rd", 2) CUBLASLT(".4th", 3)
+    CUBLASLT(".5th", 4) CUBLASLT(".6th", 5) CUBLASLT(".7th", 6) CUBLASLT(".8th", 7)
     CUDNN("", 0) CUDNN(".2nd", 1) CUDNN(".3rd", 2)
     {.op = NULL},
 };

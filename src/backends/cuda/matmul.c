@@ -258,6 +258,7 @@ const kernel cuda_gemm_rows[] = {
     LINEAR(".8th", 7) LINEAR(".9th", 8) LINEAR(".10th", 9)
     MATMUL("", 0) MATMUL(".2nd", 1) MATMUL(".3rd", 2) MATMUL(".4th", 3) MATMUL(".5th", 4) MATMUL(".6th", 5)
     LINEAR_LIBRARY("", 0) LINEAR_LIBRARY(".2nd", 1) LINEAR_LIBRARY(".3rd", 2) LINEAR_LIBRARY(".4th", 3)
+    LINEAR_LIBRARY(".5th", 4) LINEAR_LIBRARY(".6th", 5) LINEAR_LIBRARY(".7th", 6) LINEAR_LIBRARY(".8th", 7)
     MATMUL_LIBRARY("", 0) MATMUL_LIBRARY(".2nd", 1) MATMUL_LIBRARY(".3rd", 2)
     {.op = NULL},
 };
