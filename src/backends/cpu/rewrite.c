@@ -9,6 +9,7 @@
 #include "backends/cpu/layout.h"
 #include "base/map.h"
 #include "passes/pass.h"
+#include "passes/rule_files.h"
 
 enum { MAX_BODY = 48, MAX_OPERANDS = 12 };
 
@@ -256,6 +257,7 @@ static void fuse_block(const target *t, block *b) {
 
 kiln_status cpu_rewrite(const target *t, graph *g) {
   KILN_TRY(rules_run(g, cpu_layout_rules, cpu_layout_rule_count));
+  KILN_TRY(rules_run(g, canonicalize_rules, canonicalize_rule_count)); /* reshapes that layouts left side by side */
   KILN_TRY(pass_dead_code(g));
   KILN_TRY(pass_cse(g));
   KILN_TRY(pass_constant_fold(g, 0)); /* constants that got permuted or reshaped */

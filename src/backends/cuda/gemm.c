@@ -350,8 +350,8 @@ static void put_tile(text *t, const gemm_problem *q, const gemm_tile *tile, int6
     /* A B that the L2 cache does not hold is read fewer times. */
     const double b_bytes = (double)q->n * (double)q->k * (double)kiln_dtype_size(q->dtype);
     text_printf(t, "#define GROUPS %d\n#define STAGGER %d\n#define LEAVE %d\n#define GROUP_M %d\n", tile->warps_m,
-                tile->warps_m == 2 && leave == LEAVE_BUFFER && cuda_div_up(q->k, bk) >= 48, (int)leave,
-                b_bytes > 30e6 ? 32 : 8);
+                tile->warps_m == 2 && (leave == LEAVE_BUFFER ? cuda_div_up(q->k, bk) >= 48 : tile->bn == 192),
+                (int)leave, b_bytes > 30e6 ? 32 : 8);
     return;
   }
   text_printf(t, "#define MATH %d\n#define WARPS_M %d\n#define WARPS_N %d\n#define WARPS_K %d\n",
