@@ -27,6 +27,7 @@ import csv
 import multiprocessing
 import multiprocessing.connection
 import os
+import re
 import sys
 import time
 import traceback
@@ -159,6 +160,7 @@ def compare_all(case: Any, program: Any, compiled: Any) -> tuple[str, float, str
 
 def one_line(error: BaseException, limit: int = 400) -> str:
     text = " | ".join(line.strip() for line in str(error).splitlines() if line.strip())
+    text = re.sub(r'[^\s"]*/site-packages/', "", text)
     return f"{type(error).__name__}: {text}"[:limit]
 
 
@@ -173,23 +175,20 @@ def varying_shapes(case: Any) -> dict[str, Any]:
     return shapes
 
 
-def still_varying(program: Any, case: Any) -> set[tuple[str, int]]:
+def still_varying(program: Any, case: Any) -> dict[tuple[str, int], tuple[float, float]]:
+    """(argument, dimension) of those that vary: the range that the model's code leaves them."""
     import torch
 
-    def fixed(size: Any) -> bool:  # by what the model's code asks of it
-        if size.node.expr.is_number:
-            return True
-        limits = program.range_constraints.get(size.node.expr)
-        return limits is not None and limits.lower == limits.upper
+    def limits(size: Any) -> tuple[float, float]:
+        if not isinstance(size, torch.SymInt) or size.node.expr.is_number:
+            return 1, 1
+        found = program.range_constraints.get(size.node.expr)
+        return (float(found.lower), float(found.upper)) if found is not None else (2, float("inf"))
 
     names = [s.arg.name for s in program.graph_signature.input_specs if s.kind is torch.export.graph_signature.InputKind.USER_INPUT]
     values = {n.name: n.meta.get("val") for n in program.graph.nodes if n.op == "placeholder"}
-    found = set()
-    for name in names:
-        value = values.get(name)
-        if isinstance(value, torch.Tensor):
-            found |= {(name, d) for d, size in enumerate(value.shape) if isinstance(size, torch.SymInt) and not fixed(size)}
-    return found
+    dims = {(n, d): limits(s) for n in names if isinstance(values.get(n), torch.Tensor) for d, s in enumerate(values[n].shape)}
+    return {key: (low, high) for key, (low, high) in dims.items() if low < high}
 
 
 def runs(model: Any, kwargs: dict[str, Any]) -> bool:

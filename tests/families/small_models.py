@@ -22,13 +22,17 @@ class Case:
     tolerance: Optional[float] = None
     remake: Any = None  # (sizes) -> a set of arguments
 
-    def resized(self, left: set[tuple[str, int]]) -> Iterator[dict[str, Any]]:
-        """Sets of arguments of other sizes, in the dimensions that `left` says vary."""
+    def resized(self, left: dict[tuple[str, int], tuple[float, float]]) -> Iterator[dict[str, Any]]:
+        """Sets of arguments of other sizes, in the dimensions that `left` says vary, within their ranges."""
         names = {self.varying[name][d] for name, d in left if d in self.varying.get(name, {})}
         fixed = {n for dims in self.varying.values() for n in dims.values()} - names
         # A dimension that varies in some arguments only: those have no sizes in common.
         partly = {n for name, dims in self.varying.items() for d, n in dims.items() if (name, d) not in left} & names
         for sizes in ({"batch": 3, "length": 11}, {"batch": 4, "length": 24}):
+            for (argument, d), (low, high) in left.items():
+                n = self.varying.get(argument, {}).get(d)
+                if n in sizes:
+                    sizes[n] = int(min(max(sizes[n], low), high))
             yield self.remake({n: s for n, s in sizes.items() if n not in fixed | partly})
 
 
