@@ -286,20 +286,26 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_CTAS)
         }
       }
 #elif LEAVE == 1
+      /* All results first, then all stores: the epilogue's reads need not wait for stores that the compiler cannot tell apart. */
+      auto vector_at = [&](int g, int part, int h, int &row, int &n) {
+        row = r0 + (lane >> 2) + h * 8;
+        n = n0 + g * 32 + (lane & 3) * 8 + part * VEC_C;
+        return GEMM_N % BN == 0 || n < GEMM_N;
+      };
 #pragma unroll
-      for (int g = 0; g < BN / 32; g++) {
-        const int n = n0 + g * 32 + (lane & 3) * 8;
-        if (GEMM_N % BN != 0 && n >= GEMM_N) break;
+      for (int g = 0; g < BN / 32; g++)
 #pragma unroll
         for (int part = 0; part < 8 / VEC_C; part++) {
+          int row, n;
+          if (!vector_at(g, part, 0, row, n)) break;
 #if HAS_BIAS
           float q[VEC_C];
-          mx_load<BIAS_TYPE, VEC_C>(bias, n + part * VEC_C, q);
+          mx_load<BIAS_TYPE, VEC_C>(bias, n, q);
 #endif
 #pragma unroll
           for (int h = 0; h < 2; h++) {
-            const int row = r0 + (lane >> 2) + h * 8, in = GEMM_M % BM != 0 ? min(row, GEMM_M - 1) : row;
             float v[VEC_C];
+            vector_at(g, part, h, row, n);
 #pragma unroll
             for (int i = 0; i < VEC_C; i++) {
               v[i] = acc[g * 4 + (part * VEC_C + i) / 2][h * 2 + (part * VEC_C + i) % 2];
@@ -307,11 +313,25 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_CTAS)
               v[i] += q[i];
 #endif
             }
-            EPILOGUE(v, 0, in, n + part * VEC_C)
-            if (GEMM_M % BM == 0 || row < GEMM_M) mx_store<OUT_TYPE, VEC_C>(c, C_AT(0LL, row, n + part * VEC_C), v);
+            const int in = GEMM_M % BM != 0 ? min(row, GEMM_M - 1) : row;
+            EPILOGUE(v, 0, in, n)
+#pragma unroll
+            for (int i = 0; i < VEC_C; i++) acc[g * 4 + (part * VEC_C + i) / 2][h * 2 + (part * VEC_C + i) % 2] = v[i];
           }
         }
-      }
+#pragma unroll
+      for (int g = 0; g < BN / 32; g++)
+#pragma unroll
+        for (int part = 0; part < 8 / VEC_C; part++)
+#pragma unroll
+          for (int h = 0; h < 2; h++) {
+            int row, n;
+            float v[VEC_C];
+            if (!vector_at(g, part, h, row, n)) break;
+#pragma unroll
+            for (int i = 0; i < VEC_C; i++) v[i] = acc[g * 4 + (part * VEC_C + i) / 2][h * 2 + (part * VEC_C + i) % 2];
+            if (GEMM_M % BM == 0 || row < GEMM_M) mx_store<OUT_TYPE, VEC_C>(c, C_AT(0LL, row, n), v);
+          }
 #else
       if (lane < 16) asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory"); /* of the tile before */
       __syncwarp();
