@@ -22,6 +22,7 @@ PAGES = [
     ["README.md"],
     ["docs/getting-started.md", "docs/c-api.md"],
     ["docs/python.md"],
+    ["docs/weights.md"],
     ["docs/cli.md"],
     ["docs/torch2trt.md"],
     ["docs/torch-tensorrt.md"],
