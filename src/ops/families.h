@@ -22,6 +22,7 @@
   FAMILY(ops_attention)     \
   FAMILY(ops_pool)          \
   FAMILY(ops_resize)        \
+  FAMILY(ops_detection)     \
   FAMILY(ops_rnn)           \
   FAMILY(ops_control)       \
   FAMILY(ops_misc)
