@@ -233,8 +233,8 @@ static const char *const cases_tall[] = {"x:f32[2,5,1]", "x:f64[3,0]", "x:f32[1,
 static const char *const cases_one[] = {"x:f32[1,1]=positive", "x:f32[3,1,1]=positive", "x:f32[0,0]", NULL};
 static const char *const cases_order[] = {"pivots:i32[3,2]=range(3,4) rows=5", "pivots:i32[0] rows=4", NULL};
 static const char *const cases_triangular[] = {"a:f32[N,N]=positive b:f32[N,3] N:1,2,4",
-                                               "a:f64[2,3,3]=positive b:f64[2,3,1] upper=true",
-                                               "a:f32[3,3] b:f32[3,2] upper=true unit=true", NULL};
+                                               "a:f64[2,3,3]=positive b:f64[2,3,1] upper=1",
+                                               "a:f32[3,3] b:f32[3,2] upper=1 unit=1", NULL};
 static const char *const cases_householder[] = {"a:f32[4,3] tau:f32[2] columns=4",
                                                 "a:f64[2,4,3] tau:f64[2,3] columns=2", NULL};
 
