@@ -18,7 +18,8 @@ struct survey {
   lacking list[MAX_LISTED];
   int n, more; /* more: distinct ones that found no room */
   bool calls;  /* some are refused calls */
-  map seen;
+  bool collected;
+  map seen, used; /* used: names that some node or the end of the graph takes, once `collected` */
 };
 
 kiln_status pt2_survey_create(pt2 *p) {
@@ -27,7 +28,9 @@ kiln_status pt2_survey_create(pt2 *p) {
 }
 
 void pt2_survey_free(pt2 *p) {
-  if (p->survey) map_free(&p->survey->seen);
+  if (!p->survey) return;
+  map_free(&p->survey->seen);
+  map_free(&p->survey->used);
 }
 
 static kiln_status add(survey *u, lacking found) {
@@ -45,6 +48,62 @@ static kiln_status add(survey *u, lacking found) {
   return map_put(&u->seen, found.what, &u->list[u->n++]) ? KILN_OK : KILN_NO_MEMORY("import");
 }
 
+/* ---- numbers drawn for nothing ------------------------------------------------------------------ */
+
+/* Layers that may be left out in training draw a number first, which nothing takes in inference. */
+static bool is_drawn(const char *target) {
+  static const char *const names[] = {"rand",    "rand_like",    "randn",    "randn_like",
+                                      "randint", "randint_like", "bernoulli"};
+  if (!str_starts(target, "torch.ops.aten.")) return false;
+  target += strlen("torch.ops.aten.");
+  const size_t n = strcspn(target, ".");
+  for (size_t i = 0; i < KILN_COUNT(names); i++)
+    if (strlen(names[i]) == n && strncmp(target, names[i], n) == 0) return true;
+  return false;
+}
+
+/* All strings under "name" and "as_name" in `v`. */
+static kiln_status collect_names(survey *u, json_t *v, int depth) {
+  const char *key;
+  json_t *item;
+  size_t i;
+  if (depth > 8 * PT2_MAX_SUBGRAPHS) return KILN_FAIL(KILN_INVALID_FILE, "model.json: nested too deep");
+  json_object_foreach(v, key, item) {
+    const char *name = str_eq(key, "name") || str_eq(key, "as_name") ? json_string_value(item) : NULL;
+    if (name && !map_put(&u->used, name, u)) return KILN_NO_MEMORY("import");
+    KILN_TRY(collect_names(u, item, depth + 1));
+  }
+  json_array_foreach(v, i, item) KILN_TRY(collect_names(u, item, depth + 1));
+  return KILN_OK;
+}
+
+static kiln_status collect_used(survey *u, const json_t *g) {
+  const json_t *nodes;
+  if (u->collected) return KILN_OK;
+  KILN_TRY(pt2_array(g, "nodes", "graph", &nodes));
+  for (size_t i = 0; i < json_array_size(nodes); i++)
+    KILN_TRY(collect_names(u, json_object_get(json_array_get(nodes, i), "inputs"), 0));
+  KILN_TRY(collect_names(u, json_object_get(g, "outputs"), 0));
+  u->collected = true;
+  return KILN_OK;
+}
+
+/* Only in the outermost graph, whose names are all that is collected. */
+static kiln_status drawn_for_nothing(pt2 *p, const json_t *g, const json_t *entry, int depth, bool *out) {
+  survey *u = p->survey;
+  *out = false;
+  if (depth > 0) return KILN_OK;
+  KILN_TRY(collect_used(u, g));
+  const json_t *outputs = json_object_get(entry, "outputs");
+  for (size_t i = 0; i < json_array_size(outputs); i++) {
+    const char *name =
+        json_string_value(json_object_get(json_object_get(json_array_get(outputs, i), "as_tensor"), "name"));
+    if (!name || map_get(&u->used, name)) return KILN_OK;
+  }
+  *out = true;
+  return KILN_OK;
+}
+
 static kiln_status look(pt2 *p, const json_t *g, int depth) {
   const json_t *nodes;
   if (depth > PT2_MAX_SUBGRAPHS)
@@ -54,7 +113,9 @@ static kiln_status look(pt2 *p, const json_t *g, int depth) {
     const json_t *entry = json_array_get(nodes, i), *inputs;
     lacking l = {.count = 1, .is_operator = true};
     KILN_TRY(pt2_string(entry, "target", "node", &l.what));
-    if (!pt2_is_supported(l.what)) {
+    bool idle = false;
+    if (is_drawn(l.what)) KILN_TRY(drawn_for_nothing(p, g, entry, depth, &idle));
+    if (!idle && !pt2_is_supported(l.what)) {
       KILN_TRY(aten_init()); /* no row, or no table? */
       pt2_place(p, entry, &l.path, &l.source);
       KILN_TRY(add(p->survey, l));

@@ -245,7 +245,28 @@ kiln_status lower_masked_index(lower_call *c) {
   return KILN_OK;
 }
 
-/* x[mask] = v with one v: where(mask, v, x); added if `accumulate`. */
+/* For each place of the mask, the row of `values` that goes there if it is true: as many rows come before it as places
+ * are true. A row of zeros at the end is for masks that have none. */
+static value *rows_for_mask(builder *b, const value *mask, value *values) {
+  graph *g = b->graph;
+  if (!values) return NULL;
+  const int covered = mask->type.rank, trailing = values->type.rank - 1;
+  const dim n = type_numel(g, &mask->type), rows = values->type.dims[0];
+  dim dims[KILN_MAX_RANK] = {1};
+  for (int i = 0; i < trailing; i++) dims[i + 1] = values->type.dims[i + 1];
+  value *padded = build(b, "concat", IN(values, lowering_full(b, values->type.dtype, trailing + 1, dims, 0)),
+                        ATTRS(A_INT("axis", 0)));
+  value *flat = lower_cast(b, lower_reshape(b, (value *)(uintptr_t)mask, 1, &n), KILN_I64);
+  value *at =
+      lower_binary(b, "sub", build(b, "cumsum", IN(flat), ATTRS(A_INT("axis", 0))), graph_scalar_int(g, KILN_I64, 1));
+  at = lower_binary(b, "minimum", build(b, "clamp", IN(at), ATTRS(A_FLOAT("min", 0))), lower_size_tensor(b, rows));
+  value *taken = build(b, "index_select", IN(padded, at), ATTRS(A_INT("axis", 0)));
+  for (int i = 0; i < covered; i++) dims[i] = mask->type.dims[i];
+  for (int i = 0; i < trailing; i++) dims[covered + i] = values->type.dims[i + 1];
+  return lower_reshape(b, taken, covered + trailing, dims);
+}
+
+/* x[mask] = v: where(mask, v, x), with rows of v in their places if it has several; added if `accumulate`. */
 static kiln_status put_through_mask(lower_call *c, value *x, const indices *s, value *values, bool accumulate) {
   builder *b = &c->b;
   if (s->count > 0 || s->masks != 1)
@@ -256,11 +277,15 @@ static kiln_status put_through_mask(lower_call *c, value *x, const indices *s, v
   for (int i = 0; i < n; i++) dims[i] = i < s->mask->type.rank ? s->mask->type.dims[i] : 1;
   /* Values may have axes after the mask's (they broadcast there), but none of the masked elements' own. */
   const int trailing = x->type.rank - after;
-  for (int i = 0; i < values->type.rank - trailing; i++) {
-    if (values->type.dims[i] != 1)
-      return LOWER_FAIL(c, "writing several values through a mask depends on the data; use torch.where instead");
+  if (s->mask_axis == 0 && values->type.rank == trailing + 1 && values->type.dims[0] != 1 && s->mask->type.rank > 0) {
+    values = rows_for_mask(b, s->mask, values);
+  } else {
+    for (int i = 0; i < values->type.rank - trailing; i++) {
+      if (values->type.dims[i] != 1)
+        return LOWER_FAIL(c, "writing several values through a mask that does not come first is not supported");
+    }
+    while (values && values->type.rank > trailing) values = lowering_squeeze(b, values, 0);
   }
-  while (values && values->type.rank > trailing) values = lowering_squeeze(b, values, 0);
   value *mask = lower_reshape(b, lower_cast(b, s->mask, KILN_BOOL), n, dims);
   if (accumulate) values = lower_binary(b, "add", x, values);
   call_return(c, 0, build(b, "where", IN(mask, values, x), NO_ATTRS));

@@ -88,3 +88,43 @@ def test_vmap() -> None:
     model = Pairs().eval()
     x, y = torch.randn(5), torch.randn(7)
     assert torch.equal(kiln.compile(model, [x, y])(x, y), model(x, y))
+
+
+class Put(torch.nn.Module):
+    """As embeddings of images take their places among those of words."""
+
+    def __init__(self, accumulate: bool) -> None:
+        super().__init__()
+        self.accumulate = accumulate
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        return torch.index_put(x, (mask,), values, accumulate=self.accumulate)
+
+
+@pytest.mark.parametrize("accumulate", [False, True])
+@pytest.mark.parametrize(("shape", "covered"), [((6, 5), 1), ((3, 4, 5), 2), ((7,), 1)])
+def test_rows_through_a_mask(shape: tuple[int, ...], covered: int, accumulate: bool) -> None:
+    model = Put(accumulate).eval()
+    mask = torch.rand(shape[:covered]) > 0.4
+    x, values = torch.randn(shape), torch.randn(int(mask.sum()), *shape[covered:])
+    compiled = kiln.compile(model, [x, mask, values])
+    for _ in range(3):
+        mask = mask.flatten()[torch.randperm(mask.numel())].reshape(mask.shape)
+        assert torch.equal(compiled(x, mask, values), model(x, mask, values))
+
+
+class Drawn(torch.nn.Module):
+    def __init__(self, used: bool) -> None:
+        super().__init__()
+        self.used = used
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        drawn = torch.rand([])
+        return x * drawn if self.used else x * 2
+
+
+def test_numbers_drawn_for_nothing() -> None:
+    x = torch.randn(3)
+    assert torch.equal(kiln.compile(Drawn(False).eval(), [x])(x), x * 2)
+    with pytest.raises(kiln.KilnError, match=r"aten\.rand\.default, used 1 time"):
+        kiln.compile(Drawn(True).eval(), [x])
