@@ -98,13 +98,13 @@ def test_state(run, work):
 def test_method_support(run, work):
     assert "supported" in run("results.ts", "--check-method-support=forward").stdout
 
-    class Svd(torch.nn.Module):
+    class Missing(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return torch.linalg.svdvals(x)
+            return torch.linalg.matrix_exp(x)
 
-    torch.jit.save(torch.jit.script(Svd().eval()), work / "svd.ts")
-    assert "svdvals" in run("svd.ts", "--check-method-support", "forward", status=1).stdout
-    assert "svdvals" in run("svd.ts", "out.ts", "(2,2)", status=1).stderr
+    torch.jit.save(torch.jit.script(Missing().eval()), work / "missing.ts")
+    assert "matrix_exp" in run("missing.ts", "--check-method-support", "forward", status=1).stdout
+    assert "matrix_exp" in run("missing.ts", "out.ts", "(2,2)", status=1).stderr
 
 
 NOTED = """--build-debuggable-engine --allow-gpu-fallback --require-full-compilation --sparse-weights --engine-capability=safety
