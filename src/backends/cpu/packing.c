@@ -76,16 +76,23 @@ static void pack_b(const tensor_type *type, const void *plain, void *packed, int
   }
 }
 
+/* In pieces of a panel that stay in the cache while they are read across. */
 static void unpack_b(const tensor_type *type, const void *packed, void *plain, int nr) {
+  enum { PIECE = 16 };
   weight_dims d;
   if (!weight_dims_of(type, &d)) return;
-  const float *from = packed;
-  float *to = plain;
   const int64_t k = d.i * d.taps;
-  for (int64_t o = 0; o < d.o; o++) {
-    const float *panel = from + o / nr * nr * k + o % nr;
-    for (int64_t i = 0; i < d.i; i++) {
-      for (int64_t t = 0; t < d.taps; t++) to[o * k + i * d.taps + t] = panel[(t * d.i + i) * nr];
+  for (int64_t first = 0; first < d.o; first += nr) {
+    const float *panel = (const float *)packed + first * k;
+    float *to = (float *)plain + first * k;
+    const int64_t rows = d.o - first < nr ? d.o - first : nr;
+    for (int64_t start = 0; start < d.i; start += PIECE) {
+      const int64_t end = d.i - start < PIECE ? d.i : start + PIECE;
+      for (int64_t o = 0; o < rows; o++) {
+        for (int64_t i = start; i < end; i++) {
+          for (int64_t t = 0; t < d.taps; t++) to[o * k + i * d.taps + t] = panel[(t * d.i + i) * nr + o];
+        }
+      }
     }
   }
 }
