@@ -595,6 +595,7 @@ static const torch_row torch_index[] = {
     {"aten::take(Tensor self, Tensor index) -> Tensor", NULL, lower_take},
     {NULL, NULL, NULL}};
 static const torch_row torch_index_put[] = {
+    {"aten::put(Tensor self, Tensor index, Tensor source, bool accumulate=False) -> Tensor", NULL, lower_put},
     {"aten::index_put(Tensor self, Tensor?[] indices, Tensor values, bool accumulate=False) -> Tensor", NULL,
      lower_index_put},
     {"aten::index_put.hacked_twin(Tensor self, Tensor[] indices, Tensor values, bool accumulate=False) -> Tensor", NULL,

@@ -246,23 +246,30 @@ kiln_status lower_masked_index(lower_call *c) {
 }
 
 /* For each place of the mask, the row of `values` that goes there if it is true: as many rows come before it as places
- * are true. A row of zeros at the end is for masks that have none. */
+ * are true. A row of zeros at the end is there where there may be none. */
 static value *rows_for_mask(builder *b, const value *mask, value *values) {
   graph *g = b->graph;
   if (!values) return NULL;
   const int covered = mask->type.rank, trailing = values->type.rank - 1;
-  const dim n = type_numel(g, &mask->type), rows = values->type.dims[0];
+  const dim n = type_numel(g, &mask->type);
+  dim rows = values->type.dims[0];
   dim dims[KILN_MAX_RANK] = {1};
   for (int i = 0; i < trailing; i++) dims[i + 1] = values->type.dims[i + 1];
-  value *padded = build(b, "concat", IN(values, lowering_full(b, values->type.dtype, trailing + 1, dims, 0)),
-                        ATTRS(A_INT("axis", 0)));
+  int64_t least, most;
+  dim_range(g->dims, rows, &least, &most);
+  if (least < 1) {
+    value *zeros = lowering_full(b, values->type.dtype, trailing + 1, dims, 0);
+    values = build(b, "concat", IN(values, zeros), ATTRS(A_INT("axis", 0)));
+    rows = dim_add(g->dims, rows, 1);
+  }
   value *flat = lower_cast(b, lower_reshape(b, (value *)(uintptr_t)mask, 1, &n), KILN_I64);
   value *at =
       lower_binary(b, "sub", build(b, "cumsum", IN(flat), ATTRS(A_INT("axis", 0))), graph_scalar_int(g, KILN_I64, 1));
-  at = lower_binary(b, "minimum", build(b, "clamp", IN(at), ATTRS(A_FLOAT("min", 0))), lower_size_tensor(b, rows));
-  value *taken = build(b, "index_select", IN(padded, at), ATTRS(A_INT("axis", 0)));
+  at = lower_binary(b, "minimum", build(b, "clamp", IN(at), ATTRS(A_FLOAT("min", 0))),
+                    lower_size_tensor(b, dim_sub(g->dims, rows, 1)));
+  value *taken = build(b, "index_select", IN(values, at), ATTRS(A_INT("axis", 0)));
   for (int i = 0; i < covered; i++) dims[i] = mask->type.dims[i];
-  for (int i = 0; i < trailing; i++) dims[covered + i] = values->type.dims[i + 1];
+  for (int i = 0; values && i < trailing; i++) dims[covered + i] = values->type.dims[i + 1];
   return lower_reshape(b, taken, covered + trailing, dims);
 }
 
@@ -316,6 +323,23 @@ kiln_status lower_index_put(lower_call *c) {
   return KILN_OK;
 }
 
+/* As index_put into the tensor as one line. */
+kiln_status lower_put(lower_call *c) {
+  value *x, *index, *source;
+  builder *b = &c->b;
+  const int64_t axis = 0;
+  KILN_TRY(lowering_tensor(c, "self", &x));
+  KILN_TRY(lowering_tensor(c, "index", &index));
+  KILN_TRY(lowering_tensor(c, "source", &source));
+  const dim all = type_numel(b->graph, &x->type), count = type_numel(b->graph, &index->type);
+  value *operands[3] = {lower_reshape(b, x, 1, &all), lower_reshape(b, lower_cast(b, source, x->type.dtype), 1, &count),
+                        lower_reshape(b, index, 1, &count)};
+  value *y = build(b, "index_put", 3, operands,
+                   ATTRS(A_INTS("axes", &axis, 1), A_BOOL("accumulate", call_bool(c, "accumulate"))));
+  call_return(c, 0, lower_reshape(b, y, x->type.rank, x->type.dims));
+  return KILN_OK;
+}
+
 /* Element i of the mask's true ones takes source element i: where(mask, source[cumsum(mask) - 1], x). */
 kiln_status lower_masked_scatter(lower_call *c) {
   value *x, *mask, *source;
@@ -329,16 +353,8 @@ kiln_status lower_masked_scatter(lower_call *c) {
   x = both[0];
   mask = both[1];
   LOWER_NEED(c, x);
-  const dim n = type_numel(g, &x->type), m = type_numel(g, &source->type);
-  if (m == 0) return LOWER_FAIL(c, "the source is empty");
-  value *flat = lower_cast(b, lower_reshape(b, mask, 1, &n), KILN_I64);
-  value *at =
-      lower_binary(b, "sub", build(b, "cumsum", IN(flat), ATTRS(A_INT("axis", 0))), graph_scalar_int(g, KILN_I64, 1));
-  at = build(b, "clamp", IN(at), ATTRS(A_FLOAT("min", 0)));
-  value *last = lower_size_tensor(b, dim_sub(g->dims, m, 1));
-  at = lower_binary(b, "minimum", at, last);
-  value *taken = build(b, "index_select", IN(lower_reshape(b, source, 1, &m), at), ATTRS(A_INT("axis", 0)));
-  taken = lower_cast(b, lower_reshape(b, taken, x->type.rank, x->type.dims), x->type.dtype);
+  const dim m = type_numel(g, &source->type);
+  value *taken = lower_cast(b, rows_for_mask(b, mask, lower_reshape(b, source, 1, &m)), x->type.dtype);
   call_return(c, 0, build(b, "where", IN(mask, taken, x), NO_ATTRS));
   return KILN_OK;
 }
@@ -536,7 +552,11 @@ kiln_status lower_nonzero(lower_call *c) {
   tensor t;
   builder *b = &c->b;
   KILN_TRY(lowering_tensor(c, "self", &x));
-  if (x->type.rank == 0) return LOWER_FAIL(c, "nonzero of one number is not supported");
+  if (x->type.rank == 0) { /* one row without coordinates, or none */
+    value *places = build(b, "nonzero", IN(lowering_unsqueeze(b, x, 0)), NO_ATTRS);
+    call_return(c, 0, lowering_slice(b, places, 1, 0, 0, 1));
+    return KILN_OK;
+  }
   if (!constant_tensor(x, &t)) {
     call_return(c, 0, build(b, "nonzero", IN(x), NO_ATTRS));
     return KILN_OK;
@@ -551,7 +571,8 @@ kiln_status lower_nonzero(lower_call *c) {
 kiln_status lower_where_true(lower_call *c) {
   value *x, *columns[KILN_MAX_RANK];
   KILN_TRY(lowering_tensor(c, c->schema->args[0].name, &x));
-  if (x->type.rank == 0) return LOWER_FAIL(c, "the places of one number are not supported");
+  if (x->type.rank == 0) x = lowering_unsqueeze(&c->b, x, 0);
+  LOWER_NEED(c, x);
   KILN_TRY(mask_columns(c, x, columns));
   call_return_list(c, 0, x->type.rank, columns);
   return KILN_OK;

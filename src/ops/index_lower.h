@@ -9,6 +9,7 @@ kiln_status lower_gather(lower_call *c);
 kiln_status lower_take_along_dim(lower_call *c);
 kiln_status lower_index(lower_call *c);
 kiln_status lower_index_put(lower_call *c);
+kiln_status lower_put(lower_call *c);
 kiln_status lower_masked_index(lower_call *c);
 kiln_status lower_masked_scatter(lower_call *c);
 kiln_status lower_take(lower_call *c);

@@ -195,7 +195,8 @@ static const torch_row torch_asin[] = {{"aten::asin(Tensor self) -> Tensor", NUL
 static const torch_row torch_acos[] = {{"aten::acos(Tensor self) -> Tensor", NULL, lower_unary_float},
                                        {"aten::arccos(Tensor self) -> Tensor", NULL, lower_unary_float},
                                        {NULL, NULL, NULL}};
-static const torch_row torch_atan[] = {{"aten::atan(Tensor self) -> Tensor", NULL, lower_unary_float},
+static const torch_row torch_atan[] = {{"aten::angle(Tensor self) -> Tensor", NULL, lower_angle},
+                                       {"aten::atan(Tensor self) -> Tensor", NULL, lower_unary_float},
                                        {"aten::arctan(Tensor self) -> Tensor", NULL, lower_unary_float},
                                        {NULL, NULL, NULL}};
 static const torch_row torch_sinh[] = {{"aten::sinh(Tensor self) -> Tensor", NULL, lower_unary_float},

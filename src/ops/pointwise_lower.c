@@ -343,6 +343,19 @@ static kiln_status is_infinity(lower_call *c, double which) {
 kiln_status lower_isposinf(lower_call *c) { return is_infinity(c, (double)INFINITY); }
 kiln_status lower_isneginf(lower_call *c) { return is_infinity(c, -(double)INFINITY); }
 
+/* Of real numbers: pi for negative ones. */
+kiln_status lower_angle(lower_call *c) {
+  value *x;
+  builder *b = &c->b;
+  KILN_TRY(lowering_tensor(c, "self", &x));
+  x = lowering_float(b, x);
+  LOWER_NEED(c, x);
+  value *pi = lowering_scalar_like(b, x, 3.14159265358979323846), *zero = lowering_scalar_like(b, x, 0);
+  value *y = build(b, "where", IN(with_number(b, "lt", x, 0), pi, zero), NO_ATTRS);
+  call_return(c, 0, build(b, "where", IN(build(b, "isnan", IN(x), NO_ATTRS), x, y), NO_ATTRS));
+  return KILN_OK;
+}
+
 /* True for -0 too, whose reciprocal is -inf. (The sign of a NaN is not looked at.) */
 static value *sign_bit(builder *b, value *x) {
   if (!x) return NULL;

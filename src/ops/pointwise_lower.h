@@ -32,6 +32,7 @@ kiln_status lower_nan_to_num(lower_call *c);
 kiln_status lower_isfinite(lower_call *c);
 kiln_status lower_isposinf(lower_call *c);
 kiln_status lower_isneginf(lower_call *c);
+kiln_status lower_angle(lower_call *c);
 kiln_status lower_signbit(lower_call *c);
 kiln_status lower_copysign(lower_call *c);
 kiln_status lower_isclose(lower_call *c);
