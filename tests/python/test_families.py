@@ -128,3 +128,15 @@ def test_numbers_drawn_for_nothing() -> None:
     assert torch.equal(kiln.compile(Drawn(False).eval(), [x])(x), x * 2)
     with pytest.raises(kiln.KilnError, match=r"aten\.rand\.default, used 1 time"):
         kiln.compile(Drawn(True).eval(), [x])
+
+
+class Halves(torch.nn.Module):
+    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return x.masked_scatter(mask[:, None], x[mask] * 2).masked_scatter(~mask[:, None], x[~mask] - 1)
+
+
+def test_masked_scatter_of_none() -> None:
+    model, x = Halves().eval(), torch.randn(3, 4)
+    compiled = kiln.compile(model, [x, torch.tensor([True, False, True])])
+    for bits in ([True, False, True], [False] * 3, [True] * 3):
+        assert torch.equal(compiled(x, torch.tensor(bits)), model(x, torch.tensor(bits)))
