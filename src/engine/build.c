@@ -154,7 +154,7 @@ static kiln_status build_bytes(graph *portable, const target *t, const kiln_buil
   kiln_status status = plan_create(portable, t, &options, &plan, &why);
   if (status == KILN_OK && why.failed) status = KILN_NO_MEMORY("report");
   if (status == KILN_OK) status = progress(o, "compiling", 0.6);
-  if (status == KILN_OK && like && like->kernels_size) { /* other weights seldom need other ones, which are compiled when bound */
+  if (status == KILN_OK && like) { /* other weights seldom need other ones, which are compiled when bound */
     plan->kernels = like->kernels;
     plan->kernels_size = like->kernels_size;
   } else if (status == KILN_OK) {

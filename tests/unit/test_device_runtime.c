@@ -575,6 +575,91 @@ static void memory_runs_out(void **unused) {
   kiln_engine_destroy(e);
 }
 
+/* ---- other weights ------------------------------------------------------------------------------------------------- */
+
+static float refit_weight[20];
+
+static kiln_status give_weight(void *user, int64_t index, const tensor_type *type, const char *packed,
+                               const void **out_data, size_t *out_size) {
+  (void)user, (void)index, (void)type, (void)packed;
+  *out_data = refit_weight;
+  *out_size = sizeof refit_weight;
+  return KILN_OK;
+}
+
+static kiln_engine *open_named(void) {
+  static const char source[] =
+      "kiln.graph 1\nconst %w : f32[20] = weight -1 named \"w\"\ninput \"x\" %x : f32[20]\n"
+      "%d = mul(%w, %w) : f32[20]\n%a = add(%x, %w) : f32[20]\n%y = mul(%a, %d) : f32[20]\noutput \"y\" %y\n";
+  target t;
+  graph *g = NULL;
+  kiln_engine *e = NULL;
+  for (int i = 0; i < 20; i++) refit_weight[i] = (float)i;
+  expect_ok(graph_parse(source, strlen(source), give_weight, NULL, &g));
+  expect_ok(graph_clone(g, &g->source));
+  expect_ok(passes_portable(g, true));
+  expect_ok(target_parse("reference", &t));
+  expect_ok(engine_from_graph(g, &t, NULL, &e));
+  graph_destroy(g);
+  e->target.backend = &fake;
+  e->target.ordinal = 3;
+  return e;
+}
+
+static void run_named(kiln_context *c, float first) {
+  float x[20];
+  int64_t shape[1] = {20};
+  for (int i = 0; i < 20; i++) x[i] = (float)(i % 7);
+  kiln_tensor in = there(given(KILN_F32, 1, shape, x)), out = {0};
+  running = c;
+  expect_ok(kiln_context_run(c, &in, 1, &out, 1));
+  for (int i = 0; i < 20; i++) {
+    const float w = first + (float)i;
+    assert_true(((const float *)out.data)[i] == (x[i] + w) * (w * w));
+  }
+  drop(&in);
+}
+
+static void refit_named(kiln_engine *e, float first) {
+  int64_t shape[1] = {20};
+  float w[20];
+  const char *name = "w";
+  for (int i = 0; i < 20; i++) w[i] = first + (float)i;
+  kiln_tensor t = given(KILN_F32, 1, shape, w);
+  expect_ok(kiln_engine_refit(e, &name, &t, 1));
+  e->newer->target.backend = &fake; /* its name is the reference's */
+  e->newer->target.ordinal = 3;
+}
+
+/* A context lets go of what it has of the old weights on the device before it takes the new ones there; not in a capture. */
+static void other_weights(void **state) {
+  (void)state;
+  kiln_engine *e = open_named();
+  kiln_context *a = open_context(e), *b = open_context(e);
+  for (int i = 0; i < 3; i++) run_named(a, 0);
+  run_named(b, 0);
+  const int held = n_blocks;
+  refit_named(e, 100);
+  run_named(a, 100);
+  refit_named(e, 200);
+  for (int i = 0; i < 3; i++) run_named(a, 200);
+  run_named(b, 200);
+  assert_int_equal(n_blocks, held);
+
+  refit_named(e, 300);
+  caller_captures = true;
+  float x[20] = {0};
+  int64_t shape[1] = {20};
+  kiln_tensor in = given(KILN_F32, 1, shape, x), out = {0};
+  expect_failure(kiln_context_run(b, &in, 1, &out, 1), KILN_INVALID_ARGUMENT, "got other weights since its last call");
+  caller_captures = false;
+  run_named(b, 300);
+  kiln_context_destroy(b);
+  kiln_context_destroy(a);
+  kiln_engine_destroy(e);
+  assert_int_equal(n_blocks, 0);
+}
+
 static int64_t at_start; /* the operator table stays */
 static int start(void **unused) {
   (void)unused;
@@ -596,6 +681,7 @@ int main(void) {
       cmocka_unit_test_teardown(steps_on_the_host, nothing_left),
       cmocka_unit_test_teardown(branches_and_loops, nothing_left),
       cmocka_unit_test_teardown(memory_runs_out, nothing_left),
+      cmocka_unit_test_teardown(other_weights, nothing_left),
   };
   return cmocka_run_group_tests_name("runtime on a device", tests, start, NULL);
 }
