@@ -22,7 +22,7 @@ PyObject *kiln_raise(kiln_status status);
 PyObject *kiln_raise_text(kiln_status status, const char *format, ...);
 /* A runner of this engine. `fallback` (may be NULL) is called with the same arguments when they are not exactly one
  * tensor for each input; `single` returns the only output itself instead of a tuple. */
-extern PyMethodDef torch_methods[]; /* _torch.c: functions of the module */
+extern PyMethodDef torch_methods[];  /* _torch.c: functions of the module */
 extern PyMethodDef extend_methods[]; /* _extend.c: likewise */
 PyObject *runner_create(engine_object *engine, int threads, bool single, PyObject *fallback);
 

@@ -22,7 +22,7 @@ typedef struct plan_options {
   int threads;
   kiln_progress_fn progress; /* may be NULL */
   void *progress_user;
-  const graph *like; /* NULL, or an earlier plan of the same model, whose tactics are taken where they fit */
+  const graph *like;        /* NULL, or an earlier plan of the same model, whose tactics are taken where they fit */
   bool allow_host_fallback; /* devices: nodes without a kernel there get one of the CPU's */
 } plan_options;
 kiln_status plan_create(const graph *portable, const target *t, const plan_options *options, graph **out_plan,
@@ -52,7 +52,7 @@ kiln_status engine_from_graph_like(graph *portable, const target *t, const kiln_
 typedef struct weight_entry { /* as stored */
   uint64_t offset, size;
   uint32_t crc;
-  uint32_t flags; /* see engine_file.c */
+  uint32_t flags;   /* see engine_file.c */
   char packing[40]; /* "" : plain */
 } weight_entry;
 
@@ -70,15 +70,15 @@ struct kiln_engine {
   graph *plan;
   graph *replanned; /* the portable graph that a plan made at load borrows constants from, or NULL */
   target target;
-  const char *source_text;      /* the graph as it was imported */
-  size_t source_size;           /* 0: it has none, and cannot take other weights */
-  bool stripped;                /* of weights: it cannot run before it gets some */
-  struct kiln_engine *newer;    /* of an engine that got other weights: what runs in its place; has no newer one */
-  uint64_t generation;          /* atomic: how often it got other weights */
-  int users;                    /* of the weights that are its own: contexts and calls in progress */
-  pthread_mutex_t change_lock;  /* held by whoever makes a newer version, so that none is made of one that is outdated */
-  pthread_mutex_t refit_lock;   /* of `newer`, `users` and the listing */
-  struct weight_row *listing;   /* of the weights by name; NULL: not made yet */
+  const char *source_text;     /* the graph as it was imported */
+  size_t source_size;          /* 0: it has none, and cannot take other weights */
+  bool stripped;               /* of weights: it cannot run before it gets some */
+  struct kiln_engine *newer;   /* of an engine that got other weights: what runs in its place; has no newer one */
+  uint64_t generation;         /* atomic: how often it got other weights */
+  int users;                   /* of the weights that are its own: contexts and calls in progress */
+  pthread_mutex_t change_lock; /* held by whoever makes a newer version, so that none is made of one that is outdated */
+  pthread_mutex_t refit_lock;  /* of `newer`, `users` and the listing */
+  struct weight_row *listing;  /* of the weights by name; NULL: not made yet */
   size_t n_listing;
   graph *listed;                /* what the listing's names and types live in */
   void **unpacked;              /* plain forms that a new plan needed, by weight */

@@ -21,7 +21,7 @@ enum { ENGINE_VERSION = 2, INLINE_BYTES = 64, WEIGHT_ALIGN = 64, PAGE = 4096 };
 enum { SECTION_PORTABLE, SECTION_PLAN, SECTION_WHY, SECTION_TABLE, SECTION_DATA, SECTION_SOURCE, SECTION_COUNT };
 enum { SECTIONS_OF_VERSION_1 = SECTION_SOURCE };
 enum { WEIGHT_STRIPPED = 1, WEIGHT_KEPT = 2 }; /* not in this file; in it also when it is stripped */
-enum { WEIGHT_KERNELS = 4 };       /* no weight: the compiled kernels of a plan for a device (engine/kernels.c) */
+enum { WEIGHT_KERNELS = 4 }; /* no weight: the compiled kernels of a plan for a device (engine/kernels.c) */
 enum { LITTLE_OF_ALL = 16 };
 enum { SMALL_ORIGINAL = 1 << 16 }; /* bytes of originals that are kept beside what was made of them */
 static const char magic[8] = "KILNENG";

@@ -85,8 +85,8 @@ static void refit_small(kiln_engine *e) {
     }
     if (bytes > sizeof zeros) return;
     names[i] = info[i].name;
-    tensors[i] = (kiln_tensor){
-        .data = zeros, .device = {KILN_DEVICE_CPU, 0}, .ndim = info[i].rank, .shape = info[i].shape};
+    tensors[i] =
+        (kiln_tensor){.data = zeros, .device = {KILN_DEVICE_CPU, 0}, .ndim = info[i].rank, .shape = info[i].shape};
     kiln_tensor_set_dtype(&tensors[i], info[i].dtype);
   }
   if (kiln_engine_refit(e, names, tensors, n) == KILN_OK) run_small(e);
