@@ -347,6 +347,8 @@ class Job:
                 if row.get(key) == "crash":
                     row[key] = "hang" if how else "crash"
                     row["reason"] = how or f"exit status {status}"
+            if how and row.get("outcome") in ("model", "export"):
+                row["reason"] = f"PyTorch alone: {how}"
             row.setdefault("seconds", f"{time.monotonic() - self.since:.1f}")
             for column in COLUMNS:
                 row.setdefault(column, "")
