@@ -337,6 +337,11 @@ static kiln_status index_rows(refitter *r) {
 static kiln_status fill_source(refitter *r, const char *const *names, const kiln_tensor *tensors, size_t count) {
   KILN_TRY(engine_source(r->version, &r->source));
   KILN_TRY(index_rows(r));
+  if (!r->n_rows && count)
+    return KILN_FAIL(
+        KILN_UNSUPPORTED,
+        "the engine's weights have no names: the model had none, or was a frozen TorchScript module, which forgets "
+        "them; build it again of one that has");
   for (size_t i = 0; i < count; i++) {
     if (!names[i]) return KILN_FAIL(KILN_INVALID_ARGUMENT, "names[%zu] is NULL", i);
     KILN_TRY(give(r, names[i], &tensors[i]));

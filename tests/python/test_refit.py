@@ -144,6 +144,41 @@ def test_script_module_file(small: nn.Module, tmp_path: Path) -> None:
     assert max(relative_errors(engine(X)[0], other(X))) < TOLERANCE
 
 
+class Scaled(nn.Module):
+    """Numbers as weights: one is multiplied with, the other decides a branch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(6, 6)
+        self.scale = nn.Parameter(torch.tensor(2.0))
+        self.register_buffer("limit", torch.tensor(0.5))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.inner(x)
+        if bool(self.limit > 0.1):
+            y = y * self.scale
+        return y + self.limit
+
+
+def test_numbers_as_weights_of_a_script_module(tmp_path: Path) -> None:
+    model, x = Scaled().eval(), torch.randn(3, 6)
+    torch.jit.script(model).save(tmp_path / "scaled.pt")
+    engine = kiln.Engine.build(tmp_path / "scaled.pt", inputs=[(None, None, (3, 6), (3, 6), (3, 6))])
+    assert [info.name for info in engine.weights if info.fixed] == ["limit"]
+    state = other_weights(model).state_dict()
+    with pytest.raises(kiln.KilnError, match="`limit`: the engine was built for its old values"):
+        engine.refit(state)
+    state["limit"] = model.limit
+    engine.refit(state)
+    model.load_state_dict(state)
+    assert max(relative_errors(engine(x)[0], model(x))) < TOLERANCE
+
+    torch.jit.freeze(torch.jit.script(model)).save(tmp_path / "frozen.pt")
+    frozen = kiln.Engine.build(tmp_path / "frozen.pt", inputs=[(None, None, (3, 6), (3, 6), (3, 6))])
+    with pytest.raises(kiln.KilnError, match="frozen TorchScript module"):
+        frozen.refit(state)
+
+
 class Counter(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -336,9 +336,37 @@ static kiln_status change_shape(interp *it, const char *qualified, const candida
   return KILN_OK;
 }
 
+/* The constant that an argument is, if it could stand for a number. */
+static constant *scalar_weight(const ts_value *v) {
+  constant *c = v->kind == TSV_TENSOR ? v->u.tensor->v->constant : NULL;
+  return c && c->names && c->of->type.rank == 0 ? c : NULL;
+}
+
+/* The row that fits best, or -1. Rows that are only tried may look into weights; what the chosen one has looked into is fixed. */
+static int choose(interp *it, const candidate *list, int n, const ts_call *c, ivalue *best) {
+  ivalue args[64];
+  bool fixed[64] = {false}, again = false;
+  int chosen = -1;
+  for (int i = 0; i < c->n; i++) fixed[i] = scalar_weight(&c->args[i]) && scalar_weight(&c->args[i])->fixed;
+  for (int i = 0; i < n; i++) {
+    const int f = fit_schema(it, list[i].schema, c, args);
+    if (f == NO_FIT || (f == LOOSE && chosen >= 0)) continue;
+    chosen = i;
+    memcpy(best, args, (size_t)list[i].schema->n_args * sizeof *args);
+    if (f == STRICT) break;
+  }
+  for (int i = 0; i < c->n; i++) {
+    constant *w = scalar_weight(&c->args[i]);
+    again = again || (w && w->fixed && !fixed[i]);
+    if (w) w->fixed = fixed[i];
+  }
+  if (again && chosen >= 0) (void)fit_schema(it, list[chosen].schema, c, args);
+  return chosen;
+}
+
 kiln_status interp_call_schema(interp *it, const char *qualified, const ts_call *c, bool *out_found, ts_value *out) {
   candidate list[48];
-  ivalue args[64], best[64];
+  ivalue best[64];
   ts_call call;
   const int n = find_candidates(qualified, list, (int)KILN_COUNT(list));
   *out_found = n > 0;
@@ -347,14 +375,7 @@ kiln_status interp_call_schema(interp *it, const char *qualified, const ts_call 
   for (int i = 0; i < c->n; i++)
     if (c->names && str_eq(c->names[i], "out")) return call_with_out(it, qualified, c, i, out);
   KILN_TRY(replace_data(it, c, &call));
-  int chosen = -1;
-  for (int i = 0; i < n; i++) {
-    const int f = fit_schema(it, list[i].schema, &call, args);
-    if (f == NO_FIT || (f == LOOSE && chosen >= 0)) continue;
-    chosen = i;
-    memcpy(best, args, (size_t)list[i].schema->n_args * sizeof *args);
-    if (f == STRICT) break;
-  }
+  const int chosen = choose(it, list, n, &call, best);
   if (it->arena->failed) return interp_no_memory(it);
   if (chosen < 0) return no_overload(it, qualified, c);
   KILN_TRY(run(it, &list[chosen], best, out));
