@@ -150,7 +150,7 @@ class MutableTorchTensorRTModule(torch.nn.Module):
         now = self._fingerprint()
         if now == self._state:
             return True
-        if now[1] != self._state[1]:
+        if now[1] != self._state[1] or self.settings.get("calibrator") is not None:  # int8 rounds weights, a refit does not
             return False
         try:
             refit_with(self._compiled, self.original_model.state_dict())
