@@ -4,7 +4,7 @@ _kiln() {
   local build="--input --min --opt --max --constant --method --target --precision --tune --cache --threads --allow-host-fallback --help"
   local words
   if [ "$COMP_CWORD" -eq 1 ]; then
-    mapfile -t COMPREPLY < <(compgen -W "build run bench inspect diff ops tune torchtrtc --help --version" -- "$cur")
+    mapfile -t COMPREPLY < <(compgen -W "build run bench inspect diff ops refit tune torchtrtc --help --version" -- "$cur")
     return
   fi
   case $prev in
@@ -13,12 +13,13 @@ _kiln() {
     --precision) mapfile -t COMPREPLY < <(compgen -W "fp32 tf32 fp16 bf16" -- "$cur"); return ;;
   esac
   case $command in
-    build) words="--output $build" ;;
+    build) words="--output --strip-weights $build" ;;
     run) words="--input --output --threads --help" ;;
     bench) words="--input --seconds --threads --json --profile --layers --device --help" ;;
     inspect) words="--summary --graph --plan --memory --why --html $build" ;;
     diff) words="--layers --data --tolerance $build" ;;
     ops) words="--json --help" ;;
+    refit) words="--output --list --strip-weights --help" ;;
     tune) words="--output --tune --cache --threads --help" ;;
     torchtrtc) words="--verbose --info --warnings --enable-precision --device-type --gpu-id --disable-tf32 --check-method-support --embed-engine --save-engine --atol --rtol --no-threshold-check --custom-torch-ops --custom-converters --tune --cache --help" ;;
   esac

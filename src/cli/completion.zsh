@@ -25,6 +25,7 @@ _kiln() {
       'inspect:show graph, plan, memory or what was refused'
       'diff:compare with the reference backend'
       'ops:list the operators'
+      'refit:give an engine other weights, or take them away'
       'tune:choose kernels anew by timing them here'
       'torchtrtc:compile a TorchScript file by the flags of torchtrtc'
     )
@@ -38,6 +39,7 @@ _kiln() {
     inspect) _arguments $_kiln_build_options --summary --graph --plan --memory --why '--html[write a page]:file:_files' '*:file:_files' ;;
     diff) _arguments $_kiln_build_options '--layers[compare every value]' '*--data[data of an input]:NAME=FILE.npy:_files' '--tolerance[allowed error]:tolerance:' '*:file:_files' ;;
     ops) _arguments '--json[as JSON]' '--help[help]' ;;
+    refit) _arguments '(-o --output)'{-o,--output}'[file to write]:file:_files' '(-l --list)'{-l,--list}'[the weights of an engine]' '--strip-weights[take the weights out]' '--help[help]' '*:file:_files' ;;
     tune) _arguments '(-o --output)'{-o,--output}'[file to write]:file:_files' '--tune[time candidates within this budget]:seconds:' '--cache[tactic cache]:file:_files' '--threads[that tuning assumes]:n:' '--help[help]' '*:file:_files' ;;
     torchtrtc) _arguments '*'{-p,--enable-precision}'[arithmetic]:precision:(f32 f16 i8)' '(-d --device-type)'{-d,--device-type}'[device]:device:(gpu cpu)' '--gpu-id[which GPU]:n:' '--disable-tf32[full f32 products]' '--check-method-support[only tell what is missing]:method:' '--embed-engine[put an engine into a TorchScript file]' '--save-engine[write an engine file]' '--atol[tolerance]:x:' '--rtol[tolerance]:x:' '--no-threshold-check[no comparison]' '--tune[time candidates within this budget]:seconds:' '--cache[tactic cache]:file:_files' '--help[help]' '*:file:_files' ;;
   esac
