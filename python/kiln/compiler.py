@@ -36,6 +36,9 @@ _RULES = {
     "method": checks.TEXT,
     "target": checks.optional(checks.TEXT),
     "precision": checks.TEXT,
+    "dynamic_shapes": checks.optional(
+        checks.instance((dict, tuple, list), "as torch.export.export takes it: a dictionary, tuple or list")
+    ),
     "tune": checks.SECONDS,
     "cache": checks.optional(checks.PATH),
     "threads": checks.optional(checks.count(0, 1024)),

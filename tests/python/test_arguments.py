@@ -231,7 +231,13 @@ COMPILE = {
     "progress": [3],
     "allow_host_fallback": ["yes"],
     "metadata": [3, {"a": 1}],
+    "dynamic_shapes": [3, "x"],
+    "engine_cache": [3, ["folder"]],
 }
+
+
+def test_all_of_compile_is_in_the_table():
+    assert set(inspect.signature(kiln.compile).parameters) == set(COMPILE)
 
 
 @pytest.mark.parametrize("name", COMPILE)
