@@ -115,8 +115,8 @@ static kiln_status fill_report(kiln_engine *e, kiln_report what, text *t) {
     case KILN_REPORT_MEMORY:
       return memory_report(e, t);
     case KILN_REPORT_SUMMARY:
-      text_printf(t, "engine for %s, %zu bytes, %zu weights of %zu bytes in all\n", e->target.name, e->size,
-                  e->n_weights, engine_weight_bytes(e));
+      text_printf(t, "engine for %s, %zu bytes, %zu weights of %zu bytes in all%s\n", e->target.name, e->size,
+                  e->n_weights, engine_weight_bytes(e), e->stripped ? ", stripped: kiln refit puts them in" : "");
       return graph_summary(e->plan, t);
     case KILN_REPORT_SIGNATURE:
       print_signature(e->plan, t);
