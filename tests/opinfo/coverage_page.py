@@ -17,7 +17,7 @@ HERE = Path(__file__).resolve().parent
 PAGE = ROOT / "docs" / "coverage.md"
 
 LISTS = {
-    "core_aten": "the core ATen operators (189 when the list was made)",
+    "core_aten": "the core ATen operators",
     "torch_tensorrt_dynamo": "what Torch-TensorRT converts from torch.export",
     "torch_tensorrt_ts": "what Torch-TensorRT converts from TorchScript",
     "torch2trt": "what torch2trt converts",
@@ -161,6 +161,14 @@ def result_tables() -> dict[str, dict[str, dict[str, str]]]:
     return tables
 
 
+def heads() -> list[str]:
+    """What each table says of itself."""
+    firsts = [
+        (HERE / "results" / f"{c}.csv").read_text().partition("\n")[0] for c in COLUMNS if (HERE / "results" / f"{c}.csv").exists()
+    ]
+    return [f"- {first[2:]}" for first in firsts if first.startswith("#")]
+
+
 def result_section() -> list[str]:
     tables = result_tables()
     lines = [
@@ -199,6 +207,8 @@ def result_section() -> list[str]:
 
 def render() -> str:
 
+    import torch
+
     import kiln
 
     report = json.loads(kiln.ops_report(json=True))
@@ -209,6 +219,7 @@ def render() -> str:
         "Made by `tests/opinfo/coverage_page.py`; a test keeps it true. `kiln ops` prints the operator table of a library.",
         "",
     ]
+    lines += [f"Decompositions are those of PyTorch {'.'.join(torch.__version__.split('.')[:2])}.", ""]
     for section in (list_section(known), op_section(report), result_section()):
         lines += [*section, ""]
     return "\n".join(lines).rstrip() + "\n"

@@ -267,6 +267,7 @@ def work(options: argparse.Namespace) -> int:
 
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what operators print goes elsewhere
+    print("ready", file=out, flush=True)  # imports count for no operator
     for line in sys.stdin:
         result = run_operator(op_db[int(line)], getattr(torch, options.dtype), options)
         print(json.dumps(result), file=out, flush=True)
@@ -286,6 +287,7 @@ class Worker:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
         self.job: Optional[tuple[int, str]] = None
+        self.ready = False
         self.since = 0.0
 
     def give(self, index: int, name: str) -> None:
@@ -315,6 +317,9 @@ def run_all(jobs: list[tuple[int, str]], options: argparse.Namespace) -> list[di
         for at, worker in enumerate(workers):
             if worker.job and worker.process.stdout in ready:
                 line = worker.process.stdout.readline()
+                if line == "ready\n":
+                    worker.ready, worker.since = True, time.monotonic()
+                    continue
                 if line:
                     results.append(json.loads(line))
                     worker.job = None
@@ -323,7 +328,7 @@ def run_all(jobs: list[tuple[int, str]], options: argparse.Namespace) -> list[di
                         worker.process.wait()
                         workers[at] = Worker(options)
                     continue
-            limit = options.seconds
+            limit = options.seconds if worker.ready else 300
             if worker.job and (worker.process.poll() is not None or time.monotonic() - worker.since > limit):
                 worker.process.kill()
                 how = f"exit status {worker.process.wait()}" if time.monotonic() - worker.since <= limit else f"over {limit:g} s"
