@@ -180,6 +180,7 @@ def result_section() -> list[str]:
         "Sums are over the operators that torch.export captures.",
         "",
     ]
+    lines += ["The tables, as they were made:", "", *heads(), ""]
     lines += ["| dtype | pass | refused | wrong | crashed | share |", "|---|---|---|---|---|---|"]
     for column, table in tables.items():
         counts = {o: sum(row["outcome"] == o for row in table.values()) for o in ("pass", "refused", "wrong", "crash")}
