@@ -130,7 +130,7 @@ def compile(
     if isinstance(model, torch.export.ExportedProgram):
         program, specs = model, _specs_of_list(inputs)
     else:
-        model, inputs = _to_host(model, inputs, target)
+        model, inputs, kwargs = _to_host(model, inputs, kwargs, target)
         _check_model(model)
         program, specs = capture(model, inputs, dict(kwargs or {}), dynamic_shapes)
     program = decompose(program)
@@ -164,6 +164,7 @@ def _build_script(model: Any, inputs: Any, kwargs: dict[str, Any], method: str, 
     from kiln import script
 
     script.check_script(model)
+    model = script.on_host(model)
     flat = script.flatten(model, inputs, kwargs, method, _example)
     metadata = dict(options.pop("metadata", None) or {})
     if flat.interface:
@@ -225,12 +226,12 @@ def _gpu_of(model: Any) -> Optional[str]:
     return None
 
 
-def _to_host(model: Any, inputs: Any, target: str) -> tuple[Any, Any]:
+def _to_host(model: Any, inputs: Any, kwargs: Any, target: str) -> tuple[Any, Any, Any]:
     """Models are captured on the host: a copy of what is on the GPU."""
     if not target.startswith("cuda") or not isinstance(model, torch.nn.Module):
-        return model, inputs
-    inputs = pytree.tree_map(lambda leaf: leaf.cpu() if isinstance(leaf, torch.Tensor) else leaf, inputs)
-    return (copy.deepcopy(model).cpu() if _gpu_of(model) else model), inputs
+        return model, inputs, kwargs
+    inputs, kwargs = pytree.tree_map_only(torch.Tensor, lambda leaf: leaf.cpu(), (inputs, kwargs))
+    return (copy.deepcopy(model).cpu() if _gpu_of(model) else model), inputs, kwargs
 
 
 def _check_model(model: Any) -> None:
@@ -271,6 +272,10 @@ def _example(leaf: Any) -> Any:
         shape.append(opt if low == high or opt >= 2 else max(low, 2))
     dtype = leaf.dtype or torch.float32
     return torch.zeros(shape, dtype=dtype)
+
+
+def _example_on(device: torch.device) -> Any:
+    return lambda leaf: _example(leaf).to(device) if isinstance(leaf, Input) else _example(leaf)
 
 
 def _ranges(leaf: Any) -> Any:
@@ -349,7 +354,8 @@ def capture(
         arguments = inspect.signature(model.forward).bind(*args, **kwargs).arguments
         dynamic_shapes = pytree.tree_map(_ranges, dict(arguments), is_leaf=_is_input)
     specs = _specs(leaves) if dynamic else []
-    args, kwargs = pytree.tree_map(_example, (args, kwargs), is_leaf=_is_input)
+    device = next((t.device for t in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
+    args, kwargs = pytree.tree_map(_example_on(device), (args, kwargs), is_leaf=_is_input)
     try:
         with torch.no_grad(), _recurrent_shapes(), warnings.catch_warnings():
             warnings.simplefilter("ignore")

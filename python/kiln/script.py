@@ -258,9 +258,15 @@ def check_script(model: Any) -> None:
     # Tracing leaves the flags of the children as they were; what counts there is how the module was traced.
     if getattr(model, "training", False):
         raise _error("the module is in training mode, but an engine computes inference only; call module.eval() first")
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        if tensor.device.type != "cpu":
-            raise _error(f"parameter {name} is on {tensor.device}; call module.cpu() before compiling for the CPU")
+
+
+def on_host(model: Any) -> Any:
+    """The model with its tensors in the memory of the host, where the importer reads them: a copy if they are elsewhere."""
+    if isinstance(model, torch.jit.ScriptFunction):
+        return model
+    if all(tensor.device.type == "cpu" for tensor in [*model.parameters(), *model.buffers()]):
+        return model
+    return torch.jit.load(io.BytesIO(_saved(model)), map_location="cpu")
 
 
 def flatten(model: Any, inputs: Any, kwargs: dict[str, Any], method: str, example: Callable[[Any], Any]) -> Flattened:
@@ -349,6 +355,7 @@ def _no_example() -> Any:
 def _run(model: Any, method: str, values: list[Any], example: Callable[[Any], Any]) -> Any:
     """The result on the examples, without a trace in the model's own state."""
     args = pytree.tree_map(example, tuple(values), is_leaf=lambda leaf: isinstance(leaf, Input))
+    args = pytree.tree_map_only(torch.Tensor, lambda t: t.cpu(), args)
     scratch = model if isinstance(model, torch.jit.ScriptFunction) else copy.deepcopy(model)
     function = scratch if isinstance(model, torch.jit.ScriptFunction) else getattr(scratch, method)
     with torch.no_grad():

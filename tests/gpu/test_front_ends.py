@@ -76,7 +76,8 @@ def test_torch2trt_of_a_half_model(model: nn.Module) -> None:
 @pytest.mark.parametrize("ir", ["dynamo", "torch_compile", "ts"])
 def test_torch_tensorrt(model: nn.Module, ir: str, tmp_path: Path) -> None:
     x = image()
-    made = torch_tensorrt.compile(model, ir=ir, inputs=[x], min_block_size=1, enabled_precisions={torch.float32})
+    exactly = {"enabled_precisions": {torch.float32}, "disable_tf32": True}
+    made = torch_tensorrt.compile(model, ir=ir, inputs=[x], min_block_size=1, **exactly)
     same(made(x), model(x))
     if ir == "torch_compile":
         return
