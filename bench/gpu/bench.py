@@ -89,7 +89,7 @@ def halves(x: Tensors) -> Tensors:
     return tuple(t.contiguous(memory_format=torch.channels_last) if t.dim() == 4 else t for t in moved)
 
 
-def graphed(model: Call, x: Tensors) -> Call:
+def graphed(model: torch.nn.Module, x: Tensors) -> Call:
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
@@ -106,6 +106,7 @@ def graphed(model: Call, x: Tensors) -> Call:
         graph.replay()
         return out
 
+    run.model = model  # type: ignore[attr-defined]  # the graph reads its parameters
     return run
 
 
