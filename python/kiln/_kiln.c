@@ -169,8 +169,8 @@ static const char **metadata_from_dict(PyObject *dict) {
 }
 
 static PyObject *engine_build_py(PyObject *cls, PyObject *args, PyObject *keywords) {
-  static char *names[] = {"model",   "target",   "precision", "inputs",   "tune", "cache",
-                          "threads", "progress", "method",    "metadata", "allow_host_fallback", NULL};
+  static char *names[] = {"model",  "target",   "precision",           "inputs", "tune", "cache", "threads", "progress",
+                          "method", "metadata", "allow_host_fallback", NULL};
   PyObject *model, *inputs = NULL, *progress = NULL, *metadata = NULL;
   kiln_build_options options = KILN_BUILD_OPTIONS_INIT;
   int threads = 0, fallback = 0;

@@ -15,7 +15,8 @@ typedef struct cli_command {
   int (*run)(int argc, char **argv); /* argv[0] is the command's name */
 } cli_command;
 
-extern const cli_command cli_build, cli_run, cli_bench, cli_inspect, cli_diff, cli_ops, cli_refit, cli_tune, cli_torchtrtc;
+extern const cli_command cli_build, cli_run, cli_bench, cli_inspect, cli_diff, cli_ops, cli_refit, cli_tune,
+    cli_torchtrtc;
 
 /* Prints "kiln: ..." with the library's last error text. Returns CLI_FAILED. */
 int cli_fail(void);

@@ -5,7 +5,8 @@
 
 #include "cli.h"
 
-static const cli_command *const commands[] = {&cli_build, &cli_run, &cli_bench, &cli_inspect, &cli_diff, &cli_ops, &cli_refit, &cli_tune, &cli_torchtrtc};
+static const cli_command *const commands[] = {&cli_build, &cli_run,   &cli_bench, &cli_inspect,  &cli_diff,
+                                              &cli_ops,   &cli_refit, &cli_tune,  &cli_torchtrtc};
 enum { COMMAND_COUNT = sizeof commands / sizeof *commands };
 
 static void print_help(FILE *file) {

@@ -320,7 +320,8 @@ static bool same_dims(graph *g, const tensor_type *t, int rank, const dim *dims)
 
 value *lower_cast(builder *b, value *v, kiln_dtype dtype) {
   if (!v || v->type.dtype == dtype) return v;
-  if (v->constant && v->type.rank == 0 && !v->constant->packing && !v->constant->names) { /* Python numbers: no node for them */
+  if (v->constant && v->type.rank == 0 && !v->constant->packing &&
+      !v->constant->names) { /* Python numbers: no node for them */
     const tensor from = {.data = (void *)(uintptr_t)v->constant->data, .dtype = v->type.dtype};
     if (dtype_is_float(v->type.dtype)) {
       if (dtype_is_float(dtype)) return graph_scalar(b->graph, dtype, ref_load(&from, 0));

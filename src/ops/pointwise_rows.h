@@ -8,55 +8,54 @@
  * its scalar type. Comparisons are written so that NaN comes out as PyTorch's CPU kernels give it. Tolerance: of f32
  * kernels, relative to 1 + |reference|. */
 
-#define POINTWISE_UNARY_ROWS(F, FI, I)                                                               \
-  FI(neg, 1, SAME, "", 0, 0, ANY1, -x, k_ineg(x))                                                    \
-  FI(abs, 1, SAME, "", 0, 0, ANY1, k_abs(x), k_iabs(x))                                              \
-  FI(relu, 1, SAME, "", 0, 0, ANY1, x < K(0) ? K(0) : x, x < 0 ? 0 : x)                              \
-  F(sigmoid, 1, SAME, "", 0, 1e-6f, FLOAT1, k_sigmoid(x))                                            \
-  F(tanh, 1, SAME, "", 0, 1e-6f, FLOAT1, k_tanh(x))                                                  \
-  F(exp, 1, SAME, "", 0, 1e-6f, FLOAT1, k_exp(x))                                                    \
-  F(exp2, 1, SAME, "", 0, 1e-6f, FLOAT1, k_exp2(x))                                                  \
-  F(expm1, 1, SAME, "", 0, 1e-6f, FLOAT1, k_expm1(x))                                                \
-  F(log, 1, SAME, "", 0, 1e-6f, POSITIVE1, k_log(x))                                                 \
-  F(log2, 1, SAME, "", 0, 1e-6f, POSITIVE1, k_log2(x))                                               \
-  F(log10, 1, SAME, "", 0, 1e-6f, POSITIVE1, k_log10(x))                                             \
-  F(log1p, 1, SAME, "", 0, 1e-6f, POSITIVE1, k_log1p(x))                                             \
-  F(sqrt, 1, SAME, "", 0, 1e-6f, POSITIVE1, k_sqrt(x))                                               \
-  F(rsqrt, 1, SAME, "", 0, 1e-6f, POSITIVE1, K(1) / k_sqrt(x))                                       \
-  F(reciprocal, 1, SAME, "", 0, 1e-6f, FLOAT1, K(1) / x)                                             \
-  FI(square, 1, SAME, "", 0, 1e-6f, ANY1, x *x, k_imul(x, x))                                        \
-  F(sin, 1, SAME, "", 0, 1e-6f, FLOAT1, k_sin(x))                                                    \
-  F(cos, 1, SAME, "", 0, 1e-6f, FLOAT1, k_cos(x))                                                    \
-  F(tan, 1, SAME, "", 0, 2e-6f, UNIT1, k_tan(x))                                                     \
-  F(asin, 1, SAME, "", 0, 1e-6f, UNIT1, k_asin(x))                                                   \
-  F(acos, 1, SAME, "", 0, 1e-6f, UNIT1, k_acos(x))                                                   \
-  F(atan, 1, SAME, "", 0, 1e-6f, FLOAT1, k_atan(x))                                                  \
-  F(sinh, 1, SAME, "", 0, 1e-6f, FLOAT1, k_sinh(x))                                                  \
-  F(cosh, 1, SAME, "", 0, 1e-6f, FLOAT1, k_cosh(x))                                                  \
-  F(asinh, 1, SAME, "", 0, 1e-6f, FLOAT1, k_asinh(x))                                                \
-  F(acosh, 1, SAME, "", 0, 2e-6f, POSITIVE1, k_acosh(x))                                             \
-  F(atanh, 1, SAME, "", 0, 1e-6f, UNIT1, k_atanh(x))                                                 \
-  F(erf, 1, SAME, "", 0, 1e-6f, FLOAT1, k_erf(x))                                                    \
-  F(erfc, 1, SAME, "", 0, 1e-6f, FLOAT1, k_erfc(x))                                                  \
-  F(gelu, 1, SAME, "", 0, 1e-6f, FLOAT1, K(0.5) * x * (K(1) + k_erf(x * K(0.70710678118654752440)))) \
-  F(gelu_tanh, 1, SAME, "", 0, 1e-6f, FLOAT1,                                                        \
-    x *k_sigmoid(K(1.59576912160573071176) * (x + K(0.044715) * x * x * x)))                         \
-  F(silu, 1, SAME, "", 0, 1e-6f, FLOAT1, x *k_sigmoid(x))                                             \
-  F(mish, 1, SAME, "", 0, 1e-6f, FLOAT1, x *k_tanh(k_log1p(k_exp(x))))                               \
-  F(hardswish, 1, SAME, "", 0, 1e-6f, FLOAT1, x *k_min(k_max(x + K(3), K(0)), K(6)) / K(6))          \
-  F(hardsigmoid, 1, SAME, "", 0, 1e-6f, FLOAT1, k_min(k_max(x + K(3), K(0)), K(6)) / K(6))           \
-  F(selu, 1, SAME, "", 0, 1e-6f, FLOAT1,                                                             \
-    x > K(0) ? K(1.0507009873554804934) * x : K(1.7580993408473768599) * k_expm1(x))                 \
-  F(log_sigmoid, 1, SAME, "", 0, 1e-6f, FLOAT1, k_min(x, K(0)) - k_log1p(k_exp(-k_abs(x))))          \
-  FI(floor, 1, SAME, "", 0, 0, ANY1, k_floor(x), x)                                                  \
-  FI(ceil, 1, SAME, "", 0, 0, ANY1, k_ceil(x), x)                                                    \
-  FI(round, 1, SAME, "", 0, 0, ANY1, k_round(x), x)                                                  \
-  FI(trunc, 1, SAME, "", 0, 0, ANY1, k_trunc(x), x)                                                  \
-  F(frac, 1, SAME, "", 0, 0, FINITE1, x - k_trunc(x))                                                \
-  FI(sign, 1, SAME, "", 0, 0, ANY1, x > K(0) ? K(1) : x < K(0) ? K(-1) : K(0), (x > 0) - (x < 0))    \
-  FI(isnan, 1, BOOL, "", 0, 0, ANY1, x != x, x & 0)                                                  \
-  FI(isinf, 1, BOOL, "", 0, 0, ANY1, k_abs(x) == K_INF, x & 0)                                       \
-  FI(logical_not, 1, BOOL, "", 0, 0, ANY1, x == K(0), x == 0)                                        \
+#define POINTWISE_UNARY_ROWS(F, FI, I)                                                                                 \
+  FI(neg, 1, SAME, "", 0, 0, ANY1, -x, k_ineg(x))                                                                      \
+  FI(abs, 1, SAME, "", 0, 0, ANY1, k_abs(x), k_iabs(x))                                                                \
+  FI(relu, 1, SAME, "", 0, 0, ANY1, x < K(0) ? K(0) : x, x < 0 ? 0 : x)                                                \
+  F(sigmoid, 1, SAME, "", 0, 1e-6f, FLOAT1, k_sigmoid(x))                                                              \
+  F(tanh, 1, SAME, "", 0, 1e-6f, FLOAT1, k_tanh(x))                                                                    \
+  F(exp, 1, SAME, "", 0, 1e-6f, FLOAT1, k_exp(x))                                                                      \
+  F(exp2, 1, SAME, "", 0, 1e-6f, FLOAT1, k_exp2(x))                                                                    \
+  F(expm1, 1, SAME, "", 0, 1e-6f, FLOAT1, k_expm1(x))                                                                  \
+  F(log, 1, SAME, "", 0, 1e-6f, POSITIVE1, k_log(x))                                                                   \
+  F(log2, 1, SAME, "", 0, 1e-6f, POSITIVE1, k_log2(x))                                                                 \
+  F(log10, 1, SAME, "", 0, 1e-6f, POSITIVE1, k_log10(x))                                                               \
+  F(log1p, 1, SAME, "", 0, 1e-6f, POSITIVE1, k_log1p(x))                                                               \
+  F(sqrt, 1, SAME, "", 0, 1e-6f, POSITIVE1, k_sqrt(x))                                                                 \
+  F(rsqrt, 1, SAME, "", 0, 1e-6f, POSITIVE1, K(1) / k_sqrt(x))                                                         \
+  F(reciprocal, 1, SAME, "", 0, 1e-6f, FLOAT1, K(1) / x)                                                               \
+  FI(square, 1, SAME, "", 0, 1e-6f, ANY1, x *x, k_imul(x, x))                                                          \
+  F(sin, 1, SAME, "", 0, 1e-6f, FLOAT1, k_sin(x))                                                                      \
+  F(cos, 1, SAME, "", 0, 1e-6f, FLOAT1, k_cos(x))                                                                      \
+  F(tan, 1, SAME, "", 0, 2e-6f, UNIT1, k_tan(x))                                                                       \
+  F(asin, 1, SAME, "", 0, 1e-6f, UNIT1, k_asin(x))                                                                     \
+  F(acos, 1, SAME, "", 0, 1e-6f, UNIT1, k_acos(x))                                                                     \
+  F(atan, 1, SAME, "", 0, 1e-6f, FLOAT1, k_atan(x))                                                                    \
+  F(sinh, 1, SAME, "", 0, 1e-6f, FLOAT1, k_sinh(x))                                                                    \
+  F(cosh, 1, SAME, "", 0, 1e-6f, FLOAT1, k_cosh(x))                                                                    \
+  F(asinh, 1, SAME, "", 0, 1e-6f, FLOAT1, k_asinh(x))                                                                  \
+  F(acosh, 1, SAME, "", 0, 2e-6f, POSITIVE1, k_acosh(x))                                                               \
+  F(atanh, 1, SAME, "", 0, 1e-6f, UNIT1, k_atanh(x))                                                                   \
+  F(erf, 1, SAME, "", 0, 1e-6f, FLOAT1, k_erf(x))                                                                      \
+  F(erfc, 1, SAME, "", 0, 1e-6f, FLOAT1, k_erfc(x))                                                                    \
+  F(gelu, 1, SAME, "", 0, 1e-6f, FLOAT1, K(0.5) * x * (K(1) + k_erf(x * K(0.70710678118654752440))))                   \
+  F(gelu_tanh, 1, SAME, "", 0, 1e-6f, FLOAT1, x *k_sigmoid(K(1.59576912160573071176) * (x + K(0.044715) * x * x * x))) \
+  F(silu, 1, SAME, "", 0, 1e-6f, FLOAT1, x *k_sigmoid(x))                                                              \
+  F(mish, 1, SAME, "", 0, 1e-6f, FLOAT1, x *k_tanh(k_log1p(k_exp(x))))                                                 \
+  F(hardswish, 1, SAME, "", 0, 1e-6f, FLOAT1, x *k_min(k_max(x + K(3), K(0)), K(6)) / K(6))                            \
+  F(hardsigmoid, 1, SAME, "", 0, 1e-6f, FLOAT1, k_min(k_max(x + K(3), K(0)), K(6)) / K(6))                             \
+  F(selu, 1, SAME, "", 0, 1e-6f, FLOAT1,                                                                               \
+    x > K(0) ? K(1.0507009873554804934) * x : K(1.7580993408473768599) * k_expm1(x))                                   \
+  F(log_sigmoid, 1, SAME, "", 0, 1e-6f, FLOAT1, k_min(x, K(0)) - k_log1p(k_exp(-k_abs(x))))                            \
+  FI(floor, 1, SAME, "", 0, 0, ANY1, k_floor(x), x)                                                                    \
+  FI(ceil, 1, SAME, "", 0, 0, ANY1, k_ceil(x), x)                                                                      \
+  FI(round, 1, SAME, "", 0, 0, ANY1, k_round(x), x)                                                                    \
+  FI(trunc, 1, SAME, "", 0, 0, ANY1, k_trunc(x), x)                                                                    \
+  F(frac, 1, SAME, "", 0, 0, FINITE1, x - k_trunc(x))                                                                  \
+  FI(sign, 1, SAME, "", 0, 0, ANY1, x > K(0) ? K(1) : x < K(0) ? K(-1) : K(0), (x > 0) - (x < 0))                      \
+  FI(isnan, 1, BOOL, "", 0, 0, ANY1, x != x, x & 0)                                                                    \
+  FI(isinf, 1, BOOL, "", 0, 0, ANY1, k_abs(x) == K_INF, x & 0)                                                         \
+  FI(logical_not, 1, BOOL, "", 0, 0, ANY1, x == K(0), x == 0)                                                          \
   I(bitwise_not, 1, SAME, "", 0, 0, INT1, ~x)
 
 #define POINTWISE_PARAMETER_ROWS(F, FI, I)                                                                    \

@@ -138,7 +138,8 @@ static const struct {
 
 static void run_operator(session *s, int *passed, int *failed) {
   s->n_tallies = s->cases = s->bad_cases = 0;
-  for (const char *const *line = s->op->cases; line && *line && !(s->compile && s->cases) && !(s->quick && line - s->op->cases >= 3); line++)
+  for (const char *const *line = s->op->cases;
+       line && *line && !(s->compile && s->cases) && !(s->quick && line - s->op->cases >= 3); line++)
     s->bad_cases += s->half ? half_case(s, *line) : case_each(s->op, *line, run_case, s);
   for (size_t i = 0; s->half && i < KILN_COUNT(large_cases); i++) {
     if (strcmp(large_cases[i].op, s->op->name) == 0) s->bad_cases += half_case(s, large_cases[i].line);
