@@ -124,19 +124,13 @@ void cuda_epilogue_fill(const kernel_args *a, cuda_epilogue_args *out);
  * ------------------------------------------------------------------------------------------------- Each kernel file
  * exports one array that ends with a row whose op is NULL, named in CUDA_GROUPS. Where groups share an operator, the
  * group that stands first is better. */
-#define CUDA_GROUPS(X)                                                                                    \
-  X(cuda_attention_rows)                                                                                  \
-  X(cuda_gemm_rows)                                                                                       \
-  X(cuda_conv_rows)                                                                                       \
-  X(cuda_pointwise_rows)                                                                                  \
-  X(cuda_reduce_rows)                                                                                     \
-  X(cuda_norm_rows)                                                                                       \
-  X(cuda_movement_rows)                                                                                   \
-  X(cuda_pool_rows)                                                                                       \
-  X(cuda_index_rows)                                                                                      \
-  X(cuda_sort_rows)                                                                                       \
+/* clang-format off */
+#define CUDA_GROUPS(X) \
+  X(cuda_attention_rows) X(cuda_gemm_rows) X(cuda_conv_rows) X(cuda_pointwise_rows) X(cuda_reduce_rows) \
+  X(cuda_norm_rows) X(cuda_movement_rows) X(cuda_pool_rows) X(cuda_index_rows) X(cuda_sort_rows) \
   X(cuda_grouped_rows) X(cuda_special_rows) X(cuda_linalg_rows) X(cuda_detection_rows) X(cuda_plain_rows) \
-      X(cuda_size_rows)
+  X(cuda_size_rows)
+/* clang-format on */
 
 /* Writes `fmt` into the prepare arena; NULL (and a raised error) when memory is out. */
 char *cuda_text(kernel_prep *p, const char *fmt, ...) KILN_PRINTF(2, 3);
