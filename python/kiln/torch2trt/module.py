@@ -330,7 +330,7 @@ def torch2trt(
 
 
 def _compile_int8(flat: _Flat, examples: list[Any], calibration: quantization.Calibration, options: dict[str, Any]) -> Any:
-    model, examples = compiler._to_host(flat, examples, options["target"])
+    model, examples, _ = compiler._to_host(flat, examples, {}, options["target"])
     compiler._check_model(model)
     program, _ = compiler.capture(model, examples, {}, None)
     specs = [e if isinstance(e, kiln.Input) else kiln.Input(tuple(e.shape), dtype=e.dtype) for e in examples]
