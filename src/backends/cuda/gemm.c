@@ -262,7 +262,8 @@ static double way_cost(const cuda_facts *gpu, const gemm_problem *q, const gemm_
   const double slice = larger(larger(n * area * (double)bk / rate, bytes), 0.030) + 0.074;
   const double finish = n * area / 23460 * (split > 1 ? 0.5 : 1) + (split > 1 ? 1.43 * (1 + 0.1 * split) : 0);
   const double all = launch + waves * (2.09 + slices * slice + finish);
-  /* What all tiles together read passes the L2 cache: 5.4 TB/s were seen at 4096 x 2304 x 768, 3.5 at 512 x 2048 x 8192 split by 4. */
+  /* What all tiles together read passes the L2 cache: 5.4 TB/s were seen at 4096 x 2304 x 768, 3.1 and more
+   * (87 us with the launch) at 512 x 2048 x 8192 split by 4. */
   const double reads = q->image ? 0 : tiles * edge * (double)q->k / split * 2 * size / (split > 1 ? 3.5e6 : 5.4e6);
   return larger(larger(all, launch + memory), launch + reads) + 0.02 * all;
 }
