@@ -1,7 +1,9 @@
 /* Operator conformance: every row's cases, with every kernel of every backend, against the row's reference kernel; with
- * operands as inputs and as constants, contiguous and strided. Then random pointwise bodies and epilogues. conformance
- * [-t target] [-c] [-h] [-q] [operator ...] runs one target only, with -h in f16, with -q few cases of each operator; with -c kernels of a GPU (that need not be here) are compiled, each operator's first
- * case only. Prints one line for each operator and kernel, and `N passed, N failed`. */
+ * operands as inputs and as constants, contiguous and strided. Then random pointwise bodies and epilogues.
+ *   conformance [-t target] [-c] [-h] [-q] [-s i/n] [operator ...]
+ * -t runs one target only; -h in f16; -q few cases of each operator; -s every n-th case, from the i-th on, so that n processes
+ * share the work; -c compiles kernels of a GPU (that need not be here), each operator's first case only. Prints one line for
+ * each operator and kernel, and `N passed, N failed`. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +24,7 @@ typedef struct session {
   target targets[2];
   int n_targets;
   bool compile, half, quick;
+  share share;
   tally tallies[2 * MAX_KERNELS];
   int n_tallies;
   int cases, bad_cases;
@@ -69,6 +72,7 @@ static void check_variant(session *s, const prepared *p, const target *t, run_op
 static void run_case(void *user, const test_case *c) {
   session *s = user;
   prepared p;
+  if (!share_takes(&s->share)) return;
   s->cases++;
   const kiln_status status = prepare_case(s->op, c, NULL, NULL, &p);
   if (status != KILN_OK) {
@@ -90,8 +94,11 @@ static void run_case(void *user, const test_case *c) {
 static bool selected(const char *name, int argc, char **argv) {
   bool any = false;
   for (int i = 1; i < argc; i++) {
-    if (strcmp(argv[i], "-t") == 0) i++;
-    if (i >= argc || argv[i][0] == '-' || strcmp(argv[i - 1], "-t") == 0) continue;
+    if (strcmp(argv[i], "-t") == 0 || strcmp(argv[i], "-s") == 0) {
+      i++;
+      continue;
+    }
+    if (argv[i][0] == '-') continue;
     any = true;
     if (strcmp(argv[i], name) == 0) return true;
   }
@@ -162,7 +169,7 @@ static void run_operator(session *s, int *passed, int *failed) {
 
 int main(int argc, char **argv) {
   setvbuf(stdout, NULL, _IOLBF, 0);
-  session s = {0};
+  session s = {.share = {0, 1, 0}};
   int passed = 0, failed = 0;
   const char *first = "cpu", *second = "reference";
   for (int i = 1; i < argc; i++) {
@@ -170,6 +177,12 @@ int main(int argc, char **argv) {
     if (strcmp(argv[i], "-h") == 0) s.half = true;
     if (strcmp(argv[i], "-q") == 0) s.quick = true;
     if (strcmp(argv[i], "-t") == 0 && i + 1 < argc) first = argv[i + 1], second = NULL;
+    if (strcmp(argv[i], "-s") == 0 &&
+        (i + 1 == argc || sscanf(argv[i + 1], "%d/%d", &s.share.index, &s.share.count) != 2 || s.share.count < 1 ||
+         s.share.index < 0 || s.share.index >= s.share.count)) {
+      fprintf(stderr, "-s takes i/n with 0 <= i < n\n");
+      return 2;
+    }
   }
   if (ops_init() != KILN_OK || target_parse(first, &s.targets[0]) != KILN_OK ||
       (second && target_parse(second, &s.targets[1]) != KILN_OK) ||
@@ -182,7 +195,7 @@ int main(int argc, char **argv) {
     s.op = op_at(i);
     if (selected(s.op->name, argc, argv)) run_operator(&s, &passed, &failed);
   }
-  if (!s.compile && selected("fused", argc, argv)) fused_run(&s.targets[0], &passed, &failed);
+  if (!s.compile && selected("fused", argc, argv)) fused_run(&s.targets[0], s.share, &passed, &failed);
   run_close_device();
   printf("%d passed, %d failed\n", passed, failed);
   return failed ? 1 : 0;

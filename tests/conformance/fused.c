@@ -101,11 +101,13 @@ typedef struct fused_session {
   decorate_fn decorate;
   int *passed, *failed;
   int rounds;
+  share share;
 } fused_session;
 
 static void run_fused(void *user, const test_case *c) {
   fused_session *s = user;
   for (int round = 0; round < s->rounds; round++) {
+    if (!share_takes(&s->share)) continue;
     fused f = {.seed = hash_bytes(c->text, strlen(c->text), (uint64_t)round + 77)};
     prepared p;
     graph *g;
@@ -140,14 +142,14 @@ static void run_fused(void *user, const test_case *c) {
   }
 }
 
-void fused_run(const target *t, int *passed, int *failed) {
+void fused_run(const target *t, share share, int *passed, int *failed) {
   static const char *const bodies[] = {"xs:f32[65]",
                                        "xs:f32[3,5,17] xs:f32[17]",
                                        "xs:f32[4,33] xs:f32[4,1] xs:f32[33]",
                                        "xs:f32[2,3,1000] xs:f32[2,3,1000] xs:f32[]",
                                        "xs:f32[2,8,6,5] xs:f32[8,1,1]",
                                        "xs:f32[0,4] xs:f32[4]"};
-  fused_session s = {.t = t, .passed = passed, .failed = failed, .rounds = t->backend->device ? 4 : 24};
+  fused_session s = {.t = t, .share = share, .passed = passed, .failed = failed, .rounds = t->backend->device ? 4 : 24};
   const int passed_before = *passed, failed_before = *failed;
   s.op = op_find("pointwise");
   s.decorate = decorate_body;

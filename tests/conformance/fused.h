@@ -4,6 +4,13 @@
 
 #include "backends/backend.h"
 
-void fused_run(const target *t, int *passed, int *failed);
+/* Every count-th case, from the index-th on. */
+typedef struct share {
+  int index, count, seen;
+} share;
+
+static inline bool share_takes(share *s) { return s->seen++ % s->count == s->index; }
+
+void fused_run(const target *t, share share, int *passed, int *failed);
 
 #endif

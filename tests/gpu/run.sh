@@ -26,14 +26,17 @@ packages=$(python3 -c 'import torch, os; print(os.path.dirname(os.path.dirname(t
 export KILN_CUDA_PATH="${KILN_CUDA_PATH:-$packages/nvidia}"
 logs=$(mktemp -d)
 
-conformance() {
-  list=$(build-dev/kiln ops | awk 'NR > 1 { print $1 }'; echo fused)
-  echo "$list" | timeout "$(left "${KILN_CONFORMANCE_SECONDS:-200}")" \
-    xargs -P "$(nproc)" -I{} sh -c "build-dev/conformance -t cuda {} >$logs/{}.log 2>&1"
-  grep -h "passed," "$logs"/*.log | awk '{ p += $1; f += $3 } END { printf "conformance: %d passed, %d failed\n", p, f; exit f > 0 }'
-  local result=$?
-  grep -h "FAIL" -A1 "$logs"/*.log | cut -c1-330 | head -"${KILN_FAILURES:-60}"
-  grep -L "passed," "$logs"/*.log | sed 's/^/not finished: /' && result=1
+conformance() { # shares of the cases, four for each processor, all operators in f32 and those with tensor-core kernels in f16 too
+  local shares=$((4 * $(nproc))) result
+  export shares logs half="linear matmul grouped_matmul conv attention layer_norm rms_norm group_norm softmax lstm gru"
+  seq 0 $((2 * shares - 1)) | timeout "$(left "${KILN_CONFORMANCE_SECONDS:-300}")" xargs -P "$(nproc)" -I{} sh -c \
+    'i={}; [ $i -lt $shares ] && options="" || options="-h $half"
+     build-dev/conformance -t cuda -s $((i % shares))/$shares $options >$logs/$i.log 2>&1'
+  grep -h "passed," "$logs"/[0-9]*.log | awk '{ p += $1; f += $3 } END { printf "conformance: %d passed, %d failed\n", p, f; exit f > 0 }'
+  result=$?
+  grep -h "FAIL" -A1 "$logs"/[0-9]*.log | cut -c1-330 | head -"${KILN_FAILURES:-60}"
+  local late=$((2 * shares - $(grep -l "passed," "$logs"/[0-9]*.log | wc -l)))
+  [ $late = 0 ] || { echo "conformance: $late of $((2 * shares)) shares not finished"; result=1; }
   return $result
 }
 
@@ -72,11 +75,11 @@ everything() {
   local status=0 tests=""
   nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
   git log -1 --format='commit %h' 2>/dev/null
-  case " $parts " in *" conformance "*) conformance || status=1 ;; esac
-  case " $parts " in *" pytest "*) # beside the sanitizers, which wait for compilers and their own checks most of the time
-    timeout "$(left 260)" python3 -m pytest -q -p no:cacheprovider tests/gpu "$@" >"$logs/pytest.txt" 2>&1 &
+  case " $parts " in *" pytest "*) # beside the others, whose processes wait for compilers most of the time
+    timeout "$(left 460)" python3 -m pytest -q -p no:cacheprovider tests/gpu "$@" >"$logs/pytest.txt" 2>&1 &
     tests=$! ;;
   esac
+  case " $parts " in *" conformance "*) conformance || status=1 ;; esac
   case " $parts " in *" sanitizer "*) sanitizers || status=1 ;; esac
   if [ -n "$tests" ]; then
     wait "$tests" || status=1
