@@ -39,7 +39,11 @@ typedef struct device_hooks {
   kiln_status (*enter)(device *d);
   void (*leave)(device *d);
   kiln_status (*allocate)(device *d, size_t bytes, const char *what, void **out);
+  /* Nothing on the device uses it any more: it may be handed out again at once. */
   void (*release)(device *d, void *memory, size_t bytes);
+  /* Between in_doubt(true) and in_doubt(false), what this thread releases may still be in use by work that nobody here can wait for
+   * (graphs of callers): it is not handed out again before the driver has had it back. NULL: not needed. */
+  void (*in_doubt)(device *d, bool on);
   kiln_status (*host_allocate)(device *d, size_t bytes, void **out); /* memory that copies fast */
   void (*host_release)(device *d, void *memory);
   /* The device's copy of bytes of the host that do not change, made on first use, and counted. */

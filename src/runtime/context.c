@@ -161,6 +161,7 @@ static kiln_status find_program(kiln_context *c, bound_program **out) {
   }
   KILN_TRY(check_not_capturing(c));
   if (oldest->program) {
+    device_run_settle(c->gpu);
     if (oldest->captured) KILN_TRY(retire(c, oldest->program, NULL, 0));
     if (c->current == oldest->program) c->current = NULL;
     if (c->gpu) device_graphs_clear(c->gpu, &oldest->graphs);
@@ -172,16 +173,26 @@ static kiln_status find_program(kiln_context *c, bound_program **out) {
   return KILN_OK;
 }
 
-/* Graphs have the old addresses. Work that still uses the old memory is done before the driver gives it to others. */
+/* What callers have of it, they may still read when nobody here can tell. */
+static void release_in_doubt(const device_run *r, void *memory, size_t bytes, bool in_doubt) {
+  in_doubt = in_doubt && r->hooks->in_doubt;
+  if (in_doubt) r->hooks->in_doubt(r->device, true);
+  r->hooks->release(r->device, memory, bytes);
+  if (in_doubt) r->hooks->in_doubt(r->device, false);
+}
+
+/* Graphs have the old addresses, and the last run may still be under way. */
 static kiln_status reserve_device_arena(kiln_context *c, size_t bytes) {
   const device_run *r = c->gpu;
   void *grown = NULL;
+  device_run_settle(c->gpu);
   for (int i = 0; i < CONTEXT_PROGRAMS; i++) device_graphs_clear(c->gpu, &c->programs[i].graphs);
   if (c->arena_captured) {
     KILN_TRY(retire(c, NULL, c->arena, c->arena_bytes));
-  } else {
-    r->hooks->release(r->device, c->arena, c->arena_bytes); /* first: old and new together may not fit */
+  } else { /* first: old and new together may not fit */
+    release_in_doubt(r, c->arena, c->arena_bytes, c->arena_lent);
   }
+  c->arena_lent = false;
   c->arena = NULL;
   c->arena_bytes = 0;
   c->arena_captured = false;
@@ -393,6 +404,7 @@ static void lend_outputs(kiln_context *c, kiln_tensor *outputs) {
     const tensor *t = &c->results[i];
     outputs[i].data = t->data;
     const bool on_device = c->gpu && !c->gpu->host_out[i];
+    c->arena_lent = c->arena_lent || on_device;
     outputs[i].device.type = on_device ? c->gpu->hooks->dlpack_type : KILN_DEVICE_CPU;
     outputs[i].device.id = on_device ? c->gpu->hooks->ordinal(c->gpu->device) : 0;
     outputs[i].ndim = t->rank;
@@ -560,8 +572,14 @@ static void release_memory(kiln_context *c, void *memory, size_t bytes) {
     mem_free_aligned(memory);
 }
 
-void kiln_context_destroy(kiln_context *c) {
-  if (!c) return;
+/* Does a caller have something whose use nobody here can wait for: kernels in a graph, or outputs in the arena? */
+static bool is_in_doubt(const kiln_context *c) {
+  bool captured = c->arena_captured || c->arena_lent || c->retired;
+  for (int i = 0; i < CONTEXT_PROGRAMS; i++) captured = captured || c->programs[i].captured;
+  return c->gpu && c->gpu->hooks->in_doubt && captured;
+}
+
+static void release_all(kiln_context *c) {
   for (int i = 0; i < CONTEXT_PROGRAMS; i++) {
     if (c->gpu) device_graphs_clear(c->gpu, &c->programs[i].graphs);
     program_destroy(c->programs[i].program);
@@ -580,8 +598,17 @@ void kiln_context_destroy(kiln_context *c) {
     if (c->state_now) release_memory(c, c->state_now[i], bytes);
     if (c->state_next) release_memory(c, c->state_next[i], bytes);
   }
-  pool_destroy(c->workers);
   release_memory(c, c->arena, c->arena_bytes);
+}
+
+void kiln_context_destroy(kiln_context *c) {
+  if (!c) return;
+  const bool in_doubt = is_in_doubt(c);
+  device_run_settle(c->gpu);
+  if (in_doubt) c->gpu->hooks->in_doubt(c->gpu->device, true);
+  release_all(c);
+  if (in_doubt) c->gpu->hooks->in_doubt(c->gpu->device, false);
+  pool_destroy(c->workers);
   device_run_destroy(c->gpu);
   mem_free(c->symbols);
   mem_free(c->strides);

@@ -42,6 +42,7 @@ struct kiln_context {
   void *arena;
   size_t arena_bytes;
   bool arena_captured; /* a caller's graph has addresses in the arena */
+  bool arena_lent;     /* and the caller's kernels may read outputs there */
   retired *retired;
   tensor *params, *results; /* inputs and states; outputs and states */
   int64_t (*lent_shapes)[2][KILN_MAX_RANK];

@@ -63,13 +63,20 @@ kiln_status device_run_wait(device_run *r) {
                                      : r->hooks->fence_wait(r->device, r->mark);
 }
 
+void device_run_settle(device_run *r) {
+  if (!r || !r->device || !r->ran) return;
+  if (r->hooks->enter(r->device) != KILN_OK) {
+    error_clear();
+    return;
+  }
+  if (device_run_wait(r) != KILN_OK) error_clear();
+  r->hooks->leave(r->device);
+}
+
 void device_run_destroy(device_run *r) {
   if (!r) return;
   if (r->device) {
-    if (r->ran && r->hooks->enter(r->device) == KILN_OK) {
-      if (device_run_wait(r) != KILN_OK) error_clear();
-      r->hooks->leave(r->device);
-    }
+    device_run_settle(r);
     r->hooks->stream_destroy(r->device, r->stream);
     if (r->hooks->enter(r->device) == KILN_OK) {
       r->hooks->mark_destroy(r->device, r->mark);

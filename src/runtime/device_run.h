@@ -43,6 +43,8 @@ typedef struct device_run {
 kiln_status device_run_capturing(device_run *r, bool *out);
 /* Waits for the last run. The device is current. */
 kiln_status device_run_wait(device_run *r);
+/* Before memory goes that the last run may still use; a device that is lost uses none. */
+void device_run_settle(device_run *r);
 /* From now on runs go to `stream`, if it is one of this device. */
 kiln_status device_run_set_stream(device_run *r, void *stream);
 

@@ -41,6 +41,8 @@ kiln_status cuda_check(device *d, int code, const char *what) {
                    name ? name : "unknown error", explained ? explained : "no text", advice_on(code));
 }
 
+static bool is_lost(const device *d) { return __atomic_load_n(&d->poisoned, __ATOMIC_RELAXED) != 0; }
+
 static kiln_status check_alive(device *d) {
   const int code = __atomic_load_n(&d->poisoned, __ATOMIC_RELAXED);
   if (code)
@@ -136,31 +138,32 @@ static kiln_status read_facts(device *d) {
 
 /* ---- opening ----------------------------------------------------------------------------------------------------------- */
 
+static void prepare_pools(device *d);
+
 static void device_free(device *d) {
   if (d->driver && d->context) {
-    if (!d->poisoned && hook_enter(d) == KILN_OK) {
+    if (hook_enter(d) == KILN_OK) {
       cuda_functions_free(d);
       cuda_libraries_close(d);
       if (d->stream) (void)d->driver->StreamDestroy(d->stream);
-      for (size_t i = 0; i < d->n_constants; i++)
-        (void)d->driver->MemFree((cu_address)(uintptr_t)d->constants[i].memory);
+      block_pool_clear(&d->memory);
+      block_pool_clear(&d->pinned);
       hook_leave(d);
+    } else {
+      error_clear();
     }
     (void)d->driver->DevicePrimaryCtxRelease(d->handle);
   }
+  block_pool_clear(&d->memory); /* of a GPU that is lost: the lists alone */
+  block_pool_clear(&d->pinned);
   cuda_functions_free(d);
   mem_free(d->constants);
   while (d->images) cuda_images_withdraw(d, cuda_images_first(d));
   map_free(&d->function_index);
   pthread_mutex_destroy(&d->lock);
   pthread_mutex_destroy(&d->constants_lock);
+  pthread_mutex_destroy(&d->memory_lock);
   mem_free(d);
-}
-
-static size_t memory_limit(void) {
-  const char *setting = getenv("KILN_CUDA_MEMORY_LIMIT"); /* MiB */
-  const long long mib = setting ? atoll(setting) : 0;
-  return mib > 0 && mib < (1LL << 40) ? (size_t)mib << 20 : 0;
 }
 
 static kiln_status start_device(device *d) {
@@ -184,8 +187,9 @@ static kiln_status device_new(int ordinal, device **out) {
   if (!d) return KILN_NO_MEMORY("device");
   d->ordinal = ordinal;
   d->references = 1;
-  d->limit = memory_limit();
+  prepare_pools(d);
   pthread_mutex_init(&d->lock, NULL);
+  pthread_mutex_init(&d->memory_lock, NULL);
   pthread_mutex_init(&d->constants_lock, NULL);
   *out = d;
   return KILN_OK;
@@ -272,67 +276,137 @@ static device_info hook_info(const device *d) {
 
 /* ---- memory ---------------------------------------------------------------------------------------------------------------- */
 
-static kiln_status hook_allocate(device *d, size_t bytes, const char *what, void **out) {
-  KILN_TRY(check_alive(d));
-  if (bytes == 0) bytes = 1;
-  pthread_mutex_lock(&d->lock);
-  const size_t used = d->allocated;
-  const bool over = d->limit && (bytes > d->limit || used > d->limit - bytes);
-  pthread_mutex_unlock(&d->lock);
-  if (over)
-    return KILN_FAIL(
-        KILN_OUT_OF_MEMORY,
-        "GPU %d: %s needs %zu bytes, but %zu of the limit of %zu bytes (KILN_CUDA_MEMORY_LIMIT) are in use", d->ordinal,
-        what, bytes, used, d->limit);
+static int obtain_memory(void *user, size_t bytes, uint64_t *out) {
+  return ((device *)user)->driver->MemAlloc(out, bytes);
+}
+/* The driver waits for what still uses it. */
+static void return_memory(void *user, uint64_t at, size_t bytes) {
+  (void)bytes;
+  const device *d = user;
+  if (!is_lost(d)) (void)d->driver->MemFree(at);
+}
+static int obtain_pinned(void *user, size_t bytes, uint64_t *out) {
+  void *memory = NULL;
+  const int code = ((device *)user)->driver->MemHostAlloc(&memory, bytes, 0);
+  *out = (uint64_t)(uintptr_t)memory;
+  return code;
+}
+static void return_pinned(void *user, uint64_t at, size_t bytes) {
+  (void)bytes;
+  const device *d = user;
+  if (!is_lost(d)) (void)d->driver->MemFreeHost((void *)(uintptr_t)at);
+}
+
+/* A number of MiB. */
+static size_t setting_of(const char *name, size_t otherwise) {
+  const char *setting = getenv(name);
+  const long long mib = setting && *setting ? atoll(setting) : -1;
+  return mib >= 0 && mib < (1LL << 40) ? (size_t)mib << 20 : otherwise;
+}
+
+static void prepare_pools(device *d) {
+  const size_t keep = setting_of("KILN_CUDA_MEMORY_KEEP", (size_t)16 << 20);
+  const char *pool = getenv("KILN_CUDA_MEMORY_POOL");
+  d->memory = (block_pool){.obtain = obtain_memory,
+                           .give_back = return_memory,
+                           .user = d,
+                           .granule = (size_t)2 << 20,
+                           .chunk_most = (size_t)16 << 20,
+                           .keep = keep,
+                           .limit = setting_of("KILN_CUDA_MEMORY_LIMIT", 0),
+                           .direct = pool && strcmp(pool, "0") == 0};
+  d->pinned = (block_pool){.obtain = obtain_pinned,
+                           .give_back = return_pinned,
+                           .user = d,
+                           .granule = (size_t)64 << 10,
+                           .chunk_most = (size_t)1 << 20,
+                           .keep = keep};
+}
+
+typedef struct taken_block {
+  block_result result;
+  int code; /* the driver's */
+  uint64_t at;
+  size_t held; /* by the pool, afterwards */
+} taken_block;
+
+static kiln_status take_block(device *d, block_pool *p, size_t bytes, taken_block *out) {
   KILN_TRY(hook_enter(d));
-  cu_address address = 0;
-  size_t free_bytes = 0, total_bytes = 0;
-  const int code = d->driver->MemAlloc(&address, bytes);
-  if (code == CU_OUT_OF_MEMORY) (void)d->driver->MemGetInfo(&free_bytes, &total_bytes);
+  pthread_mutex_lock(&d->memory_lock);
+  out->result = block_pool_take(p, bytes, &out->at, &out->code);
+  out->held = p->held;
+  pthread_mutex_unlock(&d->memory_lock);
   hook_leave(d);
-  if (code == CU_OUT_OF_MEMORY)
+  return KILN_OK;
+}
+
+/* What this thread releases may still be in use. */
+static _Thread_local int doubts;
+
+static void put_block(device *d, block_pool *p, void *memory) {
+  const bool alive = hook_enter(d) == KILN_OK;
+  if (!alive) error_clear();
+  pthread_mutex_lock(&d->memory_lock);
+  (void)block_pool_put(p, (uint64_t)(uintptr_t)memory, doubts > 0);
+  pthread_mutex_unlock(&d->memory_lock);
+  if (alive) hook_leave(d);
+}
+
+static void hook_in_doubt(device *d, bool on) {
+  (void)d;
+  doubts += on ? 1 : -1;
+}
+
+static kiln_status no_memory(device *d, size_t bytes, const char *what, size_t held) {
+  size_t free_bytes = 0, total_bytes = 0;
+  KILN_TRY(hook_enter(d));
+  (void)d->driver->MemGetInfo(&free_bytes, &total_bytes);
+  hook_leave(d);
+  return KILN_FAIL(KILN_OUT_OF_MEMORY,
+                   "GPU %d: %s needs %zu bytes, but only %zu of %zu bytes are free (Kiln holds %zu; what PyTorch keeps "
+                   "unused, torch.cuda.empty_cache() gives back)",
+                   d->ordinal, what, bytes, free_bytes, total_bytes, held);
+}
+
+static kiln_status hook_allocate(device *d, size_t bytes, const char *what, void **out) {
+  taken_block b = {0};
+  KILN_TRY(take_block(d, &d->memory, bytes, &b));
+  if (b.result == BLOCK_NO_HOST) return KILN_NO_MEMORY("GPU memory");
+  if (b.result == BLOCK_OVER_LIMIT)
     return KILN_FAIL(
         KILN_OUT_OF_MEMORY,
-        "GPU %d: %s needs %zu bytes, but only %zu of %zu bytes are free (Kiln holds %zu; what PyTorch keeps "
-        "unused, torch.cuda.empty_cache() gives back)",
-        d->ordinal, what, bytes, free_bytes, total_bytes, used);
-  KILN_TRY(cuda_check(d, code, "allocating memory"));
-  pthread_mutex_lock(&d->lock);
-  d->allocated += bytes;
-  pthread_mutex_unlock(&d->lock);
-  *out = (void *)(uintptr_t)address;
+        "GPU %d: %s needs %zu bytes, but %zu of the limit of %zu bytes (KILN_CUDA_MEMORY_LIMIT) are in use: raise the "
+        "limit, close engines, call from fewer threads at once, or with smaller shapes",
+        d->ordinal, what, bytes, b.held, d->memory.limit);
+  if (b.code == CU_OUT_OF_MEMORY) return no_memory(d, bytes, what, b.held);
+  KILN_TRY(cuda_check(d, b.code, "allocating memory"));
+  *out = (void *)(uintptr_t)b.at;
   return KILN_OK;
 }
 
 static void hook_release(device *d, void *memory, size_t bytes) {
-  if (!memory || !d->driver) return;
-  pthread_mutex_lock(&d->lock);
-  d->allocated -= bytes < d->allocated ? bytes : d->allocated;
-  pthread_mutex_unlock(&d->lock);
-  if (d->poisoned || hook_enter(d) != KILN_OK) return;
-  (void)d->driver->MemFree((cu_address)(uintptr_t)memory);
-  hook_leave(d);
+  (void)bytes;
+  if (memory && d->driver) put_block(d, &d->memory, memory);
 }
 
 static kiln_status hook_host_allocate(device *d, size_t bytes, void **out) {
+  taken_block b = {0};
   if (!d->driver) { /* compile side */
     *out = mem_alloc_aligned(bytes ? bytes : 1);
     return *out ? KILN_OK : KILN_NO_MEMORY("pinned memory");
   }
-  KILN_TRY(hook_enter(d));
-  const int code = d->driver->MemHostAlloc(out, bytes ? bytes : 1, 0);
-  hook_leave(d);
-  if (code == CU_OUT_OF_MEMORY)
+  KILN_TRY(take_block(d, &d->pinned, bytes, &b));
+  if (b.result == BLOCK_NO_HOST || b.code == CU_OUT_OF_MEMORY)
     return KILN_FAIL(KILN_OUT_OF_MEMORY,
                      "no memory for %zu bytes of pinned memory, through which tensors of the host go", bytes);
-  return cuda_check(d, code, "allocating pinned memory");
+  KILN_TRY(cuda_check(d, b.code, "allocating pinned memory"));
+  *out = (void *)(uintptr_t)b.at;
+  return KILN_OK;
 }
 
 static void hook_host_release(device *d, void *memory) {
   if (!d->driver) mem_free_aligned(memory);
-  if (!memory || !d->driver || d->poisoned || hook_enter(d) != KILN_OK) return;
-  (void)d->driver->MemFreeHost(memory);
-  hook_leave(d);
+  if (memory && d->driver) put_block(d, &d->pinned, memory);
 }
 
 /* ---- copies ------------------------------------------------------------------------------------------------------------------ */
@@ -434,7 +508,12 @@ static void hook_constant_release(device *d, const void *host) {
   hook_release(d, memory, bytes);
 }
 
-static size_t hook_constant_bytes(device *d) { return d->constant_bytes; }
+static size_t hook_constant_bytes(device *d) {
+  pthread_mutex_lock(&d->constants_lock);
+  const size_t bytes = d->constant_bytes;
+  pthread_mutex_unlock(&d->constants_lock);
+  return bytes;
+}
 
 /* ---- streams, marks, graphs --------------------------------------------------------------------------------------------------------- */
 
@@ -445,7 +524,7 @@ static kiln_status hook_stream_create(device *d, void **out) {
   return cuda_check(d, code, "making a stream");
 }
 static void hook_stream_destroy(device *d, void *stream) {
-  if (!stream || d->poisoned || hook_enter(d) != KILN_OK) return;
+  if (!stream || is_lost(d) || hook_enter(d) != KILN_OK) return;
   (void)d->driver->StreamSynchronize(stream);
   (void)d->driver->StreamDestroy(stream);
   hook_leave(d);
@@ -488,7 +567,7 @@ static kiln_status hook_graph_launch(device *d, void *exec, void *stream) {
   return cuda_check(d, d->driver->GraphLaunch(exec, stream), "launching a graph");
 }
 static void hook_graph_destroy(device *d, void *exec) {
-  if (!exec || d->poisoned || hook_enter(d) != KILN_OK) return;
+  if (!exec || is_lost(d) || hook_enter(d) != KILN_OK) return;
   (void)d->driver->GraphExecDestroy(exec);
   hook_leave(d);
 }
@@ -503,7 +582,7 @@ static kiln_status hook_fence_wait(device *d, void *fence) {
   return cuda_check(d, d->driver->EventSynchronize(fence), "running on the GPU");
 }
 static void hook_mark_destroy(device *d, void *mark) {
-  if (mark && !d->poisoned) (void)d->driver->EventDestroy(mark);
+  if (mark && !is_lost(d)) (void)d->driver->EventDestroy(mark);
 }
 static kiln_status hook_mark(device *d, void *mark, void *stream) {
   return cuda_check(d, d->driver->EventRecord(mark, stream), "recording an event");
@@ -540,6 +619,7 @@ const device_hooks cuda_hooks = {
     .leave = hook_leave,
     .allocate = hook_allocate,
     .release = hook_release,
+    .in_doubt = hook_in_doubt,
     .host_allocate = hook_host_allocate,
     .host_release = hook_host_release,
     .constant = hook_constant,

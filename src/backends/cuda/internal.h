@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 
+#include "backends/cuda/block_pool.h"
 #include "backends/cuda/cuda.h"
 #include "backends/cuda/loader.h"
 
@@ -45,8 +46,9 @@ struct device {
   map function_index;
   device_constant *constants;
   size_t n_constants, constant_capacity, constant_bytes;
-  size_t allocated, limit; /* limit 0: none */
-  int poisoned;            /* code of a sticky error, or 0 */
+  pthread_mutex_t memory_lock; /* taken last */
+  block_pool memory, pinned;   /* of the GPU, and of the host where copies are fast */
+  int poisoned;                /* code of a sticky error, or 0 */
   struct device *next;
 };
 
