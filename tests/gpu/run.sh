@@ -65,6 +65,7 @@ sanitizers() {
   fi
   local result=0
   export KILN_CUDA_WITHOUT=cublaslt,cudnn # own kernels are what is checked
+  export KILN_CUDA_MEMORY_POOL=0          # every tensor with a bound that the checker knows
   sanitize memcheck 70 "--tool memcheck --leak-check full" softmax layer_norm linear matmul conv attention mean cumsum sort \
     index_select scatter max_pool concat gelu embedding lstm || result=1
   sanitize racecheck 70 "--tool racecheck" softmax layer_norm linear matmul conv attention mean cumsum sort group_norm lstm || result=1

@@ -332,6 +332,75 @@ def test_memory_is_weights_and_arena() -> None:
     assert grows_by(use, known["weights"] + known["arena"] + (64 << 20)), known
 
 
+def test_small_weights_share_pieces() -> None:
+    """Weights of 1.1 MiB, which would take 2 MiB each if the driver was asked for every one."""
+    model = nn.Sequential(*[nn.Linear(768, 768) for _ in range(80)]).eval()
+    x = torch.randn(8, 768, device="cuda").half()
+
+    def use() -> Any:
+        engine = kiln.compile(model.half(), inputs=[x], target="cuda")
+        for _ in range(4):
+            engine(x)
+        return engine
+
+    known = use().memory()
+    assert 80 * 768 * 768 * 2 < known["weights"] < 100 << 20
+    assert grows_by(use, known["weights"] + known["arena"] + (48 << 20)), known
+
+
+def test_memory_is_used_again_and_trimmed() -> None:
+    """Under a limit, engines of all sizes come and go; what lies idle is given up for what is needed."""
+    text = python(
+        "import gc, torch, kiln\n"
+        "for round in range(3):\n"
+        "    for width in (256, 4096, 1024, 512, 3072):\n"
+        "        e = None\n"
+        "        gc.collect()\n"
+        "        m = torch.nn.Sequential(torch.nn.Linear(width, width), torch.nn.ReLU(), torch.nn.Linear(width, 8)).eval()\n"
+        "        spec = kiln.Input(min_shape=(1, width), opt_shape=(4, width), max_shape=(1 << 14, width))\n"
+        "        e = kiln.compile(m, inputs=[spec], target='cuda')\n"
+        "        for n in (1, 300, 2, 1000):\n"
+        "            x = torch.randn(n, width)\n"
+        "            with torch.no_grad(): torch.testing.assert_close(e(x.cuda()).cpu(), m(x), rtol=1e-3, atol=1e-3)\n"
+        "print('all right')\n",
+        KILN_CUDA_MEMORY_LIMIT="130",
+        KILN_CUDA_MEMORY_KEEP="100",
+    )
+    assert "all right" in text, text
+
+
+def test_contexts_that_come_and_go_in_threads() -> None:
+    """What a context gives back is another's at once: nothing that still runs may use it."""
+    model = nn.Sequential(nn.Linear(64, 2048), nn.ReLU(), nn.Linear(2048, 2048), nn.ReLU(), nn.Linear(2048, 8)).eval()
+    spec = kiln.Input(min_shape=(1, 64), opt_shape=(8, 64), max_shape=(4096, 64))
+    engine = kiln.compile(model, inputs=[spec], target="cuda").engine
+    inputs = [torch.randn(n, 64) for n in (3, 2000, 40, 900)]
+    wants = [model(x) for x in inputs]
+    failures: list[str] = []
+
+    def work(which: int) -> None:
+        try:
+            with torch.no_grad(), torch.cuda.stream(torch.cuda.Stream()):
+                for turn in range(12):
+                    runner = engine.runner()
+                    for i in range(4):
+                        k = (which + turn + i) % 4
+                        x = inputs[k] if turn % 3 == 2 else inputs[k].cuda()
+                        got = runner.run([x])[0]
+                        del x
+                    del runner  # its last run may be under way
+                    close(got, wants[k], 1e-3)
+        except Exception as e:
+            failures.append(repr(e))
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(6)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert not failures, failures[:2]
+
+
 def test_weights_are_shared_by_contexts() -> None:
     model = nn.Sequential(*[nn.Linear(2048, 2048) for _ in range(8)]).eval()  # 128 MiB
     x = torch.randn(4, 2048, device="cuda")
