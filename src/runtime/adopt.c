@@ -11,7 +11,7 @@ bool context_is_outdated(const kiln_context *c) {
 
 /* Programs that a caller's graph runs stay, with their weights, as long as the context. */
 static kiln_status drop_programs(kiln_context *c) {
-  device_run_settle(c->gpu);
+  KILN_TRY(device_run_settle(c->gpu));
   for (int i = 0; i < CONTEXT_PROGRAMS; i++) {
     bound_program *b = &c->programs[i];
     if (c->gpu) device_graphs_clear(c->gpu, &b->graphs);

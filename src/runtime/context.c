@@ -161,7 +161,7 @@ static kiln_status find_program(kiln_context *c, bound_program **out) {
   }
   KILN_TRY(check_not_capturing(c));
   if (oldest->program) {
-    device_run_settle(c->gpu);
+    KILN_TRY(device_run_settle(c->gpu));
     if (oldest->captured) KILN_TRY(retire(c, oldest->program, NULL, 0));
     if (c->current == oldest->program) c->current = NULL;
     if (c->gpu) device_graphs_clear(c->gpu, &oldest->graphs);
@@ -185,7 +185,7 @@ static void release_in_doubt(const device_run *r, void *memory, size_t bytes, bo
 static kiln_status reserve_device_arena(kiln_context *c, size_t bytes) {
   const device_run *r = c->gpu;
   void *grown = NULL;
-  device_run_settle(c->gpu);
+  KILN_TRY(device_run_settle(c->gpu));
   for (int i = 0; i < CONTEXT_PROGRAMS; i++) device_graphs_clear(c->gpu, &c->programs[i].graphs);
   if (c->arena_captured) {
     KILN_TRY(retire(c, NULL, c->arena, c->arena_bytes));
@@ -572,11 +572,15 @@ static void release_memory(kiln_context *c, void *memory, size_t bytes) {
     mem_free_aligned(memory);
 }
 
-/* Does a caller have something whose use nobody here can wait for: kernels in a graph, or outputs in the arena? */
-static bool is_in_doubt(const kiln_context *c) {
-  bool captured = c->arena_captured || c->arena_lent || c->retired;
-  for (int i = 0; i < CONTEXT_PROGRAMS; i++) captured = captured || c->programs[i].captured;
-  return c->gpu && c->gpu->hooks->in_doubt && captured;
+/* May something that nobody here can wait for use memory: a caller's graph, or kernels that read outputs in the arena? */
+static bool is_in_doubt(kiln_context *c) {
+  bool doubt = c->arena_captured || c->arena_lent || c->retired;
+  for (int i = 0; i < CONTEXT_PROGRAMS; i++) doubt = doubt || c->programs[i].captured;
+  if (device_run_settle(c->gpu) != KILN_OK) {
+    error_clear();
+    doubt = true;
+  }
+  return c->gpu && c->gpu->hooks->in_doubt && doubt;
 }
 
 static void release_all(kiln_context *c) {
@@ -604,7 +608,6 @@ static void release_all(kiln_context *c) {
 void kiln_context_destroy(kiln_context *c) {
   if (!c) return;
   const bool in_doubt = is_in_doubt(c);
-  device_run_settle(c->gpu);
   if (in_doubt) c->gpu->hooks->in_doubt(c->gpu->device, true);
   release_all(c);
   if (in_doubt) c->gpu->hooks->in_doubt(c->gpu->device, false);

@@ -42,41 +42,51 @@ kiln_status device_run_create(const target *t, int ordinal, int32_t n_params, in
   return KILN_OK;
 }
 
-/* Streams of callers may be gone when the next run comes, so that each run leaves its mark there; the own stream needs none. */
+/* Streams that are there as long as the device is: the own one, and the default one of all threads. */
+static bool lasts(const device_run *r, const void *stream) { return stream == r->stream || (uintptr_t)stream < 2; }
+
+/* Streams of callers may be gone when the next run comes, so that each run leaves its mark there; others get it when it is asked for,
+ * which spares most runs an event. */
 static kiln_status note_run(device_run *r, void *stream) {
-  if (stream != r->stream) KILN_TRY(r->hooks->mark(r->device, r->mark, stream));
+  r->marked = r->wanders || !lasts(r, stream);
+  if (r->marked) KILN_TRY(r->hooks->mark(r->device, r->mark, stream));
   r->last_stream = stream;
   r->ran = true;
+  return KILN_OK;
+}
+
+static kiln_status mark_run(device_run *r) {
+  if (!r->marked) KILN_TRY(r->hooks->mark(r->device, r->mark, r->last_stream));
+  r->marked = true;
   return KILN_OK;
 }
 
 /* What follows on `stream` comes after the last run. */
 static kiln_status follow_run(device_run *r, void *stream) {
   if (!r->ran || r->last_stream == stream) return KILN_OK;
-  if (r->last_stream == r->stream) KILN_TRY(r->hooks->mark(r->device, r->mark, r->stream));
+  r->wanders = true; /* a mark that is set late waits for what came after the run, too */
+  KILN_TRY(mark_run(r));
   return r->hooks->mark_wait(r->device, r->mark, stream);
 }
 
 kiln_status device_run_wait(device_run *r) {
   if (!r->ran) return KILN_OK;
-  return r->last_stream == r->stream ? r->hooks->synchronize(r->device, r->stream)
-                                     : r->hooks->fence_wait(r->device, r->mark);
+  KILN_TRY(mark_run(r));
+  return r->hooks->fence_wait(r->device, r->mark);
 }
 
-void device_run_settle(device_run *r) {
-  if (!r || !r->device || !r->ran) return;
-  if (r->hooks->enter(r->device) != KILN_OK) {
-    error_clear();
-    return;
-  }
-  if (device_run_wait(r) != KILN_OK) error_clear();
+kiln_status device_run_settle(device_run *r) {
+  if (!r || !r->device || !r->ran) return KILN_OK;
+  KILN_TRY(r->hooks->enter(r->device));
+  const kiln_status status = device_run_wait(r);
   r->hooks->leave(r->device);
+  return status;
 }
 
 void device_run_destroy(device_run *r) {
   if (!r) return;
   if (r->device) {
-    device_run_settle(r);
+    if (device_run_settle(r) != KILN_OK) error_clear();
     r->hooks->stream_destroy(r->device, r->stream);
     if (r->hooks->enter(r->device) == KILN_OK) {
       r->hooks->mark_destroy(r->device, r->mark);
@@ -225,15 +235,21 @@ static bool seen_before(device_run *r, device_graphs *g) {
   return false;
 }
 
-static kiln_status capture(device_run *r, program *p, device_graphs *g, void *memory, device_graph **out) {
+static device_graph *oldest_graph(device_graphs *g) {
   device_graph *oldest = &g->graphs[0];
   for (int i = 1; i < DEVICE_GRAPHS; i++) {
     if (g->graphs[i].last_use < oldest->last_use) oldest = &g->graphs[i];
   }
+  return oldest;
+}
+
+static kiln_status capture(device_run *r, program *p, device_graphs *g, void *memory, device_graph **out) {
+  device_graph *oldest = oldest_graph(g);
   const size_t bytes = (size_t)r->n_externals * sizeof *r->externals;
   if (!oldest->externals && !(oldest->externals = mem_alloc(bytes ? bytes : 1))) return KILN_NO_MEMORY("device graph");
   r->hooks->graph_destroy(r->device, oldest->exec);
   oldest->exec = NULL;
+  oldest->last_use = 0;
   KILN_TRY(r->hooks->capture_begin(r->device, r->stream));
   const kiln_status status = program_launch(p, memory, r->externals, r->stream, false);
   const kiln_status ended = r->hooks->capture_end(r->device, r->stream, status == KILN_OK, &oldest->exec);
@@ -245,12 +261,19 @@ static kiln_status capture(device_run *r, program *p, device_graphs *g, void *me
   return KILN_OK;
 }
 
+/* A capture takes as long as hundreds of calls: callers who go through more sets of addresses than there are graphs must not make
+ * one for each call. So a graph makes room only when it was not used for a while. */
+static bool has_room(const device_run *r, device_graphs *g) {
+  const device_graph *oldest = oldest_graph(g);
+  return !oldest->exec || r->clock - oldest->last_use >= DEVICE_GRAPH_AGE;
+}
+
 /* Finds or makes the graph for r->externals; those become the staged ones where a new graph does not pay. */
 static kiln_status choose_graph(device_run *r, program *p, device_graphs *g, char *memory, const graph *plan,
                                 device_graph **out) {
   *out = find_graph(r, g);
   if (*out) return KILN_OK;
-  if (seen_before(r, g)) return capture(r, p, g, memory, out);
+  if (seen_before(r, g) && has_room(r, g)) return capture(r, p, g, memory, out);
   choose_staging(r, p, memory, plan);
   *out = find_graph(r, g);
   return *out ? KILN_OK : capture(r, p, g, memory, out);

@@ -5,7 +5,7 @@
 
 #include "runtime/program.h"
 
-enum { DEVICE_GRAPHS = 6, DEVICE_SEEN = 8 };
+enum { DEVICE_GRAPHS = 6, DEVICE_SEEN = 8, DEVICE_GRAPH_AGE = 64 };
 
 /* A captured program for one set of addresses. */
 typedef struct device_graph {
@@ -26,7 +26,9 @@ typedef struct device_run {
   void *stream;      /* its own; captures happen here */
   void *user_stream; /* where runs are enqueued; `stream` unless the caller gave one */
   void *last_stream; /* of the last run, whose memory the next one uses again */
-  void *mark;        /* the end of the last run */
+  void *mark;        /* the end of the last run, */
+  bool marked;       /* if it is set yet */
+  bool wanders;      /* runs were on different streams: each leaves its mark */
   bool ran;          /* is there one? */
   bool plain;        /* launches kernels one by one: KILN_CUDA_GRAPHS is 0 */
   bool captured;     /* did the last run become part of a caller's graph? */
@@ -43,8 +45,8 @@ typedef struct device_run {
 kiln_status device_run_capturing(device_run *r, bool *out);
 /* Waits for the last run. The device is current. */
 kiln_status device_run_wait(device_run *r);
-/* Before memory goes that the last run may still use; a device that is lost uses none. */
-void device_run_settle(device_run *r);
+/* The same, from outside of runs: before memory goes that the last one may still use. */
+kiln_status device_run_settle(device_run *r);
 /* From now on runs go to `stream`, if it is one of this device. */
 kiln_status device_run_set_stream(device_run *r, void *stream);
 

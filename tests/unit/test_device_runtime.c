@@ -469,6 +469,41 @@ static void sizes_from_data(void **unused) {
   assert_int_equal(n_blocks, 0);
 }
 
+/* Callers with a few sets of addresses get a graph for each; those with more sets than graphs do not pay for one in each call. */
+static void sets_of_addresses(void **unused) {
+  (void)unused;
+  kiln_engine *e = open_engine(simple);
+  kiln_context *c = open_context(e);
+  int64_t shape[2] = {2, 2};
+  float x[4] = {1, 2, 3, 4};
+  kiln_tensor in[DEVICE_GRAPHS + 2], out = there(given(KILN_F32, 2, shape, NULL));
+  for (size_t i = 0; i < KILN_COUNT(in); i++) {
+    x[0] = (float)i;
+    in[i] = there(given(KILN_F32, 2, shape, x));
+  }
+  for (size_t sets = 3; sets <= KILN_COUNT(in); sets += KILN_COUNT(in) - 3) {
+    const int before = captures;
+    for (int turn = 0; turn < 20; turn++) {
+      for (size_t i = 0; i < sets; i++) {
+        expect_ok(kiln_context_run(c, &in[i], 1, &out, 1));
+        assert_true(*(const float *)out.data == ((float)i + 10) * (float)i);
+      }
+    }
+    assert_true(captures - before <= DEVICE_GRAPHS);
+  }
+  for (int turn = 0; turn < DEVICE_GRAPH_AGE + 2; turn++) expect_ok(kiln_context_run(c, &in[0], 1, &out, 1));
+  const int before = captures; /* the others are old by now */
+  kiln_tensor late = there(given(KILN_F32, 2, shape, x));
+  for (int turn = 0; turn < 3; turn++) expect_ok(kiln_context_run(c, &late, 1, &out, 1));
+  assert_int_equal(captures - before, 1);
+  for (size_t i = 0; i < KILN_COUNT(in); i++) drop(&in[i]);
+  drop(&late);
+  drop(&out);
+  kiln_context_destroy(c);
+  kiln_engine_destroy(e);
+  assert_int_equal(n_blocks, 0);
+}
+
 /* Some nodes have kernels of the CPU: their operands come to the host, constants are read there. */
 static void steps_on_the_host(void **unused) {
   (void)unused;
@@ -691,6 +726,7 @@ int main(void) {
       cmocka_unit_test_teardown(tensors_anywhere, nothing_left),
       cmocka_unit_test_teardown(tensors_of_another_device, nothing_left),
       cmocka_unit_test_teardown(captures_by_the_caller, nothing_left),
+      cmocka_unit_test_teardown(sets_of_addresses, nothing_left),
       cmocka_unit_test_teardown(sizes_from_data, nothing_left),
       cmocka_unit_test_teardown(steps_on_the_host, nothing_left),
       cmocka_unit_test_teardown(branches_and_loops, nothing_left),
