@@ -306,7 +306,7 @@ static size_t setting_of(const char *name, size_t otherwise) {
 
 static void prepare_pools(device *d) {
   const size_t keep = setting_of("KILN_CUDA_MEMORY_KEEP", (size_t)16 << 20);
-  const char *pool = getenv("KILN_CUDA_MEMORY_POOL");
+  const char *setting = getenv("KILN_CUDA_MEMORY_POOL");
   d->memory = (block_pool){.obtain = obtain_memory,
                            .give_back = return_memory,
                            .user = d,
@@ -314,7 +314,7 @@ static void prepare_pools(device *d) {
                            .chunk_most = (size_t)16 << 20,
                            .keep = keep,
                            .limit = setting_of("KILN_CUDA_MEMORY_LIMIT", 0),
-                           .direct = pool && strcmp(pool, "0") == 0};
+                           .direct = setting && strcmp(setting, "0") == 0};
   d->pinned = (block_pool){.obtain = obtain_pinned,
                            .give_back = return_pinned,
                            .user = d,
@@ -553,11 +553,14 @@ static kiln_status hook_capturing(device *d, void *stream, bool *out) {
 static kiln_status hook_capture_begin(device *d, void *stream) {
   return cuda_check(d, d->driver->StreamBeginCapture(stream, 1 /* this thread's calls only */), "starting a capture");
 }
+/* A capture that is dropped has failed already: its own error is the one to tell. */
 static kiln_status hook_capture_end(device *d, void *stream, bool keep, void **out_graph) {
   void *captured = NULL, *exec = NULL;
-  kiln_status status = cuda_check(d, d->driver->StreamEndCapture(stream, &captured), "ending a capture");
-  if (status == KILN_OK && keep) {
-    status = cuda_check(d, d->driver->GraphInstantiate(&exec, captured, 0), "making a graph");
+  kiln_status status = KILN_OK;
+  const int code = d->driver->StreamEndCapture(stream, &captured);
+  if (keep) {
+    status = cuda_check(d, code, "ending a capture");
+    if (status == KILN_OK) status = cuda_check(d, d->driver->GraphInstantiate(&exec, captured, 0), "making a graph");
     if (status == KILN_OK) *out_graph = exec;
   }
   if (captured) (void)d->driver->GraphDestroy(captured);
