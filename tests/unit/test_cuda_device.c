@@ -1,0 +1,228 @@
+/* The device object of the CUDA backend over a driver without a GPU (driver/driver.c): memory with a limit, what errors say, which GPU
+ * they end, and threads that take and give back at once. */
+#include <dlfcn.h>
+#include <pthread.h>
+#include <stdlib.h>
+
+#include "backends/cuda/internal.h"
+#include "driver/driver.h"
+#include "expect.h"
+
+enum { MIB = 1 << 20 };
+static const device_hooks *const h = &cuda_hooks;
+static fake_knobs *knobs;
+static const target any_target = {.name = "cuda:sm_90", .isa = 90};
+
+static device *open_device(int ordinal) {
+  device *d = NULL;
+  expect_ok(h->open(&any_target, ordinal, &d));
+  return d;
+}
+
+static void *allocate(device *d, size_t bytes) {
+  void *out = NULL;
+  expect_ok(h->allocate(d, bytes, "a test", &out));
+  return out;
+}
+
+static int nothing_taken(void **state) {
+  unsetenv("KILN_CUDA_MEMORY_LIMIT");
+  unsetenv("KILN_CUDA_MEMORY_POOL");
+  unsetenv("KILN_CUDA_MEMORY_KEEP");
+  knobs->broken = -1;
+  if (knobs->taken) return print_error("%zu bytes are not given back\n", knobs->taken), -1;
+  return expect_no_leak(state);
+}
+
+static void memory_is_pooled(void **unused) {
+  (void)unused;
+  device *d = open_device(0);
+  const int before = knobs->allocations;
+  void *a = allocate(d, 300), *b = allocate(d, 700000);
+  assert_int_equal(knobs->allocations, before + 1);
+  h->release(d, a, 300);
+  h->release(d, b, 700000);
+  assert_ptr_equal(allocate(d, 900000), a);
+  assert_int_equal(knobs->allocations, before + 1);
+  h->in_doubt(d, true);
+  h->release(d, a, 900000);
+  h->in_doubt(d, false);
+  assert_int_equal(knobs->taken, 0); /* the driver has it, and waits */
+  (void)allocate(d, 5 * MIB);        /* what is left goes with the device */
+  h->close(d);
+}
+
+static void host_memory_is_pooled(void **unused) {
+  (void)unused;
+  device *d = open_device(0);
+  void *a = NULL, *b = NULL;
+  expect_ok(h->host_allocate(d, 100000, &a));
+  h->host_release(d, a);
+  const int before = knobs->allocations;
+  expect_ok(h->host_allocate(d, 90000, &b));
+  assert_ptr_equal(a, b);
+  assert_int_equal(knobs->allocations, before);
+  expect_failure(h->host_allocate(d, 100 * MIB, &a), KILN_OUT_OF_MEMORY, "104857600 bytes of pinned memory");
+  h->host_release(d, b);
+  h->close(d);
+}
+
+static void limits(void **unused) {
+  (void)unused;
+  void *out = NULL;
+  setenv("KILN_CUDA_MEMORY_LIMIT", "8", 1);
+  device *d = open_device(0);
+  void *a = allocate(d, 3 * MIB);
+  h->release(d, a, 3 * MIB); /* lies idle, and goes for the next one */
+  a = allocate(d, 7 * MIB);
+  expect_failure(h->allocate(d, 2 * MIB, "the arena of activations", &out), KILN_OUT_OF_MEMORY,
+                 "GPU 0: the arena of activations needs 2097152 bytes, but 8388608 of the limit of 8388608 bytes "
+                 "(KILN_CUDA_MEMORY_LIMIT) are in use: raise the limit");
+  expect_failure(h->allocate(d, SIZE_MAX, "a weight", &out), KILN_OUT_OF_MEMORY, "a weight needs");
+  h->release(d, a, 7 * MIB);
+  a = allocate(d, 8 * MIB);
+  h->release(d, a, 8 * MIB);
+  h->close(d);
+}
+
+static void driver_has_none(void **unused) {
+  (void)unused;
+  void *out = NULL;
+  device *d = open_device(0);
+  void *a = allocate(d, 40 * MIB);
+  expect_failure(h->allocate(d, 30 * MIB, "a weight", &out), KILN_OUT_OF_MEMORY,
+                 "GPU 0: a weight needs 31457280 bytes, but only 25165824 of 67108864 bytes are free (Kiln holds "
+                 "41943040; what PyTorch keeps unused, torch.cuda.empty_cache() gives back)");
+  h->release(d, a, 40 * MIB);
+  a = allocate(d, 60 * MIB);
+  h->release(d, a, 60 * MIB);
+  h->close(d);
+}
+
+static void one_by_one(void **unused) {
+  (void)unused;
+  setenv("KILN_CUDA_MEMORY_POOL", "0", 1);
+  device *d = open_device(0);
+  const int before = knobs->allocations;
+  void *a = allocate(d, 300), *b = allocate(d, 300);
+  assert_int_equal(knobs->allocations, before + 2);
+  h->release(d, a, 300);
+  h->release(d, b, 300);
+  assert_int_equal(knobs->taken, 0);
+  h->close(d);
+}
+
+/* An illegal address ends the GPU where it was, and no other; memory of it is the driver's affair. */
+static void a_lost_gpu(void **unused) {
+  (void)unused;
+  void *out = NULL;
+  device *first = open_device(0), *second = open_device(1);
+  void *a = allocate(second, 100);
+  knobs->broken = 0;
+  expect_ok(h->enter(first));
+  expect_failure(h->synchronize(first, NULL), KILN_DEVICE_ERROR, "an error of the test");
+  h->leave(first);
+  knobs->broken = -1;
+  expect_failure(h->allocate(first, 10, "a weight", &out), KILN_DEVICE_ERROR, "GPU 0 was lost by an earlier error");
+  expect_failure(h->enter(first), KILN_DEVICE_ERROR, "only a new process");
+  expect_ok(h->enter(second));
+  expect_ok(h->synchronize(second, NULL));
+  h->leave(second);
+  (void)allocate(second, 100);
+  h->release(second, a, 100);
+  h->close(first);
+  h->close(second);
+}
+
+static void constants_are_counted(void **unused) {
+  (void)unused;
+  static const char bytes[5000] = "a weight", others[100] = "another";
+  device *d = open_device(0);
+  void *a = NULL, *b = NULL, *c = NULL;
+  expect_ok(h->constant(d, bytes, sizeof bytes, &a));
+  expect_ok(h->constant(d, bytes, sizeof bytes, &b));
+  expect_ok(h->constant(d, others, sizeof others, &c));
+  assert_ptr_equal(a, b);
+  assert_memory_equal(a, bytes, sizeof bytes);
+  assert_int_equal(h->constant_bytes(d), sizeof bytes + sizeof others);
+  h->constant_release(d, bytes);
+  assert_memory_equal(a, bytes, sizeof bytes);
+  h->constant_release(d, bytes);
+  h->constant_release(d, others);
+  assert_int_equal(h->constant_bytes(d), 0);
+  h->close(d);
+}
+
+static void streams_and_captures(void **unused) {
+  (void)unused;
+  device *first = open_device(0), *second = open_device(1);
+  void *stream = NULL, *exec = NULL;
+  expect_ok(h->stream_create(second, &stream));
+  expect_ok(h->stream_check(second, stream));
+  expect_failure(h->stream_check(first, stream), KILN_INVALID_ARGUMENT, "not one of GPU 0");
+  knobs->capture_fails = true;
+  expect_failure(h->capture_end(second, stream, true, &exec), KILN_DEVICE_ERROR, "ending a capture");
+  (void)KILN_FAIL(KILN_UNSUPPORTED, "why the capture was given up");
+  expect_ok(h->capture_end(second, stream, false, &exec));
+  assert_non_null(strstr(error_text(), "why the capture was given up"));
+  knobs->capture_fails = false;
+  expect_ok(h->capture_end(second, stream, true, &exec));
+  assert_non_null(exec);
+  error_clear();
+  h->stream_destroy(second, stream);
+  h->close(first);
+  h->close(second);
+}
+
+static void *take_and_give(void *user) {
+  unsigned r = (unsigned)(uintptr_t)user;
+  static const char weight[3000] = "of all threads";
+  for (int i = 0; i < 400; i++) {
+    device *d = NULL;
+    void *a = NULL, *b = NULL;
+    r = r * 1664525u + 1013904223u;
+    const size_t bytes = (r >> 8) % 300000 + 1;
+    if (h->open(&any_target, (int)(r >> 31), &d) != KILN_OK) return user;
+    if (h->allocate(d, bytes, "a thread", &a) != KILN_OK || h->constant(d, weight, sizeof weight, &b) != KILN_OK)
+      return user;
+    memset(a, (int)(r & 255), bytes);
+    if (memcmp(b, weight, sizeof weight) != 0) return user;
+    for (size_t k = 0; k < bytes; k++) {
+      if (((unsigned char *)a)[k] != (r & 255)) return user;
+    }
+    h->release(d, a, bytes);
+    h->constant_release(d, weight);
+    h->close(d);
+  }
+  return NULL;
+}
+
+static void threads(void **unused) {
+  (void)unused;
+  pthread_t all[4];
+  for (uintptr_t i = 0; i < 4; i++) assert_int_equal(pthread_create(&all[i], NULL, take_and_give, (void *)(i + 1)), 0);
+  for (int i = 0; i < 4; i++) {
+    void *failed = NULL;
+    assert_int_equal(pthread_join(all[i], &failed), 0);
+    assert_null(failed);
+  }
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test_teardown(memory_is_pooled, nothing_taken),
+      cmocka_unit_test_teardown(host_memory_is_pooled, nothing_taken),
+      cmocka_unit_test_teardown(limits, nothing_taken),
+      cmocka_unit_test_teardown(driver_has_none, nothing_taken),
+      cmocka_unit_test_teardown(one_by_one, nothing_taken),
+      cmocka_unit_test_teardown(constants_are_counted, nothing_taken),
+      cmocka_unit_test_teardown(streams_and_captures, nothing_taken),
+      cmocka_unit_test_teardown(threads, nothing_taken),
+      cmocka_unit_test_teardown(a_lost_gpu, nothing_taken),
+  };
+  void *driver = dlopen(FAKE_DRIVER_FOLDER "/libcuda.so.1", RTLD_NOW);
+  knobs = driver ? dlsym(driver, "fake_driver") : NULL;
+  if (!knobs) return fprintf(stderr, "%s\n", dlerror()), 1;
+  setenv("KILN_CUDA_PATH", FAKE_DRIVER_FOLDER, 1);
+  return cmocka_run_group_tests_name("a GPU as an object", tests, NULL, NULL);
+}
