@@ -44,11 +44,29 @@ static bool permute_of_permute(builder *b, node *n) {
   return true;
 }
 
+/* relu(narrow(x)) -> narrow(relu(x)), the same numbers: roundings gather at the end of a chain, where storing does them. */
+static bool narrow_last(builder *b, node *n) {
+  const value *x = node_in(n, 0);
+  const node *cast = x->producer;
+  if (!cast || strcmp(cast->op->name, "cast") != 0 || value_single_user(x) == NULL || value_is_result(x)) return false;
+  value *wide = node_in(cast, 0);
+  if (wide->type.dtype != KILN_F32 || kiln_dtype_size(x->type.dtype) != 2 || !dtype_is_float(x->type.dtype))
+    return false;
+  value *out = build(b, "relu", IN(wide), NO_ATTRS);
+  out = out ? build(b, "cast", IN(out), ATTRS(A_DTYPE("dtype", x->type.dtype))) : NULL;
+  if (!out) return false;
+  value_replace_uses(n->outputs[0], out);
+  return true;
+}
+
 const rule canonicalize_rules[] = {
     {"identity reshape", "reshape", identity,
      "kiln.graph 1\ninput \"x\" %x : f32[2,3]\n%y = reshape(%x) {shape=[2, 3]} : f32[2,3]\noutput \"y\" %y\n"},
     {"identity cast", "cast", identity,
      "kiln.graph 1\ninput \"x\" %x : f32[2,3]\n%y = cast(%x) {dtype=f32} : f32[2,3]\noutput \"y\" %y\n"},
+    {"narrow last", "relu", narrow_last,
+     "kiln.graph 1\ninput \"x\" %x : f32[2,3]\n%h = cast(%x) {dtype=f16} : f16[2,3]\n%y = relu(%h) : f16[2,3]\noutput "
+     "\"y\" %y\n"},
     {"identity expand", "expand", identity,
      "kiln.graph 1\ninput \"x\" %x : f32[2,3]\n%y = expand(%x) {shape=[2, 3]} : f32[2,3]\noutput \"y\" %y\n"},
     {"identity contiguous", "contiguous", identity,

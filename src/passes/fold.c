@@ -39,16 +39,23 @@ static value *reshape(builder *b, value *v, int rank, const dim *dims) {
 static value *binary(builder *b, const char *op_name, value *x, value *y) {
   return x && y ? build(b, op_name, IN(x, y), NO_ATTRS) : NULL;
 }
+static value *cast_to(builder *b, value *v, kiln_dtype d) {
+  return v ? build(b, "cast", IN(v), ATTRS(A_DTYPE("dtype", d))) : NULL;
+}
+static value *double_of(builder *b, value *v) { return cast_to(b, v, KILN_F64); }
 
 /* Weights with each output channel scaled by s[C]. Transposed convolutions have [I, O/groups, k...]: input channels of
  * group g feed output channels of group g, so the weight is seen as [groups, I/groups, O/groups, k...]. */
 static value *scale_weight(builder *b, const node *layer, value *s) {
-  value *w = node_in(layer, 1);
+  const kiln_dtype d = node_in(layer, 1)->type.dtype, wide = d == KILN_F64 ? KILN_F64 : KILN_F32; /* rounds once */
+  value *w = cast_to(b, node_in(layer, 1), wide);
+  s = cast_to(b, s, wide);
+  if (!w || !s) return NULL;
   dim shape[KILN_MAX_RANK + 1], scale[KILN_MAX_RANK + 1];
   const int rank = w->type.rank;
   if (!is_op(layer, "conv") || !node_bool(layer, "transposed")) {
     for (int i = 0; i < rank; i++) scale[i] = i == 0 ? w->type.dims[0] : 1;
-    return binary(b, "mul", w, reshape(b, s, rank, scale));
+    return cast_to(b, binary(b, "mul", w, reshape(b, s, rank, scale)), d);
   }
   const int64_t groups = node_int(layer, "groups");
   shape[0] = groups;
@@ -60,7 +67,7 @@ static value *scale_weight(builder *b, const node *layer, value *s) {
     scale[i + 1] = i == 1 ? w->type.dims[1] : 1;
   }
   value *split = binary(b, "mul", reshape(b, w, rank + 1, shape), reshape(b, s, rank + 1, scale));
-  return reshape(b, split, rank, w->type.dims);
+  return cast_to(b, reshape(b, split, rank, w->type.dims), d);
 }
 
 /* layer with weights `w` and bias `bias` (either may be the old one), in place of `n`. */
@@ -74,13 +81,6 @@ static bool replace_layer(builder *b, node *n, const node *layer, value *w, valu
   if (!out) return false;
   value_replace_uses(n->outputs[0], out);
   return true;
-}
-
-static value *double_of(builder *b, value *v) {
-  return v ? build(b, "cast", IN(v), ATTRS(A_DTYPE("dtype", KILN_F64))) : NULL;
-}
-static value *cast_to(builder *b, value *v, kiln_dtype d) {
-  return v ? build(b, "cast", IN(v), ATTRS(A_DTYPE("dtype", d))) : NULL;
 }
 
 /* s and t of a batch_norm node, in double so that folding rounds once. */
@@ -100,31 +100,38 @@ static bool norm_affine(builder *b, const node *n, value **s, value **t) {
   return scale && shift;
 }
 
+/* Weights of 16 bits were rounded once by whoever made them; scaled, they would be again, which alone makes errors a fifth
+ * larger. A scale beside them costs nothing in an epilogue. */
+static bool rounds_again(const node *layer) { return kiln_dtype_size(node_in(layer, 1)->type.dtype) == 2; }
+
 /* batch_norm(layer(x)) -> layer(x) with other weights */
 static bool fold_norm(builder *b, node *n) {
   node *layer = layer_behind(node_in(n, 0));
   value *s = NULL, *t = NULL;
-  if (!layer || channel_axis(layer) != (node_bool(n, "channels_last") ? n->outputs[0]->type.rank - 1 : 1)) return false;
+  if (!layer || rounds_again(layer) ||
+      channel_axis(layer) != (node_bool(n, "channels_last") ? n->outputs[0]->type.rank - 1 : 1))
+    return false;
   if (!norm_affine(b, n, &s, &t)) return false;
   const kiln_dtype d = n->outputs[0]->type.dtype;
   value *bias = t;
   if (node_in(layer, 2)) bias = binary(b, "add", binary(b, "mul", double_of(b, node_in(layer, 2)), s), t);
-  value *w = node_in(layer, 1);
-  value *scaled = scale_weight(b, layer, cast_to(b, s, w->type.dtype));
-  return replace_layer(b, n, layer, scaled, cast_to(b, bias, d));
+  return replace_layer(b, n, layer, scale_weight(b, layer, s), cast_to(b, bias, d));
 }
 
-/* batch_norm(x) alone -> x * s + t */
+/* batch_norm(x) alone -> x * s + t, in f32 at least */
 static bool norm_to_affine(builder *b, node *n) {
   const tensor_type *type = &n->outputs[0]->type;
+  const node *layer = layer_behind(node_in(n, 0));
   value *s = NULL, *t = NULL;
-  if (!dtype_is_float(type->dtype) || layer_behind(node_in(n, 0)) || !norm_affine(b, n, &s, &t)) return false;
+  if (!dtype_is_float(type->dtype) || (layer && !rounds_again(layer)) || !norm_affine(b, n, &s, &t)) return false;
+  const kiln_dtype wide = type->dtype == KILN_F64 ? KILN_F64 : KILN_F32;
   dim shape[KILN_MAX_RANK];
   const int axis = node_bool(n, "channels_last") ? type->rank - 1 : 1;
   for (int i = 0; i < type->rank; i++) shape[i] = i == axis ? s->type.dims[0] : 1;
-  s = reshape(b, cast_to(b, s, type->dtype), type->rank, shape);
-  t = reshape(b, cast_to(b, t, type->dtype), type->rank, shape);
-  value *out = binary(b, "add", binary(b, "mul", node_in(n, 0), s), t);
+  s = reshape(b, cast_to(b, s, wide), type->rank, shape);
+  t = reshape(b, cast_to(b, t, wide), type->rank, shape);
+  value *out = binary(b, "add", binary(b, "mul", cast_to(b, node_in(n, 0), wide), s), t);
+  out = cast_to(b, out, type->dtype);
   if (!out) return false;
   value_replace_uses(n->outputs[0], out);
   return true;
@@ -177,7 +184,7 @@ static bool fold_add(builder *b, node *n) {
 static bool fold_mul(builder *b, node *n) {
   value *other = NULL;
   node *layer = layer_operand(n, &other);
-  if (!layer || !is_constant(other)) return false;
+  if (!layer || rounds_again(layer) || !is_constant(other)) return false;
   value *c = per_channel(b, layer, other);
   if (!c) return false;
   value *bias = node_in(layer, 2) ? binary(b, "mul", node_in(layer, 2), c) : NULL;

@@ -24,7 +24,7 @@ typedef struct session {
   target targets[2];
   int n_targets;
   bool compile, half, quick;
-  share share;
+  case_share share;
   tally tallies[2 * MAX_KERNELS];
   int n_tallies;
   int cases, bad_cases;

@@ -101,7 +101,7 @@ typedef struct fused_session {
   decorate_fn decorate;
   int *passed, *failed;
   int rounds;
-  share share;
+  case_share share;
 } fused_session;
 
 static void run_fused(void *user, const test_case *c) {
@@ -142,7 +142,7 @@ static void run_fused(void *user, const test_case *c) {
   }
 }
 
-void fused_run(const target *t, share share, int *passed, int *failed) {
+void fused_run(const target *t, case_share share, int *passed, int *failed) {
   static const char *const bodies[] = {"xs:f32[65]",
                                        "xs:f32[3,5,17] xs:f32[17]",
                                        "xs:f32[4,33] xs:f32[4,1] xs:f32[33]",

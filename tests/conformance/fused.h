@@ -5,12 +5,12 @@
 #include "backends/backend.h"
 
 /* Every count-th case, from the index-th on. */
-typedef struct share {
+typedef struct case_share {
   int index, count, seen;
-} share;
+} case_share;
 
-static inline bool share_takes(share *s) { return s->seen++ % s->count == s->index; }
+static inline bool share_takes(case_share *s) { return s->seen++ % s->count == s->index; }
 
-void fused_run(const target *t, share share, int *passed, int *failed);
+void fused_run(const target *t, case_share share, int *passed, int *failed);
 
 #endif

@@ -171,7 +171,8 @@ static void put_value(emitter *e, const value *v, int operand) {
 static void put_cast(emitter *e, const node *n) {
   const kiln_dtype from = n->inputs[0].v->type.dtype, to = n->outputs[0]->type.dtype;
   if (to == KILN_F16 || to == KILN_BF16) {
-    if (from == to) {
+    const bool stored = e->block && n->outputs[0] == e->block->results[0].v && value_use_count(n->outputs[0]) == 1;
+    if (from == to || (stored && from == KILN_F32)) { /* storing rounds */
       put_value(e, n->inputs[0].v, 0);
       return;
     }

@@ -63,35 +63,66 @@ static library_activation activation_of(const node *n) {
   return LIBRARY_NONE;
 }
 
-/* [add(result, operand of the result's type)] [activation] */
+/* Which operand of `n` the parameter `v` of its epilogue is; 0: none. */
+static int operand_of(const node *n, const value *v) {
+  for (int i = 1; i < n->epilogue->n_params; i++) {
+    if (n->epilogue->params[i] == v) return n->own_inputs + i - 1;
+  }
+  return 0;
+}
+
+static bool per_channel(const node *n, const value *v) {
+  const tensor_type *t = &v->type, *y = &n->outputs[0]->type;
+  if (t->dtype != KILN_F32 || t->rank < 1 || t->dims[t->rank - 1] != y->dims[y->rank - 1]) return false;
+  for (int i = 0; i < t->rank - 1; i++) {
+    if (t->dims[i] != 1) return false;
+  }
+  return true;
+}
+
+/* One step of an epilogue, `m` applied to the result so far and `other`. */
+static bool library_step(const node *n, const node *m, const value *other, library_epilogue *out) {
+  const bool wide = m->outputs[0]->type.dtype == KILN_F32 && n->outputs[0]->type.dtype != KILN_F32;
+  const int operand = other ? operand_of(n, other) : 0;
+  if (str_eq(m->op->name, "cast")) return !out->residual && (!wide || !out->activation);
+  if (str_eq(m->op->name, "mul") && wide && operand && !out->scale && !out->activation && per_channel(n, other)) {
+    out->scale = operand;
+  } else if (str_eq(m->op->name, "add") && wide && operand && out->scale && !out->shift && !out->activation &&
+             per_channel(n, other)) {
+    out->shift = operand;
+  } else if (str_eq(m->op->name, "add") && !wide && operand && !out->residual && !out->activation &&
+             type_equal(&other->type, &n->outputs[0]->type)) {
+    out->residual = operand;
+  } else if (m->n_inputs == 1 && !out->activation && activation_of(m)) {
+    out->activation = activation_of(m);
+  } else {
+    return false;
+  }
+  return true;
+}
+
+/* [cast mul(scale) add(shift) [activation] cast] [add(residual)] [activation] */
 bool library_epilogue_of(const node *n, library_epilogue *out) {
   *out = (library_epilogue){0};
   const block *e = n->epilogue;
   if (!e) return true;
-  const int extra = n->n_inputs - n->own_inputs;
   const value *now = e->params[0];
-  if (extra > 1 || e->n_results != 1 || !same_dtype(n, now)) return false;
+  if (e->n_results != 1 || !same_dtype(n, now)) return false;
   for (const node *m = e->first; m; m = m->next) {
     const value *x = node_in(m, 0), *y = node_in(m, 1);
-    if (m->n_outputs != 1 || !same_dtype(n, m->outputs[0]) || out->activation) return false;
-    if (str_eq(m->op->name, "add") && m == e->first && extra == 1 && x != y && (x == now || y == now) &&
-        (x == e->params[1] || y == e->params[1]) && type_equal(&e->params[1]->type, &n->outputs[0]->type)) {
-      out->residual = true;
-    } else if (x == now && m->n_inputs == 1 && activation_of(m)) {
-      out->activation = activation_of(m);
-    } else {
-      return false;
-    }
+    if (m->n_outputs != 1 || m->n_inputs > 2 || (x != now && y != now) || x == y) return false;
+    if (!library_step(n, m, x == now ? y : x, out)) return false;
     now = m->outputs[0];
   }
-  return e->results[0].v == now && out->residual == (extra == 1);
+  return e->results[0].v == now && same_dtype(n, now) && !out->scale == !out->shift &&
+         (out->scale > 0) + (out->shift > 0) + (out->residual > 0) == n->n_inputs - n->own_inputs;
 }
 
 bool cublaslt_fits(const node *n, const char **why) {
   library_epilogue form;
   if (!cuda_fits_float(n, why)) return false;
   if (n->outputs[0]->type.dtype != node_in(n, 0)->type.dtype) return *why = "the result is of another type", false;
-  if (!library_epilogue_of(n, &form) || form.activation > LIBRARY_GELU_TANH)
+  if (!library_epilogue_of(n, &form) || form.scale || form.activation > LIBRARY_GELU_TANH)
     return *why = "the epilogue is not a residual, and a relu or gelu of tanh", false;
   return true;
 }
@@ -191,7 +222,7 @@ kiln_status cublaslt_plan_make(kernel_prep *p, const gemm_problem *q, const cubl
   if (q->batches > 1 && (form.residual || q->has_bias)) return KILN_OK;
   if (!pitch_of(y, q->batches > 1 ? batch : NULL, q->n, &pitch_d) || pitch_d < q->n) return KILN_OK;
   pitch_c = pitch_d;
-  if (form.residual) out->residual = p->args.node->own_inputs;
+  if (form.residual) out->residual = form.residual;
   if (form.residual && (!cuda_matrix(&p->args.in[out->residual], &pitch_c) || pitch_c < q->n)) return KILN_OK;
   if (q->m > 1 && q->lda < q->k) return KILN_OK; /* rows that overlap */
   if (handle_of(p->device, &library, &out->handle) != KILN_OK) {

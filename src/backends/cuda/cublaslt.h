@@ -17,8 +17,10 @@ typedef enum library_activation {
   LIBRARY_SILU,
   LIBRARY_SIGMOID
 } library_activation;
+/* Operands of the node; 0: there is none. */
 typedef struct library_epilogue {
-  bool residual;                 /* the first operand behind the node's own is added, */
+  int scale, shift;              /* f32, one for each channel: the result times one, plus the other */
+  int residual;                  /* like the result, is added, */
   library_activation activation; /* and then this is applied */
 } library_epilogue;
 bool library_epilogue_of(const node *n, library_epilogue *out);

@@ -9,7 +9,7 @@
 #include "backends/cuda/internal.h"
 #include "base/memory.h"
 
-enum { MOST_CONFIGS = 16, MOST_DESCRIPTORS = 32, MOST_OPERATIONS = 4, MOST_PLANS = 4 };
+enum { MOST_CONFIGS = 16, MOST_DESCRIPTORS = 32, MOST_OPERATIONS = 6, MOST_PLANS = 4 };
 static const int64_t workspace_most = 64 << 20;
 
 /* The plans of one graph, best first: as many as were asked for. */
@@ -67,7 +67,7 @@ bool cudnn_fits(const node *n, const char **why) {
   if (!cuda_fits_float(n, why)) return false;
   const kiln_dtype dtype = node_in(n, 0)->type.dtype;
   if (dtype == KILN_F32 || n->outputs[0]->type.dtype != dtype) return *why = "not in 16 bits", false;
-  if (!library_epilogue_of(n, &form)) return *why = "the epilogue is not a residual and an activation", false;
+  if (!library_epilogue_of(n, &form)) return *why = "the epilogue is not a scale, a residual and an activation", false;
   return true;
 }
 
@@ -104,7 +104,7 @@ static void finish(maker *m) {
   m->count = 0;
 }
 
-enum { ID_X = 1, ID_W, ID_Y, ID_BIAS, ID_RESIDUAL, ID_VIRTUAL };
+enum { ID_X = 1, ID_W, ID_Y, ID_BIAS, ID_SCALE, ID_SHIFT, ID_RESIDUAL, ID_VIRTUAL };
 
 static int data_type(kiln_dtype d) {
   return d == KILN_F16 ? CUDNN_HALF : d == KILN_BF16 ? CUDNN_BFLOAT16 : CUDNN_FLOAT;
@@ -174,7 +174,7 @@ static void *make_graph(maker *m, const cudnn_conv *c, const library_epilogue *f
   const int type = data_type(c->dtype);
   const int64_t w_strides[4] = {c->w[1] * c->w[2] * c->w[3], 1, c->w[3] * c->w[1], c->w[1]};
   const int64_t o = c->y[1], bias_sizes[4] = {1, o, 1, 1}, bias_strides[4] = {o, 1, o, o};
-  const int after = c->has_bias + form->residual + (form->activation != LIBRARY_NONE);
+  const int after = c->has_bias + (form->scale ? 2 : 0) + (form->residual > 0) + (form->activation != LIBRARY_NONE);
   void *operations[MOST_OPERATIONS], *values[MOST_OPERATIONS];
   void *x = make_image(m, ID_X, type, c->x, c->pitch_x, false);
   void *w = make_tensor(m, ID_W, type, c->w, w_strides, false);
@@ -189,6 +189,14 @@ static void *make_graph(maker *m, const cudnn_conv *c, const library_epilogue *f
   if (c->has_bias) {
     void *bias = make_tensor(m, ID_BIAS, type, bias_sizes, bias_strides, false);
     operations[n] = make_pointwise(m, CUDNN_ADD, values[n - 1], bias, values[n]);
+    n++;
+  }
+  if (form->scale) {
+    void *scale = make_tensor(m, ID_SCALE, CUDNN_FLOAT, bias_sizes, bias_strides, false);
+    void *shift = make_tensor(m, ID_SHIFT, CUDNN_FLOAT, bias_sizes, bias_strides, false);
+    operations[n] = make_pointwise(m, CUDNN_MUL, values[n - 1], scale, values[n]);
+    n++;
+    operations[n] = make_pointwise(m, CUDNN_ADD, values[n - 1], shift, values[n]);
     n++;
   }
   if (form->residual) {
@@ -244,12 +252,32 @@ static void choose_plan(maker *m, void *whole, int rank, struct cudnn_entry *out
 }
 
 static bool print_key(const cudnn_conv *c, const library_epilogue *form, char *out, size_t room) {
-  const long long numbers[] = {
-      c->dtype,       c->x[0],        c->x[1],       c->x[2],        c->x[3],
-      c->w[0],        c->w[1],        c->w[2],       c->w[3],        c->y[2],
-      c->y[3],        c->pitch_x,     c->pitch_y,    c->pitch_r,     c->pad[0],
-      c->pad[1],      c->pad_end[0],  c->pad_end[1], c->stride[0],   c->stride[1],
-      c->dilation[0], c->dilation[1], c->has_bias,   form->residual, (long long)form->activation};
+  const long long numbers[] = {c->dtype,
+                               c->x[0],
+                               c->x[1],
+                               c->x[2],
+                               c->x[3],
+                               c->w[0],
+                               c->w[1],
+                               c->w[2],
+                               c->w[3],
+                               c->y[2],
+                               c->y[3],
+                               c->pitch_x,
+                               c->pitch_y,
+                               c->pitch_r,
+                               c->pad[0],
+                               c->pad[1],
+                               c->pad_end[0],
+                               c->pad_end[1],
+                               c->stride[0],
+                               c->stride[1],
+                               c->dilation[0],
+                               c->dilation[1],
+                               c->has_bias,
+                               form->scale > 0,
+                               form->residual > 0,
+                               (long long)form->activation};
   size_t at = 0;
   for (size_t i = 0; i < KILN_COUNT(numbers) && at < room; i++)
     at += (size_t)snprintf(out + at, room - at, "%lld ", numbers[i]);
@@ -296,11 +324,14 @@ kiln_status cudnn_plan_make(kernel_prep *p, const cudnn_conv *given, cudnn_plan 
   cudnn_conv c = *given;
   const cuda_cudnn *library = NULL;
   int mode = 0;
-  *out = (cudnn_plan){.residual = -1, .bias = c.has_bias};
+  *out = (cudnn_plan){.bias = c.has_bias};
   if (tensor_numel(&p->args.out[0]) == 0 || c.x[1] == 0 || !library_epilogue_of(p->args.node, &form)) return KILN_OK;
   if (!cuda_matrix(&p->args.out[0], &c.pitch_y) || c.pitch_y < c.y[1] || c.pitch_x < c.x[1]) return KILN_OK;
+  out->scale = form.scale;
+  out->shift = form.shift;
+  if (form.scale && (cuda_in_alignment(p, form.scale) < 16 || cuda_in_alignment(p, form.shift) < 16)) return KILN_OK;
   if (form.residual) {
-    out->residual = p->args.node->own_inputs;
+    out->residual = form.residual;
     if (!cuda_matrix(&p->args.in[out->residual], &c.pitch_r) || c.pitch_r < c.y[1] ||
         cuda_in_alignment(p, out->residual) < 16)
       return KILN_OK;
@@ -345,17 +376,19 @@ static int execute(const cudnn_plan *plan, int64_t count, const int64_t *ids, vo
 
 kiln_status cudnn_plan_run(const kernel_args *args, const cudnn_plan *plan, const void *x, const void *w,
                            const void *bias) {
-  int64_t ids[] = {ID_X, ID_W, ID_Y, 0, 0}, count = 3;
-  void *pointers[] = {(void *)(uintptr_t)x, (void *)(uintptr_t)w, args->out[0].data, NULL, NULL};
+  const int operands[] = {plan->scale, plan->shift, plan->residual};
+  int64_t ids[3 + 1 + KILN_COUNT(operands)] = {ID_X, ID_W, ID_Y}, count = 3;
+  void *pointers[3 + 1 + KILN_COUNT(operands)] = {(void *)(uintptr_t)x, (void *)(uintptr_t)w, args->out[0].data};
   void *workspace = plan->workspace_bytes ? (char *)args->workspace + plan->workspace_at : NULL;
   int mode = CU_CAPTURE_RELAXED;
   if (plan->bias) {
     ids[count] = ID_BIAS;
     pointers[count++] = (void *)(uintptr_t)bias;
   }
-  if (plan->residual >= 0) {
-    ids[count] = ID_RESIDUAL;
-    pointers[count++] = args->in[plan->residual].data;
+  for (int i = 0; i < (int)KILN_COUNT(operands); i++) {
+    if (!operands[i]) continue;
+    ids[count] = ID_SCALE + i;
+    pointers[count++] = args->in[operands[i]].data;
   }
   /* The library loads a kernel when it is first used, which a capture of its caller would not allow. */
   (void)args->device->driver->ThreadExchangeStreamCaptureMode(&mode);

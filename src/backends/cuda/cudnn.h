@@ -20,7 +20,7 @@ typedef struct cudnn_plan {
   const cuda_cudnn *library; /* NULL: it has no engine for this */
   void *handle, *plan;       /* the device owns them */
   size_t workspace_at, workspace_bytes;
-  int residual; /* operand that is added; -1: none */
+  int scale, shift, residual; /* operands, as in library_epilogue; 0: none */
   bool bias;
 } cudnn_plan;
 

@@ -260,6 +260,7 @@ enum { /* cudnnBackendAttributeName_t */
 enum { CUDNN_FLOAT = 0, CUDNN_HALF = 2, CUDNN_BFLOAT16 = 9 }; /* cudnnDataType_t */
 enum {
   CUDNN_ADD = 0,
+  CUDNN_MUL = 1,
   CUDNN_RELU = 100,
   CUDNN_SIGMOID = 102,
   CUDNN_GELU = 104,
