@@ -9,24 +9,34 @@ sizes need no new engine. What Kiln cannot take runs in PyTorch: graphs that nee
 from __future__ import annotations
 
 import warnings
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
 import torch
 
 from kiln._kiln import KilnError
-from kiln.partition import EngineCall, Unfit
+from kiln.partition import Choices, EngineCall, Unfit
 
 __all__ = ["kiln_backend"]
 
-OPTIONS = ("require_full_compilation", "threads", "target", "precision", "tune", "cache")
+OPTIONS = ("require_full_compilation", "threads", "target", "precision", "tune", "cache", "engine_cache")
 
 
 def _is_fixed(example: Any) -> bool:
     return isinstance(example, torch.nn.Parameter) or getattr(example, "_dynamo_static_input_type", None) is not None
 
 
-def kiln_backend(graph: torch.fx.GraphModule, examples: list[Any], **kwargs: Any) -> Callable[..., Any]:
-    """The backend itself, as torch.compile calls it."""
+def kiln_backend(
+    graph: torch.fx.GraphModule,
+    examples: list[Any],
+    *,
+    choices: Optional[Choices] = None,
+    raise_failures: bool = False,
+    **kwargs: Any,
+) -> Callable[..., Any]:
+    """The backend itself, as torch.compile calls it.
+
+    ``choices`` and ``raise_failures`` (a build that fails is an error, rather than left to PyTorch) are for front ends.
+    """
     options = dict(kwargs.get("options") or {})
     unknown = [name for name in options if name not in OPTIONS]
     if unknown:
@@ -41,12 +51,15 @@ def kiln_backend(graph: torch.fx.GraphModule, examples: list[Any], **kwargs: Any
 
     def build(numbers: dict[int, float]) -> Callable[..., Any]:
         try:
-            call = EngineCall(graph, {**fixed, **numbers}, options, fallback=not full)
+            call = EngineCall(graph, {**fixed, **numbers}, options, not full, choices)
+            if call.report is not None and call.report.left and full:
+                raise _unsupported(f"require_full_compilation: some operators would run in PyTorch: {call.report.reasons()}")
             if call.report is not None and call.report.left:
                 warnings.warn(f"Kiln leaves some operators to PyTorch: {call.report.reasons()}", stacklevel=3)
             return call
         except (KilnError, Unfit) as error:
-            if full:
+            failed = isinstance(error, KilnError) and error.status != "KILN_UNSUPPORTED"
+            if full or (raise_failures and failed):
                 raise
             warnings.warn(f"Kiln leaves a graph of {len(graph.graph.nodes)} nodes to PyTorch: {error}", stacklevel=3)
             return original
@@ -56,6 +69,12 @@ def kiln_backend(graph: torch.fx.GraphModule, examples: list[Any], **kwargs: Any
         return build({})
     graph = _with_plain_numbers(graph, numbers)
     return _PerNumber(build, numbers)
+
+
+def _unsupported(text: str) -> KilnError:
+    error = KilnError(text)
+    error.status = "KILN_UNSUPPORTED"
+    return error
 
 
 def _numbers(graph: torch.fx.GraphModule) -> dict[int, float]:

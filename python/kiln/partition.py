@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import operator
+import re
 import warnings
 from collections.abc import Collection, Sequence
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 import torch
 from torch.fx.passes.infra.partitioner import CapabilityBasedPartitioner
@@ -20,11 +21,26 @@ from torch.utils import _pytree as pytree
 from kiln import extend
 from kiln._kiln import KilnError, operator_supported
 
-__all__ = ["EngineCall", "HybridModule", "PartitionReport", "Unfit", "partition"]
+__all__ = ["Choices", "EngineCall", "HybridModule", "PartitionReport", "Unfit", "partition"]
 
 
 class Unfit(Exception):
     """This graph cannot become an engine of its own; it runs in PyTorch."""
+
+
+@dataclasses.dataclass
+class Choices:
+    """What users choose for a graph beside kiln.compile's options.
+
+    Attributes:
+        prepare: changes the exported program before it is compiled: lowering passes, converters.
+        torch_executed_ops, torch_executed_modules, min_block_size: of :func:`partition`.
+    """
+
+    prepare: Optional[Callable[[torch.export.ExportedProgram], torch.export.ExportedProgram]] = None
+    torch_executed_ops: Collection[Any] = ()
+    torch_executed_modules: Collection[str] = ()
+    min_block_size: int = 1
 
 
 # ---- One graph as an engine --------------------------------------------------------------------------------------------
@@ -57,7 +73,9 @@ class _Graph(torch.nn.Module):
             arguments[i] = getattr(self, f"fixed_{i}")
         for i, (at, axis) in self.sizes.items():
             arguments[i] = arguments[at].shape[axis]
-        return self.graph_module(*arguments)
+        # Node by node, so that what is exported keeps the user's source lines and modules.
+        with torch.fx.traceback.preserve_node_meta():
+            return torch.fx.Interpreter(self.graph_module).run(*arguments)
 
 
 def _traced(node: torch.fx.Node) -> Any:
@@ -105,15 +123,24 @@ class EngineCall:
         fixed: arguments that are baked in, by place. When such a tensor is written to, the next call refits the engine.
         options: of ``kiln.compile``.
         fallback: what an operator that Kiln lacks means: False raises, True cuts the graph into pieces.
+        choices: of the user; None: none.
 
     Raises:
         Unfit, KilnError: no engine can be made.
     """
 
-    def __init__(self, graph: torch.fx.GraphModule, fixed: dict[int, Any], options: dict[str, Any], fallback: bool = False) -> None:
+    def __init__(
+        self,
+        graph: torch.fx.GraphModule,
+        fixed: dict[int, Any],
+        options: dict[str, Any],
+        fallback: bool = False,
+        choices: Optional[Choices] = None,
+    ) -> None:
         nodes = [node for node in graph.graph.nodes if node.op == "placeholder"]
         self.options = options
         self.fallback = fallback
+        self.choices = choices or Choices()
         self.module = _Graph(graph, fixed, _sources_of_sizes(nodes, fixed), len(nodes))
         self.places = self.module.places
         if not self.places:
@@ -136,17 +163,31 @@ class EngineCall:
         if self._refit():
             return
         with torch._guards.tracing(None):  # an export of its own, not a part of what Dynamo traces
+            if self.choices.torch_executed_ops or self.choices.torch_executed_modules:
+                self.engine, self.report = self._pieces()
+                return
             try:
-                self.engine = kiln.compile(self.module, inputs=self.examples, dynamic_shapes=self.dynamic_shapes, **self.options)
+                if self.choices.prepare is None:
+                    self.engine = kiln.compile(
+                        self.module, inputs=self.examples, dynamic_shapes=self.dynamic_shapes, **self.options
+                    )
+                else:
+                    self.engine = kiln.compile(self._program(), **self.options)
             except KilnError as error:
                 if not self.fallback or error.status != "KILN_UNSUPPORTED":
                     raise
                 self.engine, self.report = self._pieces()
 
+    def _program(self) -> torch.export.ExportedProgram:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.export.export(self.module, self.examples, dynamic_shapes=self.dynamic_shapes, strict=False)
+        return self.choices.prepare(program) if self.choices.prepare else program
+
     def _refit(self) -> bool:
         """Whether the engine could take what is in the tensors now."""
         engine = getattr(self, "engine", None)
-        if not hasattr(engine, "refit"):
+        if not hasattr(engine, "refit") or self.choices.prepare is not None:  # a converter may have looked at weights
             return False
         try:
             engine.refit(self.module.state_dict(), strict=False)
@@ -155,10 +196,16 @@ class EngineCall:
         return True
 
     def _pieces(self) -> tuple[Any, PartitionReport]:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            program = torch.export.export(self.module, self.examples, dynamic_shapes=self.dynamic_shapes, strict=False)
-        module, report = partition(program, options=self.options)
+        from kiln.compiler import decompose
+
+        program = self._program()
+        module, report = partition(
+            decompose(program) if self.choices.prepare else program,
+            torch_executed_ops=self.choices.torch_executed_ops,
+            torch_executed_modules=self.choices.torch_executed_modules,
+            min_block_size=self.choices.min_block_size,
+            options=self.options,
+        )
         if not report.engines:
             raise Unfit("no part of it has enough operators that Kiln takes; " + report.reasons())
         return module, report
@@ -284,6 +331,7 @@ def _is_size_arithmetic(node: torch.fx.Node) -> bool:
 def _place(node: torch.fx.Node) -> str:
     """ "model.py:17", innermost line outside of PyTorch."""
     lines = [line.strip() for line in str(node.meta.get("stack_trace", "")).splitlines() if line.strip().startswith("File")]
+    lines = [line for line in lines if __file__ not in line]
     lines = [line for line in lines if "/torch/" not in line and "<eval_with_key>" not in line] or lines
     if not lines:
         return "an unknown line"
@@ -297,7 +345,8 @@ def _modules(node: torch.fx.Node) -> list[str]:
     stack = node.meta.get("nn_module_stack") or {}
     names = []
     for path, kind in stack.values():
-        names += [path, getattr(kind, "__qualname__", str(kind)), str(kind)]
+        path = re.sub(r"^L\['\w+'\]\.?", "", path)  # as Dynamo says it
+        names += [path, getattr(kind, "__qualname__", str(kind)), str(kind), str(kind).rpartition(".")[2]]
     return names
 
 

@@ -572,6 +572,60 @@ def test_pre_lowering_passes_and_failures() -> None:
         _aten_lowering_pass(3)  # type: ignore[arg-type]
 
 
+@pytest.mark.usefixtures("passes", "converters")
+def test_torch_compile_takes_passes_converters_and_what_is_left_to_pytorch() -> None:
+    torch._dynamo.reset()
+    built: list[str] = []
+
+    @dynamo_tensorrt_converter(torch.ops.extpy.twice.default, supports_dynamic_shapes=True, priority=ConverterPriority.HIGH)
+    def convert_twice(ctx: ConversionContext, target: Any, args: Any, kwargs: Any, name: str) -> Any:
+        built.append(name)
+        factor = ctx.net.add_constant((1, 1), np.array([args[1]], dtype=np.float32))
+        return ctx.net.add_elementwise(args[0], factor.get_output(0), trt.ElementWiseOperation.PROD).get_output(0)
+
+    @_aten_lowering_pass
+    def gelu_to_tanh(module: torch.fx.GraphModule, settings: Any) -> torch.fx.GraphModule:
+        assert settings.min_block_size == 1
+        return swap(module, torch.ops.aten.gelu.default, torch.ops.aten.tanh.default)
+
+    model = Gelu("none").eval()
+
+    def expected(x: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(torch.ops.extpy.twice(model.layer(x), 3.0))
+
+    compiled = torch_tensorrt.compile(model, ir="torch_compile", min_block_size=1, require_full_compilation=True)
+    x = torch.randn(5, 4)
+    torch.testing.assert_close(compiled(x), expected(x))
+    assert len(built) == 1
+    model.layer.weight.mul_(2)
+    torch.testing.assert_close(compiled(x), expected(x))  # built again: a converter may have looked at the weights
+    assert len(built) == 2
+    # by one engine for all sizes, too
+    torch._dynamo.reset()
+    compiled = torch.compile(model, backend="torch_tensorrt", options={"min_block_size": 1})
+    for n in (2, 3, 5, 7):
+        y = torch.randn(n, 4)
+        torch.testing.assert_close(compiled(y), expected(y))
+    assert len(built) == 4
+
+
+def test_torch_compile_leaves_operators_and_modules_to_pytorch() -> None:
+    model, x = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Sigmoid()).eval(), torch.randn(5, 4)
+    for settings in (
+        {"torch_executed_ops": {"aten::relu"}},
+        {"torch_executed_modules": ["1"]},
+        {"torch_executed_modules": ["ReLU"]},
+    ):
+        torch._dynamo.reset()
+        compiled = torch_tensorrt.compile(model, ir="torch_compile", min_block_size=1, **settings)
+        with pytest.warns(UserWarning, match=r"to PyTorch: aten::relu: .*named in torch_executed_\w+"):
+            check(compiled, model, x)
+        torch._dynamo.reset()
+        compiled = torch_tensorrt.compile(model, ir="torch_compile", min_block_size=1, require_full_compilation=True, **settings)
+        with pytest.raises(Exception, match="require_full_compilation: some operators would run in PyTorch: aten::relu"):
+            compiled(x)
+
+
 def test_decompositions_by_the_other_name() -> None:
     op = define("extpy::by_trt_name")
     register_torch_trt_decomposition(torch.ops.extpy.by_trt_name.default)(lambda x, k=1.0: x * k)

@@ -17,6 +17,7 @@ from kiln import checks, operators
 from kiln.hybrid import export_engine, export_hybrid, script_hybrid
 from kiln.partition import HybridModule
 from kiln.torch_tensorrt import dynamo, ts
+from kiln.torch_tensorrt._backend import tensorrt_backend
 from kiln.torch_tensorrt._settings import CompilationSettings
 
 __all__ = ["compile", "convert_method_to_trt_engine", "load", "save"]
@@ -66,11 +67,10 @@ def compile(
             raise ValueError("kwarg_inputs: the TorchScript path takes positional inputs; give them in the order of the method")
         return ts.compile(module, inputs=inputs if inputs is not None else arg_inputs, **settings)
     if chosen_ir == "torch_compile":
-        chosen = CompilationSettings.of(**settings)
-        parameters = list(module.parameters()) if isinstance(module, torch.nn.Module) else []
-        target = str(chosen.device.to(torch.device)) if chosen.device else (parameters[0].device.type if parameters else "cpu")
-        options = {**chosen.options(target), "require_full_compilation": chosen.require_full_compilation}
-        return torch.compile(module, backend="kiln", dynamic=False, options=options)
+        if isinstance(module, torch.export.ExportedProgram):
+            raise TypeError('torch_tensorrt.compile: module must be an nn.Module for ir="torch_compile", got an ExportedProgram')
+        CompilationSettings.of(**settings)  # wrong ones are refused now, not at the first call
+        return torch.compile(module, backend=tensorrt_backend, dynamic=False, options=settings)
     program = module
     if not isinstance(module, torch.export.ExportedProgram):
         program = dynamo.trace(module, inputs, arg_inputs=arg_inputs, kwarg_inputs=kwarg_inputs)
