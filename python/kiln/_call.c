@@ -91,8 +91,9 @@ typedef struct runner_object {
   Py_ssize_t n_in, n_out;
 } runner_object;
 
-/* Runs shorter than this keep the GIL: giving it up and asking for it back costs more than it gains others. */
-static const double long_run_seconds = 25e-6;
+/* Runs shorter than this keep the GIL: giving it up and asking for it back costs more than it gains others. Calls of a GPU only enqueue
+ * work; where one took longer because the machine was busy, the next one should not wait for other threads' turns as well. */
+static const double long_run_seconds = 25e-6, long_gpu_run_seconds = 100e-6;
 
 static void slot_destroy(slot *s) {
   kiln_context_destroy(s->context);
@@ -505,7 +506,7 @@ static kiln_status follow_stream(const runner_object *r, slot *s) {
 
 static bool run_slot(const runner_object *r, slot *s) {
   kiln_status status = KILN_OK;
-  const bool release = s->seconds == 0 || s->seconds > long_run_seconds;
+  const bool release = s->seconds == 0 || s->seconds > (r->gpu ? long_gpu_run_seconds : long_run_seconds);
   const double start = seconds_now();
   if (release) {
     Py_BEGIN_ALLOW_THREADS status =
