@@ -227,7 +227,9 @@ static void put_node(emitter *e, const node *n, const char *name) {
   put_parameters(e, n, kind);
   const char *expression = kind == CHAIN_INT ? n->op->integer_expression : n->op->expression;
   if (to == KILN_BOOL && strcmp(n->op->name, "bitwise_not") == 0) expression = "x == 0";
-  if (kind == CHAIN_FLOAT && strcmp(n->op->name, "gelu") == 0) expression = "k_gelu(x)";
+  const bool half = to == KILN_F16 || to == KILN_BF16;
+  if (kind == CHAIN_FLOAT && strcmp(n->op->name, "gelu") == 0) expression = half ? "k_gelu_16(x)" : "k_gelu(x)";
+  if (kind == CHAIN_FLOAT && half && strcmp(n->op->name, "gelu_tanh") == 0) expression = "k_gelu_tanh_16(x)";
   if (to == KILN_BOOL)
     text_printf(e->t, " %s = (%s) != 0; }\n", name, expression);
   else if (dtype_is_int(to) && to != KILN_I64)
