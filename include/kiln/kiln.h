@@ -193,7 +193,8 @@ KILN_API kiln_status kiln_engine_output(const kiln_engine *engine, size_t index,
 KILN_PUBLIC const char *kiln_engine_metadata(const kiln_engine *engine, const char *key);
 /* Mutated buffers that a context keeps from run to run; 0 for most models. [any thread] */
 KILN_PUBLIC size_t kiln_engine_state_count(const kiln_engine *engine);
-/* The plan's target, "cpu:avx512". [any thread] */
+/* The target that the engine was planned for, "cpu:avx512". On a GPU of another architecture the first context plans it again. [any
+ * thread] */
 KILN_PUBLIC const char *kiln_engine_target(const kiln_engine *engine);
 /* The GPU that contexts use unless they are told another: 1 for an engine that this process built for "cuda:1", else 0.
  * [any thread] */

@@ -106,6 +106,10 @@ void engine_leave(const kiln_engine *handle, kiln_engine *version);
 /* `version` runs in the engine's place from now on. What ran before is handed back, to be destroyed, where it is a version
  * too. */
 kiln_engine *engine_replace(kiln_engine *handle, kiln_engine *version);
+/* Is GPU `ordinal` of this machine of another architecture than the engine's plan? Then `*out_native` is its target. */
+bool engine_is_foreign(const kiln_engine *engine, int ordinal, target *out_native);
+/* Plans the engine for that target, with the cost model's tactics, unless that has been done. [any thread] */
+kiln_status engine_adapt(const kiln_engine *engine, const target *native);
 /* One more engine_leave will come. */
 kiln_engine *engine_hold(const kiln_engine *handle, kiln_engine *version);
 /* Fails with what to do if the engine was stripped of its weights. */

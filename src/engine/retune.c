@@ -1,5 +1,6 @@
-/* Tuning an engine that exists: a new plan of the same portable graph, with tactics timed on this machine. The result is a
- * version of its own, which runs in the engine's place, as after a refit (engine/refit.c). */
+/* New plans of engines that exist: with tactics timed on this machine, or for a GPU of another architecture than the file's.
+ * The result is a version of its own, which runs in the engine's place, as after a refit (engine/refit.c). */
+#include <stdio.h>
 #include <string.h>
 
 #include "engine/engine.h"
@@ -39,10 +40,11 @@ static kiln_status check_present(const target *t) {
   return KILN_OK;
 }
 
-static kiln_status retune(kiln_engine *version, const kiln_build_options *options, kiln_engine **out) {
+static kiln_status plan_again(kiln_engine *version, const target *t, const kiln_build_options *options,
+                              kiln_engine **out) {
   graph *portable = NULL;
   KILN_TRY(engine_check_weights(version));
-  KILN_TRY(check_present(&version->target));
+  KILN_TRY(check_present(t));
   KILN_TRY(graphs_of(version, &portable));
   kiln_build_options o = KILN_BUILD_OPTIONS_INIT;
   o.allow_host_fallback = 1; /* the builder has allowed what the plan does */
@@ -53,9 +55,40 @@ static kiln_status retune(kiln_engine *version, const kiln_build_options *option
     o.progress = options->progress;
     o.progress_user = options->progress_user;
   }
-  const kiln_status status = engine_from_graph(portable, &version->target, &o, out);
+  const kiln_status status = engine_from_graph(portable, t, &o, out);
   graph_destroy(portable);
   return status;
+}
+
+static kiln_status replace_plan(kiln_engine *engine, const target *t, const kiln_build_options *options) {
+  kiln_engine *now = engine_current(engine, NULL), *made = NULL;
+  const target old = now->target;
+  kiln_status status = KILN_OK;
+  if (!t || t->isa != old.isa) status = plan_again(now, t ? t : &old, options, &made);
+  engine_leave(engine, now);
+  if (made) kiln_engine_destroy(engine_replace(engine, made));
+  return status;
+}
+
+bool engine_is_foreign(const kiln_engine *engine, int ordinal, target *out_native) {
+  char name[sizeof out_native->name];
+  kiln_engine *now = engine_current(engine, NULL);
+  const target old = now->target;
+  engine_leave(engine, now);
+  snprintf(name, sizeof name, "%s:%d", old.backend->name, ordinal);
+  return old.backend->device && target_parse(name, out_native) == KILN_OK && out_native->isa != old.isa;
+}
+
+kiln_status engine_adapt(const kiln_engine *engine, const target *native) {
+  kiln_engine *e = (kiln_engine *)(uintptr_t)engine;
+  kiln_build_options o = KILN_BUILD_OPTIONS_INIT;
+  pthread_mutex_lock(&e->change_lock); /* another thread may have done it meanwhile */
+  const kiln_status status = replace_plan(e, native, &o);
+  pthread_mutex_unlock(&e->change_lock);
+  return status == KILN_OK
+             ? KILN_OK
+             : error_note(status, __FILE__, __LINE__, "planning the engine of `%s` for the GPU of this machine, `%s`",
+                          kiln_engine_target(engine), native->name);
 }
 
 kiln_status kiln_engine_tune(kiln_engine *engine, const kiln_build_options *options) {
@@ -65,11 +98,10 @@ kiln_status kiln_engine_tune(kiln_engine *engine, const kiln_build_options *opti
                      options->struct_size, sizeof *options);
   if (options && !(options->tune_seconds >= 0))
     return KILN_FAIL(KILN_INVALID_ARGUMENT, "tune_seconds must be 0 or more");
+  target native;
+  const bool foreign = engine_is_foreign(engine, engine->target.ordinal, &native);
   pthread_mutex_lock(&engine->change_lock);
-  kiln_engine *now = engine_current(engine, NULL), *tuned = NULL;
-  const kiln_status status = retune(now, options, &tuned);
-  engine_leave(engine, now);
-  if (status == KILN_OK) kiln_engine_destroy(engine_replace(engine, tuned));
+  const kiln_status status = replace_plan(engine, foreign ? &native : NULL, options);
   pthread_mutex_unlock(&engine->change_lock);
   return status == KILN_OK ? KILN_OK : error_note(status, __FILE__, __LINE__, "tuning the engine");
 }

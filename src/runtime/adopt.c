@@ -63,7 +63,13 @@ kiln_status context_adopt(kiln_context *c) {
                      "the stream is being captured, but the engine got other weights since its last call: call it once "
                      "before the capture");
   kiln_engine *now = engine_current(c->handle, &generation);
-  kiln_status status = engine_make_weights(now, c->workers);
+  kiln_status status = KILN_OK;
+  if (now->target.isa != c->engine->target.isa)
+    status = KILN_FAIL(
+        KILN_INCOMPATIBLE,
+        "the engine was planned for %s since this context was made for %s: open its file once for each kind of GPU",
+        now->target.name, c->engine->target.name);
+  if (status == KILN_OK) status = engine_make_weights(now, c->workers);
   if (status == KILN_OK) status = drop_programs(c);
   if (status == KILN_OK) status = resize_symbols(c, now->plan);
   if (status != KILN_OK) {

@@ -499,15 +499,8 @@ static kiln_status context_allocate(kiln_context *c, int ordinal) {
   return engine_make_weights(c->engine, c->workers);
 }
 
-kiln_status kiln_context_create_on(const kiln_engine *engine, int ordinal, const kiln_context_options *options,
-                                   kiln_context **out_context) {
-  if (!engine || !out_context) return KILN_FAIL(KILN_INVALID_ARGUMENT, "%s is NULL", engine ? "out_context" : "engine");
-  if (ordinal != 0 && !engine->target.backend->device)
-    return KILN_FAIL(KILN_INVALID_ARGUMENT, "device %d was asked for, but the engine runs on %s", ordinal,
-                     kiln_engine_target(engine));
-  if (options && options->struct_size < sizeof(kiln_context_options))
-    return KILN_FAIL(KILN_INVALID_ARGUMENT, "options.struct_size must be sizeof(kiln_context_options)");
-  if (!kiln_engine_has_weights(engine)) return engine_check_weights(engine);
+static kiln_status context_new(const kiln_engine *engine, int ordinal, const kiln_context_options *options,
+                               kiln_context **out_context) {
   kiln_context *c = mem_calloc(1, sizeof *c);
   if (!c) return KILN_NO_MEMORY("context");
   c->handle = engine_retain(engine);
@@ -520,6 +513,24 @@ kiln_status kiln_context_create_on(const kiln_engine *engine, int ordinal, const
   }
   *out_context = c;
   return KILN_OK;
+}
+
+kiln_status kiln_context_create_on(const kiln_engine *engine, int ordinal, const kiln_context_options *options,
+                                   kiln_context **out_context) {
+  if (!engine || !out_context) return KILN_FAIL(KILN_INVALID_ARGUMENT, "%s is NULL", engine ? "out_context" : "engine");
+  if (ordinal != 0 && !engine->target.backend->device)
+    return KILN_FAIL(KILN_INVALID_ARGUMENT, "device %d was asked for, but the engine runs on %s", ordinal,
+                     kiln_engine_target(engine));
+  if (options && options->struct_size < sizeof(kiln_context_options))
+    return KILN_FAIL(KILN_INVALID_ARGUMENT, "options.struct_size must be sizeof(kiln_context_options)");
+  if (!kiln_engine_has_weights(engine)) return engine_check_weights(engine);
+  kiln_status status = context_new(engine, ordinal, options, out_context);
+  target native;
+  if (status == KILN_INCOMPATIBLE && engine_is_foreign(engine, ordinal, &native)) {
+    KILN_TRY(engine_adapt(engine, &native));
+    status = context_new(engine, ordinal, options, out_context);
+  }
+  return status;
 }
 
 kiln_status kiln_context_create_with(const kiln_engine *engine, const kiln_context_options *options,

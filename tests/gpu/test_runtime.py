@@ -489,3 +489,17 @@ def test_accuracy_of_halves() -> None:
     assert 1e-6 < report.worst < 2e-3 and report[0].relative_l2 < 1.5 * report[0].half_relative_l2, str(report)
     exact = kiln.accuracy(model, kiln.compile(model, inputs=[x], target="cuda"), [x])
     assert exact.worst < 1e-5, str(exact)
+
+
+def test_an_engine_for_another_architecture(tmp_path: Path) -> None:
+    """The file is planned again for the GPU that is here, and once more where a plan of it is saved."""
+    model, x = mlp(), torch.randn(5, 64)
+    other = "sm_80" if torch.cuda.get_device_capability() != (8, 0) else "sm_90"
+    kiln.compile(model, inputs=[x], target=f"cuda:{other}").engine.save(tmp_path / "e.kiln")
+    opened = kiln.load(tmp_path / "e.kiln")
+    for _ in range(2):
+        close(opened(x.cuda()), model(x))
+    opened.engine.save(tmp_path / "here.kiln")
+    assert kiln.Engine.open(tmp_path / "here.kiln").target != f"cuda:{other}"
+    said = python(f"import kiln, torch; print(kiln.load({str(tmp_path / 'here.kiln')!r})(torch.ones(5, 64)).shape)")
+    assert "[5, 8]" in said
