@@ -114,6 +114,8 @@ class Gpu:
             image = ([-v.pad, -v.pad], [v.pad - reach, v.pad - reach], [1, v.stride, v.stride, 1])
             sizes, strides = [v.c, v.w, v.h, v.n], [v.c * s, v.w * v.c * s, v.h * v.w * v.c * s]
             map_a = self.tensor_map(p.dtype, a, sizes, strides, [row, p.bm], image)
+        elif p.leave == 4:
+            map_a = self.tensor_map(p.dtype, a, [p.k, 8, p.m // 8], [p.k * s, 8 * p.k * s], [row, 1, p.bm])
         else:
             map_a = self.tensor_map(p.dtype, a, [p.k, p.m], [p.k * s], [row, p.bm])
         if p.leave == 1:

@@ -60,11 +60,22 @@ def variants() -> list[tuple[str, Plan]]:
             out.append(("tma u f16", GemmTma(dtype, 1000, 1001, 520, way[0], way[1], min(way[2], 3), way[3], leave=2)))
     for way, n in itertools.product((TMA_WAYS[0], TMA_WAYS[6]), (1024, 32)):
         out.append(("tma n f16", GemmTma("f16", 1000, n, 520, *way, leave=1, stagger=way[0] == 2)))
+    for dtype, way, (m, n) in itertools.product(
+        ("f16", "bf16"), ((2, 256, 3, 1), (1, 64, 6, 2), (2, 192, 3, 1)), ((1000, 1001), (2048, 2047), (1096, 1030), (1024, 507))
+    ):
+        out.append((f"tma a {dtype}", GemmTma(dtype, m, n, 520, *way, leave=4, relu_add=m == 1096, stagger=way[1] == 192)))
     shapes = ((61, 37), (300, 2047), (130, 1030), (130, 1028), (1, 5))
     for dtype, way, (m, n) in itertools.product(("f16", "bf16"), ((2, 256, 3, 1), (1, 64, 6, 2)), shapes):
         out.append((f"tma u {dtype}", GemmTma(dtype, m, n, 520, *way, leave=2, relu_add=m == 130, stagger=way[0] == 2)))
     for dtype, shape in itertools.product(TYPES, ((77, 132, 72), (61, 72, 1096), (20000, 264, 64))):
         out.append((f"tma {dtype}", GemmTma(dtype, *shape, 2, 128, 4, 1, relu_add=True)))
+    for dtype, way, split in itertools.product(TYPES, TMA_WAYS, (2, 4)):
+        out.append((f"tma split {dtype}", GemmTma(dtype, 200, 264, 1030 // 8 * 8, *way, split=split, relu_add=way[0] == 2)))
+    for dtype, n, leave in itertools.product(TYPES, (64, 61, 32), (0, 1)):
+        if n == 64 or leave == 0:
+            out.append((f"tma stays {dtype}", GemmTma(dtype, 20000, n, 200, 2, 64, 3, 1, leave=leave, b_stays=True)))
+    for split, n in itertools.product((2, 3, 8), (61, 70, 132, 256)):
+        out.append(("tma split f16", GemmTma("f16", 100, n, 1096, 2, 128, 4, 1, split=split, relu_add=n != 61)))
     out.append(("split simt", Gemm("f32", 100, 200, 1030, None, split=4)))
     out.append(("out f32", Gemm("f16", 100, 200, 128, small, out="f32")))
     convs = [
@@ -86,6 +97,9 @@ def variants() -> list[tuple[str, Plan]]:
             if conv.o % 32 == 0:
                 out.append((f"tma conv {dtype}", GemmTma(dtype, 0, 0, 0, groups, bn, 4, 1, conv=conv, relu_add=True, leave=1)))
     out.append(("conv split", Gemm("f16", 0, 0, 0, small, conv=convs[0], split=3, cluster=True)))
+    for conv in (convs[0], convs[1], convs[6]):
+        out.append(("tma conv stays", GemmTma("f16", 0, 0, 0, 4, 96, 2, 1, conv=conv, leave=int(conv.o % 32 == 0), b_stays=True)))
+        out.append(("tma conv split", GemmTma("f16", 0, 0, 0, 2, 128, 4, 1, conv=conv, split=2, relu_add=True)))
     out.append(("conv split", Gemm("bf16", 0, 0, 0, small, conv=convs[0], split=3)))
     for dtype in TYPES:
         out.append((f"transposed {dtype}", Direct(dtype, Conv(2, 7, 9, 16, 24, 3, 2, 1, 1, 2), transposed=True)))

@@ -260,11 +260,15 @@ class GemmTma:
     stagger: bool = False
     leave: int = 0  # as LEAVE of the text
     group_m: int = 8
+    b_stays: bool = False
+    split: int = 1  # blocks of a cluster that share k: leave is 3 then
     kernel: Kernel = field(init=False)
 
     def __post_init__(self) -> None:
         size = SIZE[self.dtype]
-        d: dict[str, Any] = {"LEAVE": self.leave, "GROUP_M": self.group_m}
+        if self.split > 1:
+            self.leave = 3
+        d: dict[str, Any] = {"LEAVE": self.leave, "GROUP_M": self.group_m, "SPLIT": self.split, "B_STAYS": int(self.b_stays)}
         if self.conv:
             c = self.conv
             self.m, self.n, self.k = c.n * c.oh * c.ow, c.o, c.k**2 * c.c
@@ -297,22 +301,33 @@ class GemmTma:
             front = add_relu(self.dtype)
         self.bm = self.groups * 64
         stage = (self.bm + self.bn) * 128
-        warp = (16 * 40 * 4, 0, 16 * (self.bn + 8) * 2)[self.leave]
+        warp = (16 * 40 * 4, 0, 16 * (self.bn + 8) * 2, 0, 16 * (self.bn + 8) * 2)[self.leave]
         smem = self.stages * stage + self.groups * 4 * warp + self.stages * 16
+        if self.b_stays:
+            slices = self.conv.k**2 * math.ceil(self.conv.c / (128 // size)) if self.conv else math.ceil(self.k / (128 // size))
+            smem += (slices - self.stages) * self.bn * 128 + 16
         tiles = math.ceil(self.m / self.bm) * math.ceil(self.n / self.bn)
+        if self.leave == 4:
+            tiles = 8 * math.ceil(self.m / 8 / self.bm) * math.ceil((self.n + 7) / self.bn)
         self.size = size
         files = ("wgmma.cu", "gemm_tma.cu")
         self.kernel = Kernel("kiln_gemm_tma", files, d, threads, smem, (min(tiles, 132 * self.ctas), 1, 1), front)
+        if self.split > 1:
+            self.kernel.grid = (tiles * self.split, 1, 1)
 
     def fits(self) -> bool:
         """Can this be launched at all?"""
-        if self.leave == 1 and self.n % 32 != 0:
+        if (self.leave == 1 and self.n % 32 != 0) or (self.b_stays and self.n > self.bn):
+            return False
+        if self.leave == 4 and (self.m % 8 != 0 or self.conv):
             return False
         return self.kernel.smem <= 227 * 1024 // self.ctas - (1024 if self.ctas > 1 else 0)
 
     def name(self) -> str:
-        marks = ("s" if self.stagger else "") + ("", "n", "u")[self.leave] + (f"g{self.group_m}" if self.group_m != 8 else "")
-        return f"tma{self.bm}x{self.bn}s{self.stages}c{self.ctas}{marks}" + ("p" if self.pdl else "")
+        marks = ("s" if self.stagger else "") + ("", "n", "u", "", "a")[self.leave] + (f"g{self.group_m}" if self.group_m != 8 else "")
+        marks += "b" if self.b_stays else ""
+        split = f"/{self.split}" if self.split > 1 else ""
+        return f"tma{self.bm}x{self.bn}s{self.stages}c{self.ctas}{marks}{split}" + ("p" if self.pdl else "")
 
 
 @dataclass
@@ -551,4 +566,7 @@ TMA_WAYS = [
     (3, 128, 4, 1),
     (3, 192, 4, 1),
     (1, 96, 4, 2),
+    (2, 64, 4, 2),
+    (4, 64, 5, 1),
+    (4, 128, 4, 1),
 ]

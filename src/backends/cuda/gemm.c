@@ -150,6 +150,9 @@ static const gemm_tile tensor_tiles[] = {
     {192, 128, 64, 4, 3, 1, 1, 1, GEMM_TMA},
     {192, 192, 64, 4, 3, 1, 1, 1, GEMM_TMA},
     {64, 96, 64, 4, 1, 1, 1, 2, GEMM_TMA},
+    {128, 64, 64, 4, 2, 1, 1, 2, GEMM_TMA},
+    {256, 64, 64, 5, 4, 1, 1, 1, GEMM_TMA},
+    {256, 128, 64, 4, 4, 1, 1, 1, GEMM_TMA},
 };
 
 /* gemm_simt.cu: warps_m and warps_n are the results of a thread. */
@@ -162,8 +165,8 @@ static const gemm_tile plain_tiles[] = {
 
 enum { GEMM_MAX_WAYS = 256, GEMM_MAX_SPLIT = 8 };
 
-/* How gemm_tma.cu turns accumulators into results: LEAVE of its text. */
-typedef enum gemm_leave { LEAVE_BUFFER, LEAVE_VECTORS, LEAVE_ROWS } gemm_leave;
+/* How gemm_tma.cu turns accumulators into results: LEAVE of its text. LEAVE_SUMS goes with a split of k. */
+typedef enum gemm_leave { LEAVE_BUFFER, LEAVE_VECTORS, LEAVE_ROWS, LEAVE_SUMS, LEAVE_CLASSES } gemm_leave;
 
 typedef struct gemm_way {
   const gemm_tile *tile;
@@ -183,7 +186,17 @@ static gemm_leave problem_leave(const kernel_prep *p, const gemm_problem *q) {
   const tensor *y = &p->args.out[0];
   if (q->n % 32 == 0) return LEAVE_VECTORS;
   const bool rows = y->rank > 0 && (y->strides[y->rank - 1] == 1 || y->shape[y->rank - 1] == 1);
-  return rows && kiln_dtype_size(y->dtype) == 2 && q->vec_c < 8 ? LEAVE_ROWS : LEAVE_BUFFER;
+  if (!rows || kiln_dtype_size(y->dtype) != 2 || q->vec_c == 8) return LEAVE_BUFFER;
+  /* Every eighth row lies alike. (Vectors of an epilogue would start anywhere.) */
+  const bool plain =
+      getenv("KILN_CUDA_TRY") && !q->image && !q->has_bias && !p->args.node->epilogue && tensor_is_contiguous(y);
+  return plain && q->m % 8 == 0 && q->m >= 1024 && q->n >= 512 ? LEAVE_CLASSES : LEAVE_ROWS;
+}
+
+static bool tried(void) { return getenv("KILN_CUDA_TRY") != NULL; }
+
+static gemm_leave way_leave(const gemm_tile *t, int split, gemm_leave leave) {
+  return t->kind == GEMM_TMA && split > 1 ? LEAVE_SUMS : leave;
 }
 
 /* Has the kernel a whole warpgroup for copies, whose registers go to the others? SHIFT_REGISTERS of gemm_tma.cu. */
@@ -197,26 +210,52 @@ static int tile_threads(const gemm_tile *t, bool cores, gemm_leave leave) {
   return t->warps_m * t->warps_n * t->warps_k * 32;
 }
 
-static size_t maps_shared(const gemm_tile *t, int stages, gemm_leave leave) {
-  const int warp[] = {16 * 40 * 4, 0, 16 * (t->bn + 8) * 2};
-  return (size_t)(stages * ((t->bm + t->bn) * 128 + 16) + t->warps_m * 4 * warp[leave]);
+/* Slices of k, of 128 bytes. */
+static int64_t maps_slices(const gemm_problem *q) {
+  const int64_t bk = 128 / (int64_t)kiln_dtype_size(q->dtype);
+  return q->image ? q->image->taps * cuda_div_up(q->image->channels, bk) : cuda_div_up(q->k, bk);
 }
 
-/* Rows laid out in shared memory leave room for fewer slices. */
-static int tile_stages(const gemm_tile *t, gemm_leave leave) {
-  int stages = t->stages;
-  if (t->kind != GEMM_TMA || leave != LEAVE_ROWS) return stages;
-  while (stages > 2 && maps_shared(t, stages, leave) > (size_t)(227 * 1024 / t->blocks - (t->blocks > 1 ? 1024 : 0)))
-    stages--;
-  return stages;
+typedef struct maps_room {
+  int stages;
+  bool stays; /* all of B stays in shared memory: B_STAYS of gemm_tma.cu */
+  size_t bytes;
+} maps_room;
+
+/* Shared memory of gemm_tma.cu: rows laid out there leave room for fewer slices, and a B of one tile that fits stays. */
+static maps_room maps_room_of(const gemm_problem *q, const gemm_tile *t, gemm_leave leave) {
+  const size_t limit = (size_t)(227 * 1024 / t->blocks - (t->blocks > 1 ? 1024 : 0));
+  const int rows = 16 * (t->bn + 8) * 2, warp[] = {16 * 40 * 4, 0, rows, 0, rows};
+  const size_t buffers = (size_t)(t->warps_m * 4 * warp[leave]), a = (size_t)t->bm * 128, b = (size_t)t->bn * 128;
+  const int64_t slices = maps_slices(q), tiles = cuda_div_up(q->m, t->bm);
+  maps_room r = {.stages = t->stages};
+  if (tried() && q->n <= t->bn && leave <= LEAVE_VECTORS && slices <= 64 && tiles > 264) {
+    const size_t stay = (size_t)slices * b + buffers + 16;
+    if (stay + 3 * (a + 16) <= limit) {
+      r.stays = true;
+      while (r.stages > 3 && stay + (size_t)r.stages * (a + 16) > limit) r.stages--;
+      r.bytes = stay + (size_t)r.stages * (a + 16);
+      return r;
+    }
+  }
+  while (leave != LEAVE_BUFFER && r.stages > 2 && buffers + (size_t)r.stages * (a + b + 16) > limit) r.stages--;
+  r.bytes = buffers + (size_t)r.stages * (a + b + 16);
+  return r;
 }
 
-static size_t tile_shared(const gemm_tile *t, bool cores, gemm_leave leave) {
+static size_t tile_shared(const gemm_problem *q, const gemm_tile *t, bool cores, gemm_leave leave) {
   if (!cores) return (size_t)(2 * t->bk * (t->bm + t->bn + 8) * 4 + 16);
-  if (t->kind == GEMM_TMA) return maps_shared(t, tile_stages(t, leave), leave);
+  if (t->kind == GEMM_TMA) return maps_room_of(q, t, leave).bytes;
   const size_t loop = (size_t)t->stages * (size_t)(t->bm + t->bn) * (size_t)t->bk * 2;
   const size_t out = (size_t)t->warps_k * (size_t)t->bm * (size_t)(t->bn + 8) * 4 + 16;
   return loop > out ? loop : out;
+}
+
+/* Where groups end is not known: at worst each begins a tile, and so do rows of none. */
+static int64_t tile_blocks(const gemm_problem *q, const gemm_tile *t) {
+  const int64_t more = q->groups ? q->groups + 1 : 0, most = q->m + more;
+  const int64_t rows = q->groups ? q->m / t->bm + more : cuda_div_up(q->m, t->bm);
+  return (rows < most ? rows : most) * cuda_div_up(q->n, t->bn) * q->batches;
 }
 
 static double larger(double a, double b) { return a > b ? a : b; }
@@ -235,7 +274,7 @@ static double way_cost(const cuda_facts *gpu, const gemm_problem *q, const gemm_
   const int64_t bk = tile_bk(t, q->dtype, cores);
   const double each = (double)cuda_div_up((int64_t)tiles, (int64_t)sms);
   if (t->kind == GEMM_TMA) {
-    const int64_t slices = q->image ? q->image->taps * cuda_div_up(q->image->channels, bk) : cuda_div_up(q->k, bk);
+    const int64_t slices = cuda_div_up(maps_slices(q), split);
     const double n = each < t->blocks ? each : t->blocks;
     const double waves = (double)cuda_div_up((int64_t)tiles, (int64_t)(sms * n));
     const double slice = larger(larger(n * area * 64 / 4.751e6, n * edge * 128 / 213.6e3), 0.082) + 0.207;
@@ -248,7 +287,7 @@ static double way_cost(const cuda_facts *gpu, const gemm_problem *q, const gemm_
   const double rate = (cores ? t->kind == GEMM_WGMMA ? 1.896e6 : 1.096e6 : 0.06e6) / (cores ? size : 1);
   const double slices = (double)cuda_div_up(cuda_div_up(q->k, bk), split);
   double resident = 2048.0 / tile_threads(t, cores, leave);
-  const double room = (double)(int64_t)((double)gpu->shared_sm / ((double)tile_shared(t, cores, leave) + 1024));
+  const double room = (double)(int64_t)((double)gpu->shared_sm / ((double)tile_shared(q, t, cores, leave) + 1024));
   if (resident > t->blocks) resident = t->blocks;
   if (resident > room) resident = room;
   if (resident < 1) resident = 1;
@@ -290,9 +329,9 @@ static bool maps_fit(const gemm_problem *q) {
 
 /* What a tile needs of the problem. */
 static bool tile_fits(const cuda_facts *gpu, const gemm_problem *q, const gemm_tile *t, bool cores, gemm_leave leave) {
-  if (tile_shared(t, cores, leave) > gpu->shared_block) return false;
+  if (tile_shared(q, t, cores, leave) > gpu->shared_block) return false;
   if (t->kind != GEMM_MMA && (gpu->arch != 90 || q->b_kn)) return false;
-  if (t->kind == GEMM_TMA && !maps_fit(q)) return false;
+  if (t->kind == GEMM_TMA && (q->groups || !maps_fit(q))) return false;
   if (q->b_kn && cores && (t->bn & (t->bn - 1)) != 0) return false;
   const int64_t m = q->m > 16 ? q->m : 16, n = q->n > 32 ? q->n : 32;
   return t->bm < 2 * m && t->bn < 2 * n;
@@ -307,13 +346,15 @@ static int list_ways(const cuda_facts *gpu, const gemm_problem *q, bool cores, g
   for (size_t i = 0; i < count; i++) {
     const gemm_tile *t = &tiles[i];
     if (!tile_fits(gpu, q, t, cores, leave)) continue;
-    const int64_t blocks = cuda_div_up(q->m, t->bm) * cuda_div_up(q->n, t->bn) * q->batches;
+    const int64_t blocks = tile_blocks(q, t);
     for (size_t s = 0; s < KILN_COUNT(splits) && n < GEMM_MAX_WAYS; s++) {
       const int split = splits[s];
-      if (split > 1 && (t->kind == GEMM_TMA || blocks * split > 3 * 132 ||
+      if (split > 1 && q->groups) continue;
+      if (t->kind == GEMM_TMA && !tried() && (split > 1 || t->warps_m == 4)) continue;
+      if (split > 1 && (blocks * split > (t->kind == GEMM_TMA ? t->blocks : 3) * 132 ||
                         cuda_div_up(q->k, tile_bk(t, q->dtype, cores)) < 2 * split))
         continue;
-      ways[n++] = (gemm_way){t, split, way_cost(gpu, q, t, split, cores, leave)};
+      ways[n++] = (gemm_way){t, split, way_cost(gpu, q, t, split, cores, way_leave(t, split, leave))};
     }
   }
   if (n == 0) ways[n++] = (gemm_way){&tiles[0], 1, 0};
@@ -327,17 +368,24 @@ static void put_problem(text *t, const kernel_prep *p, const gemm_problem *q, in
   const tensor *y = &p->args.out[0];
   text_printf(t, "#define IN_TYPE %s\n#define OUT_TYPE %s\n#define BIAS_TYPE %s\n#define HAS_BIAS %d\n",
               cuda_mx_type(q->dtype), cuda_mx_type(y->dtype), cuda_mx_type(q->dtype), q->has_bias);
-  text_printf(t, "#define GEMM_M %lld\n#define GEMM_N %lld\n#define GEMM_K %lld\n", (long long)q->m, (long long)q->n,
-              (long long)q->k);
+  if (q->groups)
+    text_printf(t,
+                "#define GROUPED 1\n#define N_GROUPS %lld\n#define ENDS_TYPE %s\n#define ENDS_STEP %lldLL\n"
+                "#define GEMM_M m_end\n",
+                (long long)q->groups, cuda_type(q->ends_dtype), (long long)q->ends_step);
+  else
+    text_printf(t, "#define GEMM_M %lld\n", (long long)q->m);
+  text_printf(t, "#define GEMM_N %lld\n#define GEMM_K %lld\n", (long long)q->n, (long long)q->k);
   text_printf(t, "#define LDA %lldLL\n#define LDB %lldLL\n#define B_KN %d\n#define VEC_A %d\n#define VEC_B %d\n",
               (long long)q->lda, (long long)q->ldb, q->b_kn, q->vec_a, q->vec_b);
   text_printf(t, "#define VEC_C %d\n#define A_OFFSET(z) (%s)\n#define B_OFFSET(z) (%s)\n#define BIAS_OFFSET(z) (%s)\n",
               vec_c, q->a_offset, q->b_offset, q->bias_offset);
   text_printf(t,
-              "#define PDL 1\n#define B_CONST %d\n#define EPILOGUE_PARAMS , const kiln_epi epi\n"
+              "#define PDL 1\n#define B_CONST %d\n#define EPILOGUE_PARAMS , const kiln_epi epi%s\n"
               "#define EPILOGUE(v, z, row, col) kiln_epilogue(v, epi, (long long)(%s), (int)(%s));\n"
               "#define C_AT(z, row, col) (kiln_out_row((long long)(%s)) + (long long)(%s) * KILN_OUT_STEP)\n",
-              q->b_constant, q->out_row, q->out_col, q->out_row, q->out_col);
+              q->b_constant && !q->groups, q->groups ? ", const void *ends" : "", q->out_row, q->out_col, q->out_row,
+              q->out_col);
   text_printf(t, "#define CONV %d\n%s", q->image != NULL, q->image ? q->image->macros : "");
 }
 
@@ -348,12 +396,15 @@ static void put_tile(text *t, const gemm_problem *q, const gemm_tile *tile, int6
     text_printf(t, "#define TM %d\n#define TN %d\n", tile->warps_m, tile->warps_n);
     return;
   }
-  text_printf(t, "#define STAGES %d\n#define MIN_CTAS %d\n", tile_stages(tile, leave), tile->blocks);
+  const maps_room room = tile->kind == GEMM_TMA ? maps_room_of(q, tile, leave) : (maps_room){.stages = tile->stages};
+  text_printf(t, "#define STAGES %d\n#define MIN_CTAS %d\n", room.stages, tile->blocks);
   if (tile->kind == GEMM_TMA) {
     /* A B that the L2 cache does not hold is read fewer times. */
     const double b_bytes = (double)q->n * (double)q->k * (double)kiln_dtype_size(q->dtype);
-    text_printf(t, "#define GROUPS %d\n#define STAGGER %d\n#define LEAVE %d\n#define GROUP_M %d\n", tile->warps_m,
-                tile->warps_m == 2 && (leave == LEAVE_BUFFER ? cuda_div_up(q->k, bk) >= 48 : tile->bn == 192),
+    text_printf(t, "#define B_STAYS %d\n#define GROUPS %d\n#define STAGGER %d\n#define LEAVE %d\n#define GROUP_M %d\n",
+                room.stays, tile->warps_m,
+                tile->warps_m == 2 && leave != LEAVE_SUMS &&
+                    (leave == LEAVE_BUFFER ? cuda_div_up(q->k, bk) >= 48 : tile->bn == 192),
                 (int)leave, b_bytes > 30e6 ? 32 : 8);
     return;
   }
@@ -380,7 +431,12 @@ static kiln_status plan_split(kernel_prep *p, const gemm_way *w, int64_t blocks,
 static void plan_maps(const cuda_facts *gpu, const gemm_problem *q, const gemm_tile *t, gemm_leave leave,
                       gemm_plan *out) {
   const unsigned room = (unsigned)(gpu->sm_count > 0 ? gpu->sm_count : 132) * (unsigned)t->blocks;
-  if (out->grid[0] > room) out->grid[0] = room;
+  if (leave == LEAVE_SUMS) {
+    out->grid[0] *= out->grid[1];
+    out->grid[1] = 1;
+  } else if (out->grid[0] > room) {
+    out->grid[0] = room;
+  }
   out->tma = true;
   out->problem = *q;
   if (q->image) {
@@ -390,22 +446,23 @@ static void plan_maps(const cuda_facts *gpu, const gemm_problem *q, const gemm_t
   out->box_a = t->bm;
   out->box_b = t->bn;
   out->ordered = leave == LEAVE_VECTORS;
+  out->classes = leave == LEAVE_CLASSES;
 }
 
 kiln_status gemm_plan_make(kernel_prep *p, const gemm_problem *q, int rank, gemm_plan *out) {
   const cuda_facts *gpu = cuda_device_facts(p->device);
   const bool cores = uses_tensor_cores(p, q);
-  const gemm_leave leave = problem_leave(p, q);
   gemm_way ways[GEMM_MAX_WAYS];
   *out = (gemm_plan){.m = (int)q->m};
   if (q->m == 0 || q->n == 0 || q->batches == 0) return KILN_OK;
   if (q->m > INT32_MAX - 512 || q->n > INT32_MAX - 512 || q->k > INT32_MAX - 512)
     return KILN_FAIL(KILN_UNSUPPORTED, "%s: a matrix of %lld x %lld x %lld is too large for a GPU kernel",
                      p->args.node->op->name, (long long)q->m, (long long)q->n, (long long)q->k);
-  const int count = list_ways(gpu, q, cores, leave, ways);
+  const int count = list_ways(gpu, q, cores, problem_leave(p, q), ways);
   const gemm_way *w = &ways[rank < count ? rank : count - 1];
   const gemm_tile *t = w->tile;
-  const int64_t blocks = cuda_div_up(q->m, t->bm) * cuda_div_up(q->n, t->bn) * q->batches;
+  const gemm_leave leave = way_leave(t, w->split, problem_leave(p, q));
+  const int64_t blocks = tile_blocks(q, t);
   if (blocks > INT32_MAX)
     return KILN_FAIL(KILN_UNSUPPORTED, "%s: too many blocks for a GPU kernel", p->args.node->op->name);
   const bool cluster = w->split > 1 && cores && gpu->arch >= 90;
@@ -423,7 +480,7 @@ kiln_status gemm_plan_make(kernel_prep *p, const gemm_problem *q, int rank, gemm
   out->grid[0] = (unsigned)blocks;
   out->grid[1] = (unsigned)w->split;
   out->threads = (unsigned)tile_threads(t, cores, leave);
-  out->shared = tile_shared(t, cores, leave);
+  out->shared = tile_shared(q, t, cores, leave);
   out->overlap = gpu->arch >= 90;
   if (w->split > 1 && !cluster) KILN_TRY(plan_split(p, w, blocks, out));
   if (t->kind == GEMM_TMA) plan_maps(gpu, q, t, leave, out);
@@ -452,6 +509,9 @@ static kiln_status run_maps(const kernel_args *args, const gemm_plan *plan, cons
     const int upper[] = {(int)(i->pad_end[1] - i->reach[1]), (int)(i->pad_end[0] - i->reach[0])};
     const int step[] = {1, (int)i->stride[1], (int)i->stride[0], 1};
     KILN_TRY(cuda_map_im2col(args, &map_a, a, q->dtype, 4, sizes, strides, lower, upper, row, plan->box_a, step, 128));
+  } else if (plan->classes) {
+    const int64_t sizes[] = {q->k, 8, q->m / 8}, strides[] = {0, q->lda * size, 8 * q->lda * size};
+    KILN_TRY(cuda_map_tiled(args, &map_a, a, q->dtype, 3, sizes, strides, (int[]){row, 1, plan->box_a}, 128));
   } else {
     const int64_t sizes[] = {q->k, q->m}, strides[] = {0, (q->m > 1 ? q->lda : q->k) * size};
     KILN_TRY(cuda_map_tiled(args, &map_a, a, q->dtype, 2, sizes, strides, (int[]){row, plan->box_a}, 128));
@@ -479,10 +539,8 @@ static kiln_status run_maps(const kernel_args *args, const gemm_plan *plan, cons
   return cuda_launch(args, &launch);
 }
 
-kiln_status gemm_plan_run(const kernel_args *args, const gemm_plan *plan, const void *a, const void *b,
-                          const void *bias) {
-  if (!plan->function) return KILN_OK;
-  if (plan->tma) return run_maps(args, plan, a, b, bias);
+static kiln_status run_plan(const kernel_args *args, const gemm_plan *plan, const void *a, const void *b,
+                            const void *bias, const void *ends) {
   void *c = args->out[0].data, *counters = NULL, *partials = NULL;
   int m = plan->m;
   cuda_epilogue_args epilogue;
@@ -499,7 +557,18 @@ kiln_status gemm_plan_run(const kernel_args *args, const gemm_plan *plan, const 
       .block = {plan->threads, 1, 1},
       .shared = plan->shared,
       .overlap = plan->overlap,
-      .params = CUDA_PARAMS(&a, &b, &c, &bias, &partials, &counters, &m, &epilogue),
+      .params = CUDA_PARAMS(&a, &b, &c, &bias, &partials, &counters, &m, &epilogue, &ends),
   };
   return cuda_launch(args, &launch);
+}
+
+kiln_status gemm_plan_run(const kernel_args *args, const gemm_plan *plan, const void *a, const void *b,
+                          const void *bias) {
+  if (!plan->function) return KILN_OK;
+  return plan->tma ? run_maps(args, plan, a, b, bias) : run_plan(args, plan, a, b, bias, NULL);
+}
+
+kiln_status gemm_plan_run_groups(const kernel_args *args, const gemm_plan *plan, const void *a, const void *b,
+                                 const void *ends) {
+  return plan->function ? run_plan(args, plan, a, b, NULL, ends) : KILN_OK;
 }

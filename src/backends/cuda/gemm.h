@@ -35,6 +35,9 @@ typedef struct gemm_problem {
   bool b_constant;                             /* B is a weight */
   const gemm_image *image;                     /* NULL: A is a matrix */
   int64_t a_elements;                          /* that A has in memory */
+  int64_t groups; /* > 0: rows are of so many groups, each with a B (batch z of it); their ends are: */
+  kiln_dtype ends_dtype;
+  int64_t ends_step;
 } gemm_problem;
 
 typedef struct gemm_plan {
@@ -49,12 +52,16 @@ typedef struct gemm_plan {
   gemm_image image;
   int box_a, box_b;
   bool ordered; /* the map of B has its rows in another order */
+  bool classes; /* that of A takes every eighth row */
 } gemm_plan;
 
 /* The `rank`-th best way (0: best); ranks beyond the last way give the last. */
 kiln_status gemm_plan_make(kernel_prep *p, const gemm_problem *problem, int rank, gemm_plan *out);
 kiln_status gemm_plan_run(const kernel_args *args, const gemm_plan *plan, const void *a, const void *b,
                           const void *bias);
+/* The same for a product in groups. */
+kiln_status gemm_plan_run_groups(const kernel_args *args, const gemm_plan *plan, const void *a, const void *b,
+                                 const void *ends);
 
 /* An operand copied to contiguous workspace before the kernel runs. */
 typedef struct dense_copy {

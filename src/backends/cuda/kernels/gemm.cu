@@ -20,6 +20,7 @@
  *   CONV                           1: A is an NHWC image (LDA between pixels), row m is output pixel m, k is (kh, kw, channel):
  *                                  IMG_H IMG_W OUT_H OUT_W CONV_C (channels of this group) KERNEL_H KERNEL_W STRIDE_H STRIDE_W
  *                                  PAD_H PAD_W DILATION_H DILATION_W
+ *   GROUPED                        1: rows are of several groups with a B each: see mx_group_tile; `ends` is a parameter; no SPLIT
  *   PDL, B_CONST                   launched as a dependent launch; B is a weight, so loads of B start before the wait
  * Grid: (tiles_m * tiles_n * batches, SPLIT); block: THREADS. Shared memory: SMEM_BYTES, all dynamic.
  *
@@ -162,6 +163,12 @@ extern "C" __global__ void CLUSTER_DIMS __launch_bounds__(THREADS, MIN_CTAS)
   mx_grid_trigger();
 
   /* Which tile. */
+#if GROUPED
+  int m0, m_end, z;
+  mx_grid_wait();
+  if (!mx_group_tile(ends, blockIdx.x / TILES_N, m_arg, z, m0, m_end)) return;
+  const int n0 = blockIdx.x % TILES_N * BN, all_slices = z < N_GROUPS ? K_TILES : 0;
+#else
   int tile_m, tile_n, z;
   {
     int tiles_m = (GEMM_M + BM - 1) / BM, t = blockIdx.x % (tiles_m * TILES_N), in_group = GROUP_M * TILES_N;
@@ -170,9 +177,10 @@ extern "C" __global__ void CLUSTER_DIMS __launch_bounds__(THREADS, MIN_CTAS)
     tile_m = first + rest % rows;
     tile_n = rest / rows;
   }
-  const int m0 = tile_m * BM, n0 = tile_n * BN;
+  const int m0 = tile_m * BM, n0 = tile_n * BN, all_slices = K_TILES;
+#endif
   const int k_first = SPLIT > 1 ? (int)((long long)K_TILES * split / SPLIT) : 0;
-  const int k_last = SPLIT > 1 ? (int)((long long)K_TILES * (split + 1) / SPLIT) : K_TILES;
+  const int k_last = SPLIT > 1 ? (int)((long long)K_TILES * (split + 1) / SPLIT) : all_slices;
   const int slices = k_last - k_first;
   a += A_OFFSET((long long)z);
   b += B_OFFSET((long long)z);

@@ -1,7 +1,7 @@
 /* Matrix product and implicit-GEMM convolution with fused multiply-adds in f32, for operands of any type: strict f32.
  *
  * Macros as in gemm.cu: IN_TYPE OUT_TYPE BIAS_TYPE HAS_BIAS GEMM_M GEMM_N GEMM_K LDA LDB A_OFFSET B_OFFSET C_AT B_KN VEC_A VEC_B (4 at
- * most) VEC_C (divides TN) SPLIT (through `ws` and `counters`) CONV... EPILOGUE...; and BM BN BK, TM TN (results of a thread).
+ * most) VEC_C (divides TN) SPLIT (through `ws` and `counters`) GROUPED CONV... EPILOGUE...; and BM BN BK, TM TN (results of a thread).
  * Grid: (tiles_m * tiles_n * batches, SPLIT); block: THREADS = BM / TM * BN / TN. */
 
 #define THREADS (BM / TM * (BN / TN))
@@ -37,13 +37,19 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     KERNEL_NAME(const void *__restrict__ a, const void *__restrict__ b, void *__restrict__ c, const void *__restrict__ bias,
                 float *__restrict__ ws, mx_u32 *__restrict__ counters, int m_arg EPILOGUE_PARAMS) {
   extern __shared__ __align__(16) unsigned char smem[];
-  const int tid = threadIdx.x, split = blockIdx.y, tiles = (GEMM_M + BM - 1) / BM * TILES_N;
-  const int z = blockIdx.x / tiles, m0 = blockIdx.x % tiles / TILES_N * BM, n0 = blockIdx.x % TILES_N * BN;
+  const int tid = threadIdx.x, split = blockIdx.y, n0 = blockIdx.x % TILES_N * BN;
   const int tm = tid / (BN / TN) * TM, tn = tid % (BN / TN) * TN;
-  const int k_first = (int)((long long)K_TILES * split / SPLIT), k_last = (int)((long long)K_TILES * (split + 1) / SPLIT);
-  const long long a0 = A_OFFSET((long long)z), b0 = B_OFFSET((long long)z);
   mx_grid_trigger();
   mx_grid_wait();
+#if GROUPED
+  int z, m0, m_end;
+  if (!mx_group_tile(ends, blockIdx.x / TILES_N, m_arg, z, m0, m_end)) return;
+  const int k_first = 0, k_last = z < N_GROUPS ? K_TILES : 0;
+#else
+  const int tiles = (GEMM_M + BM - 1) / BM * TILES_N, z = blockIdx.x / tiles, m0 = blockIdx.x % tiles / TILES_N * BM;
+  const int k_first = (int)((long long)K_TILES * split / SPLIT), k_last = (int)((long long)K_TILES * (split + 1) / SPLIT);
+#endif
+  const long long a0 = A_OFFSET((long long)z), b0 = B_OFFSET((long long)z);
 
   float fa[A_ITERS][AV], fb[B_ITERS][BV];
   auto load = [&](int slice) {

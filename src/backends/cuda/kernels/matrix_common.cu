@@ -194,6 +194,30 @@ __device__ __forceinline__ mx_u32 mx_round_tf32(mx_u32 x) {
   return r;
 }
 
+#ifndef GROUPED /* 1: rows are of N_GROUPS groups, those of group z end at ends[z * ENDS_STEP]; GEMM_M is `m_end` */
+#define GROUPED 0
+#endif
+#if GROUPED
+/* Tiles of one group follow those of the one before; rows behind the last group are of group N_GROUPS, which has no B. Ends that do not
+ * rise make empty groups. Is there a tile `tile`? */
+__device__ __forceinline__ bool mx_group_tile(const void *ends, int tile, int rows, int &z, int &m0, int &m_end) {
+  int begin = 0;
+  for (z = 0; z <= N_GROUPS; z++) {
+    long long end = rows;
+    if (z < N_GROUPS) end = min(max((long long)((const ENDS_TYPE *)ends)[z * ENDS_STEP], (long long)begin), (long long)rows);
+    const int n = ((int)end - begin + BM - 1) / BM;
+    if (tile < n) {
+      m0 = begin + tile * BM;
+      m_end = (int)end;
+      return true;
+    }
+    tile -= n;
+    begin = (int)end;
+  }
+  return false;
+}
+#endif
+
 /* Programmatic dependent launch (sm_90): the next kernel may be scheduled early; memory of earlier kernels is visible after
  * mx_grid_wait. Both do nothing when the launch does not ask for it. PDL 0: no code. */
 #ifndef PDL
