@@ -2,11 +2,11 @@
 
     python bench/dynamic_shapes.py [--models resnet18 bert_base] [--threads 2] [--seconds 4] [--target cuda]
 
-At the opt shape the dynamic engine should take at most 3 % longer than the static one, at other shapes at most 15 % longer. A control, the
-static engine built once more, tells how much two engines differ anyway (by where their memory lies, say). All take turns in short
-blocks; the figure is the median over the blocks of the quotient of neighbouring blocks' fastest calls, so that other work on the
-machine, which disturbs all, does not count. With --threads 1 the clock is the thread's own time, which other work disturbs still less.
---csv FILE keeps the table.
+At the opt shape the dynamic engine should take at most 3 % longer than the static one, at other shapes at most 15 % longer, and its arena
+should be at most 1.05 times as large. A control, the static engine built once more, tells how much two engines differ anyway (by where
+their memory lies, say); --no-control leaves it out. All take turns in short blocks; the figure is the median over the blocks of the
+quotient of neighbouring blocks' fastest calls, so that other work on the machine, which disturbs all, does not count. With --threads 1 the
+clock is the thread's own time, which other work disturbs still less. --csv FILE keeps the table.
 """
 
 from __future__ import annotations
@@ -31,14 +31,17 @@ BLOCK_SECONDS = 0.12
 # Model: low, opt and high of each tensor's shape (the same for all), and the other shapes to look at.
 IMAGES = ((1, 3, 96, 96), (1, 3, 224, 224), (4, 3, 320, 320))
 TOKENS = ((1, 8), (1, 128), (4, 256))
+FEATURES = ((1, 8, 256), (1, 64, 256), (16, 128, 256))
 CASES: dict[str, tuple[tuple[tuple[int, ...], ...], list[tuple[int, ...]]]] = {
     "resnet18": (IMAGES, [(1, 3, 96, 96), (1, 3, 288, 192), (4, 3, 224, 224)]),
+    "resnet50": (IMAGES, [(1, 3, 96, 96), (4, 3, 224, 224)]),
     "mobilenet_v2": (IMAGES, [(1, 3, 96, 96), (1, 3, 288, 192), (4, 3, 224, 224)]),
     "squeezenet": (IMAGES, [(1, 3, 96, 96), (1, 3, 288, 192), (4, 3, 224, 224)]),
     "unet": (((1, 3, 64, 64), (1, 3, 128, 128), (2, 3, 256, 256)), [(1, 3, 64, 64), (1, 3, 160, 96), (2, 3, 128, 128)]),
     "vit_b16": (((1, 3, 224, 224), (1, 3, 224, 224), (4, 3, 224, 224)), [(2, 3, 224, 224)]),
     "bert_base": (TOKENS, [(1, 16), (1, 200), (4, 64)]),
     "gpt2": (TOKENS, [(1, 16), (1, 200), (4, 64)]),
+    "lstm": (FEATURES, [(1, 16, 256), (16, 64, 256)]),
 }
 
 
@@ -46,7 +49,7 @@ def example(shape: tuple[int, ...], count: int, device: str) -> list[Any]:
     import torch
 
     torch.manual_seed(0)
-    if len(shape) == 4:
+    if len(shape) != 2:
         return [torch.randn(shape, device=device)]
     ids = torch.randint(1, 1000, shape, device=device)
     return [ids, torch.ones(shape, dtype=torch.int64, device=device)][:count]
@@ -86,7 +89,7 @@ def run_model(name: str, args: argparse.Namespace) -> list[dict[str, Any]]:
     (low, opt, high), others = CASES[name]
     module = MODELS[name].module("full")
     count = 2 if name == "bert_base" else 1
-    dtype = torch.float32 if len(opt) == 4 else torch.int64
+    dtype = torch.int64 if len(opt) == 2 else torch.float32
     device = "cuda" if args.target.startswith("cuda") else "cpu"
     wait = torch.cuda.synchronize if device == "cuda" else lambda: None
     clock = time.thread_time if device == "cpu" and args.threads == 1 else time.perf_counter
@@ -95,22 +98,26 @@ def run_model(name: str, args: argparse.Namespace) -> list[dict[str, Any]]:
     rows = []
     with torch.no_grad():
         dynamic = kiln.compile(module, inputs=ranged, **options)
-        for shape in [opt, *others]:
+        for shape in [opt, *others][: args.shapes]:
             x = example(shape, count, device)
             static = kiln.compile(module, inputs=[t.cpu() for t in x], **options)
             tolerance = 1e-2 if args.precision == "fp32" else 0.2
             torch.testing.assert_close(dynamic(*x), static(*x), rtol=tolerance, atol=tolerance)
-            other = kiln.compile(module, inputs=[t.cpu() for t in x], **options)
-            calls = [lambda: static(*x), lambda: dynamic(*x), lambda: other(*x)]  # noqa: B023 - called at once
-            seconds, ratio, control = compare(calls, args.seconds, wait, clock)
+            arena = dynamic.memory()["arena"] / static.memory()["arena"]
+            calls = [lambda: static(*x), lambda: dynamic(*x)]  # noqa: B023 - called at once
+            if args.control:
+                other = kiln.compile(module, inputs=[t.cpu() for t in x], **options)
+                calls.append(lambda: other(*x))  # noqa: B023
+            seconds, ratio, *control = compare(calls, args.seconds, wait, clock)
             limit = 1.03 if shape == opt else 1.15
             text = "x".join(map(str, shape))
-            rows.append(
-                {"model": name, "shape": text, "opt": shape == opt, "static_ms": 1e3 * seconds, "ratio": ratio, "control": control}
-            )
+            row = {"model": name, "shape": text, "opt": shape == opt, "static_ms": 1e3 * seconds, "ratio": ratio}
+            rows.append({**row, "control": control[0] if control else None, "arena": arena})
             mark = "" if ratio <= limit else f"  above {limit}"
+            mark += "" if arena <= 1.05 else "  arena above 1.05"
+            again = f"{control[0]:8.3f}" if control else f"{'':8s}"
             print(
-                f"{name:14s} {text:14s} {'opt' if shape == opt else '':4s}{1e3 * seconds:10.2f} ms {ratio:8.3f} {control:8.3f}{mark}",
+                f"{name:14s} {text:14s} {'opt' if shape == opt else '':4s}{1e3 * seconds:10.3f} ms {ratio:8.3f} {again} {arena:8.3f}{mark}",
                 flush=True,
             )
     return rows
@@ -123,9 +130,13 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--target", default="cpu")
     parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--control", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--shapes", type=int, default=9, help="at most so many of each model, the opt shape first")
     parser.add_argument("--csv", type=Path)
     args = parser.parse_args()
-    print(f"{'model':14s} {'shape':14s} {'':4s}{'static':>13s} {'dynamic':>8s} {'control':>8s}   (quotients with static)")
+    print(
+        f"{'model':14s} {'shape':14s} {'':4s}{'static':>13s} {'dynamic':>8s} {'control':>8s} {'arena':>8s}   (quotients with static)"
+    )
     rows = [row for name in args.models for row in run_model(name, args)]
     if args.csv:
         with args.csv.open("w", newline="") as file:
