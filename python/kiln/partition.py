@@ -328,6 +328,12 @@ def _is_size_arithmetic(node: torch.fx.Node) -> bool:
     return node.op == "call_function" and isinstance(value, (torch.SymInt, torch.SymBool, torch.SymFloat, int, float, bool))
 
 
+def _is_complex(node: torch.fx.Node) -> bool:
+    value = _traced(node)
+    values = value if isinstance(value, (list, tuple)) else [value]
+    return any(isinstance(v, torch.Tensor) and v.is_complex() for v in values)
+
+
 def _place(node: torch.fx.Node) -> str:
     """ "model.py:17", innermost line outside of PyTorch."""
     lines = [line.strip() for line in str(node.meta.get("stack_trace", "")).splitlines() if line.strip().startswith("File")]
@@ -359,6 +365,8 @@ class _Support(OperatorSupportBase):
     def why_not(self, node: torch.fx.Node) -> Optional[str]:
         """None: Kiln takes the node."""
         target = node.target
+        if _is_complex(node) or any(_is_complex(given) for given in node.all_input_nodes):
+            return "complex numbers, which cannot cross an engine's border"
         if target is operator.getitem:
             return None
         if not isinstance(target, torch._ops.OpOverload):

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "import/export_internal.h"
+#include "import/handles.h"
 
 enum { MAX_TARGET = 200, MAX_RESULTS = 16, MAX_OPERANDS = 64 };
 #define COND "torch.ops.higher_order.cond"
@@ -163,10 +164,12 @@ static kiln_status read_arguments(pt2 *p, scope *s, const json_t *entry, const a
 /* The file says each tensor's type too: what we inferred must not contradict it. */
 static kiln_status check_type(pt2 *p, const scope *s, const char *name, itensor *t) {
   const json_t *meta = json_object_get(json_object_get(s->graph, "tensor_values"), name), *sizes;
-  const value *v = lower_value(&p->b, t);
+  const value *v = lower_value(&p->b, t->parts[0] ? t->parts[0] : t);
   if (!v) return graph_check(p->graph);
   if (!meta) return KILN_OK;
-  const kiln_dtype dtype = pt2_dtype(json_integer_value(json_object_get(meta, "dtype")));
+  const json_int_t code = json_integer_value(json_object_get(meta, "dtype"));
+  /* complex32 to complex128 stand three places after the types of their parts */
+  const kiln_dtype dtype = t->parts[0] && code >= 9 && code <= 11 ? pt2_dtype(code - 3) : pt2_dtype(code);
   KILN_TRY(pt2_array(meta, "sizes", name, &sizes));
   bool same = dtype == v->type.dtype && json_array_size(sizes) == (size_t)v->type.rank;
   for (int32_t i = 0; same && i < v->type.rank; i++) {

@@ -2,6 +2,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "import/complex.h"
 #include "import/export_internal.h"
 #include "import/sympy.h"
 
@@ -228,6 +229,9 @@ static kiln_status to_dtype(pt2 *p, scope *s, const json_t *v, ivalue *out) {
   const kiln_dtype d = pt2_dtype(json_integer_value(v));
   *out = (ivalue){.kind = IV_DTYPE};
   out->u.i = d == KILN_DTYPE_COUNT ? -1 : (int64_t)d;
+  static const kiln_dtype parts[] = {KILN_F16, KILN_F32, KILN_F64}; /* of complex32, complex64, complex128 */
+  if (json_integer_value(v) >= 9 && json_integer_value(v) <= 11)
+    out->u.i = COMPLEX_DTYPE - (int64_t)parts[json_integer_value(v) - 9];
   return KILN_OK;
 }
 static kiln_status to_tensor(pt2 *p, scope *s, const json_t *v, ivalue *out) {

@@ -98,6 +98,7 @@ itensor *handle_view(importer *im, itensor *parent, value *v) {
 }
 
 bool handle_become(importer *im, itensor *t, const itensor *view) {
+  for (int i = 0; t->parts[0] && view->parts[0] && i < 2; i++) t->parts[i] = view->parts[i];
   if (view->parent != t) return true;
   itensor *old = ARENA_NEW(im->arena, itensor); /* takes t's place for all that was made from it */
   if (!old) return false;
@@ -180,6 +181,13 @@ value *lower_value(builder *b, itensor *t) {
         KILN_FAIL(KILN_UNSUPPORTED,
                   "a tensor is read after an in-place write to another that may be the same one, depending on a branch "
                   "or loop on tensor data; clone() it in the model before it is written");
+  }
+  if (t && t->parts[0] && !g->failed) {
+    g->failed = true;
+    g->failure =
+        KILN_FAIL(KILN_UNSUPPORTED,
+                  "complex tensors are supported between operators that take them, but not as a model's inputs, "
+                  "outputs or states, nor in branches and loops; use torch.view_as_real");
   }
   return t && !g->failed && refresh(b, t) ? t->v : NULL;
 }

@@ -20,6 +20,7 @@ struct itensor {
   uint32_t serial;            /* counts them */
   struct itensor_link *links; /* tensors that may be the same memory, which is decided at run time only */
   itensor *next_stale;        /* of the worklist that marks them */
+  itensor *parts[2];          /* complex tensors: the real and the imaginary part, and `v` is NULL; see complex.h */
   bool stale;                 /* one of them was written, so it is not known what this one holds: reading it fails */
 };
 

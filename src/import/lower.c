@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "import/aten.h"
+#include "import/complex.h"
 #include "import/handles.h"
 
 /* ---- arguments ---------------------------------------------------------------------------------- */
@@ -451,6 +452,7 @@ kiln_status lower_run(lower_call *call) {
   KILN_TRY(graph_check(call->b.graph));
   KILN_TRY(check_args(call));
   for (int32_t i = 0; i < call->n_results; i++) call->results[i] = none;
+  if (complex_call(call)) return complex_run(call);
   KILN_TRY(call->schema->row->map ? run_map(call) : call->schema->row->lower(call));
   KILN_TRY(graph_check(call->b.graph));
   if (call->im->arena->failed) return KILN_NO_MEMORY("import");

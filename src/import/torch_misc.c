@@ -2,6 +2,8 @@
  * compute nothing. */
 #include "import/torch_misc.h"
 
+#include "import/complex.h"
+#include "import/fourier.h"
 #include "import/lower.h"
 #include "ops/lowering.h"
 
@@ -29,9 +31,14 @@ static kiln_status lower_to(lower_call *c) {
   value *x;
   KILN_TRY(tensor_arg(c, c->schema->args[0].name, &x));
   const ivalue *dtype = call_arg(c, "dtype");
+  kiln_dtype part;
+  if (complex_dtype(dtype, &part)) {
+    x = lower_cast(&c->b, x, part);
+    if (x) complex_return(c, 0, (complex_value){x, lowering_full(&c->b, part, x->type.rank, x->type.dims, 0)});
+    return KILN_OK;
+  }
   if (dtype->kind == IV_DTYPE && dtype->u.i < 0)
-    return LOWER_FAIL(
-        c, "argument dtype: Kiln has no complex, quantized, 8-bit float, or unsigned types other than uint8");
+    return LOWER_FAIL(c, "argument dtype: Kiln has no quantized, 8-bit float, or unsigned types other than uint8");
   const bool copy = !has_arg(c, "copy") || call_bool(c, "copy");
   return convert(c, x, dtype->kind == IV_DTYPE ? (kiln_dtype)dtype->u.i : x->type.dtype, copy);
 }
@@ -211,5 +218,40 @@ const torch_row torch_misc[] = {
     {"aten::hamming_window.periodic(int window_length, bool periodic, *, ScalarType? dtype=None, Layout? layout=None, "
      "Device? device=None, bool? pin_memory=None) -> Tensor",
      NULL, lower_window},
+    {"aten::imag(Tensor(a) self) -> Tensor(a)", NULL, lower_needs_complex},
+    {"aten::view_as_real(Tensor(a) self) -> Tensor(a)", NULL, lower_needs_complex},
+    {"aten::view_as_real_copy(Tensor self) -> Tensor", NULL, lower_needs_complex},
+    {"aten::view_as_complex(Tensor(a) self) -> Tensor(a)", NULL, lower_view_as_complex},
+    {"aten::complex(Tensor real, Tensor imag) -> Tensor", NULL, lower_complex},
+    {"aten::polar(Tensor abs, Tensor angle) -> Tensor", NULL, lower_polar},
+    {"aten::_conj(Tensor(a) self) -> Tensor(a)", NULL, lower_itself},
+    {"aten::_conj_physical(Tensor self) -> Tensor", NULL, lower_itself},
+    {"aten::conj_physical(Tensor self) -> Tensor", NULL, lower_itself},
+    {"aten::_fft_r2c(Tensor self, int[] dim, int normalization, bool onesided) -> Tensor", NULL, lower_fft_r2c},
+    {"aten::_fft_c2r(Tensor self, int[] dim, int normalization, SymInt last_dim_size) -> Tensor", NULL, lower_fft_c2r},
+    {"aten::_fft_c2c(Tensor self, SymInt[] dim, int normalization, bool forward) -> Tensor", NULL, lower_fft_c2c},
+    {"aten::fft_fft(Tensor self, SymInt? n=None, int dim=-1, str? norm=None) -> Tensor", NULL, lower_fft},
+    {"aten::fft_ifft(Tensor self, SymInt? n=None, int dim=-1, str? norm=None) -> Tensor", NULL, lower_fft},
+    {"aten::fft_rfft(Tensor self, SymInt? n=None, int dim=-1, str? norm=None) -> Tensor", NULL, lower_fft},
+    {"aten::fft_irfft(Tensor self, SymInt? n=None, int dim=-1, str? norm=None) -> Tensor", NULL, lower_fft},
+    {"aten::fft_fft2(Tensor self, SymInt[1]? s=None, int[1] dim=[-2, -1], str? norm=None) -> Tensor", NULL, lower_fft},
+    {"aten::fft_ifft2(Tensor self, SymInt[1]? s=None, int[1] dim=[-2, -1], str? norm=None) -> Tensor", NULL, lower_fft},
+    {"aten::fft_rfft2(Tensor self, SymInt[1]? s=None, int[1] dim=[-2, -1], str? norm=None) -> Tensor", NULL, lower_fft},
+    {"aten::fft_irfft2(Tensor self, SymInt[1]? s=None, int[1] dim=[-2, -1], str? norm=None) -> Tensor", NULL,
+     lower_fft},
+    {"aten::fft_fftn(Tensor self, SymInt[1]? s=None, int[1]? dim=None, str? norm=None) -> Tensor", NULL, lower_fft},
+    {"aten::fft_ifftn(Tensor self, SymInt[1]? s=None, int[1]? dim=None, str? norm=None) -> Tensor", NULL, lower_fft},
+    {"aten::fft_rfftn(Tensor self, SymInt[1]? s=None, int[1]? dim=None, str? norm=None) -> Tensor", NULL, lower_fft},
+    {"aten::fft_irfftn(Tensor self, SymInt[1]? s=None, int[1]? dim=None, str? norm=None) -> Tensor", NULL, lower_fft},
+    {"aten::stft(Tensor self, int n_fft, int? hop_length=None, int? win_length=None, Tensor? window=None, bool "
+     "normalized=False, bool? onesided=None, bool? return_complex=None, bool? align_to_window=None) -> Tensor",
+     NULL, lower_stft},
+    {"aten::stft.center(Tensor self, int n_fft, int? hop_length=None, int? win_length=None, Tensor? window=None, bool "
+     "center=True, str pad_mode=\"reflect\", bool normalized=False, bool? onesided=None, bool? return_complex=None, "
+     "bool? align_to_window=None) -> Tensor",
+     NULL, lower_stft},
+    {"aten::istft(Tensor self, int n_fft, int? hop_length=None, int? win_length=None, Tensor? window=None, bool "
+     "center=True, bool normalized=False, bool? onesided=None, int? length=None, bool return_complex=False) -> Tensor",
+     NULL, lower_istft},
     {NULL, NULL, NULL},
 };

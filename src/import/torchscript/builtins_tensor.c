@@ -19,13 +19,22 @@ static kiln_status type_of_arg(interp *it, const ts_call *c, const tensor_type *
   return KILN_OK;
 }
 
+/* Of a complex tensor, the type of its parts. */
+static kiln_status shape_of_arg(interp *it, const ts_call *c, const tensor_type **out) {
+  itensor *t = tensor_arg(c);
+  const value *v = lower_value(&it->b, t && t->parts[0] ? t->parts[0] : t);
+  if (!v) return interp_no_memory(it);
+  *out = &v->type;
+  return KILN_OK;
+}
+
 /* ---- sizes ------------------------------------------------------------------------------------------------------ */
 
 static kiln_status do_size(interp *it, const ts_call *c, ts_value *out, bool *handled) {
   const tensor_type *t;
   int64_t axis = 0;
   if (!tensor_arg(c)) return KILN_OK;
-  KILN_TRY(type_of_arg(it, c, &t));
+  KILN_TRY(shape_of_arg(it, c, &t));
   *handled = true;
   if (c->n == 1) {
     KILN_TRY(interp_list_new(it, TSV_LIST, t->rank, NULL, out));
@@ -44,7 +53,7 @@ static kiln_status do_size(interp *it, const ts_call *c, ts_value *out, bool *ha
 static kiln_status do_len(interp *it, const ts_call *c, ts_value *out, bool *handled) {
   const tensor_type *t;
   if (!tensor_arg(c)) return KILN_OK;
-  KILN_TRY(type_of_arg(it, c, &t));
+  KILN_TRY(shape_of_arg(it, c, &t));
   *handled = true;
   if (t->rank == 0) return IT_FAIL(it, KILN_INVALID_ARGUMENT, "len() of a tensor without dimensions");
   *out = of_int(t->dims[0]);
@@ -105,11 +114,14 @@ static int64_t item_size(kiln_dtype d) {
 static kiln_status do_property(interp *it, const ts_call *c, ts_value *out, bool *handled) {
   const tensor_type *t;
   if (!tensor_arg(c)) return KILN_OK;
-  KILN_TRY(type_of_arg(it, c, &t));
+  KILN_TRY(shape_of_arg(it, c, &t));
   const char *name = str_starts(c->name, "prim.") ? c->name + 5 : c->name;
   *handled = true;
+  const bool is_complex = tensor_arg(c)->parts[0] != NULL;
+  if (is_complex && (str_eq(name, "nbytes") || str_ends(name, "size") || str_eq(name, "storage_offset")))
+    return IT_FAIL(it, KILN_UNSUPPORTED, "%s of a complex tensor is not supported", name);
   if (str_eq(name, "dtype")) {
-    *out = of_int(interp_dtype_code(t->dtype));
+    *out = of_int(interp_dtype_code(t->dtype) + (is_complex ? 3 : 0)); /* float16 is 5, complex32 is 8, and so on */
   } else if (str_eq(name, "device")) {
     *out = (ts_value){.kind = TSV_DEVICE, .u = {.s = "cpu"}};
   } else if (str_eq(name, "dim") || str_eq(name, "ndim") || str_eq(name, "ndimension")) {
@@ -125,7 +137,7 @@ static kiln_status do_property(interp *it, const ts_call *c, ts_value *out, bool
   } else if (str_eq(name, "nbytes")) {
     *out = of_int(dim_mul(it->g->dims, type_numel(it->g, t), item_size(t->dtype)));
   } else if (str_eq(name, "is_floating_point")) {
-    *out = of_bool(dtype_is_float(t->dtype));
+    *out = of_bool(dtype_is_float(t->dtype) && !is_complex);
   } else if (str_eq(name, "is_signed")) {
     *out = of_bool(t->dtype != KILN_U8 && t->dtype != KILN_BOOL);
   } else if (str_eq(name, "grad")) {
@@ -134,7 +146,9 @@ static kiln_status do_property(interp *it, const ts_call *c, ts_value *out, bool
     *out = c->args[0];
   } else if (str_eq(name, "is_cpu") || str_eq(name, "is_leaf")) {
     *out = of_bool(true);
-  } else { /* is_cuda, is_complex, is_sparse, requires_grad ... */
+  } else if (str_eq(name, "is_complex")) {
+    *out = of_bool(is_complex);
+  } else { /* is_cuda, is_sparse, requires_grad ... */
     *out = of_bool(false);
   }
   return KILN_OK;
@@ -194,7 +208,7 @@ static kiln_status do_select(interp *it, const ts_call *c, ts_value *out, bool *
   const tensor_type *t;
   int64_t axis;
   if (!tensor_arg(c) || c->n != 3 || c->args[2].kind != TSV_DATA) return KILN_OK;
-  KILN_TRY(type_of_arg(it, c, &t));
+  KILN_TRY(shape_of_arg(it, c, &t));
   KILN_TRY(axis_arg(it, c, t->rank, &axis));
   *handled = true;
   KILN_TRY(interp_new_tensor(it, interp_wrap_index(it, c->args[2].u.data, t->dims[axis]), &at));
@@ -239,7 +253,7 @@ static kiln_status do_slice(interp *it, const ts_call *c, ts_value *out, bool *h
   ts_value at;
   const ts_value *start = interp_arg(c, 2, "start"), *end = interp_arg(c, 3, "end");
   if (!tensor_arg(c) || !start || !end || (start->kind != TSV_DATA && end->kind != TSV_DATA)) return KILN_OK;
-  KILN_TRY(type_of_arg(it, c, &t));
+  KILN_TRY(shape_of_arg(it, c, &t));
   KILN_TRY(axis_arg(it, c, t->rank, &axis));
   KILN_TRY(interp_arg_int(it, c, 4, "step", 1, &step));
   *handled = true;

@@ -75,7 +75,8 @@ static int fit_list(interp *it, const char *type, size_t n, const ts_value *v, i
 /* Tensors of one element stand for numbers (ScalarImplicit) where they are known. */
 static int fit_implicit(interp *it, const char *type, size_t n, const ts_value *v, ivalue *out) {
   const bool scalar = word_is(type, n, "Scalar"), integer = word_is(type, n, "int") || word_is(type, n, "SymInt");
-  value *x = scalar || integer || word_is(type, n, "float") ? lower_value(&it->b, v->u.tensor) : NULL;
+  const bool number_wanted = scalar || integer || word_is(type, n, "float");
+  value *x = number_wanted && !v->u.tensor->parts[0] ? lower_value(&it->b, v->u.tensor) : NULL;
   dim d;
   ts_value number;
   if (!x || x->type.rank != 0) return NO_FIT;
@@ -338,7 +339,8 @@ static kiln_status change_shape(interp *it, const char *qualified, const candida
 
 /* The constant that an argument is, if it could stand for a number. */
 static constant *scalar_weight(const ts_value *v) {
-  constant *c = v->kind == TSV_TENSOR ? v->u.tensor->v->constant : NULL;
+  const value *x = v->kind == TSV_TENSOR ? v->u.tensor->v : NULL; /* NULL: a complex tensor */
+  constant *c = x ? x->constant : NULL;
   return c && c->names && c->of->type.rank == 0 ? c : NULL;
 }
 
