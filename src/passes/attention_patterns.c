@@ -141,7 +141,7 @@ static value *with_operands(builder *b, const node *n, value *q, value *k, value
              : NULL;
 }
 
-/* ---- what attention takes over from its operands ----------------------------------------------------------------- */
+/* ---- windows with a mask each ------------------------------------------------------------------------------------ */
 
 /* x and c in v = x * c */
 static value *scaled_value(const value *v, double *c) {
@@ -151,6 +151,65 @@ static value *scaled_value(const value *v, double *c) {
   }
   return NULL;
 }
+
+/* reshape(reshape(x) + mask), whose inner reshape splits the first dimension and whose outer one joins it again: x; the sum and the
+ * mask. */
+static value *windowed(const value *v, const node **sum, value **mask) {
+  const node *join = the_producer(v, "reshape");
+  *sum = join ? the_producer(node_in(join, 0), "add") : NULL;
+  for (int i = 0; *sum && i < 2; i++) {
+    const node *split = the_producer(node_in(*sum, i), "reshape");
+    const tensor_type *wide = &(*sum)->outputs[0]->type;
+    if (!split || !type_equal(&node_in(*sum, i)->type, wide)) continue;
+    value *x = node_in(split, 0);
+    if (wide->rank != x->type.rank + 1 || !type_equal(&x->type, &v->type)) continue;
+    if (!same_dims(wide->dims + 2, x->type.dims + 1, x->type.rank - 1)) continue;
+    *mask = node_in(*sum, 1 - i);
+    return x;
+  }
+  return NULL;
+}
+
+/* v [N * W, ...] as [N, W, ...] */
+static value *split_windows(builder *b, value *v, const tensor_type *wide) {
+  dim dims[KILN_MAX_RANK] = {wide->dims[0], wide->dims[1]};
+  for (int i = 1; i < v->type.rank; i++) dims[1 + i] = v->type.dims[i];
+  return build(b, "reshape", IN(v), ATTRS(A_INTS("shape", dims, v->type.rank + 1)));
+}
+
+/* Attention of shifted windows (Swin): scores [N * W, heads, L, L] are split for a moment to add a mask for each of W windows. */
+static bool window_attention(builder *b, node *n) {
+  const node *soft = find_softmax(node_in(n, 0)), *sum = NULL;
+  value *mask = NULL, *x = soft ? windowed(node_in(soft, 0), &sum, &mask) : NULL;
+  scores s;
+  if (!x || n->epilogue || node_bool(n, "transpose_b")) return false;
+  const int rank = x->type.rank;
+  if (rank < 3 || rank >= KILN_MAX_RANK || node_int(soft, "axis") != rank - 1 || !find_scores(x, &s)) return false;
+  value *q = node_in(s.product, 0), *k = node_in(s.product, 1), *v = node_in(n, 1);
+  const bool transposed = node_bool(s.product, "transpose_b");
+  if (!attention_fits(q, k, v, s.mask, rank, transposed) || mask->type.dtype != q->type.dtype) return false;
+  if (s.mask && s.mask->type.rank == rank && (!dim_is_const(s.mask->type.dims[0]) || s.mask->type.dims[0] != 1))
+    return false;
+  const tensor_type *wide = &sum->outputs[0]->type;
+  double c = 1;
+  value *bare = scaled_value(q, &c);
+  if (!transposed) { /* k is given as [..., E, S] */
+    dim order[KILN_MAX_RANK];
+    for (int i = 0; i < rank; i++) order[i] = i < rank - 2 ? i : rank - 1 - (i - (rank - 2));
+    k = build(b, "permute", IN(k), ATTRS(A_INTS("order", order, rank)));
+  }
+  q = split_windows(b, bare ? bare : q, wide);
+  k = k ? split_windows(b, k, wide) : NULL;
+  v = split_windows(b, v, wide);
+  if (s.mask) mask = build(b, "add", IN(mask, s.mask), NO_ATTRS);
+  value *y = q && k && v && mask ? build(b, "attention", IN(q, k, v, mask),
+                                         ATTRS(A_FLOAT("scale", s.scale * (bare ? c : 1)), A_BOOL("causal", 0)))
+                                 : NULL;
+  const tensor_type *to = &n->outputs[0]->type;
+  return y && replace(n, build(b, "reshape", IN(y), ATTRS(A_INTS("shape", to->dims, to->rank))));
+}
+
+/* ---- what attention takes over from its operands ----------------------------------------------------------------- */
 
 /* attention(q * c, k, v) -> attention(q, k, v) with scale * c; the same for k, and through a permute */
 static bool absorb_scale(builder *b, node *n) {
@@ -251,6 +310,13 @@ const rule attention_patterns_rules[] = {
      "bool[1,2,3,1]\n"
      "%h = logical_not(%g) : bool[1,2,3,1]\n%w = where(%h, %z, %c) : f32[1,2,3,3]\n%y = matmul(%w, %v) : "
      "f32[1,2,3,4]\noutput \"y\" %y\n"},
+    {"attention of windows", "matmul", window_attention,
+     "kiln.graph 1\nconst %s : f32[] = {0.5}\ninput \"q\" %q : f32[4,2,3,4]\ninput \"k\" %k : f32[4,2,3,4]\n"
+     "input \"b\" %b : f32[1,2,3,3]\ninput \"m\" %m : f32[1,2,1,3,3]\n%t = mul(%q, %s) : f32[4,2,3,4]\n"
+     "%p = matmul(%t, %k) {transpose_b=true} : f32[4,2,3,3]\n%a = add(%p, %b) : f32[4,2,3,3]\n"
+     "%w = reshape(%a) {shape=[2, 2, 2, 3, 3]} : f32[2,2,2,3,3]\n%e = add(%w, %m) : f32[2,2,2,3,3]\n"
+     "%j = reshape(%e) {shape=[4, 2, 3, 3]} : f32[4,2,3,3]\n%c = softmax(%j) {axis=3} : f32[4,2,3,3]\n"
+     "%y = matmul(%c, %k) : f32[4,2,3,4]\noutput \"y\" %y\n"},
     {"attention scale", "attention", absorb_scale,
      "kiln.graph 1\nconst %s : f32[] = {0.5}\ninput \"q\" %q : f32[1,2,3,4]\n%a = mul(%q, %s) : f32[1,2,3,4]\n"
      "%y = attention(%a, %q, %q, none) {scale=0.5} : f32[1,2,3,4]\noutput \"y\" %y\n"},
