@@ -66,6 +66,48 @@ static kiln_status prepare_gather(kernel_prep *p) {
   return mapped_end(p, &t, "gather", v);
 }
 
+/* ---- narrow, at a place that only the device knows ---------------------------------------------------------------------------- */
+
+static void put_start(text *t, int input, long long size) {
+  text_printf(t, "  i64 start = (i64)in%d[0];\n  if (start < 0) start += %lldLL;\n", input, size);
+}
+
+static kiln_status prepare_narrow(kernel_prep *p) {
+  const tensor *x = &p->args.in[0];
+  const int axis = (int)arg_int(&p->args, "axis"), v = axis != x->rank - 1 ? mapped_width(p) : 1;
+  text t = {0};
+  mapped_begin(&t, p, "narrow", v);
+  put_start(&t, 1, (long long)x->shape[axis]);
+  text_printf(&t, "  const i64 place = start + c%d;\n", axis);
+  put_gathered(&t, p, axis, (long long)x->shape[axis]);
+  put_taken(&t, p, v);
+  return mapped_end(p, &t, "narrow", v);
+}
+
+/* Each result is an element of x, or of src where that lies over it. */
+static kiln_status prepare_narrow_scatter(kernel_prep *p) {
+  const tensor *x = &p->args.in[0], *src = &p->args.in[1];
+  const int axis = (int)arg_int(&p->args, "axis");
+  text t = {0};
+  mapped_begin(&t, p, "narrow_scatter", 1);
+  put_start(&t, 2, (long long)x->shape[axis]);
+  text_printf(&t, "  const i64 place = c%d - start;\n  const bool covered = place >= 0 && place < %lldLL;\n", axis,
+              (long long)src->shape[axis]);
+  for (int d = 0; d < x->rank; d++) text_printf(&t, "  const i64 s%d = c%d; (void)s%d;\n", d, d, d);
+  text_puts(&t, "  const i64 own = ");
+  cuda_offset(&t, "s", x->rank, x->shape, x->strides);
+  text_puts(&t, ";\n  i64 from = 0;\n  if (covered) from = ");
+  for (int d = 0; d < src->rank; d++) {
+    text_printf(&t, "%s", d ? " + " : "");
+    if (d == axis)
+      text_printf(&t, "place * %lldLL", (long long)src->strides[d]);
+    else
+      text_printf(&t, "c%d * %lldLL", d, (long long)src->strides[d]);
+  }
+  text_puts(&t, ";\n  out0[to0] = covered ? in1[from] : in0[own];\n");
+  return mapped_end(p, &t, "narrow_scatter", 1);
+}
+
 /* ---- advanced indexing -------------------------------------------------------------------------------------------------------- */
 
 typedef struct indexing { /* as ops/index.c describes the indexed part */
@@ -276,6 +318,6 @@ static kiln_status prepare_scatter(kernel_prep *p) {
 
 const kernel cuda_index_rows[] = {
     INDEX_TIGHT("embedding", prepare_embedding) INDEX("index_select", prepare_gather) INDEX("gather", prepare_gather)
-        INDEX("index", prepare_index) INDEX("index_put", prepare_index_put)
-            INDEX("scatter", prepare_scatter){.op = NULL},
+        INDEX("index", prepare_index) INDEX("index_put", prepare_index_put) INDEX("scatter", prepare_scatter)
+            INDEX("narrow", prepare_narrow) INDEX("narrow_scatter", prepare_narrow_scatter){.op = NULL},
 };
