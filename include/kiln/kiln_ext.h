@@ -167,6 +167,10 @@ typedef struct kiln_op_def {
   /* Element types that the kernels take for floating-point tensors: "f32 f16"; NULL is "f32", "any" is all. Other models are refused
    * rather than misread. */
   const char *dtypes;
+  /* A kernel that is compiled already, instead of cuda->source, which is NULL then: PTX text, a cubin or a fatbin, with its kernel
+   * cuda->name. The driver takes it as it is, so it must fit the GPU (PTX: its own or an older architecture). Copied. */
+  const void *cuda_image;
+  size_t cuda_image_size;
 } kiln_op_def;
 /* Registering a schema again adds the parts that are not NULL to it, in place of those it had. */
 KILN_API kiln_status kiln_op_register(const kiln_op_def *def);

@@ -18,6 +18,7 @@ from kiln._kiln import KilnError, __version__
 from kiln.engine import Engine, TensorInfo, model_report, ops_report
 from kiln.extend import load_plugin, register_cuda_kernel, register_decomposition, register_rule, remove_rule
 from kiln.inputs import Input
+from kiln.paths import include_dir, library_path
 from kiln.weights import WeightInfo
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ __all__ = [
     "compile",
     "embed_engine",
     "engine_bytes",
+    "include_dir",
+    "library_path",
     "load",
     "load_plugin",
     "model_report",

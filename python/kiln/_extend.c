@@ -19,18 +19,22 @@ static PyObject *load_plugin_py(PyObject *module, PyObject *args) {
   return done(status);
 }
 
-/* register_op(schema, shape_of_model, dtypes, source, name, arguments, (grid, grid, grid), (block, block, block), shared) */
+/* register_op(schema, shape_of_model, dtypes, source, name, arguments, (grid, grid, grid), (block, block, block), shared, image) */
 static PyObject *register_op_py(PyObject *module, PyObject *args) {
   (void)module;
   kiln_op_def def = {.struct_size = sizeof def};
   kiln_cuda_kernel cuda = {0};
   unsigned long long shared = 0;
-  if (!PyArg_ParseTuple(args, "sizzzz(zzz)(iii)K", &def.schema, &def.shape_of_model, &def.dtypes, &cuda.source,
+  const char *image = NULL;
+  Py_ssize_t image_size = 0;
+  if (!PyArg_ParseTuple(args, "sizzzz(zzz)(iii)K|z#", &def.schema, &def.shape_of_model, &def.dtypes, &cuda.source,
                         &cuda.name, &cuda.arguments, &cuda.grid[0], &cuda.grid[1], &cuda.grid[2], &cuda.block[0],
-                        &cuda.block[1], &cuda.block[2], &shared))
+                        &cuda.block[1], &cuda.block[2], &shared, &image, &image_size))
     return NULL;
   cuda.shared = (size_t)shared;
-  if (cuda.source) def.cuda = &cuda;
+  if (cuda.source || image) def.cuda = &cuda;
+  def.cuda_image = image;
+  def.cuda_image_size = (size_t)image_size;
   return done(kiln_op_register(&def));
 }
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar, Union
 
-from kiln import _kiln
+from kiln import _kiln, checks
 
 if TYPE_CHECKING:
     import torch
@@ -74,7 +74,7 @@ def schema_of(op: Any) -> str:
 
 def register_cuda_kernel(
     op: Any,
-    source: str,
+    source: Union[str, bytes],
     *,
     kernel: Optional[str] = None,
     arguments: Optional[str] = None,
@@ -83,12 +83,13 @@ def register_cuda_kernel(
     shared: int = 0,
     dtypes: str = "f32",
 ) -> None:
-    """Gives an operator a kernel for GPUs as CUDA C++ text, which NVRTC compiles for the GPU at hand.
+    """Gives an operator a kernel for GPUs: CUDA C++ text, which NVRTC compiles for the GPU at hand, or code that is compiled already.
 
     Args:
         op: a ``torch.library.custom_op``, ``torch.ops.mine.scale``, or its name. Result shapes come from its fake implementation.
         source: the text, without includes; ``x_t`` is the element type of tensor x, ``out_t`` that of the result; 16-bit types convert to and from float.
-        kernel: name of the ``extern "C" __global__`` function; None: the only one in ``source``.
+            Or PTX (text or bytes), a cubin or a fatbin (bytes): the driver takes it as it is, so types are those that it was compiled with.
+        kernel: name of the ``extern "C" __global__`` function; None: the only one in ``source``. A cubin or fatbin needs it.
         arguments: its parameters, such as "x float:k int:x_size out" (names of tensors are pointers; float, double, int, long and bool
             are numbers: arguments of the operator, or expressions of sizes). None: the operator's arguments in order (int as long long),
             the results, and the number of elements of the first result as long long.
@@ -98,18 +99,42 @@ def register_cuda_kernel(
         shared: bytes of dynamic shared memory.
         dtypes: floating-point types that it computes with, such as "f32 f16"; "any" for all.
     """
-    names = re.findall(r"__global__[^;{()]*?\b(\w+)\s*\(", re.sub(r"__launch_bounds__\s*\([^)]*\)", "", source))
+    checks.check(
+        "register_cuda_kernel",
+        "source",
+        source,
+        checks.instance((str, bytes, bytearray), "CUDA C++ text, PTX, a cubin or a fatbin"),
+    )
+    image = _image(source)
     if kernel is None:
-        if len(names) != 1:
-            raise ValueError(f"kernel: source has {len(names)} __global__ functions {names}; name the one to launch")
-        kernel = names[0]
+        kernel = _only_kernel(source if image is None else image)
     grids = [grid] if grid is None or isinstance(grid, (int, str)) else list(grid)
     blocks = [block] if isinstance(block, int) else list(block)
     if len(grids) > 3 or len(blocks) > 3:
         raise ValueError("grid and block have at most 3 dimensions")
     grids = [None if g is None else str(g) for g in grids] + [None] * (3 - len(grids))
     blocks = [int(b) for b in blocks] + [0] * (3 - len(blocks))
-    _kiln.register_op(schema_of(op), 1, dtypes, source, kernel, arguments, tuple(grids), tuple(blocks), shared)
+    text = source if image is None else None
+    _kiln.register_op(schema_of(op), 1, dtypes, text, kernel, arguments, tuple(grids), tuple(blocks), shared, image)
+
+
+def _image(source: Union[str, bytes]) -> Optional[bytes]:
+    """Code for the driver; None: it is CUDA C++ text."""
+    if isinstance(source, str):
+        is_ptx = re.search(r"^\s*\.version\s+\d", source, re.M) and re.search(r"^\s*\.target\s+sm_", source, re.M)
+        return source.encode() if is_ptx else None
+    return bytes(source)
+
+
+def _only_kernel(source: Union[str, bytes]) -> str:
+    if isinstance(source, str):
+        text = re.sub(r"__launch_bounds__\s*\([^)]*\)", "", source)
+        kind, names = "__global__ functions", re.findall(r"__global__[^;{()]*?\b(\w+)\s*\(", text)
+    else:
+        kind, names = "kernels", [n.decode() for n in re.findall(rb"^\s*(?:\.visible\s+)?\.entry\s+([\w$]+)", source, re.M)]
+    if len(names) != 1:
+        raise ValueError(f"kernel: source has {len(names)} {kind} {names}; name the one to launch")
+    return names[0]
 
 
 def register_rule(name: str, pattern: str, replacement: str) -> None:

@@ -2,6 +2,7 @@
 #include "ops/custom.h"
 
 #include <pthread.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -364,8 +365,36 @@ static const char *keep(const char *s, bool *failed) {
   return copy;
 }
 
-static kiln_status check_cuda(const kiln_cuda_kernel *k) {
-  if (!k->source || !k->name) return KILN_FAIL(KILN_INVALID_ARGUMENT, "cuda: source or name is NULL");
+/* Where a text stands in bytes that need not end with a zero; NULL: nowhere. */
+static const char *find_text(const char *bytes, size_t size, const char *t) {
+  const size_t n = strlen(t);
+  for (size_t i = 0; n <= size && i <= size - n; i++)
+    if (memcmp(bytes + i, t, n) == 0) return bytes + i;
+  return NULL;
+}
+
+static kiln_status check_image(const kiln_op_def *def) {
+  static const char elf[4] = "\177ELF", fatbin[4] = "\x50\xed\x55\xba";
+  const char *bytes = def->cuda_image;
+  const size_t size = def->cuda_image_size;
+  if (!def->cuda || def->cuda->source)
+    return KILN_FAIL(KILN_INVALID_ARGUMENT,
+                     "cuda_image needs cuda, with source NULL: it has the kernel's name and launch");
+  if (size > 16 && (memcmp(bytes, elf, 4) == 0 || memcmp(bytes, fatbin, 4) == 0)) return KILN_OK;
+  if (!find_text(bytes, size, ".version") || !find_text(bytes, size, ".target"))
+    return KILN_FAIL(KILN_INVALID_ARGUMENT, "cuda_image: %zu bytes that are no PTX text, cubin or fatbin", size);
+  if (!def->cuda->name || !find_text(bytes, size, def->cuda->name))
+    return KILN_FAIL(KILN_INVALID_ARGUMENT, "cuda_image: the PTX has no kernel `%s`",
+                     def->cuda->name ? def->cuda->name : "NULL");
+  return KILN_OK;
+}
+
+static kiln_status check_cuda(const kiln_op_def *def) {
+  const kiln_cuda_kernel *k = def->cuda;
+  if (def->cuda_image) KILN_TRY(check_image(def));
+  if (!k) return KILN_OK;
+  if ((!k->source && !def->cuda_image) || !k->name)
+    return KILN_FAIL(KILN_INVALID_ARGUMENT, "cuda: source or name is NULL");
   for (int i = 0; i < 3; i++)
     if (k->block[i] < 0 || k->block[i] > 1024)
       return KILN_FAIL(KILN_INVALID_ARGUMENT, "cuda: block[%d] is %d", i, k->block[i]);
@@ -381,6 +410,27 @@ static kiln_status check_dtypes(const char *list) {
   return KILN_OK;
 }
 
+static kiln_status keep_cuda(custom_impl *impl, const kiln_op_def *def) {
+  bool failed = false;
+  impl->has_cuda = true;
+  impl->cuda = *def->cuda;
+  impl->cuda.source = keep(def->cuda->source, &failed);
+  impl->cuda.name = keep(def->cuda->name, &failed);
+  impl->cuda.arguments = keep(def->cuda->arguments, &failed);
+  for (int i = 0; i < 3; i++) impl->cuda.grid[i] = keep(def->cuda->grid[i], &failed);
+  impl->image = NULL;
+  impl->image_size = 0;
+  if (def->cuda_image) {
+    char *image = arena_alloc(&customs.arena, def->cuda_image_size + 1);
+    if (!image) return KILN_NO_MEMORY("custom operator");
+    memcpy(image, def->cuda_image, def->cuda_image_size);
+    image[def->cuda_image_size] = 0; /* the driver takes PTX as a C string */
+    impl->image = image;
+    impl->image_size = def->cuda_image_size;
+  }
+  return failed ? KILN_NO_MEMORY("custom operator") : KILN_OK;
+}
+
 /* What the operator can do from now on. */
 static kiln_status merge_impl(custom_op *o, const kiln_op_def *def) {
   custom_impl *impl = ARENA_NEW(&customs.arena, custom_impl);
@@ -392,14 +442,7 @@ static kiln_status merge_impl(custom_op *o, const kiln_op_def *def) {
   if (def->shape) impl->shape = def->shape;
   if (!o->impl) impl->shape_of_model = def->shape_of_model != 0;
   if (def->dtypes) impl->dtypes = keep(def->dtypes, &failed);
-  if (def->cuda) {
-    impl->has_cuda = true;
-    impl->cuda = *def->cuda;
-    impl->cuda.source = keep(def->cuda->source, &failed);
-    impl->cuda.name = keep(def->cuda->name, &failed);
-    impl->cuda.arguments = keep(def->cuda->arguments, &failed);
-    for (int i = 0; i < 3; i++) impl->cuda.grid[i] = keep(def->cuda->grid[i], &failed);
-  }
+  if (def->cuda) KILN_TRY(keep_cuda(impl, def));
   if (!impl->dtypes) impl->dtypes = "f32";
   if (failed) return KILN_NO_MEMORY("custom operator");
   if (impl->run) __atomic_store_n(&o->row.ref, custom_ref, __ATOMIC_RELEASE);
@@ -462,17 +505,21 @@ static kiln_status register_locked(custom_op *made, const kiln_op_def *def) {
   return KILN_OK;
 }
 
-/* One registration at a time: the arena is shared. Look-ups only take the inner lock. */
-kiln_status custom_register(const kiln_op_def *def) {
+/* One registration at a time: the arena is shared. Look-ups only take the inner lock. Plugins that were built before a field was added have
+ * a smaller structure. */
+kiln_status custom_register(const kiln_op_def *given) {
   static pthread_mutex_t one = PTHREAD_MUTEX_INITIALIZER;
   custom_op *made = NULL;
-  if (!def || def->struct_size != sizeof *def)
+  kiln_op_def whole = {0};
+  const kiln_op_def *const def = &whole;
+  if (!given || given->struct_size > sizeof whole || given->struct_size < offsetof(kiln_op_def, cuda_image))
     return KILN_FAIL(KILN_INVALID_ARGUMENT, "custom operator: struct_size is %zu, expected %zu",
-                     def ? def->struct_size : 0, sizeof *def);
+                     given ? given->struct_size : 0, sizeof whole);
+  memcpy(&whole, given, given->struct_size);
   if (!def->schema) return KILN_FAIL(KILN_INVALID_ARGUMENT, "custom operator: the schema is NULL");
   KILN_TRY(aten_init());
   pthread_mutex_lock(&one);
-  kiln_status status = def->cuda ? check_cuda(def->cuda) : KILN_OK;
+  kiln_status status = check_cuda(def);
   if (status == KILN_OK && def->dtypes) status = check_dtypes(def->dtypes);
   if (status == KILN_OK) status = make_op(def->schema, &made);
   if (status == KILN_OK) {

@@ -16,7 +16,9 @@ typedef struct custom_impl {
   bool shape_of_model;
   bool has_cuda;         /* `cuda` is set */
   kiln_cuda_kernel cuda; /* own copies */
-  const char *dtypes;    /* "f32" */
+  const void *image;     /* instead of cuda.source: PTX with a zero behind it, a cubin or a fatbin */
+  size_t image_size;
+  const char *dtypes; /* "f32" */
 } custom_impl;
 
 typedef struct custom_op {

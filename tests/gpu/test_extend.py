@@ -1,4 +1,4 @@
-"""Custom operators on a GPU: kernels as CUDA text, host functions that enqueue, Torch-TensorRT's ``cuda_kernel_op``."""
+"""Custom operators on a GPU: kernels as CUDA text and as code, host functions that enqueue, Torch-TensorRT's ``kernels``."""
 
 from __future__ import annotations
 
@@ -305,3 +305,105 @@ def test_reduction_and_override() -> None:
     x = torch.randn(300, 65, device="cuda")
     compiled = kiln.compile(Rows().eval(), [x.cpu()], target="cuda")
     torch.testing.assert_close(compiled(x), x.sum(-1).repeat_interleave(2), rtol=1e-4, atol=1e-4)
+
+
+# ---- code that is compiled already -----------------------------------------------------------------------------------
+
+TWICE = """
+.version 7.0
+.target sm_80
+.address_size 64
+.visible .entry twice(.param .u64 x, .param .u32 n, .param .u64 y)
+{
+  .reg .pred %p;
+  .reg .f32 %f<2>;
+  .reg .b32 %r<5>;
+  .reg .b64 %a<6>;
+  mov.u32 %r0, %ctaid.x;
+  mov.u32 %r1, %ntid.x;
+  mov.u32 %r2, %tid.x;
+  mad.lo.s32 %r3, %r0, %r1, %r2;
+  ld.param.u32 %r4, [n];
+  setp.ge.s32 %p, %r3, %r4;
+  @%p bra DONE;
+  ld.param.u64 %a0, [x];
+  ld.param.u64 %a1, [y];
+  cvta.to.global.u64 %a2, %a0;
+  cvta.to.global.u64 %a3, %a1;
+  mul.wide.s32 %a4, %r3, 4;
+  add.s64 %a2, %a2, %a4;
+  add.s64 %a3, %a3, %a4;
+  ld.global.f32 %f0, [%a2];
+  add.f32 %f1, %f0, %f0;
+  st.global.f32 [%a3], %f1;
+DONE:
+  ret;
+}
+"""
+
+
+@torch.library.custom_op("gpuext::twice", mutates_args=())
+def twice(x: torch.Tensor) -> torch.Tensor:
+    return x * 2
+
+
+twice.register_fake(torch.empty_like)
+
+
+class Twice(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.ops.gpuext.twice(x + 1) - 1
+
+
+@pytest.mark.parametrize("kind", ["ptx", "cubin"])
+def test_code(kind: str, tmp_path: Path) -> None:
+    code: bytes = TWICE.encode()
+    if kind == "cubin":
+        import nvrtc
+
+        major, minor = torch.cuda.get_device_capability()
+        text = 'extern "C" __global__ void twice(const float *x, int n, float *y) {\n' + (
+            "int i = blockIdx.x * blockDim.x + threadIdx.x; if (i < n) y[i] = 2 * x[i]; }"
+        )
+        code = nvrtc.Nvrtc().compile(text, f"sm_{major}{minor}")[0]
+    kiln.register_cuda_kernel(twice, code, kernel="twice", arguments="x int:x_size out", grid="(x_size + 255) // 256")
+    spec = kiln.Input(min_shape=(1, 7), opt_shape=(64, 7), max_shape=(500, 7))
+    compiled = kiln.compile(Twice().eval(), [spec], target="cuda")
+    for n in (1, 64, 500):
+        x = torch.randn(n, 7, device="cuda")
+        torch.testing.assert_close(compiled(x), (x + 1) * 2 - 1)
+    kiln.save(compiled, tmp_path / "twice.kiln")
+    torch.testing.assert_close(kiln.load(tmp_path / "twice.kiln")(x), (x + 1) * 2 - 1)
+
+
+def test_code_that_the_driver_refuses() -> None:
+    x = torch.randn(8)
+    for code, part in ((TWICE.replace("add.f32", "add.nothing"), "loading its PTX"), (TWICE.replace("sm_80", "sm_999"), "loading")):
+        kiln.register_cuda_kernel(twice, code, arguments="x int:x_size out")
+        with pytest.raises(kiln.KilnError, match=f"gpuext.twice.*{part}"):
+            kiln.compile(Twice().eval(), [x], target="cuda")(x.cuda())
+    kiln.register_cuda_kernel(twice, TWICE, arguments="x int:x_size out")
+    torch.testing.assert_close(kiln.compile(Twice().eval(), [x], target="cuda")(x.cuda()).cpu(), (x + 1) * 2 - 1)
+
+
+def test_ptx_op() -> None:
+    def meta(x: torch.Tensor) -> torch.Tensor:
+        return torch.empty_like(x)
+
+    def launch(inputs: list, outputs: list, tactic: int) -> tuple:
+        n = inputs[0].shape_expr.numel()
+        params, extra = trtp.KernelLaunchParams(), trtp.SymIntExprs(1)
+        params.grid_x, params.block_x, extra[0] = trtp.cdiv(n, 128), 128, trtp.SymInt32(n)
+        return params, extra
+
+    ttk.ptx_op("gpuext::ptx_twice", TWICE.encode(), "twice", meta, None, launch, supports_dynamic_shapes=True)
+    x = torch.randn(33, 47, device="cuda")
+    torch.testing.assert_close(torch.ops.gpuext.ptx_twice(x), 2 * x)
+
+    class Model(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.ops.gpuext.ptx_twice(x.relu())
+
+    compiled = kiln.torch_tensorrt.compile(Model().cuda().eval(), inputs=[x], min_block_size=1)
+    assert isinstance(compiled, kiln.CompiledModule)
+    torch.testing.assert_close(compiled(x), 2 * x.relu())

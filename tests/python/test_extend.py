@@ -710,5 +710,53 @@ def test_bad_kernel_specs() -> None:
         ttk.cuda_kernel_op("extpy::bad_spec", spec(geometry="flat"))
     with pytest.raises(ValueError, match="op_name"):
         ttk.cuda_kernel_op("bad_spec", spec())
-    with pytest.raises(NotImplementedError, match="cuda_kernel_op"):
-        ttk.ptx_op("extpy::ptx", b"")
+
+
+PTX = """
+.version 7.0
+.target sm_80
+.address_size 64
+.visible .entry copy(.param .u64 x, .param .u32 n, .param .u64 y) { ret; }
+"""
+
+
+def test_compiled_kernels_are_planned_without_a_gpu() -> None:
+    op = define("extpy::compiled")
+    for number, source in enumerate((PTX, PTX.encode(), b"\x7fELF" + bytes(100), b"\x50\xed\x55\xba" + bytes(100))):
+        kiln.register_cuda_kernel(op, source, kernel="copy" if number > 1 else None, arguments="x int:x_size out", grid="x_size")
+        compiled = kiln.compile(Scaled(torch.ops.extpy.compiled).eval(), [torch.randn(2, 3, 8, 9)], target="cuda:sm_90")
+        assert 'tactic "plugin.text"' in compiled.engine.report("plan")
+    bad: list[tuple[Any, dict[str, Any], str]] = [
+        (b"\x00\x01\x02", {"kernel": "copy"}, "3 bytes that are no PTX text, cubin or fatbin"),
+        (PTX, {"kernel": "other"}, "the PTX has no kernel `other`"),
+        (PTX.replace("{ ret; }", "{ ret; }\n.visible .entry second() { ret; }"), {}, "kernel: source has 2 kernels"),
+        (b"\x7fELF" + bytes(100), {}, "kernel: source has 0 kernels"),
+        (3, {}, "source must be"),
+    ]
+    for source, arguments, text in bad:
+        with pytest.raises((kiln.KilnError, ValueError, TypeError), match=text):
+            kiln.register_cuda_kernel(op, source, **arguments)
+
+
+def test_ptx_op_without_a_gpu() -> None:
+    def meta(x: torch.Tensor) -> torch.Tensor:
+        return torch.empty_like(x)
+
+    def launch(inputs: Any, outputs: Any, tactic: int) -> Any:
+        params, extra = ttk.trtp.KernelLaunchParams(), ttk.trtp.SymIntExprs(1)
+        params.grid_x, params.block_x = ttk.trtp.cdiv(inputs[0].shape_expr.numel(), 128), 128
+        extra[0] = ttk.trtp.SymInt32(inputs[0].shape_expr.numel())
+        return params, extra
+
+    ttk.ptx_op("extpy::ptx_copy", PTX.encode(), "copy", meta, None, launch, supports_dynamic_shapes=True)
+
+    class Model(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.ops.extpy.ptx_copy(x) + 1
+
+    compiled = kiln.compile(Model().eval(), [torch.randn(5)], target="cuda:sm_90")
+    assert 'tactic "plugin.text"' in compiled.engine.report("plan")
+    good = {"ptx": PTX, "kernel_name": "copy", "meta_fn": meta, "eager_fn": None, "aot_fn": launch}
+    for name, value in {"ptx": 3, "kernel_name": None, "meta_fn": None, "eager_fn": "f", "aot_fn": None}.items():
+        with pytest.raises(TypeError, match=f"ptx_op: {name} must be"):
+            ttk.ptx_op("extpy::ptx_bad", **{**good, name: value})

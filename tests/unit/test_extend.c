@@ -241,6 +241,39 @@ static void bad_registrations_are_refused(void **state) {
   expect_failure(kiln_plugin_load(NULL), KILN_INVALID_ARGUMENT, "NULL");
 }
 
+/* PTX, cubins and fatbins; plugins that were built before these fields were there have a smaller structure. */
+static void code_is_looked_at(void **state) {
+  (void)state;
+  static const char ptx[] = ".version 7.0\n.target sm_80\n.visible .entry f() { ret; }", elf[32] = "\177ELF";
+  static const kiln_cuda_kernel f = {.name = "f", .arguments = "x out"}, both = {.source = "int x;", .name = "f"},
+                                none = {.arguments = "x"};
+  const struct {
+    const kiln_cuda_kernel *cuda;
+    const void *image;
+    size_t size;
+    const char *part; /* NULL: it is taken */
+  } all[] = {{&f, ptx, sizeof ptx - 1, NULL},    {&f, elf, sizeof elf, NULL},
+             {&f, elf, 4, "no PTX text"},        {&f, ptx, 12, "no PTX text"},
+             {&f, ptx, 40, "no kernel `f`"},     {&f, ptx, 0, "no PTX text"},
+             {&both, ptx, sizeof ptx, "NULL"},   {NULL, ptx, sizeof ptx, "cuda_image needs cuda"},
+             {&none, ptx, sizeof ptx, "`NULL`"}, {&f, NULL, 0, "NULL"}};
+  for (size_t i = 0; i < KILN_COUNT(all); i++) {
+    const kiln_op_def def = {.struct_size = sizeof def,
+                             .schema = "test::code(Tensor x) -> Tensor",
+                             .cuda = all[i].cuda,
+                             .cuda_image = all[i].image,
+                             .cuda_image_size = all[i].size};
+    if (all[i].part)
+      expect_failure(kiln_op_register(&def), KILN_INVALID_ARGUMENT, all[i].part);
+    else
+      expect_ok(kiln_op_register(&def));
+  }
+  assert_int_equal(kiln_op_kernels("test::code"), 2);
+  const size_t older = offsetof(kiln_op_def, cuda_image);
+  const kiln_op_def before = {.struct_size = older, .schema = "test::older(Tensor x) -> Tensor", .run = scale_run};
+  expect_ok(kiln_op_register(&before));
+}
+
 /* After any allocation has failed, registering the same again works. */
 static void registering_survives_out_of_memory(void **state) {
   (void)state;
@@ -421,17 +454,12 @@ static void texts_compile(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(computes_as_any_operator),
-      cmocka_unit_test(shapes_are_symbolic),
-      cmocka_unit_test(failures_say_whose_they_are),
-      cmocka_unit_test(missing_operators_are_named),
-      cmocka_unit_test(damaged_types_are_refused),
-      cmocka_unit_test(bad_registrations_are_refused),
-      cmocka_unit_test(registering_survives_out_of_memory),
-      cmocka_unit_test(rules_replace_what_matches),
-      cmocka_unit_test(rules_look_at_attributes_and_constants),
-      cmocka_unit_test(bad_rules_are_refused),
-      cmocka_unit_test(texts_compile),
+      cmocka_unit_test(computes_as_any_operator),    cmocka_unit_test(shapes_are_symbolic),
+      cmocka_unit_test(failures_say_whose_they_are), cmocka_unit_test(missing_operators_are_named),
+      cmocka_unit_test(damaged_types_are_refused),   cmocka_unit_test(bad_registrations_are_refused),
+      cmocka_unit_test(code_is_looked_at),           cmocka_unit_test(registering_survives_out_of_memory),
+      cmocka_unit_test(rules_replace_what_matches),  cmocka_unit_test(rules_look_at_attributes_and_constants),
+      cmocka_unit_test(bad_rules_are_refused),       cmocka_unit_test(texts_compile),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,4 @@
-"""``torch_tensorrt.kernels``: CUDA kernels as text, for PyTorch and for engines.
+"""``torch_tensorrt.kernels``: CUDA kernels as text or PTX, for PyTorch and for engines.
 
 ``cuda_kernel_op`` defines a PyTorch operator from a :class:`KernelSpec` and registers its kernel with Kiln (kiln.register_cuda_kernel),
 so that models that call it compile into one engine. The kernel's parameters are, in this order: pointers of the tensor inputs, scalar
@@ -18,7 +18,7 @@ from typing import Any, Callable, Optional, Union
 
 import torch
 
-from kiln import extend
+from kiln import checks, extend
 from kiln.torch_tensorrt._converters import ConverterPriority
 
 __all__ = [
@@ -458,6 +458,43 @@ class _Call(torch.nn.Module):
         return self.op(*args)
 
 
-def ptx_op(op_name: str, ptx: Any, *args: Any, **kwargs: Any) -> None:
-    """Not supported: Kiln compiles kernels for the GPU at hand from their text."""
-    raise NotImplementedError(f"ptx_op({op_name!r}): Kiln takes kernels as CUDA C++ text; use cuda_kernel_op")
+def ptx_op(
+    op_name: str,
+    ptx: Union[str, bytes],
+    kernel_name: str,
+    meta_fn: Callable[..., Any],
+    eager_fn: Optional[Callable[..., Any]],
+    aot_fn: Callable[..., Any],
+    *,
+    supports_dynamic_shapes: bool = False,
+    requires_output_allocator: bool = False,
+    priority: ConverterPriority = ConverterPriority.STANDARD,
+    capability_validator: Optional[Callable[..., Any]] = None,
+    schema: Optional[str] = None,
+) -> None:
+    """Registers a kernel that is compiled already, as :func:`cuda_kernel_op` does one that is text.
+
+    Args:
+        op_name: namespace and name; an operator that PyTorch has already only gets the kernel.
+        ptx: PTX (text or bytes), a cubin or a fatbin; the driver takes it as it is.
+        kernel_name: of the kernel in it. Its parameters: pointers of the tensor inputs, scalars, extras, pointers of the outputs.
+        meta_fn: shapes and types of the results.
+        eager_fn: what PyTorch runs on CUDA tensors; None: an engine of this operator alone.
+        aot_fn: ``(inputs, outputs, tactic) -> (launch parameters, extras)``; uses :data:`trtp`.
+        schema: "(Tensor x, float alpha) -> Tensor"; None: from the type hints of ``meta_fn``.
+        supports_dynamic_shapes, requires_output_allocator, priority, capability_validator: accepted; not needed.
+    """
+    values = {"ptx": ptx, "kernel_name": kernel_name, "meta_fn": meta_fn, "eager_fn": eager_fn, "aot_fn": aot_fn}
+    checks.check_all("ptx_op", values, _PTX_RULES)
+    code = ptx.encode() if isinstance(ptx, str) else bytes(ptx)
+    spec = KernelSpec(kernel_source=code, kernel_name=kernel_name)  # type: ignore[arg-type]
+    cuda_kernel_op(op_name, spec, meta_fn=meta_fn, eager_fn=eager_fn, aot_fn=aot_fn, schema=schema)
+
+
+_PTX_RULES = {
+    "ptx": checks.instance((str, bytes, bytearray), "PTX text, or the bytes of PTX, a cubin or a fatbin"),
+    "kernel_name": checks.TEXT,
+    "meta_fn": checks.CALLABLE,
+    "eager_fn": checks.optional(checks.CALLABLE),
+    "aot_fn": checks.CALLABLE,
+}

@@ -1,10 +1,12 @@
-/* Custom operators with a kernel as text: names for its tensors' types are put before it, its launch is computed from the expressions
- * that it was registered with when shapes are bound. */
+/* Custom operators with a kernel as text (names for its tensors' types are put before it) or as code. Its launch is computed from the
+ * expressions that it was registered with when shapes are bound. */
 #include <stdio.h>
 #include <string.h>
 
 #include "backends/cuda/codegen.h"
+#include "backends/cuda/internal.h"
 #include "backends/custom.h"
+#include "base/memory.h"
 #include "ops/custom.h"
 
 enum { MAX_PARAMETERS = 64 };
@@ -196,8 +198,73 @@ static const char *types_text(kernel_prep *p) {
   return cuda_text_keep(p, &t, &kept) == KILN_OK ? kept : NULL;
 }
 
+/* ---- code that the user compiled ------------------------------------------------------------------------------------ */
+
+enum { FUNCTION_MAX_DYNAMIC_SHARED = 8 }; /* CUfunction_attribute in cuda.h */
+
+static kiln_status load_given(device *d, cuda_function *f, const void *image) {
+  if (!d->driver) return KILN_OK;
+  KILN_TRY(cuda_hooks.enter(d));
+  kiln_status status = cuda_check(d, d->driver->ModuleLoadData(&f->module, image), "loading its PTX, cubin or fatbin");
+  if (status == KILN_OK)
+    status = cuda_check(d, d->driver->ModuleGetFunction(&f->handle, f->module, f->entry), "finding its kernel");
+  if (status == KILN_OK && f->shared > 48 * 1024)
+    status = cuda_check(d, d->driver->FuncSetAttribute(f->handle, FUNCTION_MAX_DYNAMIC_SHARED, (int)f->shared),
+                        "raising shared memory");
+  if (status != KILN_OK && f->module) (void)d->driver->ModuleUnload(f->module);
+  cuda_hooks.leave(d);
+  return status;
+}
+
+/* Once for each device; d->lock is held. Engine files do not keep such code: whoever opens them registers the operator first. */
+static kiln_status given_locked(device *d, const custom_impl *impl, const char *key, cuda_function **out) {
+  cuda_function *f = map_get(&d->function_index, key);
+  if (!f) {
+    if (!(f = mem_calloc(1, sizeof *f))) return KILN_NO_MEMORY("kernel");
+    snprintf(f->key, sizeof f->key, "%s", key);
+    snprintf(f->entry, sizeof f->entry, "%s", impl->cuda.name);
+    f->shared = impl->cuda.shared;
+    f->done = true;
+    kiln_status status = load_given(d, f, impl->image);
+    if (status == KILN_OK && !map_put(&d->function_index, f->key, f)) {
+      if (f->module) (void)d->driver->ModuleUnload(f->module);
+      status = KILN_NO_MEMORY("kernel");
+    }
+    if (status != KILN_OK) {
+      mem_free(f);
+      return status;
+    }
+    f->next = d->functions;
+    d->functions = f;
+  }
+  *out = f;
+  return KILN_OK;
+}
+
+static kiln_status use_given(kernel_prep *p, const custom_impl *impl, const cuda_function **out) {
+  char key[40];
+  device *d = p->device;
+  cuda_function *f = NULL;
+  const char *name = impl->cuda.name;
+  if (!d) return KILN_FAIL(KILN_INTERNAL, "kernel `%s` is prepared without a device", name);
+  if (strlen(name) >= sizeof f->entry)
+    return KILN_FAIL(KILN_INVALID_ARGUMENT, "custom operator `%s`: the kernel's name has more than %zu characters",
+                     p->args.node->op->name, sizeof f->entry - 1);
+  const uint64_t code = hash_bytes(impl->image, impl->image_size, impl->cuda.shared + 1);
+  snprintf(key, sizeof key, "%016llx%016llx", (unsigned long long)hash_bytes(name, strlen(name), code),
+           (unsigned long long)hash_bytes(impl->image, impl->image_size, ~code));
+  pthread_mutex_lock(&d->lock);
+  const kiln_status status = given_locked(d, impl, key, &f);
+  pthread_mutex_unlock(&d->lock);
+  if (status != KILN_OK)
+    return error_note(status, __FILE__, __LINE__, "custom operator `%s`, kernel `%s`", p->args.node->op->name, name);
+  *out = f;
+  return KILN_OK;
+}
+
 static kiln_status custom_prepare(kernel_prep *p) {
-  const kiln_cuda_kernel *k = &custom_impl_of(p->args.node->op)->cuda;
+  const custom_impl *impl = custom_impl_of(p->args.node->op);
+  const kiln_cuda_kernel *k = &impl->cuda;
   launch_names n = {.args = &p->args};
   custom_launch *l = ARENA_NEW(p->arena, custom_launch);
   if (!l) return KILN_NO_MEMORY("kernel");
@@ -208,6 +275,7 @@ static kiln_status custom_prepare(kernel_prep *p) {
   KILN_TRY(custom_names(p->arena, &p->args, &n.table, &n.values));
   KILN_TRY(set_geometry(&n, k, l));
   KILN_TRY(add_parameters(l, &n, k->arguments));
+  if (impl->image) return use_given(p, impl, &l->f);
   const char *types = types_text(p);
   if (!types) return KILN_NO_MEMORY("kernel text");
   return cuda_compile(p, &(cuda_source){.entry = k->name, .defines = types, .text = k->source, .shared = k->shared},
