@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import nvrtc
-from plans import Attention, AttentionWg, Conv, Depthwise, Direct, Gemm, GemmTma, Plan
+from plans import Attention, AttentionWg, Conv, Depthwise, Direct, Gemm, GemmTma, Plan, Stem
 
 
 def runs_on(plan: Plan, arch: str) -> bool:
@@ -129,6 +129,12 @@ class Gpu:
         k, stream = p.kernel, self.torch.cuda.current_stream().cuda_stream
         self.driver.launch(k.function, k.grid, k.threads, k.smem, stream, args, p.pdl)
 
+    def stem(self, p: Stem, x: Any, w: Any, out: Any, bias: Any) -> None:
+        """`x` is channels last; `w` as PyTorch has it."""
+        packed = self.torch.nn.functional.pad(w.permute(0, 2, 3, 1), (0, 4 - p.conv.c)).contiguous()
+        image = x.permute(0, 3, 1, 2).contiguous() if p.planes else x
+        self.launch(p, [image, packed, out, bias], ctypes.c_int(p.tiles), overlap=p.pdl)
+
     def product(self, p: Any, a: Any, b: Any, c: Any, bias: Any, residual: Any = None) -> None:
         """By whichever kernel the plan names."""
         (self.gemm_tma if isinstance(p, GemmTma) else self.gemm)(p, a, b, c, bias, residual)
@@ -169,7 +175,7 @@ def check_one(g: Gpu, p: Plan) -> float:
         ref = a.double() @ (b.double() if b_kn else b.double().transpose(1, 2)) + bias.double()
         for _ in range(2):  # the second run finds the counters that the first left
             g.product(p, a, b, out, bias, r)
-    elif isinstance(p, Gemm | GemmTma | Depthwise | Direct):
+    elif isinstance(p, Gemm | GemmTma | Depthwise | Direct | Stem):
         assert p.conv
         c = p.conv
         x, w, bias = data_conv(g, p.dtype, c)
@@ -186,6 +192,8 @@ def check_one(g: Gpu, p: Plan) -> float:
             packed = w.permute(0, 2, 3, 1).contiguous()
             for _ in range(2):
                 g.product(p, x, packed, out, bias, r)
+        elif isinstance(p, Stem):
+            g.stem(p, x, w, out, bias)
         elif isinstance(p, Depthwise):
             g.launch(p, [x, w.reshape(c.c, -1).t().contiguous(), out, bias], ctypes.c_int(c.n))
         else:

@@ -32,6 +32,7 @@ from plans import (
     Gemm,
     GemmTma,
     Plan,
+    Stem,
     Tile,
 )
 from timings import command_time_attention, command_time_depthwise, command_time_gemm
@@ -107,6 +108,10 @@ def variants() -> list[tuple[str, Plan]]:
             c.groups = c.c
             for px, py in ((1, 1), (4, 1), (2, 2)):
                 out.append((f"depthwise {dtype}", Depthwise(dtype, c, px, py)))
+    stems = [Conv(2, 33, 47, 3, 64, 7, 2, 3), Conv(1, 20, 37, 3, 32, 3, 2, 1), Conv(2, 19, 33, 3, 64, 3, 1, 1), Conv(1, 64, 68, 3, 96, 4, 4)]
+    stems += [Conv(1, 17, 18, 1, 32, 5, 1, 2), Conv(1, 40, 41, 2, 64, 11, 4, 2)]
+    for dtype, conv, planes in itertools.product(("f16", "bf16"), stems, (False, True)):
+        out.append((f"stem {dtype}", Stem(dtype, conv, planes, 5)))
     heads: list[dict[str, Any]] = [
         {"lq": 197, "lk": 197, "e": 64},
         {"lq": 49, "lk": 49, "e": 32, "mask": "add", "wq": 4},

@@ -551,7 +551,46 @@ class Direct:
         return "direct" + ("_t" if self.transposed else "")
 
 
-Plan = Gemm | GemmTma | Attention | Depthwise | Direct
+@dataclass
+class Stem:
+    """conv_stem.cu: an image [N, H, W, C] of one to three channels, also as NCHW."""
+
+    dtype: str
+    conv: Conv
+    planes: bool = False
+    blocks: int = 396
+    pdl: bool = True
+    kernel: Kernel = field(init=False)
+
+    def __post_init__(self) -> None:
+        c = self.conv
+        d: dict[str, Any] = {
+            "IN_TYPE": TYPES[self.dtype],
+            "OUT_TYPE": TYPES[self.dtype],
+            "BIAS_TYPE": TYPES[self.dtype],
+            "HAS_BIAS": 1,
+            "PDL": int(self.pdl),
+            "B_CONST": 1,
+            "IN_C": c.c,
+            "OUT_C": c.o,
+            "X_N": c.h * c.w * c.c,
+            "X_C": c.h * c.w if self.planes else 1,
+            "X_H": c.w if self.planes else c.w * c.c,
+            "X_W": 1 if self.planes else c.c,
+            "C_AT(z,row,col)": f"((row) * {c.o}LL + (col))",
+            **c.macros(),
+        }
+        quads = (c.k + 3) // 4
+        patch = (7 * c.stride + c.k) * (15 * c.stride + quads * 4)
+        smem = (c.k * quads * c.o * 4 + patch) * 8
+        self.tiles = math.ceil(c.oh / 8) * math.ceil(c.ow / 16) * c.n
+        self.kernel = Kernel("kiln_conv_stem", ("conv_stem.cu",), d, 128, smem, (min(self.tiles, self.blocks), 1, 1))
+
+    def name(self) -> str:
+        return f"stem{self.blocks}" + ("planes" if self.planes else "")
+
+
+Plan = Stem | Gemm | GemmTma | Attention | Depthwise | Direct
 
 TMA_WAYS = [
     (2, 256, 4, 1),

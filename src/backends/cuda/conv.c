@@ -1,5 +1,6 @@
 /* Convolutions on GPUs: depthwise, implicit matrix product (1x1: a plain one), transposed without overlap as products
  * that scatter, and a kernel of one thread for each result for everything else. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "backends/cuda/cublaslt.h"
@@ -25,6 +26,7 @@ typedef struct conv_state {
   const cuda_function *function; /* depthwise, direct */
   int64_t blocks, total;
   int threads;
+  size_t shared;
 } conv_state;
 
 static void read_ints(const kernel_args *a, const char *name, int count, int64_t fill, int64_t out[3]) {
@@ -355,6 +357,107 @@ static bool padded_fits(const node *n, const char **why) {
   return true;
 }
 
+/* ---- The same with the image read in place, for few outputs ------------------------------------------------------ */
+
+enum { STEM_ROWS = 8, STEM_COLUMNS = 16, STEM_THREADS = 128 }; /* TH, TW, THREADS of conv_stem.cu */
+
+static size_t stem_shared(int64_t outputs, int64_t kernel_h, int64_t kernel_w, int64_t stride_h, int64_t stride_w) {
+  const int64_t quads = cuda_div_up(kernel_w, 4);
+  const int64_t patch = ((STEM_ROWS - 1) * stride_h + kernel_h) * ((STEM_COLUMNS - 1) * stride_w + quads * 4);
+  return (size_t)(kernel_h * quads * outputs * 4 + patch) * 8;
+}
+
+static kiln_status stem_compile(kernel_prep *p, const conv_shape *s, conv_state *state) {
+  const cuda_facts *gpu = cuda_device_facts(p->device);
+  const tensor *x = &p->args.in[0], *y = &p->args.out[0];
+  const char *epilogue = NULL, *front = NULL, *macros = conv_macros(p, s, s->in_channels);
+  if (!macros) return KILN_NO_MEMORY("convolution");
+  KILN_TRY(cuda_epilogue_text(p, &epilogue));
+  const int h = x->rank - 3, v = x->rank - 2;
+  text t = {0};
+  text_printf(&t, "#define PDL 1\n#define IN_TYPE %s\n#define OUT_TYPE %s\n#define BIAS_TYPE %s\n#define HAS_BIAS %d\n",
+              cuda_mx_type(x->dtype), cuda_mx_type(y->dtype), cuda_mx_type(x->dtype), state->bias);
+  text_printf(&t,
+              "#define B_CONST 1\n#define IN_C %lld\n#define OUT_C %lld\n#define X_N %lldLL\n#define X_C %lldLL\n"
+              "#define X_H %lldLL\n#define X_W %lldLL\n",
+              (long long)s->in_channels, (long long)s->out_channels, (long long)x->strides[0],
+              (long long)x->strides[x->rank - 1], (long long)(h > 0 ? x->strides[h] : 0), (long long)x->strides[v]);
+  text_puts(&t,
+            "#define EPILOGUE_PARAMS , const kiln_epi epi\n#define EPILOGUE(v, z, row, col) kiln_epilogue(v, epi, row, "
+            "col);\n#define C_AT(z, row, col) (kiln_out_row(row) + (long long)(col) * KILN_OUT_STEP)\n");
+  text_puts(&t, macros);
+  text_puts(&t, epilogue);
+  text_puts(&t, cuda_text_matrix_common);
+  KILN_TRY(cuda_text_keep(p, &t, &front));
+  state->shared = stem_shared(s->out_channels, s->kernel[1], s->kernel[2], s->stride[1], s->stride[2]);
+  state->threads = STEM_THREADS;
+  state->total = s->batch * cuda_div_up(s->out[1], STEM_ROWS) * cuda_div_up(s->out[2], STEM_COLUMNS);
+  const int64_t room = (int64_t)(gpu->shared_sm / (state->shared + 1024)),
+                sms = gpu->sm_count > 0 ? gpu->sm_count : 132;
+  state->blocks = sms * (room < 1 ? 1 : room > 4 ? 4 : room);
+  if (state->blocks > state->total) state->blocks = state->total;
+  const cuda_source source = {
+      .entry = "kiln_conv_stem", .defines = front, .text = cuda_text_conv_stem, .shared = state->shared};
+  return cuda_compile(p, &source, &state->function);
+}
+
+static kiln_status stem_prepare(kernel_prep *p) {
+  conv_shape s;
+  conv_shape_of(&p->args, &s);
+  const int64_t tiles = s.batch * cuda_div_up(s.out[1], STEM_ROWS) * cuda_div_up(s.out[2], STEM_COLUMNS);
+  const bool wide = cuda_bias_vector(p, 2, cuda_result_vector(p, 8, s.out_channels)) == 8;
+  if (!wide || cuda_in_alignment(p, 1) < 8 || tiles > INT32_MAX / 2 || tensor_numel(&p->args.out[0]) == 0 ||
+      s.in[1] > INT32_MAX / 8 || s.in[2] > INT32_MAX / 8)
+    return padded_prepare(p);
+  conv_state *state = ARENA_NEW(p->arena, conv_state);
+  if (!state) return KILN_NO_MEMORY("convolution");
+  p->state = state;
+  state->bias = node_in(p->args.node, 2) != NULL;
+  if (!str_eq(p->args.in[1].packing, PACKING_OHW4))
+    return KILN_FAIL(KILN_INTERNAL, "conv.stem: the weight is not packed");
+  return stem_compile(p, &s, state);
+}
+
+static kiln_status stem_run(const kernel_args *a) {
+  const conv_state *s = a->state;
+  if (!s->function) return product_run(a);
+  const void *bias = s->bias ? a->in[2].data : NULL;
+  int tiles = (int)s->total;
+  cuda_epilogue_args epilogue;
+  cuda_epilogue_fill(a, &epilogue);
+  const cuda_launch_config launch = {
+      .function = s->function,
+      .grid = {(unsigned)s->blocks, 1, 1},
+      .block = {(unsigned)s->threads, 1, 1},
+      .shared = s->shared,
+      .overlap = cuda_device_facts(a->device)->arch >= 90,
+      .params = CUDA_PARAMS(&a->in[0].data, &a->in[1].data, &a->out[0].data, &bias, &tiles, &epilogue),
+  };
+  return cuda_launch(a, &launch);
+}
+
+static bool stem_fits(const node *n, const char **why) {
+  if (!getenv("KILN_CUDA_TRY")) return false;
+  if (!padded_fits(n, why)) return false;
+  const tensor_type *w = &node_in(n, 1)->type;
+  const attr *stride = node_ints(n, "stride");
+  const int last = w->rank - 1;
+  *why = "not 32, 64 or 96 outputs in 16 bits";
+  if (w->dims[0] % 32 != 0 || w->dims[0] > 96 || w->dims[0] < 32) return false;
+  if (w->dtype == KILN_F32 || n->outputs[0]->type.dtype == KILN_F32) return false;
+  *why = "the window or its steps";
+  if (!all_ints(n, "dilation", 1) || !stride || w->rank < 3 || w->rank > 4) return false;
+  int64_t size[2] = {1, 1}, step[2] = {1, 1};
+  for (int d = 0; d < w->rank - 2; d++) {
+    size[1 - d] = w->dims[last - d];
+    step[1 - d] = stride->u.ints[stride->count - 1 - d];
+    if (size[1 - d] < 1 || size[1 - d] > 11 || step[1 - d] < 1 || step[1 - d] > 4) return false;
+  }
+  if (stem_shared(w->dims[0], size[0], size[1], step[0], step[1]) > 96 * 1024) return false;
+  *why = NULL;
+  return true;
+}
+
 /* ---- Transposed without overlap: every place of the window is a product whose results are scattered
  * ------------------- */
 
@@ -652,6 +755,8 @@ static bool direct_fits(const node *n, const char **why) {
 /* clang-format off */
 const kernel cuda_conv_rows[] = {
     DEPTHWISE("", 0) DEPTHWISE(".2nd", 1) DEPTHWISE(".3rd", 2) DEPTHWISE(".4th", 3) DEPTHWISE(".5th", 4) DEPTHWISE(".6th", 5)
+    {.op = "conv", .name = "conv.stem", .isa = 80, .fits = stem_fits, .prepare = stem_prepare, .run = stem_run, .strided_in = 1,
+     .strided_out = 1, .epilogue = true, .pack_operand = 1, .packing = PACKING_OHW4},
     PADDED("", 0) PADDED(".2nd", 1) PADDED(".3rd", 2) PADDED(".4th", 3)
     IGEMM("", 0) IGEMM(".2nd", 1) IGEMM(".3rd", 2) IGEMM(".4th", 3) IGEMM(".5th", 4) IGEMM(".6th", 5) IGEMM(".7th", 6)
     IGEMM(".8th", 7) IGEMM(".9th", 8) IGEMM(".10th", 9)
