@@ -64,12 +64,22 @@ NORMALIZED = re.compile(r"sizes|dims?$|channels|widths|filters")
 
 # What cannot be known from names: by model type, values given to the configuration.
 SERIES = {"prediction_length": 8, "context_length": 24, "num_time_features": 2}
+MAMBA = {"mamba_n_heads": 8, "mamba_d_head": 16}
 SPECIAL: dict[str, dict[str, Any]] = {
     "autoformer": SERIES,
+    "chameleon": {"vocabulary_map": {"<image>": 100, "IMGIMGA": 101, "IMGIMGB": 102}},
     "deepseek_v2": {"num_experts_per_tok": 2, "n_routed_experts": 4},
     "dots1": {"num_experts_per_tok": 2, "n_routed_experts": 4, "n_shared_experts": 1, "first_k_dense_replace": 1},
+    "esm": {"vocab_size": 33, "pad_token_id": 1},
+    "granitemoehybrid": MAMBA,
+    "hunyuan_vl_text": {"head_dim": 16, "num_key_value_heads": 2},
     "informer": SERIES,
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"], "num_hidden_layers": 2, "num_dense_layers": 1},
+    "longcat_flash": {"qk_head_dim": 32},
+    "mamba2": {"num_heads": 8, "head_dim": 16},
+    "nemotron": {"num_key_value_heads": 2},
     "time_series_transformer": SERIES,
+    "vitmatte": {"fusion_hidden_sizes": [16, 16, 16, 16]},
     "xmod": {"default_language": "en_XX"},
 }
 
@@ -145,6 +155,7 @@ def shrink(config: Any, how: str) -> Any:
         elif isinstance(value, (list, tuple)) and how != "layers":
             changed[name] = smaller_list(name, value)
     fit_layers(config, changed)
+    fit_stages(config, changed)
     heads = vars(config).get("num_attention_heads")
     if "num_key_value_heads" in changed and heads == vars(config)["num_key_value_heads"]:
         changed["num_key_value_heads"] = changed.get("num_attention_heads", heads)
@@ -195,6 +206,20 @@ def fit_layers(config: Any, changed: dict[str, Any]) -> None:
     for name, value in vars(config).items():
         if name in ("num_hidden_layers", "n_layer", "num_layers", "n_layers", "decoder_layers") and value == length:
             changed[name] = len(rows)
+
+
+def fit_stages(config: Any, changed: dict[str, Any]) -> None:
+    """As many layers as a transformer that serves as a backbone gives the results of; and as many channels as the backbone gives."""
+    wanted = getattr(config, "out_indices", None) or ()
+    if "reshape_hidden_states" in vars(config) and len(wanted) > 1 and "num_hidden_layers" in changed:
+        changed["num_hidden_layers"] = len(wanted)
+        changed["out_indices"] = list(range(1, len(wanted) + 1))
+        changed["out_features"] = [f"stage{i}" for i in changed["out_indices"]]
+    inner = changed.get("backbone_config")
+    if is_config(inner) and isinstance(changed.get("encoder_in_channels"), (list, tuple)):
+        sizes = getattr(inner, "hidden_sizes", None)
+        if sizes:
+            changed["encoder_in_channels"] = list(sizes)[-len(changed["encoder_in_channels"]) :]
 
 
 def remade(config: Any, changed: dict[str, Any]) -> Any:
