@@ -146,9 +146,12 @@ typedef struct kiln_build_options {
   const char *const *metadata; /* key, value, key, value, ..., NULL: kept for kiln_engine_metadata; NULL: none */
   int32_t allow_host_fallback; /* GPUs: operators that have no kernel there run on the CPU, with copies of their tensors
                                   to and fro. 0: the build fails and lists them all */
+  size_t profile_count; /* more than 1: `inputs` has input_count specs for each optimization profile, one profile after
+                                  another, the same inputs in the same order. Kernels are chosen for the opt shapes of each;
+                                  sizes that no profile contains are refused at run time. At most 64 */
 } kiln_build_options;
 #define KILN_BUILD_OPTIONS_INIT \
-  { sizeof(kiln_build_options), NULL, NULL, 0.0, NULL, NULL, 0, 0, NULL, NULL, NULL, NULL, 0 }
+  { sizeof(kiln_build_options), NULL, NULL, 0.0, NULL, NULL, 0, 0, NULL, NULL, NULL, NULL, 0, 0 }
 
 typedef struct kiln_engine kiln_engine;   /* immutable but for its weights, see kiln_engine_refit; shareable between
                                              contexts and threads [any thread] */
@@ -189,6 +192,11 @@ KILN_PUBLIC size_t kiln_engine_input_count(const kiln_engine *engine);  /* [any 
 KILN_PUBLIC size_t kiln_engine_output_count(const kiln_engine *engine); /* [any thread] */
 KILN_API kiln_status kiln_engine_input(const kiln_engine *engine, size_t index, kiln_io_info *out_info);
 KILN_API kiln_status kiln_engine_output(const kiln_engine *engine, size_t index, kiln_io_info *out_info);
+/* Optimization profiles: 1 for an engine that was built without any. kiln_engine_input tells the range that spans them, and
+ * the opt shape of the first. [any thread] */
+KILN_PUBLIC size_t kiln_engine_optimization_profile_count(const kiln_engine *engine);
+KILN_API kiln_status kiln_engine_optimization_profile_input(const kiln_engine *engine, size_t profile, size_t index,
+                                                            kiln_io_info *out_info);
 /* Free-form strings that importers leave, such as "torch.in_spec"; NULL if there is no such key. [any thread] */
 KILN_PUBLIC const char *kiln_engine_metadata(const kiln_engine *engine, const char *key);
 /* Mutated buffers that a context keeps from run to run; 0 for most models. [any thread] */
@@ -283,6 +291,11 @@ KILN_API kiln_status kiln_context_create_on(const kiln_engine *engine, int devic
  * are those of the last call. `outputs` may be NULL. */
 KILN_API kiln_status kiln_context_prepare(kiln_context *context, const kiln_tensor *inputs, size_t input_count,
                                           kiln_tensor *outputs, size_t output_count);
+/* Which optimization profile the next runs take; -1, as at first: of those that contain a run's sizes the one whose opt sizes
+ * are nearest to them. Sizes outside the profile are refused. */
+KILN_API kiln_status kiln_context_set_optimization_profile(kiln_context *context, int index);
+/* The one that the last prepared shapes took; -1: there are none yet. */
+KILN_PUBLIC int kiln_context_optimization_profile(const kiln_context *context);
 /* Runs once, to the end. Inputs may have any strides. An output whose data is NULL is made to point at memory of the
  * context (contiguous, its shape and strides pointers lent too), valid until the next call; otherwise its shape must be
  * right and the result is written there (any strides). Output memory must not overlap input memory. No allocation and

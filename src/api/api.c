@@ -54,6 +54,27 @@ kiln_status kiln_engine_output(const kiln_engine *e, size_t index, kiln_io_info 
   return KILN_OK;
 }
 
+size_t kiln_engine_optimization_profile_count(const kiln_engine *e) { return e ? (size_t)e->profiles.count : 0; }
+
+kiln_status kiln_engine_optimization_profile_input(const kiln_engine *e, size_t profile_index, size_t index,
+                                                   kiln_io_info *out) {
+  KILN_TRY(kiln_engine_input(e, index, out));
+  if (profile_index >= kiln_engine_optimization_profile_count(e))
+    return KILN_FAIL(KILN_INVALID_ARGUMENT, "optimization profile %zu of %zu", profile_index,
+                     kiln_engine_optimization_profile_count(e));
+  const size_profile *p = &e->profiles.all[profile_index];
+  for (int32_t d = 0; d < out->rank && e->profiles.declared; d++) {
+    if (!dim_eval(e->plan->dims, e->plan->body.params[index]->type.dims[d], p->symbols, &out->opt[d])) out->opt[d] = 1;
+  }
+  for (int32_t i = 0; i < p->n_ranges; i++) {
+    const profile_range *r = &p->ranges[i];
+    if ((size_t)r->input != index) continue;
+    out->min[r->dim] = r->min;
+    out->max[r->dim] = r->max;
+  }
+  return KILN_OK;
+}
+
 const char *kiln_engine_metadata(const kiln_engine *e, const char *key) {
   return e && key ? graph_metadata(e->plan, key) : NULL;
 }

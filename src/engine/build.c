@@ -97,11 +97,78 @@ static kiln_status import_file(const void *bytes, size_t size, const char *origi
   return status;
 }
 
+/* ---- optimization profiles ------------------------------------------------------------------------------------- */
+
+/* Profile k's spec of an input fits the first profile's. */
+static kiln_status check_profile(const kiln_input_spec *first, const kiln_input_spec *s, size_t k, size_t i) {
+  const char *name = first->name ? first->name : "by position";
+  if (!str_eq(first->name, s->name) || s->rank != first->rank || s->dtype != first->dtype ||
+      !str_eq(first->constant, s->constant) || s->rank < 0 || s->rank > KILN_MAX_RANK)
+    return KILN_FAIL(
+        KILN_INVALID_ARGUMENT,
+        "optimization profile %zu, input %zu (%.60s): name, type, number of dimensions and constant must be those "
+        "of profile 0",
+        k, i, name);
+  for (int32_t d = 0; d < s->rank; d++) {
+    if (s->min[d] < 0 || s->min[d] > s->opt[d] || s->opt[d] > s->max[d])
+      return KILN_FAIL(
+          KILN_INVALID_ARGUMENT,
+          "optimization profile %zu, input %zu (%.60s), dimension %d: min %lld, opt %lld, max %lld are not in order", k,
+          i, name, (int)d, (long long)s->min[d], (long long)s->opt[d], (long long)s->max[d]);
+  }
+  return KILN_OK;
+}
+
+/* One spec for each input that spans those of all profiles. */
+static kiln_status span_profiles(const kiln_build_options *o, kiln_input_spec *out) {
+  memcpy(out, o->inputs, o->input_count * sizeof *out);
+  for (size_t k = 0; k < o->profile_count; k++) {
+    for (size_t i = 0; i < o->input_count; i++) {
+      const kiln_input_spec *s = &o->inputs[k * o->input_count + i];
+      KILN_TRY(check_profile(&o->inputs[i], s, k, i));
+      for (int32_t d = 0; d < s->rank; d++) {
+        if (s->min[d] < out[i].min[d]) out[i].min[d] = s->min[d];
+        if (s->max[d] > out[i].max[d]) out[i].max[d] = s->max[d];
+      }
+    }
+  }
+  return KILN_OK;
+}
+
+static kiln_status declare_profiles(graph *g, const kiln_build_options *o) {
+  int32_t *at = mem_calloc(o->input_count, sizeof *at);
+  if (!at) return KILN_NO_MEMORY("optimization profiles");
+  for (size_t i = 0; i < o->input_count; i++) {
+    const char *name = o->inputs[i].name;
+    at[i] = o->inputs[i].constant ? -1 : name ? find_input(g, name) : i < (size_t)g->n_inputs ? (int32_t)i : -1;
+    if (at[i] >= 0 && g->body.params[at[i]]->type.rank != o->inputs[i].rank) at[i] = -1;
+  }
+  const kiln_status status = profiles_write(g, o->inputs, o->input_count, at, o->profile_count);
+  mem_free(at);
+  return status;
+}
+
+static kiln_status import_with_profiles(const void *bytes, size_t size, const char *origin,
+                                        const kiln_build_options *options, graph **out) {
+  if (!options || options->profile_count < 2) return import_file(bytes, size, origin, options, out);
+  kiln_build_options spanned = *options;
+  kiln_input_spec *specs = mem_calloc(options->input_count, sizeof *specs);
+  if (!specs) return KILN_NO_MEMORY("optimization profiles");
+  spanned.inputs = specs;
+  kiln_status status = span_profiles(options, specs);
+  if (status == KILN_OK) status = import_file(bytes, size, origin, &spanned, out);
+  mem_free(specs);
+  KILN_TRY(status);
+  status = declare_profiles(*out, options);
+  if (status != KILN_OK) graph_destroy(*out);
+  return status;
+}
+
 kiln_status model_import(const void *bytes, size_t size, const char *origin, const kiln_build_options *options,
                          graph **out) {
   graph *g = NULL;
   KILN_TRY(ops_init());
-  KILN_TRY(import_file(bytes, size, origin, options, &g));
+  KILN_TRY(import_with_profiles(bytes, size, origin, options, &g));
   kiln_status status = progress(options, "optimizing", 0.2);
   if (status == KILN_OK) status = pass_dead_code(g);
   if (status == KILN_OK) status = graph_clone(g, &g->source);
@@ -131,6 +198,11 @@ static kiln_status check_options(const kiln_build_options *o, target *t) {
                      o->struct_size, sizeof *o);
   if (o && !(o->tune_seconds >= 0)) return KILN_FAIL(KILN_INVALID_ARGUMENT, "tune_seconds must be 0 or more");
   if (o && o->input_count && !o->inputs) return KILN_FAIL(KILN_INVALID_ARGUMENT, "options.inputs is NULL");
+  if (o && o->profile_count > MAX_PROFILES)
+    return KILN_FAIL(KILN_INVALID_ARGUMENT, "options.profile_count is %zu, at most %d are possible", o->profile_count,
+                     MAX_PROFILES);
+  if (o && o->profile_count > 1 && !o->input_count)
+    return KILN_FAIL(KILN_INVALID_ARGUMENT, "options.profile_count is %zu, but there are no inputs", o->profile_count);
   return target_parse(o ? o->target : NULL, t);
 }
 

@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "base/threads.h"
 #include "graph/graph.h"
+#include "graph/profiles.h"
 
 /* The portable graph of a model file (told by content), optimized. The graph may borrow weights from `bytes`. */
 kiln_status model_import(const void *bytes, size_t size, const char *origin, const kiln_build_options *options,
@@ -68,7 +69,8 @@ struct kiln_engine {
   const void *kernels; /* compiled code for devices, or NULL */
   size_t kernels_size;
   graph *plan;
-  graph *replanned; /* the portable graph that a plan made at load borrows constants from, or NULL */
+  profile_list profiles; /* of the plan, in its arena */
+  graph *replanned;      /* the portable graph that a plan made at load borrows constants from, or NULL */
   target target;
   const char *source_text;     /* the graph as it was imported */
   size_t source_size;          /* 0: it has none, and cannot take other weights */

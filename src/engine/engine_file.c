@@ -515,6 +515,7 @@ static kiln_status engine_read(kiln_engine *e) {
   KILN_TRY(check_weights(e, &h.sections[SECTION_DATA]));
   KILN_TRY(find_kernels(e));
   KILN_TRY(adopt_plan(e));
+  KILN_TRY_NOTE(profiles_read(e->plan, &e->plan->arena, &e->profiles), "reading the engine's plan");
   e->plan->kernels = e->kernels;
   e->plan->kernels_size = e->kernels_size;
   return KILN_OK;

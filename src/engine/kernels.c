@@ -1,9 +1,10 @@
-/* Compiled kernels in engine files. A plan is bound at its opt shapes on a device that only compiles, once for plain inputs and once for
+/* Compiled kernels in engine files. A plan is bound at the opt shapes of its profiles on a device that only compiles, once for plain inputs and once for
  * images with their channels last; what was compiled goes into the file, and contexts offer it to their device when they bind shapes. */
 #include <string.h>
 
 #include "base/memory.h"
 #include "engine/engine.h"
+#include "graph/profiles.h"
 #include "runtime/program.h"
 
 /* Strides of channels-last inputs; false: no input is an image. */
@@ -28,28 +29,32 @@ static bool lay_out_channels_last(const graph *g, const int64_t *symbols, int64_
   return any;
 }
 
-static kiln_status bind(graph *plan, const target *t, device *d, const int64_t *symbols,
+static kiln_status bind(graph *plan, int32_t profile, const target *t, device *d, const int64_t *symbols,
                         const int64_t (*strides)[KILN_MAX_RANK], int threads) {
   program *p = NULL;
-  KILN_TRY(program_create_laid_out(plan, t, d, symbols, strides, threads, &p));
+  KILN_TRY(program_create_profile(plan, profile, t, d, symbols, strides, threads, &p));
   program_destroy(p);
   return KILN_OK;
 }
 
-static kiln_status bind_both(graph *plan, const target *t, device *d, int threads) {
-  const int n = dim_symbol_count(plan->dims);
-  int64_t *symbols = mem_calloc((size_t)n + 1, sizeof *symbols);
+static kiln_status bind_both(graph *plan, int32_t profile, const int64_t *symbols, const target *t, device *d,
+                             int threads) {
   int64_t(*strides)[KILN_MAX_RANK] = mem_calloc((size_t)plan->n_inputs + 1, sizeof *strides);
-  kiln_status status = symbols && strides ? KILN_OK : KILN_NO_MEMORY("compiling kernels");
-  for (int i = 0; i < n && status == KILN_OK; i++) {
-    int64_t min = 0, max = 0;
-    dim_symbol_range(plan->dims, i, &min, &max, &symbols[i]);
-  }
-  if (status == KILN_OK) status = bind(plan, t, d, symbols, NULL, threads);
+  kiln_status status = strides ? KILN_OK : KILN_NO_MEMORY("compiling kernels");
+  if (status == KILN_OK) status = bind(plan, profile, t, d, symbols, NULL, threads);
   if (status == KILN_OK && lay_out_channels_last(plan, symbols, strides))
-    status = bind(plan, t, d, symbols, (const int64_t(*)[KILN_MAX_RANK])strides, threads);
-  mem_free(symbols);
+    status = bind(plan, profile, t, d, symbols, (const int64_t(*)[KILN_MAX_RANK])strides, threads);
   mem_free(strides);
+  return status;
+}
+
+static kiln_status bind_profiles(graph *plan, const target *t, device *d, int threads) {
+  arena a = {0};
+  profile_list profiles = {0};
+  kiln_status status = profiles_read(plan, &a, &profiles);
+  for (int32_t k = 0; k < profiles.count && status == KILN_OK; k++)
+    status = bind_both(plan, k, profiles.all[k].symbols, t, d, threads);
+  arena_free(&a);
   return status;
 }
 
@@ -60,7 +65,7 @@ kiln_status plan_compile_kernels(graph *plan, const target *t, int threads) {
   size_t size = 0;
   if (!h || !h->open_compiler) return KILN_OK;
   KILN_TRY(h->open_compiler(t, &d));
-  kiln_status status = bind_both(plan, t, d, threads > 0 ? threads : cpu_count());
+  kiln_status status = bind_profiles(plan, t, d, threads > 0 ? threads : cpu_count());
   if (status == KILN_OK) status = h->compiled(d, &bytes, &size);
   h->close(d);
   if (status == KILN_INCOMPATIBLE || status == KILN_INVALID_ARGUMENT) { /* no compiler; or the opt shapes cannot run */

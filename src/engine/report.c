@@ -101,6 +101,20 @@ static void print_signature(const graph *g, text *t) {
   }
 }
 
+/* Where there are several. */
+static void print_profiles(const kiln_engine *e, text *t) {
+  for (int32_t k = 0; k < e->profiles.count && e->profiles.declared; k++) {
+    const size_profile *p = &e->profiles.all[k];
+    text_printf(t, "optimization profile %d:", (int)k);
+    for (int32_t i = 0; i < p->n_ranges; i++) {
+      const profile_range *r = &p->ranges[i];
+      text_printf(t, "%s %s[%d] %lld to %lld, opt %lld", i ? ";" : "", e->plan->input_names[r->input], (int)r->dim,
+                  (long long)r->min, (long long)r->max, (long long)r->opt);
+    }
+    text_putc(t, '\n');
+  }
+}
+
 static kiln_status fill_report(kiln_engine *e, kiln_report what, text *t) {
   switch (what) {
     case KILN_REPORT_GRAPH:
@@ -117,7 +131,9 @@ static kiln_status fill_report(kiln_engine *e, kiln_report what, text *t) {
     case KILN_REPORT_SUMMARY:
       text_printf(t, "engine for %s, %zu bytes, %zu weights of %zu bytes in all%s\n", e->target.name, e->size,
                   e->n_weights, engine_weight_bytes(e), e->stripped ? ", stripped: kiln refit puts them in" : "");
-      return graph_summary(e->plan, t);
+      KILN_TRY(graph_summary(e->plan, t));
+      print_profiles(e, t);
+      return KILN_OK;
     case KILN_REPORT_SIGNATURE:
       print_signature(e->plan, t);
       return KILN_OK;

@@ -50,6 +50,9 @@ static kiln_status clone_node(cloner *c, const node *n, block *to) {
   node *copy = node_create(&b, n->op, n->own_inputs, inputs, op_schema_of(n->op)->n_attrs, attrs, n->n_outputs);
   if (!copy) return graph_check(c->to) != KILN_OK ? graph_check(c->to) : KILN_NO_MEMORY("copy of a graph");
   copy->tactic = n->tactic ? arena_strdup(a, n->tactic) : NULL;
+  copy->more_tactics = n->n_more_tactics ? ARENA_ARRAY(a, const char *, n->n_more_tactics) : NULL;
+  for (int32_t i = 0; copy->more_tactics && i < n->n_more_tactics; i++)
+    copy->more_tactics[copy->n_more_tactics++] = arena_strdup(a, n->more_tactics[i]);
   copy->timing = n->timing ? arena_strdup(a, n->timing) : NULL;
   for (int32_t i = 0; i < n->n_outputs; i++) {
     copy->outputs[i]->type = n->outputs[i]->type;

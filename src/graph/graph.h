@@ -113,8 +113,10 @@ struct node {
   attr *attrs; /* one for each attribute of the operator's schema, in its order */
   block **blocks;
   int32_t n_blocks;
-  block *epilogue;    /* NULL: none */
-  const char *tactic; /* kernel chosen by the plan; NULL before */
+  block *epilogue;           /* NULL: none */
+  const char *tactic;        /* kernel chosen by the plan; NULL before */
+  const char **more_tactics; /* of optimization profiles 1, 2, ..., where they are not all the same as the first's */
+  int32_t n_more_tactics;
   const char *timing; /* what the tuner measured, for people; NULL: nothing */
   const char *path;   /* module path in the model, "" if unknown */
   const char *source; /* "model.py:17", "" if unknown */

@@ -8,6 +8,7 @@
 #include "base/memory.h"
 #include "graph/graph.h"
 #include "graph/number.h"
+#include "graph/profiles.h"
 #include "ops/op.h"
 #include "ops/ref.h"
 
@@ -465,14 +466,31 @@ static kiln_status check_arity(reader *r, const op *o, int n_in, int n_out) {
   return KILN_OK;
 }
 
-/* What follows the attributes: result types, tactic, module path and source. */
+/* One for each further optimization profile. */
+static kiln_status read_more_tactics(reader *r, node *n) {
+  const char *names[MAX_PROFILES];
+  while (take(r, "or")) {
+    if (n->n_more_tactics == MAX_PROFILES - 1) return read_fail(r, "fewer tactics");
+    KILN_TRY(read_string(r, &names[n->n_more_tactics++]));
+  }
+  if (!n->n_more_tactics) return KILN_OK;
+  n->more_tactics = arena_copy(&r->g->arena, names, (size_t)n->n_more_tactics * sizeof *names);
+  if (n->more_tactics) return KILN_OK;
+  n->n_more_tactics = 0;
+  return KILN_NO_MEMORY("graph");
+}
+
+/* What follows the attributes: result types, tactics, module path and source. */
 static kiln_status read_tail(reader *r, node *n, const value_name *names) {
   KILN_TRY(n->n_outputs ? expect(r, ":") : KILN_OK);
   for (int32_t i = 0; i < n->n_outputs; i++) {
     if (i) KILN_TRY(expect(r, ","));
     KILN_TRY(read_type(r, &n->outputs[i]->type));
   }
-  if (take(r, "tactic")) KILN_TRY(read_string(r, &n->tactic));
+  if (take(r, "tactic")) {
+    KILN_TRY(read_string(r, &n->tactic));
+    KILN_TRY(read_more_tactics(r, n));
+  }
   if (take(r, "timed")) KILN_TRY(read_string(r, &n->timing));
   if (take(r, "@")) {
     KILN_TRY(read_string(r, &n->path));

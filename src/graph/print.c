@@ -184,6 +184,10 @@ void node_print(const graph *g, const node *n, text *out) {
   if (n->tactic) {
     text_puts(out, " tactic ");
     text_quote(out, n->tactic);
+    for (int32_t i = 0; i < n->n_more_tactics; i++) {
+      text_puts(out, " or ");
+      text_quote(out, n->more_tactics[i]);
+    }
   }
   if (n->timing) {
     text_puts(out, " timed ");

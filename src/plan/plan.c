@@ -5,6 +5,7 @@
 #include "backends/custom.h"
 #include "base/memory.h"
 #include "engine/engine.h"
+#include "graph/profiles.h"
 #include "passes/pass.h"
 #include "plan/tuner.h"
 
@@ -89,6 +90,7 @@ typedef struct planner {
   tuner *tuner;
   text *why;
   text missing; /* nodes that no kernel takes */
+  profile_list profiles;
   int done, total;
 } planner;
 
@@ -129,6 +131,40 @@ static const kernel *host_tactic(const planner *p, const node *n) {
   return NULL;
 }
 
+/* The best tactic at another profile's opt sizes. Weights are stored once, so it must read them as `first` does. */
+static const kernel *choose_in_profile(planner *p, node *n, const kernel *first, const size_profile *sizes) {
+  const kernel *tactics[64];
+  graph *g = n->parent->graph;
+  profile_apply(g, sizes);
+  const int all = backend_tactics(p->target, n, tactics, 64, NULL);
+  int count = 0;
+  for (int i = 0; i < all; i++) {
+    if (str_eq(tactics[i]->packing, first->packing) && tactics[i]->pack_operand == first->pack_operand)
+      tactics[count++] = tactics[i];
+  }
+  const kernel *chosen = count ? tuner_choose(p->tuner, n, tactics, count) : first;
+  profile_apply(g, &p->profiles.all[0]);
+  return chosen;
+}
+
+static kiln_status choose_in_profiles(planner *p, node *n, const kernel *first) {
+  const int32_t count = p->profiles.count - 1;
+  const char *timing = n->timing; /* of profile 0 */
+  bool differ = false;
+  if (count < 1 || n->n_more_tactics || p->options->like) return KILN_OK;
+  const char **names = ARENA_ARRAY(&n->parent->graph->arena, const char *, count);
+  if (!names) return KILN_NO_MEMORY("plan");
+  for (int32_t k = 0; k < count; k++) {
+    const kernel *chosen = choose_in_profile(p, n, first, &p->profiles.all[k + 1]);
+    names[k] = chosen->name;
+    differ = differ || chosen != first;
+  }
+  n->timing = timing;
+  n->more_tactics = differ ? names : NULL;
+  n->n_more_tactics = differ ? count : 0;
+  return KILN_OK;
+}
+
 static kiln_status plan_node(planner *p, node *n) {
   KILN_TRY(report_progress(p));
   if ((n->op->flags & OP_DATA_DEPENDENT) && n->parent->owner)
@@ -160,6 +196,7 @@ static kiln_status plan_node(planner *p, node *n) {
     chosen = str_eq(tactics[i]->name, n->tactic) ? tactics[i] : NULL;
   if (!chosen) chosen = tuner_choose(p->tuner, n, tactics, count);
   n->tactic = chosen->name;
+  KILN_TRY(choose_in_profiles(p, n, chosen));
   return pack_node(n, chosen, true);
 }
 
@@ -174,6 +211,9 @@ static void take_tactics(graph *g, block *b, const block *from) {
   for (node *n = b->first; n && m && n->op == m->op; n = n->next, m = m->next) {
     n->tactic = m->tactic ? arena_strdup(&g->arena, m->tactic) : NULL;
     n->timing = m->timing ? arena_strdup(&g->arena, m->timing) : NULL;
+    n->more_tactics = m->n_more_tactics ? ARENA_ARRAY(&g->arena, const char *, m->n_more_tactics) : NULL;
+    for (int32_t i = 0; n->more_tactics && i < m->n_more_tactics; i++)
+      n->more_tactics[n->n_more_tactics++] = arena_strdup(&g->arena, m->more_tactics[i]);
     for (int32_t i = 0; i < n->n_blocks && i < m->n_blocks; i++) take_tactics(g, n->blocks[i], m->blocks[i]);
   }
 }
@@ -212,9 +252,13 @@ kiln_status plan_create(const graph *portable, const target *t, const plan_optio
   pass_dump(g, "plan");
   p.total = count_nodes(&g->body);
   clear_scratch(g, &g->body);
+  KILN_GOTO(done, profiles_read(g, &g->arena, &p.profiles));
   if (options->like) take_tactics(g, &g->body, &options->like->body);
   KILN_GOTO(done, tuner_create(t, options, &p.tuner));
-  tuner_precompile(p.tuner, &g->body);
+  for (int32_t k = p.profiles.count - 1; k >= 0; k--) { /* so that the first one's sizes stay */
+    if (p.profiles.count > 1) profile_apply(g, &p.profiles.all[k]);
+    tuner_precompile(p.tuner, &g->body, p.profiles.count - 1 - k, p.profiles.count);
+  }
   status = plan_block(&p, &g->body);
   if (status == KILN_OK && p.missing.length)
     status = KILN_FAIL(KILN_UNSUPPORTED, "target %s has no kernel for %s%s", t->name, p.missing.data,

@@ -247,12 +247,14 @@ static bool request_block(tuner *t, const block *b, int from) {
 }
 
 /* The likeliest tactics first: how long compiling takes is known only afterwards. */
-void tuner_precompile(tuner *t, const block *b) {
+void tuner_precompile(tuner *t, const block *b, int part, int parts) {
   const device_hooks *h = t->target->backend->device;
+  const int before = t->compiled;
   if (!t->device || !t->workers) return;
-  for (const constant *c = b->graph->constants; c; c = c->next) t->weight_bytes += c->size;
-  const double until = t->start + 0.7 * t->options.tune_seconds;
+  for (const constant *c = b->graph->constants; c && part == 0; c = c->next) t->weight_bytes += c->size;
+  const double until = t->start + 0.7 * t->options.tune_seconds * (part + 1) / parts;
   double last = 0;
+  t->compiled = 0;
   for (bool more = true; more && t->compiled < MAX_TACTICS && time_now() + last < until;) {
     const double begin = time_now();
     h->defer(t->device, true);
@@ -262,6 +264,7 @@ void tuner_precompile(tuner *t, const block *b) {
     t->compiled += WAVE;
     last = time_now() - begin;
   }
+  if (part > 0 && before < t->compiled) t->compiled = before; /* what is compiled for all */
 }
 
 static double time_kernel(tuner *t, const node *n, const kernel *k) {

@@ -13,8 +13,8 @@ kiln_status tuner_create(const target *t, const plan_options *options,
  * tactics[0]. The result is never slower in the timing than tactics[0]. */
 const kernel *tuner_choose(tuner *t, node *n, const kernel *const *tactics, int count);
 /* Devices: compiles the kernels of all tactics of these nodes together, as far as the budget allows. Failures show when a
- * tactic is timed. */
-void tuner_precompile(tuner *t, const block *b);
+ * tactic is timed. Called `parts` times, for the sizes of one optimization profile after another. */
+void tuner_precompile(tuner *t, const block *b, int part, int parts);
 /* Devices: should the heuristic's plan be taken instead of the tuned one, which turned out slower as a whole? Says so in `why`
  * (may be NULL). */
 bool tuner_rejects(tuner *t, graph *tuned, graph *plain, text *why);

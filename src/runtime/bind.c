@@ -111,8 +111,14 @@ static kiln_status slot_of(program *p, const value *v, slot **out) {
   return KILN_OK;
 }
 
-static const kernel *kernel_of(const node *n) {
-  const kernel *k = n->tactic ? kernel_find(n->op->name, n->tactic) : NULL;
+/* What the plan chose for the program's optimization profile. */
+static const char *tactic_of(const program *p, const node *n) {
+  return p->profile > 0 && p->profile <= n->n_more_tactics ? n->more_tactics[p->profile - 1] : n->tactic;
+}
+
+static const kernel *kernel_of(const program *p, const node *n) {
+  const char *tactic = tactic_of(p, n);
+  const kernel *k = tactic ? kernel_find(n->op->name, tactic) : NULL;
   return k ? k : &reference_kernel;
 }
 
@@ -120,11 +126,11 @@ static bool takes_strided(uint32_t mask, int index) { return index >= 31 ? mask 
 
 /* What runs on the CPU beside a device takes and gives contiguous tensors only. */
 static bool reads_strided(const program *p, const node *n, int index) {
-  const kernel *k = kernel_of(n);
+  const kernel *k = kernel_of(p, n);
   return takes_strided(k->strided_in, index) && !host_kernel(p->target, k);
 }
 static bool writes_strided(const program *p, const node *n, int index) {
-  const kernel *k = kernel_of(n);
+  const kernel *k = kernel_of(p, n);
   return takes_strided(k->strided_out, index) && !host_kernel(p->target, k);
 }
 
@@ -507,9 +513,10 @@ static kiln_status check_packing(const node *n, const kernel *k, int32_t index, 
 }
 
 static kiln_status bind_kernel(program *p, const node *n) {
-  const bool host = host_kernel(p->target, kernel_of(n)) && p->device;
-  const kernel *k = host ? host_kernel_here(kernel_of(n)) : kernel_here(p, kernel_of(n));
-  const bool chosen = !p->device || (n->tactic && kernel_find(n->op->name, n->tactic)); /* the plan allows the CPU */
+  const bool host = host_kernel(p->target, kernel_of(p, n)) && p->device;
+  const kernel *k = host ? host_kernel_here(kernel_of(p, n)) : kernel_here(p, kernel_of(p, n));
+  const bool chosen =
+      !p->device || (n->tactic && kernel_find(n->op->name, tactic_of(p, n))); /* the plan allows the CPU */
   if (k == &reference_kernel && (!chosen || (!n->op->ref && !n->n_blocks)))
     return KILN_FAIL(KILN_UNSUPPORTED, "no kernel for `%s` (%s at %s)", n->op->name, n->path, n->source);
   slot *operands = ARENA_ARRAY(&p->arena, slot, n->n_inputs + 1);
@@ -794,6 +801,7 @@ static kiln_status create(const program *like, const node *first, value *const *
   p->device = like->device;
   p->param_strides = first ? NULL : like->param_strides;
   p->threads = like->threads;
+  p->profile = like->profile;
   p->copy_kernel = like->copy_kernel;
   p->stage = like->stage;
   p->first = first;
@@ -817,16 +825,17 @@ static kiln_status create(const program *like, const node *first, value *const *
 
 kiln_status program_create_on(graph *g, const target *t, device *d, const int64_t *symbols, int threads,
                               program **out_program) {
-  return program_create_laid_out(g, t, d, symbols, NULL, threads, out_program);
+  return program_create_profile(g, 0, t, d, symbols, NULL, threads, out_program);
 }
 
-kiln_status program_create_laid_out(graph *g, const target *t, device *d, const int64_t *symbols,
-                                    const int64_t (*strides)[KILN_MAX_RANK], int threads, program **out_program) {
+kiln_status program_create_profile(graph *g, int32_t profile, const target *t, device *d, const int64_t *symbols,
+                                   const int64_t (*strides)[KILN_MAX_RANK], int threads, program **out_program) {
   KILN_TRY(ops_init());
   const program like = {.graph = g,
                         .target = t,
                         .device = d,
                         .param_strides = strides,
+                        .profile = profile,
                         .threads = threads < 1 ? 1 : threads,
                         .copy_kernel = find_copy_kernel(t)};
   return create(&like, NULL, g->body.params, g->body.n_params, symbols, out_program);

@@ -6,6 +6,7 @@
 
 #include "base/memory.h"
 #include "runtime/adopt.h"
+#include "runtime/choose_profile.h"
 #include "runtime/stages.h"
 
 /* ---- checking inputs --------------------------------------------------------------------------------------------- */
@@ -32,10 +33,9 @@ static kiln_status wrong_input(const kiln_context *c, int32_t i, const kiln_tens
   for (int32_t d = 0; d < t->ndim && d < KILN_MAX_RANK; d++)
     text_printf(&got, d ? ",%lld" : "%lld", (long long)t->shape[d]);
   text_putc(&got, ']');
-  const char *profiles = graph_metadata(g, "kiln.profiles"); /* as the caller who built the engine put them */
-  const kiln_status status = KILN_FAIL(KILN_INVALID_ARGUMENT, "input %d (\"%s\"): %s; expected %s, got %s%s%s", (int)i,
-                                       g->input_names[i], what, expected.data ? expected.data : "?",
-                                       got.data ? got.data : "?", profiles ? "; " : "", profiles ? profiles : "");
+  const kiln_status status =
+      KILN_FAIL(KILN_INVALID_ARGUMENT, "input %d (\"%s\"): %s; expected %s, got %s", (int)i, g->input_names[i], what,
+                expected.data ? expected.data : "?", got.data ? got.data : "?");
   text_free(&expected);
   text_free(&got);
   return status;
@@ -48,8 +48,8 @@ static kiln_status out_of_range(const kiln_context *c, int32_t i, const kiln_ten
   dim_range(g->dims, g->body.params[i]->type.dims[d], &low, &high);
   snprintf(range, sizeof range, high == DIM_UNBOUNDED ? " (%lld or more)" : " (%lld to %lld)", (long long)low,
            (long long)high);
-  snprintf(what, sizeof what, "dimension %d is %lld, a size outside the engine's range%s", (int)d,
-           (long long)t->shape[d], range);
+  snprintf(what, sizeof what, "dimension %d is %lld, a size outside the engine's range%s, optimization profile 0",
+           (int)d, (long long)t->shape[d], range);
   return wrong_input(c, i, t, what);
 }
 
@@ -71,6 +71,53 @@ static kiln_status check_dtype_and_rank(const kiln_context *c, int32_t i, const 
   if (kiln_tensor_get_dtype(t) != type->dtype) return wrong_input(c, i, t, "wrong element type");
   if (t->ndim != type->rank) return wrong_input(c, i, t, "wrong number of dimensions");
   return KILN_OK;
+}
+
+/* The first input whose dimension is that symbol gave it its value. */
+static bool source_of(const graph *g, int symbol, int32_t *out_input, int32_t *out_dim) {
+  for (int32_t i = 0; i < g->n_inputs; i++) {
+    const tensor_type *type = &g->body.params[i]->type;
+    for (int32_t d = 0; d < type->rank; d++) {
+      int s = -1;
+      int64_t factor = 0, offset = 0;
+      if (!dim_as_affine(g->dims, type->dims[d], &s, &factor, &offset) || s != symbol) continue;
+      *out_input = i;
+      *out_dim = d;
+      return true;
+    }
+  }
+  return false;
+}
+
+/* Dimension d of input i is not what other inputs' sizes make it. */
+static kiln_status disagreement(const kiln_context *c, const kiln_tensor *inputs, int32_t i, int32_t d,
+                                int64_t expected) {
+  const graph *g = graph_of(c);
+  const dim size = g->body.params[i]->type.dims[d];
+  int s = -1;
+  int64_t factor = 0, offset = 0;
+  int32_t other = 0, od = 0;
+  if (!dim_as_affine(g->dims, size, &s, &factor, &offset) || !source_of(g, s, &other, &od))
+    return wrong_input(c, i, &inputs[i], "sizes that do not agree with each other");
+  text needed = {0};
+  dim_print(g->dims, size, &needed);
+  const bool same = size == g->body.params[other]->type.dims[od];
+  const kiln_status status = same ? KILN_FAIL(KILN_INVALID_ARGUMENT,
+                                              "input %d (\"%s\"), dimension %d is %lld, but input %d (\"%s\"), "
+                                              "dimension %d is %lld: these two sizes must "
+                                              "be the same (`%s`)",
+                                              (int)i, g->input_names[i], (int)d, (long long)inputs[i].shape[d],
+                                              (int)other, g->input_names[other], (int)od,
+                                              (long long)inputs[other].shape[od], needed.data ? needed.data : "?")
+                                  : KILN_FAIL(KILN_INVALID_ARGUMENT,
+                                              "input %d (\"%s\"), dimension %d is %lld, but must be `%s` = %lld, since "
+                                              "input %d (\"%s\"), dimension %d is "
+                                              "%lld",
+                                              (int)i, g->input_names[i], (int)d, (long long)inputs[i].shape[d],
+                                              needed.data ? needed.data : "?", (long long)expected, (int)other,
+                                              g->input_names[other], (int)od, (long long)inputs[other].shape[od]);
+  text_free(&needed);
+  return status;
 }
 
 /* Solves symbols from plain and affine dimensions; what stays open is checked afterwards. */
@@ -102,8 +149,9 @@ static kiln_status solve_symbols(kiln_context *c, const kiln_tensor *inputs) {
     const tensor_type *type = &g->body.params[i]->type;
     for (int32_t d = 0; d < type->rank; d++) {
       int64_t n = 0;
-      if (!dim_eval(g->dims, type->dims[d], c->symbols, &n) || n != inputs[i].shape[d])
+      if (!dim_eval(g->dims, type->dims[d], c->symbols, &n))
         return wrong_input(c, i, &inputs[i], "sizes that do not agree with each other");
+      if (n != inputs[i].shape[d]) return disagreement(c, inputs, i, d, n);
     }
   }
   return guards_hold(g, c->symbols);
@@ -156,7 +204,9 @@ static kiln_status find_program(kiln_context *c, bound_program **out) {
   for (int i = 0; i < CONTEXT_PROGRAMS; i++) {
     bound_program *b = &c->programs[i];
     *out = b;
-    if (b->program && (bytes == 0 || memcmp(b->symbols, c->symbols, bytes) == 0) && same_layout(c, b)) return KILN_OK;
+    if (b->program && b->profile == c->chosen && (bytes == 0 || memcmp(b->symbols, c->symbols, bytes) == 0) &&
+        same_layout(c, b))
+      return KILN_OK;
     if (!b->program || (oldest->program && b->last_use < oldest->last_use)) oldest = b;
   }
   KILN_TRY(check_not_capturing(c));
@@ -217,13 +267,14 @@ static kiln_status reserve_arena(kiln_context *c, size_t bytes) {
 /* The engine's compiled kernels are there while programs ask for theirs. */
 static kiln_status create_program(kiln_context *c, bound_program *b) {
   const kiln_engine *e = c->engine;
-  if (!c->gpu) return program_create(e->plan, &e->target, b->symbols, c->threads, &b->program);
+  if (!c->gpu)
+    return program_create_profile(e->plan, b->profile, &e->target, NULL, b->symbols, NULL, c->threads, &b->program);
   const device_hooks *h = c->gpu->hooks;
   const bool offers = e->kernels && h->offer;
   if (offers) KILN_TRY(h->offer(c->gpu->device, e->kernels, e->kernels_size));
   const kiln_status status =
-      program_create_laid_out(e->plan, &e->target, c->gpu->device, b->symbols,
-                              (const int64_t(*)[KILN_MAX_RANK])b->strides, c->threads, &b->program);
+      program_create_profile(e->plan, b->profile, &e->target, c->gpu->device, b->symbols,
+                             (const int64_t(*)[KILN_MAX_RANK])b->strides, c->threads, &b->program);
   if (offers) h->withdraw(c->gpu->device, e->kernels);
   return status;
 }
@@ -237,6 +288,7 @@ static kiln_status bind_shapes(kiln_context *c) {
     if (!b->symbols) b->symbols = mem_calloc((size_t)n + 1, sizeof *b->symbols);
     if (!b->symbols) return KILN_NO_MEMORY("context");
     if (n) memcpy(b->symbols, c->symbols, (size_t)n * sizeof *b->symbols);
+    b->profile = c->chosen;
     if (c->gpu) {
       const size_t n_inputs = (size_t)graph_of(c)->n_inputs + 1;
       if (!b->strides && !(b->strides = mem_calloc(n_inputs, sizeof *b->strides))) return KILN_NO_MEMORY("context");
@@ -317,6 +369,7 @@ static kiln_status prepare_inputs(kiln_context *c, const kiln_tensor *inputs, si
       return KILN_FAIL(KILN_INVALID_ARGUMENT, "input %d: shape is NULL", (int)i);
     KILN_TRY(check_dtype_and_rank(c, i, &inputs[i]));
   }
+  KILN_TRY(choose_profile(c, inputs, &c->chosen));
   KILN_TRY(solve_symbols(c, inputs));
   input_layouts(c, inputs);
   return bind_shapes(c);
@@ -505,6 +558,7 @@ static kiln_status context_new(const kiln_engine *engine, int ordinal, const kil
   if (!c) return KILN_NO_MEMORY("context");
   c->handle = engine_retain(engine);
   c->engine = engine_current(engine, &c->generation);
+  c->wanted = -1;
   c->threads = options && options->threads > 0 ? options->threads : cpu_count();
   const kiln_status status = context_allocate(c, ordinal);
   if (status != KILN_OK) {
@@ -549,6 +603,20 @@ kiln_status kiln_context_set_stream(kiln_context *c, void *stream) {
                      kiln_engine_target(c->engine));
   return device_run_set_stream(c->gpu, stream);
 }
+
+kiln_status kiln_context_set_optimization_profile(kiln_context *c, int index) {
+  if (!c) return KILN_FAIL(KILN_INVALID_ARGUMENT, "context is NULL");
+  const int32_t count = c->engine->profiles.count;
+  if (index < -1 || index >= count)
+    return KILN_FAIL(KILN_INVALID_ARGUMENT,
+                     "optimization profile %d: the engine has %d, counted from 0 (-1: the best one)", index,
+                     (int)count);
+  if (index != c->wanted) c->current = NULL; /* the next run looks again */
+  c->wanted = index;
+  return KILN_OK;
+}
+
+int kiln_context_optimization_profile(const kiln_context *c) { return c && c->current ? c->chosen : -1; }
 
 static kiln_status check_copy(const kiln_context *c, const kiln_tensor *from, const kiln_tensor *to) {
   bool same = from->ndim == to->ndim && from->ndim <= KILN_MAX_RANK && from->ndim >= 0 &&

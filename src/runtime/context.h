@@ -12,6 +12,7 @@ typedef struct bound_program {
   program *program;
   int64_t *symbols;
   uint64_t last_use;
+  int32_t profile;
   device_graphs graphs;
   int64_t (*strides)[KILN_MAX_RANK]; /* GPU engines: how the inputs lie */
   bool captured;                     /* a caller's graph has its kernels, and reads its weights */
@@ -49,7 +50,9 @@ struct kiln_context {
   void **state_now, **state_next; /* one pair for each mutated buffer, swapped after each run */
   size_t state_bytes;
   int32_t threads;
-  bool profile;
+  bool profile;   /* steps are timed */
+  int32_t wanted; /* optimization profile that the caller chose; -1: the one that fits best */
+  int32_t chosen; /* for the sizes of this call */
 };
 
 #endif

@@ -13,10 +13,10 @@ kiln_status program_create(graph *g, const target *t, const int64_t *symbols, in
 /* The same on a device (NULL: the host), to which the constants are copied. */
 kiln_status program_create_on(graph *g, const target *t, device *d, const int64_t *symbols, int threads,
                               program **out_program);
-/* And with parameters that lie dense in memory but with their dimensions in another order (channels last, say): strides of
- * each. */
-kiln_status program_create_laid_out(graph *g, const target *t, device *d, const int64_t *symbols,
-                                    const int64_t (*strides)[KILN_MAX_RANK], int threads, program **out_program);
+/* And with the tactics of one of the plan's optimization profiles, and parameters that lie dense in memory but with their
+ * dimensions in another order (channels last, say): strides of each, or NULL. */
+kiln_status program_create_profile(graph *g, int32_t profile, const target *t, device *d, const int64_t *symbols,
+                                   const int64_t (*strides)[KILN_MAX_RANK], int threads, program **out_program);
 void program_destroy(program *p);
 
 size_t program_arena_bytes(

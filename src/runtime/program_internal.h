@@ -75,6 +75,7 @@ struct program {
   const target *target;
   int64_t *symbols;
   int threads;
+  int32_t profile; /* whose tactics it runs */
   step *steps;
   int32_t n_steps, step_capacity;
   buffer *buffers;

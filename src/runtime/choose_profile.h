@@ -1,0 +1,11 @@
+/* Which optimization profile a call's sizes are for. */
+#ifndef KILN_RUNTIME_CHOOSE_PROFILE_H
+#define KILN_RUNTIME_CHOOSE_PROFILE_H
+
+#include "runtime/context.h"
+
+/* The profile that the caller chose, or of those that contain the sizes the one whose opt sizes are nearest. Fails with what is outside, where,
+ * and of which profiles. Ranks must have been checked. */
+kiln_status choose_profile(const kiln_context *c, const kiln_tensor *inputs, int32_t *out);
+
+#endif
