@@ -210,9 +210,17 @@ kiln_status lower_elementwise_loss(lower_call *c) {
   return KILN_OK;
 }
 
+/* x times the weight of each class, if there are weights. */
+static value *weighted(lower_call *c, value *x, int axis) {
+  dim shape[KILN_MAX_RANK];
+  if (!x || call_is_none(c, "weight")) return x;
+  for (int i = 0; i < x->type.rank; i++) shape[i] = i == axis ? x->type.dims[i] : 1;
+  return operand(c, "mul", x, lower_reshape(&c->b, call_tensor(c, "weight"), x->type.rank, shape));
+}
+
 /* -w[t] logp[..., t, ...] with classes at axis 1 (or 0 of a vector); ignored targets count for nothing, also in the
  * mean. */
-static kiln_status negative_log_likelihood(lower_call *c, value *logp, value *target) {
+static kiln_status negative_log_likelihood(lower_call *c, value *logp, value *target, double smoothing) {
   builder *b = &c->b;
   const int axis = logp->type.rank == 1 ? 0 : 1;
   target = lower_cast(b, target, KILN_I64);
@@ -228,6 +236,11 @@ static kiln_status negative_log_likelihood(lower_call *c, value *logp, value *ta
     weights = binary(c, "mul", weights, lower_reshape(b, w, safe->type.rank, safe->type.dims));
   }
   value *loss = unary(c, "neg", binary(c, "mul", taken ? lowering_squeeze(b, taken, axis) : NULL, weights));
+  if (smoothing != 0 && loss) { /* a part of all classes alike */
+    value *others = reduce(c, "sum", weighted(c, logp, axis), axis), *zero = lowering_scalar_like(b, loss, 0);
+    others = pick(c, keep, with_number(c, "mul", others, -smoothing / (double)logp->type.dims[axis]), zero);
+    loss = binary(c, "add", with_number(c, "mul", loss, 1 - smoothing), others);
+  }
   if (call_int(c, "reduction") == REDUCE_MEAN)
     loss = binary(c, "div", reduce(c, "sum", loss, -1), reduce(c, "sum", weights, -1));
   else
@@ -242,7 +255,7 @@ kiln_status lower_nll_loss(lower_call *c) {
   KILN_TRY(need(c, "target", &y));
   if (x->type.rank == 0 || y->type.rank != x->type.rank - 1)
     return LOWER_FAIL(c, "expected a target with one dimension less than the input");
-  return negative_log_likelihood(c, x, y);
+  return negative_log_likelihood(c, x, y, 0);
 }
 
 kiln_status lower_cross_entropy_loss(lower_call *c) {
@@ -251,11 +264,16 @@ kiln_status lower_cross_entropy_loss(lower_call *c) {
   KILN_TRY(need(c, "target", &y));
   const int axis = x->type.rank == 1 ? 0 : 1;
   if (x->type.rank == 0) return LOWER_FAIL(c, "expected an input with dimensions");
-  if (call_float(c, "label_smoothing") != 0) return LOWER_FAIL(c, "label_smoothing is not supported");
+  const double smoothing = call_float(c, "label_smoothing");
+  if (smoothing != 0 && !dim_is_const(x->type.dims[axis]))
+    return LOWER_FAIL(c, "label_smoothing needs a fixed number of classes");
   value *logp = build(&c->b, "log_softmax", IN(x), ATTRS(A_INT("axis", axis)));
-  if (!dtype_is_float(y->type.dtype)) return logp ? negative_log_likelihood(c, logp, y) : LOWER_FAIL(c, "input");
-  if (!call_is_none(c, "weight")) return LOWER_FAIL(c, "class probabilities with weights are not supported");
-  value *loss = unary(c, "neg", reduce(c, "sum", operand(c, "mul", logp, y), axis));
+  if (!dtype_is_float(y->type.dtype)) {
+    return logp ? negative_log_likelihood(c, logp, y, smoothing) : LOWER_FAIL(c, "input");
+  }
+  if (smoothing != 0)
+    y = with_number(c, "add", with_number(c, "mul", y, 1 - smoothing), smoothing / (double)x->type.dims[axis]);
+  value *loss = unary(c, "neg", reduce(c, "sum", weighted(c, operand(c, "mul", logp, y), axis), axis));
   const dim reduction = call_int(c, "reduction"); /* the mean is over samples */
   call_return(c, 0,
               reduction == REDUCE_NONE || !loss || loss->type.rank == 0
@@ -274,10 +292,16 @@ kiln_status lower_search(lower_call *c) {
   KILN_TRY(need(c, "self", &x));
   bool right = call_bool(c, "right");
   if (!buckets) {
-    if (!call_is_none(c, "sorter")) return LOWER_FAIL(c, "argument sorter is not supported");
+    if (!call_is_none(c, "sorter") && bounds->type.rank > 0)
+      bounds =
+          build(&c->b, "gather", IN(bounds, call_tensor(c, "sorter")), ATTRS(A_INT("axis", bounds->type.rank - 1)));
+    LOWER_NEED(c, bounds);
     if (str_eq(call_str(c, "side"), "right")) right = true;
   }
-  if (bounds->type.rank != 1 || x->type.rank >= KILN_MAX_RANK) return LOWER_FAIL(c, "expected a vector of boundaries");
+  const int rank = bounds->type.rank;
+  if (rank == 0 || x->type.rank >= KILN_MAX_RANK || (rank > 1 && rank != x->type.rank))
+    return LOWER_FAIL(c, "expected a vector of boundaries, or one for each vector of values");
+  if (rank > 1) bounds = lowering_unsqueeze(&c->b, bounds, rank - 1);
   value *wide = lowering_unsqueeze(&c->b, x, x->type.rank);
   lower_promote(&c->b, &bounds, false, &wide, false);
   value *before = lower_cast(&c->b, binary(c, right ? "le" : "lt", bounds, wide), KILN_I64);

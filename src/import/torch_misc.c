@@ -5,6 +5,7 @@
 #include "import/complex.h"
 #include "import/fourier.h"
 #include "import/lower.h"
+#include "import/torch_counts.h"
 #include "ops/lowering.h"
 
 static kiln_status tensor_arg(lower_call *c, const char *name, value **out) {
@@ -253,5 +254,21 @@ const torch_row torch_misc[] = {
     {"aten::istft(Tensor self, int n_fft, int? hop_length=None, int? win_length=None, Tensor? window=None, bool "
      "center=True, bool normalized=False, bool? onesided=None, int? length=None, bool return_complex=False) -> Tensor",
      NULL, lower_istft},
+    {"aten::mode(Tensor self, int dim=-1, bool keepdim=False) -> (Tensor values, Tensor indices)", NULL, lower_mode},
+    {"aten::bincount(Tensor self, Tensor? weights=None, SymInt minlength=0) -> Tensor", NULL, lower_bincount},
+    {"aten::nonzero_static(Tensor self, *, SymInt size, int fill_value=-1) -> Tensor", NULL, lower_nonzero_static},
+    {"aten::pdist(Tensor self, float p=2.) -> Tensor", NULL, lower_pdist},
+    {"aten::_pdist_forward(Tensor self, float p=2.) -> Tensor", NULL, lower_pdist},
+    {"aten::embedding_renorm_(Tensor(a!) self, Tensor indices, float max_norm, float norm_type) -> Tensor(a!)", NULL,
+     lower_embedding_renorm},
+    {"aten::linspace.Tensor_Tensor(Tensor start, Tensor end, int steps, *, ScalarType? dtype=None, Layout? "
+     "layout=None, Device? device=None, bool? pin_memory=None) -> Tensor",
+     NULL, lower_linspace_between},
+    {"aten::linspace.Tensor_Scalar(Tensor start, Scalar end, int steps, *, ScalarType? dtype=None, Layout? "
+     "layout=None, Device? device=None, bool? pin_memory=None) -> Tensor",
+     NULL, lower_linspace_between},
+    {"aten::linspace.Scalar_Tensor(Scalar start, Tensor end, int steps, *, ScalarType? dtype=None, Layout? "
+     "layout=None, Device? device=None, bool? pin_memory=None) -> Tensor",
+     NULL, lower_linspace_between},
     {NULL, NULL, NULL},
 };

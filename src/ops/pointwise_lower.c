@@ -182,7 +182,15 @@ static kiln_status clamp(lower_call *c, const char *low, const char *high) {
 kiln_status lower_clamp(lower_call *c) { return clamp(c, "min", "max"); }
 kiln_status lower_clamp_min(lower_call *c) { return clamp(c, "min", NULL); }
 kiln_status lower_clamp_max(lower_call *c) { return clamp(c, NULL, "max"); }
-kiln_status lower_hardtanh(lower_call *c) { return clamp(c, "min_val", "max_val"); }
+
+kiln_status lower_hardtanh(lower_call *c) {
+  value *x;
+  KILN_TRY(lowering_tensor(c, first(c), &x));
+  if (dtype_is_float(x->type.dtype)) return clamp(c, "min_val", "max_val");
+  const double min = trunc(call_float(c, "min_val")), max = trunc(call_float(c, "max_val")); /* in the dtype of x */
+  call_return(c, 0, build(&c->b, "clamp", IN(x), ATTRS(A_FLOAT("min", min), A_FLOAT("max", max))));
+  return KILN_OK;
+}
 
 kiln_status lower_relu6(lower_call *c) {
   value *x;

@@ -560,7 +560,7 @@ static kiln_status lower_pairwise_distance(lower_call *c) {
   KILN_TRY(lowering_tensor(c, "x1", &x));
   KILN_TRY(lowering_tensor(c, "x2", &y));
   lower_promote(b, &x, false, &y, false);
-  value *d = lower_binary(b, "sub", x, y);
+  value *d = lowering_float(b, lower_binary(b, "sub", x, y));
   d = lower_binary(b, "add", d, lowering_scalar_like(b, d, call_float(c, "eps")));
   LOWER_NEED(c, d);
   const reduction r = {.count = d->type.rank ? 1 : 0, .axes = {d->type.rank - 1}};

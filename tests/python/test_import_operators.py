@@ -139,6 +139,19 @@ case(
 )
 case("cumulative", lambda x: (x.cumsum(1), x.cumprod(-1), *x.cummax(1), *x.cummin(0), x.logcumsumexp(1), x.diff(), x.diff(2, 1)), X)
 case("sorting", lambda x: (*x.sort(), *x.sort(1, descending=True), x.argsort(-1), *x.topk(2), *x.topk(2, dim=1, largest=False)), X)
+case("mode", lambda x: (*x.round().mode(1), *x.round().mode(0, keepdim=True)), X)
+case("bincount", lambda x: (x * 3).abs().long().flatten().bincount(minlength=2), X)
+case("nonzero_static", lambda x: (torch.nonzero_static(x > 0, size=5), torch.nonzero_static(x.relu(), size=40, fill_value=-2)), X)
+case("pdist", lambda x: (torch.pdist(x), torch.pdist(x, p=1), torch.pdist(x, p=float("inf"))), r(6, 5))
+case("linspace_between", lambda x: torch.linspace(x.min(), x.max(), 7), X)
+case("sorted_elsewhere", lambda x: torch.searchsorted(x, x + 0.1, sorter=x.argsort(-1)), X)
+case(
+    "smoothed",
+    lambda x: torch.nn.functional.cross_entropy(
+        x, torch.arange(len(x)) % x.shape[1], weight=torch.arange(x.shape[1]) + 1.0, label_smoothing=0.1
+    ),
+    r(4, 5),
+)
 case("middle", lambda x: (x.median(), *x.median(1), *torch.aminmax(x, dim=1), *x.kthvalue(2), *torch.std_mean(x)), X)
 case("softmax", lambda x: (x.softmax(-1), x.log_softmax(1), F.softmin(x, 1), x.softmax(0, dtype=torch.float64)), X)
 case("counts", lambda x: (torch.count_nonzero(x > 0, 1), torch.nansum(x)), X)
