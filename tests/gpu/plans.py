@@ -476,6 +476,8 @@ class Depthwise:
             "BIAS_TYPE": TYPES[self.dtype],
             "HAS_BIAS": 1,
             "VEC": v,
+            "B_CONST": 1,
+            "INDEX": "int",
             "PX": self.px,
             "PY": self.py,
             "CHANNELS": c.c,

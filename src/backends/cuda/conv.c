@@ -569,6 +569,11 @@ static kiln_status depthwise_prepare(kernel_prep *p) {
               "%d\n#define PY %d\n#define THREADS %d\n",
               (long long)s.in_channels, (long long)pitch, (long long)(pitch * s.in[1] * s.in[2]), way.vec, way.px,
               way.py, way.threads);
+  state->threads = way.threads;
+  state->blocks = cuda_div_up(
+      s.batch * cuda_div_up(s.out[1], way.py) * cuda_div_up(s.out[2], way.px) * (s.in_channels / way.vec), way.threads);
+  text_printf(&t, "#define B_CONST %d\n#define INDEX %s\n", p->args.in[1].data != NULL && !state->w.function,
+              state->blocks < INT32_MAX / way.threads ? "int" : "long long");
   text_puts(
       &t,
       "#define EPILOGUE_PARAMS , const kiln_epi epi\n#define EPILOGUE(v, row, col) kiln_epilogue(v, epi, row, col);\n"
@@ -577,9 +582,6 @@ static kiln_status depthwise_prepare(kernel_prep *p) {
   text_puts(&t, epilogue);
   text_puts(&t, cuda_text_matrix_common);
   KILN_TRY(cuda_text_keep(p, &t, &front));
-  state->threads = way.threads;
-  state->blocks = cuda_div_up(
-      s.batch * cuda_div_up(s.out[1], way.py) * cuda_div_up(s.out[2], way.px) * (s.in_channels / way.vec), way.threads);
   return cuda_compile(p, &(cuda_source){.entry = "kiln_depthwise", .defines = front, .text = cuda_text_depthwise},
                       &state->function);
 }
