@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import runpy
 import threading
+from typing import Optional
 
 import pytest
 import torch
@@ -13,16 +16,27 @@ from kiln.torch2trt import (
     DatasetRecorder,
     Flattener,
     FolderDataset,
+    IntWrapper,
     ListDataset,
+    SizeWrapper,
     TensorBatchDataset,
     TRTModule,
     add_missing_trt_tensors,
     get_arg,
+    infer_dynamic_axes,
+    load_plugins,
     tensorrt_converter,
     torch2trt,
+    torch_device_from_trt,
+    torch_device_to_trt,
     torch_dim_to_trt_axes,
+    torch_version,
     trt,
     trt_,
+    trt_num_inputs,
+    trt_num_outputs,
+    trt_version,
+    use_shape_wrapping,
 )
 
 
@@ -266,3 +280,100 @@ def test_served_from_four_threads():
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+# ---- Other names of torch2trt ----------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class Boxes:
+    points: torch.Tensor
+    scores: Optional[torch.Tensor] = None
+    label: str = "box"
+
+
+class OfBoxes(torch.nn.Module):
+    def forward(self, boxes: Boxes, factor: torch.Tensor) -> Boxes:
+        assert boxes.scores is not None
+        return Boxes(boxes.points * factor, boxes.scores + 1)
+
+
+def test_dataclasses(tmp_path):
+    boxes, factor = Boxes(torch.randn(3, 4), torch.randn(3), "a"), torch.tensor(2.0)
+    module = torch2trt(OfBoxes().eval(), [boxes, factor])
+    torch.save(module.state_dict(), tmp_path / "m.pth")
+    loaded = TRTModule()
+    loaded.load_state_dict(torch.load(tmp_path / "m.pth"))
+    for m in (module, loaded):
+        result = m(boxes, factor)
+        assert isinstance(result, Boxes)
+        torch.testing.assert_close(result.points, boxes.points * 2)
+        torch.testing.assert_close(result.scores, boxes.scores + 1)
+        with pytest.raises(ValueError, match=r"value\[0\]: expected an object with .points"):
+            m(factor, factor)
+    # a file names the class; it is not imported for that
+    flattener = Flattener.from_value(boxes)
+    schema = {("dataclass", "no.such.module:Boxes"): None, **dict(list(flattener.schema.items())[1:])}
+    result = Flattener.from_dict({"schema": schema, "size": 2}).unflatten([1, 2])
+    assert (result.points, result.scores) == (1, 2)
+    assert not isinstance(result, Boxes)
+
+
+def test_files_of_converters_and_engines(tmp_path):
+    (tmp_path / "user_converters.py").write_text(
+        """
+from torch2trt.torch2trt import *
+from torch2trt.module_test import add_module_test
+
+@tensorrt_converter("torch.nn.functional.softsign")
+def convert_softsign(ctx):
+    x = ctx.method_args[0]
+    layer = ctx.network.add_activation(trt_(ctx.network, x), trt.ActivationType.SOFTSIGN)
+    layer.name = "user's"
+    set_layer_precision(ctx, layer)
+    ctx.method_return._trt = layer.get_output(0)
+
+@add_module_test(torch.float32, torch.device("cpu"), [(1, 5)])
+def softsign():
+    return torch.nn.Softsign()
+""".replace("torch2trt.", "kiln.torch2trt.", 1).replace("from torch2trt.m", "from kiln.torch2trt.m")
+    )
+    from kiln.torch2trt.module_test import MODULE_TESTS
+    from kiln.torch2trt.utils import trt_network_to_dot_graph
+
+    namespace = runpy.run_path(str(tmp_path / "user_converters.py"))
+    try:
+        assert MODULE_TESTS[-1].run() < 1e-6
+        x = torch.randn(2, 5)
+        module = torch2trt(namespace["softsign"]().eval(), [x])
+    finally:
+        CONVERTERS.clear()
+        MODULE_TESTS.clear()
+    dot = trt_network_to_dot_graph(module.network).source
+    assert dot.startswith("digraph") and "user's" in dot
+    with pytest.raises(TypeError, match="network must be"):
+        trt_network_to_dot_graph(3)
+    with trt.Logger(trt.Logger.Severity.ERROR) as logger, trt.Runtime(logger) as runtime:
+        assert trt.init_libnvinfer_plugins(logger, "")
+        engine = runtime.deserialize_cuda_engine(module.engine.serialize())
+        with pytest.raises(TypeError, match="serialized_engine must be the bytes"):
+            runtime.deserialize_cuda_engine("engine.trt")
+    assert trt_num_inputs(engine) == trt_num_outputs(engine) == 1
+    again = TRTModule(engine=engine, input_names=["input_0"], output_names=["output_0"])
+    torch.testing.assert_close(again(x), torch.nn.functional.softsign(x))
+
+
+def test_small_helpers():
+    assert torch_device_to_trt(torch.device("cuda")) is trt.TensorLocation.DEVICE
+    assert torch_device_from_trt(trt.TensorLocation.HOST) == torch.device("cpu")
+    with pytest.raises(TypeError, match="location must be one of"):
+        torch_device_from_trt("cpu")
+    with pytest.raises(TypeError, match="device"):
+        torch_device_to_trt(torch.device("meta"))
+    assert infer_dynamic_axes([(1, 2), (3,)], [(1, 4), (3,)]) == [[1], []]
+    with pytest.raises(ValueError, match="max_shapes_flat"):
+        infer_dynamic_axes([(1,)], [])
+    with use_shape_wrapping(True):
+        size = SizeWrapper((2, 3))
+    assert size.numel() == 6 and isinstance(size[0], IntWrapper) and size._trt.value.tolist() == [2, 3]
+    assert (load_plugins(), trt_version(), torch_version()) == (False, trt.__version__, torch.__version__)

@@ -5,6 +5,7 @@ Names, parameters and semantics are torch2trt's; the engine is Kiln's, so no Ten
 
 from __future__ import annotations
 
+import kiln.torch2trt.torch2trt  # noqa: F401 - before the function of this name, which takes its place
 from kiln.torch2trt import trt
 from kiln.torch2trt.calibration import DEFAULT_CALIBRATION_ALGORITHM, DatasetCalibrator
 from kiln.torch2trt.converters import (
@@ -31,6 +32,20 @@ from kiln.torch2trt.module import (
     default_output_names,
     torch2trt,
 )
+from kiln.torch2trt.shapes import (
+    IntWrapper,
+    SizeWrapper,
+    infer_dynamic_axes,
+    load_plugins,
+    set_layer_precision,
+    torch_device_from_trt,
+    torch_device_to_trt,
+    torch_version,
+    trt_num_inputs,
+    trt_num_outputs,
+    trt_version,
+    use_shape_wrapping,
+)
 
 __all__ = [
     "CONVERTERS",
@@ -42,7 +57,9 @@ __all__ = [
     "Flatten",
     "Flattener",
     "FolderDataset",
+    "IntWrapper",
     "ListDataset",
+    "SizeWrapper",
     "TRTModule",
     "TensorBatchDataset",
     "Unflatten",
@@ -54,12 +71,22 @@ __all__ = [
     "default_output_names",
     "get_arg",
     "get_conversion_context",
+    "infer_dynamic_axes",
+    "load_plugins",
+    "set_layer_precision",
     "tensorrt_converter",
     "torch2trt",
+    "torch_device_from_trt",
+    "torch_device_to_trt",
     "torch_dim_resolve_negative",
     "torch_dim_to_trt_axes",
     "torch_dtype_from_trt",
     "torch_dtype_to_trt",
+    "torch_version",
     "trt",
     "trt_",
+    "trt_num_inputs",
+    "trt_num_outputs",
+    "trt_version",
+    "use_shape_wrapping",
 ]

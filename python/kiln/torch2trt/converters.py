@@ -148,6 +148,9 @@ def _wrap(context: ConversionContext, name: str, original: Any, entry: dict[str,
             context.method_args, context.method_kwargs = args, kwargs
             context.method_return, context.method_str = result, name
             entry["converter"](context)
+            for leaf in pytree.tree_leaves(result):  # layers compute now, when the functions that they use are the original ones
+                if getattr(leaf, "_trt", None) is not None:
+                    _ = leaf._trt.value
         finally:
             context.lock = False
         if not entry["is_real"]:

@@ -1,8 +1,11 @@
-"""Flattener: nested tuples, lists and dicts of tensors as flat lists, as torch2trt's users know it."""
+"""Flattener: nested tuples, lists, dicts and dataclasses of tensors as flat lists, as torch2trt's users know it."""
 
 from __future__ import annotations
 
+import dataclasses
+import sys
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any, Callable, Optional
 
 import torch
@@ -12,6 +15,41 @@ __all__ = ["Flatten", "Flattener", "Unflatten"]
 
 def _is_tensor(value: Any) -> bool:
     return isinstance(value, torch.Tensor)
+
+
+# Schemas go into state dicts, so a dataclass is a dictionary of its fields there, with the name of its class under this key.
+_CLASS = "dataclass"
+
+
+def is_dataclass(value: Any) -> bool:
+    return dataclasses.is_dataclass(value) and not isinstance(value, type)
+
+
+def fields_of(value: Any) -> dict[str, Any]:
+    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if field.init}
+
+
+def _schema_of_dataclass(value: Any, walk: Callable[[Any], Any]) -> dict[str, Any]:
+    kind = type(value)
+    children = {name: walk(child) for name, child in fields_of(value).items() if child is not None}
+    return {(_CLASS, f"{kind.__module__}:{kind.__qualname__}"): None, **children}
+
+
+def _class_name(schema: Any) -> Optional[str]:
+    first = next(iter(schema), None) if isinstance(schema, Mapping) else None
+    return str(first[1]) if isinstance(first, tuple) and len(first) == 2 and first[0] == _CLASS else None
+
+
+def _make(name: str, fields: dict[str, Any]) -> Any:
+    """An object of the class if its module is imported (it is not imported here: the name may come from a file), else a namespace."""
+    module, _, path = name.partition(":")
+    kind: Any = sys.modules.get(module)
+    for part in path.split("."):
+        kind = getattr(kind, part, None)
+    if not isinstance(kind, type) or not dataclasses.is_dataclass(kind):
+        return SimpleNamespace(**fields)
+    missing = {f.name: None for f in dataclasses.fields(kind) if f.init and f.default is f.default_factory is dataclasses.MISSING}
+    return kind(**{**missing, **fields})
 
 
 class Flattener:
@@ -38,6 +76,8 @@ class Flattener:
 
         def walk(item: Any) -> Any:
             nonlocal count
+            if is_dataclass(item):
+                return _schema_of_dataclass(item, walk)
             if isinstance(item, (tuple, list)):
                 return type(item)(walk(child) for child in item) if not hasattr(item, "_fields") else tuple(map(walk, item))
             if isinstance(item, Mapping):
@@ -66,6 +106,11 @@ class Flattener:
                     raise ValueError(f"value{where}: expected {len(schema)} items, got {_describe(item)}")
                 for i, (child, child_schema) in enumerate(zip(item, schema)):
                     walk(child, child_schema, f"{where}[{i}]")
+            elif _class_name(schema) is not None:
+                for name, child_schema in list(schema.items())[1:]:
+                    if not hasattr(item, name):
+                        raise ValueError(f"value{where}: expected an object with .{name}, got {_describe(item)}")
+                    walk(getattr(item, name), child_schema, f"{where}.{name}")
             elif isinstance(schema, Mapping):
                 if not isinstance(item, Mapping) or set(item) != set(schema):
                     raise ValueError(f"value{where}: expected the keys {sorted(map(str, schema))}, got {_describe(item)}")
@@ -83,6 +128,9 @@ class Flattener:
         def build(schema: Any) -> Any:
             if isinstance(schema, (tuple, list)):
                 return type(schema)(build(child) for child in schema)
+            name = _class_name(schema)
+            if name is not None:
+                return _make(name, {key: build(child) for key, child in list(schema.items())[1:]})
             if isinstance(schema, Mapping):
                 return {key: build(child) for key, child in schema.items()}
             return None if schema is None else flat[schema]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Optional, Union
 
 import torch
-from torch.utils import _pytree as pytree
 
 import kiln
 from kiln import checks, compiler, quantization
@@ -16,7 +16,7 @@ from kiln.torch2trt import trt
 from kiln.torch2trt.calibration import DEFAULT_CALIBRATION_ALGORITHM, calibration_of
 from kiln.torch2trt.converters import converting
 from kiln.torch2trt.dataset import Dataset, ListDataset
-from kiln.torch2trt.flattener import Flattener
+from kiln.torch2trt.flattener import Flattener, fields_of, is_dataclass
 
 __all__ = ["DEFAULT_CALIBRATION_ALGORITHM", "TRTModule", "default_input_names", "default_output_names", "torch2trt"]
 
@@ -185,6 +185,9 @@ class _Flat(torch.nn.Module):
 
 def _nest(schema: Any, example: Any, flat: Sequence[torch.Tensor]) -> Any:
     """The example with its tensors replaced; other leaves stay as they are."""
+    if is_dataclass(example):
+        changed = {name: _nest(schema[name], child, flat) for name, child in fields_of(example).items() if name in schema}
+        return dataclasses.replace(example, **changed)
     if isinstance(schema, (tuple, list)):
         children = [_nest(s, e, flat) for s, e in zip(schema, example)]
         return type(example)(*children) if hasattr(example, "_fields") else type(example)(children)
@@ -373,6 +376,6 @@ _RULES = {
 def _as_arguments(inputs: Any) -> tuple[Any, ...]:
     if isinstance(inputs, torch.Tensor):
         return (inputs,)
-    if not isinstance(inputs, (tuple, list)) or not any(isinstance(leaf, torch.Tensor) for leaf in pytree.tree_leaves(inputs)):
+    if not isinstance(inputs, (tuple, list)) or not Flattener.from_value(inputs).size:
         raise ValueError(f"inputs must be a list or tuple of the module's arguments, or a Dataset; got {type(inputs).__name__}")
     return tuple(inputs)

@@ -12,6 +12,7 @@ import torch
 
 __all__ = [
     "ActivationType",
+    "BuilderFlag",
     "CalibrationAlgoType",
     "DataType",
     "DeviceType",
@@ -20,11 +21,13 @@ __all__ = [
     "InterpolationMode",
     "Logger",
     "MatrixOperation",
+    "NetworkDefinitionCreationFlag",
     "PaddingMode",
     "Permutation",
     "PoolingType",
     "ReduceOperation",
     "ResizeMode",
+    "Runtime",
     "ScaleMode",
     "TensorLocation",
     "TopKOperation",
@@ -32,6 +35,7 @@ __all__ = [
     "Weights",
     "float16",
     "float32",
+    "init_libnvinfer_plugins",
     "int8",
     "int32",
     "int64",
@@ -41,14 +45,48 @@ __all__ = [
 
 
 class Logger:
+    """``Severity`` holds the levels too, as ``trt.Logger.Severity.ERROR``."""
+
     INTERNAL_ERROR, ERROR, WARNING, INFO, VERBOSE = range(5)
 
     def __init__(self, min_severity: int = 2) -> None:
         self.min_severity = min_severity
 
+    def __enter__(self) -> Logger:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        pass
+
     def log(self, severity: int, text: str) -> None:
         if severity <= self.min_severity:
             print(f"[kiln] {text}")
+
+
+class Runtime:
+    """``runtime.deserialize_cuda_engine(data)`` gives the :class:`kiln.Engine` of an engine file's bytes, for ``TRTModule(engine)``."""
+
+    def __init__(self, logger: Optional[Logger] = None) -> None:
+        self.logger = logger
+
+    def deserialize_cuda_engine(self, serialized_engine: Any) -> Any:
+        from kiln import Engine, checks
+
+        words = "the bytes of an engine file"
+        kinds = checks.instance((bytes, bytearray, memoryview), words)
+        checks.check("deserialize_cuda_engine", "serialized_engine", serialized_engine, kinds)
+        return Engine.load(bytes(serialized_engine))
+
+    def __enter__(self) -> Runtime:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        pass
+
+
+def init_libnvinfer_plugins(logger: Any = None, namespace: str = "") -> bool:
+    """There are none to load."""
+    return True
 
 
 class DataType(enum.Enum):
@@ -115,6 +153,12 @@ ActivationType = _names(
 CalibrationAlgoType = _names(
     "CalibrationAlgoType", "LEGACY_CALIBRATION ENTROPY_CALIBRATION ENTROPY_CALIBRATION_2 MINMAX_CALIBRATION"
 )
+BuilderFlag = _names(
+    "BuilderFlag",
+    "FP16 INT8 DEBUG GPU_FALLBACK REFIT DISABLE_TIMING_CACHE TF32 SPARSE_WEIGHTS SAFETY_SCOPE OBEY_PRECISION_CONSTRAINTS "
+    "PREFER_PRECISION_CONSTRAINTS DIRECT_IO STRICT_TYPES BF16 FP8 VERSION_COMPATIBLE STRIP_PLAN WEIGHT_STREAMING",
+)
+NetworkDefinitionCreationFlag = _names("NetworkDefinitionCreationFlag", "EXPLICIT_BATCH EXPLICIT_PRECISION STRONGLY_TYPED")
 DeviceType = _names("DeviceType", "GPU DLA")
 ElementWiseOperation = _names("ElementWiseOperation", "SUM PROD MAX MIN SUB DIV POW FLOOR_DIV AND OR XOR EQUAL GREATER LESS")
 InterpolationMode = _names("InterpolationMode", "NEAREST LINEAR CUBIC")
@@ -130,6 +174,8 @@ UnaryOperation = _names(
     "UnaryOperation",
     "EXP LOG SQRT RECIP ABS NEG SIN COS TAN SINH COSH ASIN ACOS ATAN ASINH ACOSH ATANH CEIL FLOOR ERF NOT SIGN ROUND ISINF ISNAN",
 )
+
+Logger.Severity = Logger  # type: ignore[attr-defined]
 
 __version__ = "10.0.0"
 
