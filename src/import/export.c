@@ -457,6 +457,9 @@ static kiln_status find_written(pt2 *p, const json_t *specs, written **out, int3
     if (str_eq(kind, "buffer")) name = json_string_value(json_object_get(v, "buffer_name"));
     if (str_eq(kind, "parameter")) name = json_string_value(json_object_get(v, "parameter_name"));
     weight *w = name ? map_get(&p->states, name) : NULL;
+    for (int k = 0; w && w->tensor->parts[0] && k < 2; k++)
+      if (w->tensor->parts[k]->version > 0)
+        return KILN_FAIL(KILN_UNSUPPORTED, "the model writes to `%s`, which is complex", name);
     bool known = !w || w->tensor->version == 0;
     for (int32_t k = 0; k < n && !known; k++) known = list[k].w == w;
     if (!known) list[n++] = (written){name, w};

@@ -1,7 +1,10 @@
 /* Parameters, buffers and constants of a .pt2 file. Entries are raw bytes of whole storages; a tensor is a view of one,
  * given by offset, sizes and strides. Names that describe the same memory (tied weights) give the same handle. */
+#include "import/complex.h"
 #include "import/export_internal.h"
+#include "import/handles.h"
 #include "import/stored_tensor.h"
+#include "ops/lowering.h"
 
 static kiln_status bad(const stored_tensor *t, const char *what) {
   return KILN_FAIL(KILN_INVALID_FILE, "%s: %s", t->what, what);
@@ -30,6 +33,46 @@ static kiln_status read_layout(pt2 *p, const char *name, const json_t *meta, sto
   return stored_tensor_measure(t);
 }
 
+/* complex32, complex64 and complex128 stand three places after the types of their parts. */
+static bool is_complex(const json_t *meta) {
+  const json_int_t code = json_integer_value(json_object_get(meta, "dtype"));
+  return code >= 9 && code <= 11;
+}
+
+/* A complex tensor is stored as one of its parts' type with a last dimension more, of 2. */
+static kiln_status complex_layout(pt2 *p, const char *name, const json_t *meta, stored_tensor *t) {
+  json_t *parts = json_copy((json_t *)(uintptr_t)meta);
+  const json_int_t code = json_integer_value(json_object_get(meta, "dtype"));
+  if (!parts || json_object_set_new(parts, "dtype", json_integer(code - 3)) != 0) {
+    json_decref(parts);
+    return KILN_NO_MEMORY("weights");
+  }
+  const kiln_status status = read_layout(p, name, parts, t);
+  json_decref(parts);
+  KILN_TRY(status);
+  const int32_t rank = t->type.rank;
+  if (rank == KILN_MAX_RANK) return bad(t, "a complex tensor with too many dimensions");
+  bool overflow = __builtin_mul_overflow(t->offset, 2, &t->offset);
+  for (int32_t i = 0; i < rank; i++) overflow |= __builtin_mul_overflow(t->strides[i], 2, &t->strides[i]);
+  if (overflow) return bad(t, "its sizes and strides overflow");
+  t->type.dims[rank] = 2;
+  t->strides[rank] = 1;
+  t->type.rank = rank + 1;
+  return stored_tensor_measure(t);
+}
+
+static kiln_status complex_handle(pt2 *p, weight *w) {
+  itensor *parts[2];
+  const int axis = w->initial->type.rank - 1;
+  for (int i = 0; i < 2; i++) {
+    value *v = lowering_select(&p->b, w->initial, axis, i);
+    if (!v) return graph_check(p->graph);
+    parts[i] = lower_tensor(&p->im, v);
+  }
+  w->tensor = complex_tensor(&p->im, parts[0], parts[1]);
+  return w->tensor ? KILN_OK : KILN_NO_MEMORY("weights");
+}
+
 kiln_status pt2_weight(pt2 *p, const char *name, bool from_constants, weight **out) {
   const char *kind = from_constants ? "constants" : "weights";
   const json_t *config, *meta;
@@ -49,17 +92,22 @@ kiln_status pt2_weight(pt2 *p, const char *name, bool from_constants, weight **o
   stored_tensor t = {.what = arena_printf(&p->arena, "weight `%s`", name),
                      .entry = arena_printf(&p->arena, "data/%s/%s", kind, file)};
   if (!t.what || !t.entry) return KILN_NO_MEMORY("weights");
-  KILN_TRY(read_layout(p, name, meta, &t));
+  KILN_TRY(is_complex(meta) ? complex_layout(p, name, meta, &t) : read_layout(p, name, meta, &t));
   const char *key = stored_tensor_key(&t, &p->arena);
+  if (key && is_complex(meta)) key = arena_printf(&p->arena, "%s, complex", key);
   if (!key) return KILN_NO_MEMORY("weights");
   weight *w = map_get(&p->weight_cache, key);
   if (!w) {
     w = ARENA_NEW(&p->arena, weight);
     if (!w || !map_put(&p->weight_cache, key, w)) return KILN_NO_MEMORY("weights");
     KILN_TRY(stored_tensor_constant(&t, &p->zip, p->graph, &w->initial));
-    w->tensor = lower_tensor(&p->im, w->initial);
+    if (is_complex(meta))
+      KILN_TRY(complex_handle(p, w));
+    else
+      w->tensor = lower_tensor(&p->im, w->initial);
     if (!w->tensor) return KILN_NO_MEMORY("weights");
   }
+  if (w->tensor->parts[0]) from_constants = true; /* no weight that a state_dict's tensor could take the place of */
   if (!from_constants && !graph_name_constant(p->graph, w->initial, name)) return KILN_NO_MEMORY("weights");
   *out = w;
   return KILN_OK;

@@ -108,6 +108,35 @@ def test_dynamic_length() -> None:
         assert_same(compiled(x), module(x))
 
 
+class Rotary(torch.nn.Module):
+    """As the reference code of Llama rotates queries: a buffer of complex numbers."""
+
+    def __init__(self, persistent: bool = True) -> None:
+        super().__init__()
+        angles = torch.outer(torch.arange(7.0), 0.5 ** torch.arange(8))
+        self.register_buffer("turns", torch.polar(torch.ones_like(angles), angles), persistent=persistent)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        pairs = torch.view_as_complex(x.reshape(*x.shape[:-1], -1, 2))
+        return torch.view_as_real(pairs * self.turns[: x.shape[1]].unsqueeze(0).unsqueeze(2)).flatten(3)
+
+
+@pytest.mark.parametrize("persistent", [True, False])
+def test_buffer(persistent: bool) -> None:
+    module, x = Rotary(persistent).eval(), torch.randn(2, 5, 4, 16)
+    assert_same(kiln.compile(module, [x], threads=1)(x), module(x))
+
+
+def test_written_buffer() -> None:
+    class Module(Rotary):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.turns.mul_(2)
+            return x + self.turns.real.sum()
+
+    with pytest.raises(kiln.KilnError, match="turns"):
+        kiln.compile(Module().eval(), [torch.randn(3)], threads=1)
+
+
 class Scripted(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         z = torch.fft.rfft(x, n=40)
