@@ -143,7 +143,9 @@ typedef struct kiln_build_options {
   kiln_progress_fn progress;
   void *progress_user;
   const char *method;          /* TorchScript: the method to build; NULL is "forward" */
-  const char *const *metadata; /* key, value, key, value, ..., NULL: kept for kiln_engine_metadata; NULL: none */
+  const char *const *metadata; /* key, value, key, value, ..., NULL: kept for kiln_engine_metadata; NULL: none. The key
+                                  "kiln.shared_dims" names sizes of inputs that must be the same in each run, as pairs of
+                                  input.dimension: "0.0=1.0,0.1=1.1" */
   int32_t allow_host_fallback; /* GPUs: operators that have no kernel there run on the CPU, with copies of their tensors
                                   to and fro. 0: the build fails and lists them all */
   size_t profile_count; /* more than 1: `inputs` has input_count specs for each optimization profile, one profile after

@@ -76,6 +76,7 @@ typedef struct slot { /* a context and the room that one call needs */
   held *holds;
   double seconds; /* that the last run took; 0: unknown */
   int device;     /* GPU engines: which one */
+  int profile;    /* that the context was told */
   struct slot *next;
 } slot;
 
@@ -86,8 +87,9 @@ typedef struct runner_object {
   slot *idle;
   int threads;
   bool single;
-  bool gpu;   /* the engine runs on a GPU: tensors may be there */
-  int device; /* where the last call ran */
+  bool gpu;    /* the engine runs on a GPU: tensors may be there */
+  int device;  /* where the last call ran */
+  int profile; /* optimization profile of the next calls; -1: the best one */
   Py_ssize_t n_in, n_out;
 } runner_object;
 
@@ -121,6 +123,7 @@ static slot *slot_create(const runner_object *r, int device) {
   const kiln_context_options options = {sizeof options, r->threads};
   kiln_status status;
   s->device = device;
+  s->profile = -1;
   Py_BEGIN_ALLOW_THREADS status = kiln_context_create_on(r->engine->engine, device, &options, &s->context);
   Py_END_ALLOW_THREADS if (status != KILN_OK) {
     slot_destroy(s);
@@ -130,7 +133,7 @@ static slot *slot_create(const runner_object *r, int device) {
 }
 
 /* The newest idle slot of this GPU, or a new one. */
-static slot *slot_acquire(runner_object *r, int device) {
+static slot *slot_find(runner_object *r, int device) {
   for (slot **at = &r->idle; *at; at = &(*at)->next) {
     slot *s = *at;
     if (s->device != device) continue;
@@ -138,6 +141,19 @@ static slot *slot_acquire(runner_object *r, int device) {
     return s;
   }
   return slot_create(r, device);
+}
+
+static slot *slot_acquire(runner_object *r, int device) {
+  slot *s = slot_find(r, device);
+  if (!s || s->profile == r->profile) return s;
+  const kiln_status status = kiln_context_set_optimization_profile(s->context, r->profile);
+  if (status == KILN_OK) {
+    s->profile = r->profile;
+    return s;
+  }
+  s->next = r->idle;
+  r->idle = s;
+  return (slot *)kiln_raise(status);
 }
 
 static void slot_release(runner_object *r, slot *s) {
@@ -825,6 +841,28 @@ static PyObject *runner_profile_py(PyObject *self, PyObject *enable) {
   return result;
 }
 
+/* set_profile(index): -1 is the best one for each call. Returns what it was. */
+static PyObject *runner_set_profile_py(PyObject *self, PyObject *index) {
+  runner_object *r = (runner_object *)self;
+  const long k = PyLong_AsLong(index);
+  const int old = r->profile;
+  if (k == -1 && PyErr_Occurred()) return NULL;
+  const long count = (long)kiln_engine_optimization_profile_count(r->engine->engine);
+  if (k < -1 || k >= count) {
+    PyErr_Format(PyExc_IndexError, "optimization profile %ld: the engine has %ld, counted from 0", k, count);
+    return NULL;
+  }
+  r->profile = (int)k;
+  return PyLong_FromLong(old);
+}
+
+/* The optimization profile of the last call's sizes; -1: none was made yet. */
+static PyObject *runner_last_profile_py(PyObject *self, PyObject *unused) {
+  (void)unused;
+  const slot *s = ((runner_object *)self)->idle;
+  return PyLong_FromLong(s ? kiln_context_optimization_profile(s->context) : -1);
+}
+
 static int runner_traverse(PyObject *self, visitproc visit, void *arg) {
   Py_VISIT(((runner_object *)self)->fallback);
   Py_VISIT((PyObject *)((runner_object *)self)->engine);
@@ -856,6 +894,10 @@ static PyMethodDef runner_methods[] = {
     {"reset", runner_reset_py, METH_NOARGS, "reset(): puts mutated buffers back to their values in the model."},
     {"memory", runner_memory_py, METH_NOARGS, "memory() -> dict: bytes of weights, arena and state."},
     {"profile", runner_profile_py, METH_O, "profile(True) starts timing steps; profile(False) stops and returns them."},
+    {"set_profile", runner_set_profile_py, METH_O,
+     "set_profile(index) -> old one: optimization profile of the next calls; -1: the best for each."},
+    {"last_profile", runner_last_profile_py, METH_NOARGS,
+     "last_profile() -> optimization profile of the last call; -1: none."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -897,6 +939,7 @@ PyObject *runner_create(engine_object *engine, int threads, bool single, PyObjec
   Py_XINCREF(fallback);
   r->fallback = fallback;
   r->threads = threads;
+  r->profile = -1;
   r->gpu = strncmp(kiln_engine_target(r->engine->engine), "cuda", 4) == 0;
   r->device = kiln_engine_device(r->engine->engine);
   r->single = single;

@@ -169,14 +169,15 @@ static const char **metadata_from_dict(PyObject *dict) {
 }
 
 static PyObject *engine_build_py(PyObject *cls, PyObject *args, PyObject *keywords) {
-  static char *names[] = {"model",  "target",   "precision",           "inputs", "tune", "cache", "threads", "progress",
-                          "method", "metadata", "allow_host_fallback", NULL};
+  static char *names[] = {
+      "model",  "target",   "precision",           "inputs",   "tune", "cache", "threads", "progress",
+      "method", "metadata", "allow_host_fallback", "profiles", NULL};
   PyObject *model, *inputs = NULL, *progress = NULL, *metadata = NULL;
   kiln_build_options options = KILN_BUILD_OPTIONS_INIT;
-  int threads = 0, fallback = 0;
-  if (!PyArg_ParseTupleAndKeywords(args, keywords, "O|zzOdziOzOp", names, &model, &options.target, &options.precision,
+  int threads = 0, fallback = 0, profiles = 1; /* `inputs` has so many groups */
+  if (!PyArg_ParseTupleAndKeywords(args, keywords, "O|zzOdziOzOpi", names, &model, &options.target, &options.precision,
                                    &inputs, &options.tune_seconds, &options.tactic_cache, &threads, &progress,
-                                   &options.method, &metadata, &fallback)) {
+                                   &options.method, &metadata, &fallback, &profiles)) {
     return NULL;
   }
   kiln_input_spec *specs;
@@ -189,7 +190,9 @@ static PyObject *engine_build_py(PyObject *cls, PyObject *args, PyObject *keywor
   }
   options.metadata = pairs;
   options.inputs = specs;
-  options.input_count = (size_t)count;
+  if (profiles < 1) profiles = 1;
+  options.profile_count = (size_t)profiles;
+  options.input_count = (size_t)(count / profiles);
   options.threads = threads;
   options.allow_host_fallback = fallback;
   options.progress = report_progress;
@@ -327,13 +330,23 @@ static PyObject *shape_tuple(const int64_t *shape, int rank) {
   return tuple;
 }
 
-typedef kiln_status (*io_fn)(const kiln_engine *, size_t, kiln_io_info *);
+typedef kiln_status (*io_fn)(const kiln_engine *, size_t profile, size_t index, kiln_io_info *);
 
-static PyObject *io_list(kiln_engine *engine, size_t count, io_fn get) {
+static kiln_status get_input(const kiln_engine *engine, size_t profile, size_t index, kiln_io_info *out) {
+  (void)profile;
+  return kiln_engine_input(engine, index, out);
+}
+
+static kiln_status get_output(const kiln_engine *engine, size_t profile, size_t index, kiln_io_info *out) {
+  (void)profile;
+  return kiln_engine_output(engine, index, out);
+}
+
+static PyObject *io_list(kiln_engine *engine, size_t count, io_fn get, size_t profile) {
   PyObject *list = PyList_New((Py_ssize_t)count);
   for (size_t i = 0; list && i < count; i++) {
     kiln_io_info info;
-    const kiln_status status = get(engine, i, &info);
+    const kiln_status status = get(engine, profile, i, &info);
     if (status != KILN_OK) {
       Py_DECREF(list);
       return kiln_raise(status);
@@ -352,13 +365,30 @@ static PyObject *engine_io_py(PyObject *self, PyObject *unused) {
   (void)unused;
   kiln_engine *engine = engine_of(self);
   if (!engine) return NULL;
-  PyObject *inputs = io_list(engine, kiln_engine_input_count(engine), kiln_engine_input);
-  PyObject *outputs = inputs ? io_list(engine, kiln_engine_output_count(engine), kiln_engine_output) : NULL;
+  PyObject *inputs = io_list(engine, kiln_engine_input_count(engine), get_input, 0);
+  PyObject *outputs = inputs ? io_list(engine, kiln_engine_output_count(engine), get_output, 0) : NULL;
   if (!outputs) {
     Py_XDECREF(inputs);
     return NULL;
   }
   return Py_BuildValue("(NN)", inputs, outputs);
+}
+
+/* One list of inputs for each optimization profile. */
+static PyObject *engine_profiles_py(PyObject *self, PyObject *unused) {
+  (void)unused;
+  kiln_engine *engine = engine_of(self);
+  if (!engine) return NULL;
+  const size_t count = kiln_engine_optimization_profile_count(engine);
+  PyObject *list = PyList_New((Py_ssize_t)count);
+  for (size_t k = 0; list && k < count; k++) {
+    PyObject *inputs = io_list(engine, kiln_engine_input_count(engine), kiln_engine_optimization_profile_input, k);
+    if (!inputs)
+      Py_CLEAR(list);
+    else
+      PyList_SET_ITEM(list, (Py_ssize_t)k, inputs);
+  }
+  return list;
 }
 
 static PyObject *engine_metadata_py(PyObject *self, PyObject *key) {
@@ -437,6 +467,7 @@ static PyMethodDef engine_methods[] = {
     {"_serialize", engine_serialize_py, METH_NOARGS, NULL},
     {"_verify", engine_verify_py, METH_NOARGS, NULL},
     {"_io", engine_io_py, METH_NOARGS, NULL},
+    {"_profiles", engine_profiles_py, METH_NOARGS, NULL},
     {"_metadata", engine_metadata_py, METH_O, NULL},
     {"_state_count", engine_state_count_py, METH_NOARGS, NULL},
     {"_target", engine_target_py, METH_NOARGS, NULL},

@@ -327,7 +327,7 @@ def _specs(leaves: list[Any]) -> list[tuple[Any, ...]]:
     rows: list[tuple[Any, ...]] = []
     for leaf in leaves:
         if isinstance(leaf, Input):
-            rows.append((None, None, leaf.min_shape, leaf.opt_shape, leaf.max_shape))
+            rows.append(leaf.row())
         elif isinstance(leaf, torch.Tensor):
             shape = tuple(leaf.shape)
             rows.append((None, None, shape, shape, shape))
@@ -353,7 +353,7 @@ def capture(
     if dynamic:
         arguments = inspect.signature(model.forward).bind(*args, **kwargs).arguments
         dynamic_shapes = pytree.tree_map(_ranges, dict(arguments), is_leaf=_is_input)
-    specs = _specs(leaves) if dynamic else []
+    specs = _specs(leaves) if dynamic or any(isinstance(leaf, Input) and leaf.shared_dims for leaf in leaves) else []
     device = next((t.device for t in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
     args, kwargs = pytree.tree_map(_example_on(device), (args, kwargs), is_leaf=_is_input)
     try:

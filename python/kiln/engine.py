@@ -28,6 +28,35 @@ class TensorInfo(NamedTuple):
     max_shape: tuple[Optional[int], ...]
 
 
+def _profile_rows(inputs: list[tuple[Any, ...]]) -> tuple[list[tuple[Any, ...]], int]:
+    """All inputs of profile 0, then all of profile 1, ..., and the number of profiles."""
+    counts = [len(row[5]) if len(row) > 5 else 1 for row in inputs]
+    count = max(counts, default=1)
+    for i, own in enumerate(counts):
+        if own not in (1, count):
+            raise ValueError(f"input {i} has {own} optimization profiles, but another input has {count}")
+    if count == 1:
+        return [row[:5] for row in inputs], 1
+    rows = []
+    for k in range(count):
+        for row, own in zip(inputs, counts):
+            rows.append((*row[:2], *row[5][k if own > 1 else 0]) if len(row) > 5 else row)
+    return rows, count
+
+
+def _shared_dims(inputs: list[tuple[Any, ...]]) -> str:
+    """Pairs of sizes with one name, as the C library takes them."""
+    first: dict[str, str] = {}
+    pairs = []
+    for i, row in enumerate(inputs):
+        for axis, name in (row[6] if len(row) > 6 else {}).items():
+            at = f"{i}.{axis}"
+            if name in first:
+                pairs.append(f"{first[name]}={at}")
+            first.setdefault(name, at)
+    return ",".join(pairs)
+
+
 class Engine(_kiln.Engine):
     """A built model: graph, weights and plan. It does not change, except that :meth:`refit` gives it other weights.
 
@@ -50,7 +79,7 @@ class Engine(_kiln.Engine):
         *,
         target: Optional[str] = None,
         precision: Optional[str] = None,
-        inputs: Sequence[tuple[Optional[str], Optional[str], Sequence[int], Sequence[int], Sequence[int]]] = (),
+        inputs: Sequence[tuple[Any, ...]] = (),
         tune: float = 0.0,
         cache: Optional[Path] = None,
         threads: int = 0,
@@ -67,7 +96,8 @@ class Engine(_kiln.Engine):
                 this machine), "cuda:1" (another), or "cuda:sm_90" (one that need not be here).
             precision: "fp32"; on GPUs "tf32", "fp16", "bf16" too, maybe with patterns of what stays in fp32: "fp16:softmax,head*".
             inputs: (name or None for by position, dtype or None, min shape, opt shape, max shape), which may only
-                narrow the ranges that the file carries.
+                narrow the ranges that the file carries. Two more entries are possible: the (min, opt, max) shapes of each optimization
+                profile, and names of sizes that must be the same in each call, {axis: name}.
             tune: seconds to spend on timing candidates; 0 takes the heuristic choice.
             cache: file where the tuner's results are kept.
             threads: that the tuner assumes; 0 is one per core.
@@ -79,11 +109,16 @@ class Engine(_kiln.Engine):
         Raises:
             KilnError: the file is damaged, an operator is unsupported (all are listed), or an option is wrong.
         """
+        rows, profiles = _profile_rows(list(inputs))
+        shared = _shared_dims(list(inputs))
+        if shared:
+            metadata = {**(metadata or {}), "kiln.shared_dims": shared}
         return cls._build(
             model,
             target=target,
             precision=precision,
-            inputs=list(inputs),
+            inputs=rows,
+            profiles=profiles,
             tune=tune,
             cache=None if cache is None else os.fspath(cache),
             threads=threads,
@@ -177,6 +212,11 @@ class Engine(_kiln.Engine):
     def outputs(self) -> list[TensorInfo]:
         """Names, dtypes and shapes of the outputs."""
         return [TensorInfo(*row) for row in self._io()[1]]
+
+    @property
+    def optimization_profiles(self) -> list[list[TensorInfo]]:
+        """The inputs of each optimization profile; one for an engine that was built without any."""
+        return [[TensorInfo(*row) for row in rows] for rows in self._profiles()]
 
     @property
     def state_count(self) -> int:

@@ -195,6 +195,7 @@ class CompiledModule(torch.nn.Module):
         super().__init__()
         self.engine = engine
         self.threads = threads
+        self._profile: Optional[int] = None
         self._interface = _Interface(engine)
         # Where the arguments are plain tensors, calls go straight to C, which comes back to _call for all other cases.
         fast = self._interface.flat_in and self._interface.single_out
@@ -258,6 +259,30 @@ class CompiledModule(torch.nn.Module):
         """One call with the engine's flat inputs (see :attr:`inputs`) that writes into ``outputs``, tensors of the caller of the right
         shapes and types, instead of new ones. Nothing is allocated, which also keeps calls with many outputs short."""
         self._active().run_into(inputs, outputs)
+
+    @property
+    def optimization_profiles(self) -> list[list[TensorInfo]]:
+        """The inputs of each optimization profile that the module was compiled with."""
+        return self.engine.optimization_profiles
+
+    @property
+    def active_profile_index(self) -> Optional[int]:
+        """The profile that :meth:`set_active_profile_index` chose; None: each call takes the one that fits best."""
+        return self._profile
+
+    @property
+    def last_profile_index(self) -> Optional[int]:
+        """The profile that the last call took; None before the first."""
+        last = self._active().last_profile()
+        return None if last < 0 else last
+
+    def set_active_profile_index(self, index: Optional[int]) -> None:
+        """Calls take this optimization profile from now on, and refuse sizes outside of it. None: of the profiles that contain a call's
+        sizes the one whose opt sizes are nearest."""
+        number = -1 if index is None else int(index)
+        for runner in {id(r): r for r in (self._runner, self._active())}.values():
+            runner.set_profile(number)
+        self._profile = index
 
     def memory(self) -> dict[str, int]:
         """Bytes of weights (shared by all callers), arena and state of one caller."""

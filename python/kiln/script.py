@@ -365,7 +365,7 @@ def _run(model: Any, method: str, values: list[Any], example: Callable[[Any], An
 def _spec(value: Any) -> tuple[Any, ...]:
     """One row of Engine.build's inputs."""
     if isinstance(value, Input):
-        return (None, _dtype_name(value.dtype or torch.float32), value.min_shape, value.opt_shape, value.max_shape)
+        return value.row(_dtype_name(value.dtype or torch.float32))
     shape = tuple(value.shape)
     return (None, _dtype_name(value.dtype), shape, shape, shape)
 

@@ -6,7 +6,7 @@
 
 #include "base/memory.h"
 
-static const char key[] = "kiln.optimization_profiles";
+static const char key[] = "kiln.optimization_profiles", shared_key[] = "kiln.shared_dims";
 
 /* ---- reading ----------------------------------------------------------------------------------------------------- */
 
@@ -28,6 +28,19 @@ static bool read_range(const graph *g, const char **at, profile_range *out) {
   out->input = (int32_t)input;
   out->dim = (int32_t)d;
   return out->min <= out->opt && out->opt <= out->max;
+}
+
+static bool read_shared(const graph *g, const char **at, shared_size *out) {
+  int64_t numbers[4];
+  for (int i = 0; i < 4; i++) {
+    if (!read_number(at, i == 3 ? 0 : i == 1 ? '=' : '.', &numbers[i])) return false;
+  }
+  for (int i = 0; i < 2; i++) {
+    if (numbers[2 * i] >= g->n_inputs || numbers[2 * i + 1] >= g->body.params[numbers[2 * i]]->type.rank) return false;
+    out->input[i] = (int32_t)numbers[2 * i];
+    out->dim[i] = (int32_t)numbers[2 * i + 1];
+  }
+  return true;
 }
 
 static int32_t count_of(const char *s, char c) {
@@ -55,6 +68,26 @@ static void solve_opt(const graph *g, size_profile *p) {
   }
 }
 
+static kiln_status read_all_shared(const graph *g, arena *a, profile_list *out) {
+  const char *at = graph_metadata(g, shared_key);
+  if (!at) return KILN_OK;
+  const int32_t count = count_of(at, ',');
+  out->shared = ARENA_ARRAY(a, shared_size, count);
+  if (!out->shared) return KILN_NO_MEMORY("shared sizes");
+  while (out->n_shared < count) {
+    const bool last = out->n_shared + 1 == count;
+    if (!read_shared(g, &at, &out->shared[out->n_shared]) || *at != (last ? 0 : ','))
+      return KILN_FAIL(
+          KILN_INVALID_FILE,
+          "metadata `%s`: near `%.40s`: expected pairs of sizes of inputs, input.dimension=input.dimension, "
+          "separated by commas",
+          shared_key, at);
+    out->n_shared++;
+    at += !last;
+  }
+  return KILN_OK;
+}
+
 kiln_status profiles_read(const graph *g, arena *a, profile_list *out) {
   const char *at = graph_metadata(g, key);
   profile_list list = {.count = at ? count_of(at, ';') : 1, .declared = at != NULL};
@@ -78,6 +111,7 @@ kiln_status profiles_read(const graph *g, arena *a, profile_list *out) {
     if (at && *at) at++;
     solve_opt(g, p);
   }
+  KILN_TRY(read_all_shared(g, a, &list));
   *out = list;
   return KILN_OK;
 }

@@ -4,7 +4,7 @@
  *   0.0=1:2:4,0.1=8:64:128;0.0=8:8:16,0.1=8:64:128
  *
  * one profile after another behind semicolons, each a list of input.dimension=min:opt:max. Graphs without it have one profile, the ranges of
- * their symbols. */
+ * their symbols. "kiln.shared_dims", which callers give, names pairs of sizes that must be the same in each run: `0.0=1.0,0.1=1.1`. */
 #ifndef KILN_GRAPH_PROFILES_H
 #define KILN_GRAPH_PROFILES_H
 
@@ -23,9 +23,15 @@ typedef struct size_profile {
   int64_t *symbols; /* of the graph, at the opt sizes */
 } size_profile;
 
+typedef struct shared_size {
+  int32_t input[2], dim[2];
+} shared_size;
+
 typedef struct profile_list {
   size_profile *all;
   int32_t count; /* 1 or more */
+  shared_size *shared;
+  int32_t n_shared;
   bool declared; /* false: the ranges of the graph's symbols are the only profile, and all[0] has none of its own */
 } profile_list;
 

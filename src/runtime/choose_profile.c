@@ -50,11 +50,29 @@ static kiln_status wrong_sizes(const kiln_context *c, const kiln_tensor *inputs)
   return status;
 }
 
+static kiln_status check_shared(const kiln_context *c, const kiln_tensor *inputs) {
+  const profile_list *list = &c->engine->profiles;
+  for (int32_t i = 0; i < list->n_shared; i++) {
+    const shared_size *s = &list->shared[i];
+    const int64_t a = inputs[s->input[0]].shape[s->dim[0]], b = inputs[s->input[1]].shape[s->dim[1]];
+    const char **names = c->engine->plan->input_names;
+    if (a != b)
+      return KILN_FAIL(
+          KILN_INVALID_ARGUMENT,
+          "input %d (\"%s\"), dimension %d is %lld, but input %d (\"%s\"), dimension %d is %lld: these two "
+          "sizes were declared to be the same",
+          (int)s->input[1], names[s->input[1]], (int)s->dim[1], (long long)b, (int)s->input[0], names[s->input[0]],
+          (int)s->dim[0], (long long)a);
+  }
+  return KILN_OK;
+}
+
 kiln_status choose_profile(const kiln_context *c, const kiln_tensor *inputs, int32_t *out) {
   const profile_list *list = &c->engine->profiles;
   int32_t best = -1;
   double nearest = 0;
   *out = 0;
+  KILN_TRY(check_shared(c, inputs));
   if (!list->declared) return KILN_OK; /* the symbols' ranges are checked in any case */
   for (int32_t k = 0; k < list->count; k++) {
     if ((c->wanted >= 0 && k != c->wanted) || outside(&list->all[k], inputs)) continue;

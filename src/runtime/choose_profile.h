@@ -4,7 +4,7 @@
 
 #include "runtime/context.h"
 
-/* The profile that the caller chose, or of those that contain the sizes the one whose opt sizes are nearest. Fails with what is outside, where,
+/* Checks sizes that were declared to be the same (the build's metadata "kiln.shared_dims"). Then: the profile that the caller chose, or of those that contain the sizes the one whose opt sizes are nearest. Fails with what is outside, where,
  * and of which profiles. Ranks must have been checked. */
 kiln_status choose_profile(const kiln_context *c, const kiln_tensor *inputs, int32_t *out);
 

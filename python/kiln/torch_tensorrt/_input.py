@@ -10,21 +10,17 @@ from torch.utils import _pytree as pytree
 
 import kiln
 from kiln import checks
+from kiln.inputs import MODES, PROFILES, SHARED_DIMS
 from kiln.torch_tensorrt._enums import memory_format, to_torch_dtype
 
 __all__ = ["Input"]
 
 Shape = tuple[int, ...]
-MODES = ("min_shape", "opt_shape", "max_shape")
 
 
 def _is_domain(value: Any) -> bool:
     low, high = value
     return isinstance(value, (tuple, list)) and float(low) < float(high)
-
-
-def _is_profile(value: Any) -> bool:
-    return isinstance(value, Mapping) and set(value) == set(MODES) and all(checks.shape().holds(value[mode]) for mode in MODES)
 
 
 def _is_ranges(value: Any) -> bool:
@@ -43,20 +39,8 @@ _RULES = {
     "name": checks.TEXT,
     "is_shape_tensor": checks.BOOL,
     "shape_ranges": checks.optional(checks.Rule(_is_ranges, "a list of (min, opt, max) for each size of -1", (list, tuple))),
-    "shared_dims": checks.optional(
-        checks.Rule(
-            lambda value: all(isinstance(axis, int) and isinstance(name, str) for axis, name in value.items()),
-            "a dictionary from axes to names",
-            (dict,),
-        )
-    ),
-    "profiles": checks.optional(
-        checks.Rule(
-            lambda value: isinstance(value, (list, tuple)) and all(map(_is_profile, value)),
-            "a list of dictionaries with min_shape, opt_shape and max_shape",
-            (list, tuple),
-        )
-    ),
+    "shared_dims": SHARED_DIMS,
+    "profiles": PROFILES,
 }
 
 
@@ -72,8 +56,9 @@ class Input:
         torch_tensor: an example, which gives shape and dtype.
         name: the parameter of ``forward`` that this input is for.
         is_shape_tensor: accepted; Kiln finds out by itself.
-        shared_dims: {axis: name}; axes of one name have one size. Kiln finds equal sizes by itself.
-        profiles: several {min_shape, opt_shape, max_shape}. One engine serves all: its range spans them.
+        shared_dims: {axis: name}; axes of one name, of this and other inputs, must have one size in each call.
+        profiles: several {min_shape, opt_shape, max_shape}. Kernels are chosen for the opt shape of each; a call takes the profile that
+            contains its sizes, or the one that ``runtime.optimization_profile`` chose.
     """
 
     def __init__(
@@ -142,13 +127,7 @@ class Input:
         return dict(first) if self.is_dynamic else first["opt_shape"]
 
     def to_kiln(self) -> kiln.Input:
-        def over(mode: str, pick: Any) -> Shape:
-            return tuple(pick(sizes) for sizes in zip(*(profile[mode] for profile in self.profiles)))
-
-        low, high = over("min_shape", min), over("max_shape", max)
-        return kiln.Input(
-            min_shape=low, opt_shape=self.profiles[0]["opt_shape"], max_shape=high, dtype=self.dtype, name=self.name or None
-        )
+        return kiln.Input(profiles=self.profiles, dtype=self.dtype, name=self.name or None, shared_dims=self.shared_dims)
 
     def example_tensor(self, optimization_profile_field: Optional[str] = None) -> torch.Tensor:
         """A tensor of random values of ``tensor_domain``, of the static shape or that of "min_shape", "opt_shape" or "max_shape"."""
@@ -185,22 +164,6 @@ def _profile_of(shape: Shape, ranges: Optional[Sequence[Sequence[int]]]) -> dict
         for column, size in zip(columns, bounds):
             column[i] = int(size)
     return dict(zip(MODES, map(tuple, columns)))
-
-
-def profiles_text(values: Any) -> Optional[str]:
-    """The optimization profiles of all inputs, for texts about sizes outside of them; None: nothing varies."""
-    leaves = pytree.tree_leaves(values, is_leaf=lambda leaf: isinstance(leaf, Input))
-    varying = [(i, leaf) for i, leaf in enumerate(leaves) if isinstance(leaf, Input) and leaf.is_dynamic]
-    count = max((len(leaf.profiles) for _, leaf in varying), default=0)
-    texts = []
-    for k in range(count):
-        parts = []
-        for i, leaf in varying:
-            profile = leaf.profiles[min(k, len(leaf.profiles) - 1)]
-            name = f'input {i} ("{leaf.name}")' if leaf.name else f"input {i}"
-            parts.append(f"{name} {list(profile['min_shape'])} to {list(profile['max_shape'])}")
-        texts.append(f"optimization profile {k}: {', '.join(parts)}")
-    return "; ".join(texts) or None
 
 
 def to_kiln(value: Any) -> Any:

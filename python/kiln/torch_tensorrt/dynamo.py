@@ -14,7 +14,7 @@ from kiln import checks, compiler, quantization
 from kiln.partition import HybridModule, PartitionReport, partition
 from kiln.torch_tensorrt import _converters, _lowering, logging
 from kiln.torch_tensorrt._converters import SourceIR
-from kiln.torch_tensorrt._input import Input, profiles_text, to_kiln
+from kiln.torch_tensorrt._input import Input, to_kiln
 from kiln.torch_tensorrt._refit import refit_module_weights
 from kiln.torch_tensorrt._settings import CompilationSettings
 
@@ -76,8 +76,7 @@ def compile(
     )
     chosen = CompilationSettings.of(**settings)
     specs = arguments(inputs, arg_inputs) + list(to_kiln(dict(kwarg_inputs or {})).values())
-    given = inputs if inputs is not None else arg_inputs
-    return compile_program(exported_program, specs, chosen, profiles_text([given, kwarg_inputs]))
+    return compile_program(exported_program, specs, chosen)
 
 
 def device_of(program: torch.export.ExportedProgram, chosen: CompilationSettings) -> str:
@@ -92,14 +91,12 @@ def _static(leaf: Any) -> Any:
     return kiln.Input(tuple(leaf.shape), dtype=leaf.dtype) if isinstance(leaf, torch.Tensor) else leaf
 
 
-def compile_program(
-    program: torch.export.ExportedProgram, specs: Sequence[Any], chosen: CompilationSettings, profiles: Optional[str] = None
-) -> torch.nn.Module:
-    """``specs`` in the order of the program's inputs; ``profiles`` for texts about sizes outside of them."""
+def compile_program(program: torch.export.ExportedProgram, specs: Sequence[Any], chosen: CompilationSettings) -> torch.nn.Module:
+    """``specs`` in the order of the program's inputs."""
     options = chosen.options(device_of(program, chosen))
     program = _converters.apply(_lowering.apply(program, chosen), chosen)
     specs = [_static(leaf) for leaf in pytree.tree_leaves(specs, is_leaf=lambda leaf: isinstance(leaf, kiln.Input))]
-    if not any(isinstance(leaf, kiln.Input) and leaf.is_dynamic for leaf in specs):
+    if not any(isinstance(leaf, kiln.Input) and (leaf.is_dynamic or leaf.shared_dims) for leaf in specs):
         specs = []
     if chosen.calibrator is not None:
         program = quantization.quantize(program, chosen.calibrator.calibration())
@@ -109,7 +106,6 @@ def compile_program(
                 program,
                 inputs=specs,
                 progress=logging.progress,
-                metadata={"kiln.profiles": profiles} if profiles else None,
                 **options,
             )
             return kiln.CompiledModule(compiled.engine.strip(), compiled.threads) if chosen.strip_engine_weights else compiled

@@ -21,6 +21,7 @@ __all__ = [
     "enable_pre_allocated_outputs",
     "get_cudagraphs_mode",
     "optimization_profile",
+    "set_active_profile_index",
     "set_cudagraphs_mode",
     "set_multi_device_safe_mode",
     "weight_streaming",
@@ -65,17 +66,49 @@ def weight_streaming(module: Any) -> Iterator[_Streaming]:
     yield _Streaming(module)
 
 
+_PROFILE = checks.optional(
+    checks.Rule(lambda value: value == "auto" or checks.count().holds(value), 'a profile\'s number, or "auto"', (int, str))
+)
+
+
+def _engines(module: Any) -> list[kiln.CompiledModule]:
+    return [m for m in module.modules() if isinstance(m, kiln.CompiledModule)] if isinstance(module, torch.nn.Module) else []
+
+
+def set_active_profile_index(module: Any, index: Any = None) -> None:
+    """The engines of ``module`` take optimization profile ``index`` from now on; None or "auto": each call takes the one that contains its
+    sizes (of several the one whose opt sizes are nearest). Compiled TorchScript modules always do the latter."""
+    checks.check("set_active_profile_index", "index", index, _PROFILE)
+    _select(module, index)
+
+
+def _select(module: Any, index: Any) -> None:
+    number = None if index in (None, "auto") else int(index)
+    engines = _engines(module)
+    for engine in engines:
+        count = len(engine.optimization_profiles)
+        if number is not None and number >= count:
+            raise ValueError(f"optimization profile {number}: the engine has {count}, counted from 0")
+    for engine in engines:
+        engine.set_active_profile_index(number)
+
+
 def optimization_profile(module: Any, profile: Any = None) -> Any:
-    """One engine serves all profiles."""
-    checks.check(
-        "optimization_profile",
-        "profile",
-        profile,
-        checks.optional(
-            checks.Rule(lambda value: value == "auto" or checks.count().holds(value), 'a profile\'s number, or "auto"', (int, str))
-        ),
-    )
-    return _unchanged(module)
+    """``with optimization_profile(module, 1) as chosen:``; calls inside take that profile and refuse sizes outside of it. "auto" and None:
+    each call takes the profile that contains its sizes."""
+    checks.check("optimization_profile", "profile", profile, _PROFILE)
+    return _with_profile(module, profile)
+
+
+@contextlib.contextmanager
+def _with_profile(module: Any, profile: Any) -> Iterator[Any]:
+    before = [(engine, engine.active_profile_index) for engine in _engines(module)]
+    _select(module, profile)
+    try:
+        yield module
+    finally:
+        for engine, index in before:
+            engine.set_active_profile_index(index)
 
 
 def set_cudagraphs_mode(mode: bool) -> None:

@@ -12,7 +12,7 @@ import kiln
 from kiln import checks, quantization
 from kiln.torch_tensorrt import logging, ptq
 from kiln.torch_tensorrt._enums import Device
-from kiln.torch_tensorrt._input import profiles_text, to_kiln
+from kiln.torch_tensorrt._input import to_kiln
 from kiln.torch_tensorrt._settings import CompilationSettings
 
 __all__ = [
@@ -62,7 +62,6 @@ def _compile(module: Any, method_name: str, inputs: Any, input_signature: Any, s
     scripted = _scripted(module)
     options = chosen.script_options(_target(scripted, chosen))
     specs = _signature(inputs, input_signature)
-    profiles = profiles_text(inputs if inputs is not None else input_signature)
     if isinstance(scripted, torch.nn.Module) and not scripted._c._has_method(method_name):
         raise ValueError(f"method_name: the module has no method {method_name!r}")
     if chosen.calibrator is not None:
@@ -73,7 +72,6 @@ def _compile(module: Any, method_name: str, inputs: Any, input_signature: Any, s
         inputs=specs,
         method=method_name,
         progress=logging.progress,
-        metadata={"kiln.profiles": profiles} if profiles else None,
         **options,
     )
 
