@@ -20,6 +20,7 @@ import statistics
 import sys
 import time
 import traceback
+from collections.abc import Iterator
 from typing import Any, Callable
 
 import torch
@@ -215,8 +216,8 @@ def worker(pipe: multiprocessing.connection.Connection, name: str, batch: int, p
         pipe.send([{"model": name, "batch": batch, "failed": f"{type(e).__name__}: {str(e)[:400]}"}])
 
 
-def wave(todo: list[tuple[str, int]], peers: list[str], end: float) -> list[dict[str, Any]]:
-    """Builds all at once, then times one after the other."""
+def wave(todo: list[tuple[str, int]], peers: list[str], end: float) -> Iterator[dict[str, Any]]:
+    """Builds all at once, then times one after the other; gives rows as they come."""
     spawn = multiprocessing.get_context("spawn")
     running = []
     for name, batch in todo:
@@ -225,7 +226,6 @@ def wave(todo: list[tuple[str, int]], peers: list[str], end: float) -> list[dict
         process.start()
         theirs.close()
         running.append((name, batch, ours, process))
-    rows: list[dict[str, Any]] = []
     ready = []
     for name, batch, pipe, process in running:
         try:
@@ -235,17 +235,17 @@ def wave(todo: list[tuple[str, int]], peers: list[str], end: float) -> list[dict
         if said == "built":
             ready.append((name, batch, pipe, process))
         else:
-            rows += said if isinstance(said, list) else [{"model": name, "batch": batch, "failed": said}]
+            yield from said if isinstance(said, list) else [{"model": name, "batch": batch, "failed": said}]
             process.kill()
     for name, batch, pipe, process in ready:
         try:
             pipe.send("time")
-            rows += pipe.recv() if pipe.poll(60) else [{"model": name, "batch": batch, "failed": "timing took over 60 s"}]
+            late = [{"model": name, "batch": batch, "failed": "timing took over 60 s"}]
+            yield from pipe.recv() if pipe.poll(60) else late
         except EOFError:
-            rows.append({"model": name, "batch": batch, "failed": "the process ended while timing"})
+            yield {"model": name, "batch": batch, "failed": "the process ended while timing"}
         process.kill()
         process.join()
-    return rows
 
 
 def summary(rows: list[dict[str, Any]]) -> None:
@@ -290,7 +290,7 @@ def main() -> None:
                 rows.append(row)
                 file.write(json.dumps(row) + "\n")
                 print({k: (round(v, 5) if isinstance(v, float) else v) for k, v in row.items()}, flush=True)
-            file.flush()
+                file.flush()
             todo = todo[args.jobs :]
     for name, batch in todo:
         print(f"not reached in {args.seconds:.0f} s: {name} {batch}")
