@@ -542,6 +542,12 @@ static kiln_status item_node(pt2 *p, scope *s, const json_t *entry) {
     return pt2_define(p, s, name, number);
   }
   out = json_object_get(json_array_get(outputs, 0), "as_sym_int");
+  const bool truth = !out && v->type.dtype == KILN_BOOL;
+  if (truth) { /* 0 or 1: what torch.sym_ite(item, 1, 0) makes of it */
+    out = json_object_get(json_array_get(outputs, 0), "as_sym_bool");
+    v = lower_cast(&p->b, v, KILN_I64);
+    if (!v) return graph_check(p->graph);
+  }
   if (!out || (v->type.dtype != KILN_I64 && v->type.dtype != KILN_I32))
     return KILN_FAIL(
         KILN_UNSUPPORTED,
@@ -549,6 +555,7 @@ static kiln_status item_node(pt2 *p, scope *s, const json_t *entry) {
         kiln_dtype_name(v->type.dtype));
   KILN_TRY(pt2_string(out, "as_name", "output", &name));
   item_range(p, s, name, &min, &max);
+  if (truth) min = 0, max = 1;
   size.u.i = dim_fresh(p->graph->dims, "item", min, max);
   if (size.u.i == DIM_ERROR) return KILN_NO_MEMORY("import");
   if (!build(&p->b, "data_size", IN(v), ATTRS(A_INT("size", size.u.i)))) return graph_check(p->graph);

@@ -245,9 +245,14 @@ static kiln_status do_or(operands *a, ivalue *out) {
 }
 static kiln_status do_ite(operands *a, ivalue *out) {
   KILN_TRY(need(a, 3));
-  const int c = known_bool(&a->v[0]);
+  const ivalue *v = a->v;
+  const int c = known_bool(&v[0]);
+  if (c < 0 && v[0].kind == IV_INT && is_int(&v[1]) && is_int(&v[2])) { /* of an item: 0 or 1 */
+    dim_table *t = table(a);
+    return dim_result(dim_add(t, v[2].u.i, dim_mul(t, v[0].u.i, dim_sub(t, v[1].u.i, v[2].u.i))), out);
+  }
   if (c < 0) return from_file(a, out);
-  *out = a->v[c ? 1 : 2];
+  *out = v[c ? 1 : 2];
   return KILN_OK;
 }
 

@@ -254,6 +254,14 @@ static kiln_status to_symbol(pt2 *p, scope *s, const json_t *v, ivalue *out) {
                    "`%s` compares sizes that the input's ranges leave open, and the model branches on it",
                    json_string_value(content));
 }
+/* Items of bool are numbers, 0 or 1, for torch.sym_ite; elsewhere they would decide what the model does. */
+static kiln_status to_truth(pt2 *p, scope *s, const json_t *v, ivalue *out) {
+  KILN_TRY(to_symbol(p, s, v, out));
+  if (out->kind != IV_INT || dim_is_const(out->u.i)) return KILN_OK;
+  return KILN_FAIL(KILN_UNSUPPORTED,
+                   "a truth value out of a tensor (.item(), or a branch on values) is an argument: use "
+                   "torch.where or torch.cond");
+}
 static kiln_status to_optional_tensor(pt2 *p, scope *s, const json_t *v, ivalue *out) {
   const char *kind;
   const json_t *content;
@@ -301,8 +309,8 @@ static const struct {
     {"as_device", to_device, false},
     {"as_bool", to_bool, false},
     {"as_bools", to_bool, true},
-    {"as_sym_bool", to_symbol, false},
-    {"as_sym_bools", to_symbol, true},
+    {"as_sym_bool", to_truth, false},
+    {"as_sym_bools", to_truth, true},
     {"as_optional_tensors", to_optional_tensor, true},
     {"as_sym_float", to_symbol, false},
     {"as_sym_floats", to_symbol, true},

@@ -613,11 +613,13 @@ static const torch_row torch_amin[] = {
     {NULL, NULL, NULL}};
 static const torch_row torch_any[] = {
     {"aten::any(Tensor self) -> Tensor", NULL, lower_any_all},
+    {"aten::_is_any_true(Tensor self) -> Tensor", NULL, lower_any_all},
     {"aten::any.dim(Tensor self, int dim, bool keepdim=False) -> Tensor", NULL, lower_any_all},
     {"aten::any.dims(Tensor self, int[]? dim=None, bool keepdim=False) -> Tensor", NULL, lower_any_all},
     {NULL, NULL, NULL}};
 static const torch_row torch_all[] = {
     {"aten::all(Tensor self) -> Tensor", NULL, lower_any_all},
+    {"aten::_is_all_true(Tensor self) -> Tensor", NULL, lower_any_all},
     {"aten::all.dim(Tensor self, int dim, bool keepdim=False) -> Tensor", NULL, lower_any_all},
     {"aten::all.dims(Tensor self, int[]? dim=None, bool keepdim=False) -> Tensor", NULL, lower_any_all},
     {NULL, NULL, NULL}};

@@ -64,14 +64,22 @@ NORMALIZED = re.compile(r"sizes|dims?$|channels|widths|filters")
 
 # What cannot be known from names: by model type, values given to the configuration.
 SERIES = {"prediction_length": 8, "context_length": 24, "num_time_features": 2}
+HGNET = {
+    "stem_channels": [3, 16, 16],
+    "stage_in_channels": [16, 16, 32, 64],
+    "stage_mid_channels": [8, 8, 16, 16],
+    "stage_out_channels": [16, 32, 64, 128],
+}
 MAMBA = {"mamba_n_heads": 8, "mamba_d_head": 16}
 SPECIAL: dict[str, dict[str, Any]] = {
     "autoformer": SERIES,
+    "bamba": MAMBA,
     "chameleon": {"vocabulary_map": {"<image>": 100, "IMGIMGA": 101, "IMGIMGB": 102}},
     "deepseek_v2": {"num_experts_per_tok": 2, "n_routed_experts": 4},
     "dots1": {"num_experts_per_tok": 2, "n_routed_experts": 4, "n_shared_experts": 1, "first_k_dense_replace": 1},
     "esm": {"vocab_size": 33, "pad_token_id": 1},
     "granitemoehybrid": MAMBA,
+    "hgnet_v2": HGNET,
     "hunyuan_vl_text": {"head_dim": 16, "num_key_value_heads": 2},
     "informer": SERIES,
     "lfm2_moe": {"layer_types": ["conv", "full_attention"], "num_hidden_layers": 2, "num_dense_layers": 1},
@@ -215,6 +223,8 @@ def fit_stages(config: Any, changed: dict[str, Any]) -> None:
         changed["num_hidden_layers"] = len(wanted)
         changed["out_indices"] = list(range(1, len(wanted) + 1))
         changed["out_features"] = [f"stage{i}" for i in changed["out_indices"]]
+    if "encoder_hidden_dim" in changed and isinstance(changed.get("decoder_in_channels"), (list, tuple)):
+        changed["decoder_in_channels"] = [changed["encoder_hidden_dim"]] * len(changed["decoder_in_channels"])
     inner = changed.get("backbone_config")
     if is_config(inner) and isinstance(changed.get("encoder_in_channels"), (list, tuple)):
         sizes = getattr(inner, "hidden_sizes", None)

@@ -140,3 +140,22 @@ def test_masked_scatter_of_none() -> None:
     compiled = kiln.compile(model, [x, torch.tensor([True, False, True])])
     for bits in ([True, False, True], [False] * 3, [True] * 3):
         assert torch.equal(compiled(x, torch.tensor(bits)), model(x, torch.tensor(bits)))
+
+
+class Flags(torch.nn.Module):
+    """Checks of the values of tensors, as deformable attention has; and a number that depends on one."""
+
+    def forward(self, x: torch.Tensor, sizes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        torch._check_tensor_all((sizes[:, 0] * sizes[:, 1]).sum() == x.shape[1], lambda: "sizes that do not fit")
+        large = sizes > 4
+        number = torch.sym_ite(torch.ops.aten._is_any_true(large).item(), 7, 3)
+        return x * number, torch.ops.aten._is_any_true(large), torch.ops.aten._is_all_true(large)
+
+
+def test_truth_values_of_tensors() -> None:
+    model, x = Flags().eval(), torch.randn(2, 24)
+    compiled = kiln.compile(model, [x, torch.tensor([[4, 3], [4, 3]])])
+    for sizes in ([[4, 3], [4, 3]], [[3, 4], [6, 2]], [[4, 4], [2, 4]], [[0, 5], [4, 6]]):
+        given = torch.tensor(sizes)
+        for y, z in zip(compiled(x, given), model(x, given)):
+            assert torch.equal(y, z)
