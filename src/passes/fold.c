@@ -180,11 +180,19 @@ static bool fold_add(builder *b, node *n) {
   return c && replace_layer(b, n, layer, node_in(layer, 1), c);
 }
 
-/* layer(x) * c -> layer(x) with weights W * c and bias b * c */
+static bool is_one_number(const value *v) {
+  for (int i = 0; i < v->type.rank; i++) {
+    if (v->type.dims[i] != 1) return false;
+  }
+  return true;
+}
+
+/* layer(x) * c -> layer(x) with weights W * c and bias b * c. One number for all channels is mostly the scale of an attention's
+ * queries, a power of two; without it three products are one. */
 static bool fold_mul(builder *b, node *n) {
   value *other = NULL;
   node *layer = layer_operand(n, &other);
-  if (!layer || rounds_again(layer) || !is_constant(other)) return false;
+  if (!layer || !is_constant(other) || (rounds_again(layer) && !is_one_number(other))) return false;
   value *c = per_channel(b, layer, other);
   if (!c) return false;
   value *bias = node_in(layer, 2) ? binary(b, "mul", node_in(layer, 2), c) : NULL;
