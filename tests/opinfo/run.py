@@ -17,6 +17,8 @@ Operators run in worker processes, so that one that crashes is known by name. Wh
     wrong     a sample's result differs
     crash     the process died or hung
     left      the deadline came first
+
+Complex results are made pairs of real numbers by view_as_real, since models give real ones.
 A table names its samples per operator, and PyTorch's version, in its first line. Exit status 1 if any is wrong or crashed. Needs the package `expecttest`, which PyTorch's testing module imports.
 """
 
@@ -40,6 +42,9 @@ ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).resolve().parent / "results"
 # Relative to the largest element, as sums of different order differ.
 TOLERANCE = {"float32": 2e-5, "float64": 1e-10, "float16": 4e-3, "bfloat16": 3e-2}
+# PyTorch's own results in float64 are off by that much for arguments over 5, or below 0 (found with 30 digits).
+ROUGH = {"special.bessel_j0": 1e-6, "special.bessel_j1": 1e-6, "special.bessel_y0": 1e-6, "special.bessel_y1": 1e-6}
+ROUGH["special.airy_ai"] = 1e-7
 # Which of several equal elements these find is not defined: the elements are compared, not their places.
 TIES = {"sort", "msort", "argsort", "topk", "kthvalue", "mode", "median", "nanmedian", "max", "min", "argmax", "argmin"}
 SIGNS = {"svd", "linalg.svd", "linalg.eigh"}
@@ -62,18 +67,22 @@ def make_module(op: Any, leaves: list[Any], spec: Any) -> tuple[Any, tuple[Any, 
 
     tensors = [i for i, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
 
+    def as_pairs(leaf: Any) -> Any:
+        is_complex = isinstance(leaf, torch.Tensor) and leaf.is_complex() and leaf.layout is torch.strided
+        return torch.view_as_real(leaf.resolve_conj()) if is_complex else leaf
+
     class Call(torch.nn.Module):
         def forward(self, *inputs: Any) -> Any:
             filled = list(leaves)
             for i, tensor in zip(tensors, inputs):
                 filled[i] = tensor
             args, kwargs = pytree.tree_unflatten(filled, spec)
-            return op(*args, **kwargs)
+            return pytree.tree_map(as_pairs, op(*args, **kwargs))
 
     return Call().eval(), tuple(leaves[i].detach() for i in tensors)
 
 
-def compare(expected: Any, found: Any) -> Optional[str]:
+def compare(name: str, expected: Any, found: Any) -> Optional[str]:
     import torch
     from torch.utils import _pytree as pytree
 
@@ -93,7 +102,7 @@ def compare(expected: Any, found: Any) -> Optional[str]:
             if not torch.equal(w, g):
                 return f"result {i}: {int((w != g).sum())} of {w.numel()} elements differ"
             continue
-        tolerance = TOLERANCE[str(w.dtype).partition(".")[2]]
+        tolerance = max(TOLERANCE[str(w.dtype).partition(".")[2]], ROUGH.get(name, 0))
         w, g = w.double(), g.double()
         finite = w.isfinite()
         if not torch.equal(finite, g.isfinite()) or not torch.equal(w[~finite].nan_to_num(), g[~finite].nan_to_num()):
@@ -222,7 +231,8 @@ def run_sample(name: str, op: Any, sample: Any, device: str) -> tuple[str, str]:
         if name in SIGNS:
             expected, found = without_signs(name, expected), without_signs(name, found)
         ties = name.partition(".")[0] in TIES
-        reason = compare(picked(name, expected, sample), picked(name, found, sample)) if ties else compare(expected, found)
+        both = (picked(name, expected, sample), picked(name, found, sample)) if ties else (expected, found)
+        reason = compare(name, *both)
         if reason and is_closer(module, tensors, expected, found):
             reason = None
     return ("wrong", reason) if reason else ("pass", "")
@@ -283,17 +293,22 @@ class Worker:
     def __init__(self, options: argparse.Namespace) -> None:
         command = [sys.executable, __file__, "--worker", "--dtype", options.dtype, "--device", options.device]
         command += ["--samples", str(options.samples)]
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         self.job: Optional[tuple[int, str]] = None
+        self.text = b""  # read, but no whole line yet
         self.ready = False
         self.since = 0.0
+
+    def lines(self) -> list[str]:
+        """The lines that came, at once: a reader that buffers would keep the second of two from select()."""
+        assert self.process.stdout
+        *lines, self.text = (self.text + os.read(self.process.stdout.fileno(), 65536)).split(b"\n")
+        return [line.decode() for line in lines]
 
     def give(self, index: int, name: str) -> None:
         assert self.process.stdin
         self.job, self.since = (index, name), time.monotonic()
-        self.process.stdin.write(f"{index}\n")
+        self.process.stdin.write(f"{index}\n".encode())
         self.process.stdin.flush()
 
 
@@ -316,17 +331,18 @@ def run_all(jobs: list[tuple[int, str]], options: argparse.Namespace) -> list[di
         ready, _, _ = select.select([w.process.stdout for w in busy], [], [], 1.0)
         for at, worker in enumerate(workers):
             if worker.job and worker.process.stdout in ready:
-                line = worker.process.stdout.readline()
-                if line == "ready\n":
-                    worker.ready, worker.since = True, time.monotonic()
-                    continue
-                if line:
+                lines = worker.lines()
+                for line in lines:
+                    if line == "ready":
+                        worker.ready, worker.since = True, time.monotonic()
+                        continue
                     results.append(json.loads(line))
                     worker.job = None
                     show(results[-1], options)
                     if options.device != "cpu" and "at run: " in results[-1]["reason"]:
                         worker.process.wait()
                         workers[at] = Worker(options)
+                if lines:
                     continue
             limit = options.seconds if worker.ready else 300
             if worker.job and (worker.process.poll() is not None or time.monotonic() - worker.since > limit):
