@@ -4,13 +4,14 @@
 
 #include "passes/pass.h"
 
-#define RULE_FILES(FILE) \
-  FILE(control)          \
-  FILE(canonicalize)     \
-  FILE(arithmetic)       \
-  FILE(fold)             \
-  FILE(norm_patterns)    \
-  FILE(attention_patterns)
+#define RULE_FILES(FILE)   \
+  FILE(control)            \
+  FILE(canonicalize)       \
+  FILE(arithmetic)         \
+  FILE(fold)               \
+  FILE(norm_patterns)      \
+  FILE(attention_patterns) \
+  FILE(symbolic_masks)
 
 #define DECLARE(name)               \
   extern const rule name##_rules[]; \
