@@ -352,19 +352,19 @@ def test_memory_is_used_again_and_trimmed() -> None:
     """Under a limit, engines of all sizes come and go; what lies idle is given up for what is needed."""
     text = python(
         "import gc, torch, kiln\n"
-        "for round in range(3):\n"
-        "    for width in (256, 4096, 1024, 512, 3072):\n"
+        "for round in range(2):\n"
+        "    for width in (256, 3584, 1024):\n"
         "        e = None\n"
         "        gc.collect()\n"
         "        m = torch.nn.Sequential(torch.nn.Linear(width, width), torch.nn.ReLU(), torch.nn.Linear(width, 8)).eval()\n"
         "        spec = kiln.Input(min_shape=(1, width), opt_shape=(4, width), max_shape=(1 << 14, width))\n"
         "        e = kiln.compile(m, inputs=[spec], target='cuda')\n"
-        "        for n in (1, 300, 2, 1000):\n"
+        "        for n in (4, 600):\n"
         "            x = torch.randn(n, width)\n"
         "            with torch.no_grad(): torch.testing.assert_close(e(x.cuda()).cpu(), m(x), rtol=1e-3, atol=1e-3)\n"
         "print('all right')\n",
-        KILN_CUDA_MEMORY_LIMIT="130",
-        KILN_CUDA_MEMORY_KEEP="100",
+        KILN_CUDA_MEMORY_LIMIT="100",
+        KILN_CUDA_MEMORY_KEEP="90",
     )
     assert "all right" in text, text
 

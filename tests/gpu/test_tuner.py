@@ -146,6 +146,39 @@ def test_library_tactics(model: nn.Module, precise: tuple[str, Path], tmp_path: 
             assert error(engine(x), want) < bound
 
 
+def test_plans_of_cudnn_are_kept(model: nn.Module, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take long to compile: engine files and the cache folder bring them, and what they bring computes the same."""
+    monkeypatch.setenv("KILN_CACHE_DIR", str(tmp_path / "cache"))
+    x = example()
+    engine = kiln.compile(model, inputs=[x], precision="fp16", cache=str(forced(cache, "conv", "conv.cudnn", tmp_path)))
+    engine.engine.save(tmp_path / "e.kiln")
+    torch.save((x.cpu(), engine(x).cpu()), tmp_path / "io.pt")
+    kept = list((tmp_path / "cache").glob("*.cudnn"))
+    assert kept, "no plan was kept"
+    assert any(path.read_bytes() in (tmp_path / "e.kiln").read_bytes() for path in kept), "the engine's file has none"
+    script = (
+        "import sys, torch, kiln\n"
+        "x, want = torch.load(sys.argv[2])\n"
+        "got = kiln.load(sys.argv[1])(x.cuda()).cpu()\n"
+        "print(((got - want).norm() / want.norm()).item())\n"
+    )
+    for folder in ("", str(tmp_path / "cache")):
+        run = subprocess.run(
+            [sys.executable, "-c", script, str(tmp_path / "e.kiln"), str(tmp_path / "io.pt")],
+            env={**os.environ, "KILN_CACHE_DIR": folder},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert run.returncode == 0, run.stderr
+        assert float(run.stdout) < 2e-3 and "note" not in run.stderr, run.stderr
+    for path in kept:  # what cannot be read is made anew
+        path.write_bytes(b'{"version": 1, "damaged')
+    again = kiln.compile(model, inputs=[x], precision="fp16", cache=str(forced(cache, "conv", "conv.cudnn", tmp_path)))
+    with torch.no_grad():
+        assert error(again(x), model(x)) < 3e-3
+
+
 def test_library_in_a_captured_graph(model: nn.Module, cache: Path, tmp_path: Path) -> None:
     x = example()
     path = forced(cache, "linear", "linear.cublaslt", tmp_path)

@@ -178,6 +178,27 @@ static void streams_and_captures(void **unused) {
   h->close(second);
 }
 
+/* What only compiles has the facts of the machine's GPU, and holds that as long as it lives: plans of libraries are made there. */
+static void a_compiler(void **unused) {
+  (void)unused;
+  device *d = NULL;
+  expect_ok(h->open_compiler(&any_target, &d));
+  assert_string_equal(h->info(d).name, "no GPU");
+  assert_false(h->info(d).present);
+  assert_non_null(d->twin);
+  assert_true(h->info(d->twin).present);
+  void *a = allocate(d->twin, 100);
+  device *same = open_device(0);
+  assert_ptr_equal(same, d->twin);
+  h->close(d);
+  h->release(same, a, 100);
+  h->close(same);
+  static const target other = {.name = "cuda:sm_80", .isa = 80};
+  expect_ok(h->open_compiler(&other, &d)); /* the GPU here is another one */
+  assert_null(d->twin);
+  h->close(d);
+}
+
 static void *take_and_give(void *user) {
   unsigned r = (unsigned)(uintptr_t)user;
   static const char weight[3000] = "of all threads";
@@ -248,6 +269,7 @@ int main(void) {
       cmocka_unit_test_teardown(one_by_one, nothing_taken),
       cmocka_unit_test_teardown(constants_are_counted, nothing_taken),
       cmocka_unit_test_teardown(streams_and_captures, nothing_taken),
+      cmocka_unit_test_teardown(a_compiler, nothing_taken),
       cmocka_unit_test_teardown(threads, nothing_taken),
       cmocka_unit_test_teardown(a_lost_gpu, nothing_taken),
   };

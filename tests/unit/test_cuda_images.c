@@ -26,13 +26,15 @@ static void add_function(device *d, const char *key, const char *image, size_t b
   d->functions = f;
 }
 
-static const char key_a[] = "0123456789abcdef0123456789abcdef", key_b[] = "fedcba9876543210fedcba9876543210";
+static const char key_a[] = "0123456789abcdef0123456789abcdef", key_b[] = "fedcba9876543210fedcba9876543210",
+                  key_c[] = "00112233445566778899aabbccddeeff";
 
 static void *make(size_t *out_size) {
   device *d = open_device(true);
   void *bytes = NULL;
   add_function(d, key_a, "first", 5);
   add_function(d, key_b, "the second image", 16);
+  for (int i = 0; i < 2; i++) expect_ok(cuda_images_add(d, key_c, "a plan", 6)); /* once */
   expect_ok(cuda_hooks.compiled(d, &bytes, out_size));
   cuda_hooks.close(d);
   return bytes;
@@ -51,6 +53,9 @@ static void images_are_found(void **unused) {
   assert_int_equal(found, 16);
   assert_memory_equal(image, "the second image", 16);
   assert_memory_equal(cuda_images_find(d, key_a, &found), "first", 5);
+  assert_memory_equal(cuda_images_find(d, key_c, &found), "a plan", 6);
+  assert_int_equal(found, 6);
+  assert_int_equal(((const uint32_t *)(const void *)bytes)[1], 3); /* entries */
   assert_null(cuda_images_find(d, "00000000000000000000000000000000", &found));
   cuda_hooks.withdraw(d, bytes);
   assert_non_null(cuda_images_find(d, key_a, &found));

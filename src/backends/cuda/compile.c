@@ -46,16 +46,16 @@ static bool cache_folder(char *out, size_t room) {
   return n > 0 && (size_t)n < room && make_folder(out);
 }
 
-static bool cache_path(const cuda_function *f, const char *suffix, char *out, size_t room) {
+bool cuda_cache_path(const char *key, const char *suffix, char *out, size_t room) {
   char folder[1024];
   if (!cache_folder(folder, sizeof folder)) return false;
-  const int n = snprintf(out, room, "%s/%s.%s", folder, f->key, suffix);
+  const int n = snprintf(out, room, "%s/%s.%s", folder, key, suffix);
   return n > 0 && (size_t)n < room;
 }
 
 /* Where the text and log of a kernel that does not compile are kept: without a cache folder among the temporary files. */
 static bool log_path(const cuda_function *f, char *out, size_t room) {
-  if (cache_path(f, "log.txt", out, room)) return true;
+  if (cuda_cache_path(f->key, "log.txt", out, room)) return true;
   const char *folder = getenv("TMPDIR");
   const int n = snprintf(out, room, "%s/kiln-%s.log.txt", folder && *folder ? folder : "/tmp", f->key);
   return n > 0 && (size_t)n < room;
@@ -173,7 +173,7 @@ static kiln_status function_make(device *d, cuda_function *f) {
   size_t bytes = 0;
   const void *offered = cuda_images_find(d, f->key, &bytes);
   if (offered && take_known(d, f, offered, bytes)) return KILN_OK;
-  const bool cached = cache_path(f, "cubin", path, sizeof path);
+  const bool cached = cuda_cache_path(f->key, "cubin", path, sizeof path);
   if (cached && load_cached(d, f, path)) return KILN_OK;
   char *image = NULL;
   KILN_TRY(compile_text(f, &image, &bytes));

@@ -1,23 +1,25 @@
 /* Convolutions by cuDNN's backend graphs: convolution, bias, residual and activation as one graph, whose values in between
- * are virtual, in fp32. Finding and compiling a plan takes long, so each device keeps those that were made. The workspace
- * lies in the program's arena, and launches can be captured. */
+ * are virtual, in fp32. Finding and compiling a plan takes long, so each device keeps those that were made; their
+ * serialized form lies in the cache folder, and in engine files. The workspace lies in the program's arena, and launches can
+ * be captured. */
 #include "backends/cuda/cudnn.h"
 
 #include <stdio.h>
 #include <string.h>
 
 #include "backends/cuda/internal.h"
+#include "base/file.h"
 #include "base/memory.h"
 
 enum { MOST_CONFIGS = 16, MOST_DESCRIPTORS = 32, MOST_OPERATIONS = 6, MOST_PLANS = 4 };
 static const int64_t workspace_most = 64 << 20;
 
-/* The plans of one graph, best first: as many as were asked for. */
+/* The plans of one graph, best first: those that were asked for, and those before them unless they came from a file. */
 struct cudnn_entry {
   char key[320];
   void *plans[MOST_PLANS];
   int64_t workspaces[MOST_PLANS];
-  int count, tried; /* plans, and configurations that were looked at for them */
+  int found, tried; /* plans of the heuristic, and configurations that were looked at for them */
   struct cudnn_entry *next;
 };
 
@@ -40,10 +42,11 @@ static kiln_status handle_of(device *d, const cuda_cudnn **library, void **out) 
   return KILN_OK;
 }
 
+/* A device that only compiles asks its twin: so plans come into the engine's file. */
 kiln_status cudnn_needs(device *d) {
   const cuda_cudnn *library = NULL;
   void *handle = NULL;
-  return handle_of(d, &library, &handle);
+  return handle_of(d && d->twin ? d->twin : d, &library, &handle);
 }
 
 void cudnn_close(device *d) {
@@ -53,7 +56,9 @@ void cudnn_close(device *d) {
   error_clear();
   for (struct cudnn_entry *e = d->cudnn_plans; e;) {
     struct cudnn_entry *next = e->next;
-    for (int i = 0; here && i < e->count; i++) (void)library->Free(e->plans[i]);
+    for (int i = 0; here && i < MOST_PLANS; i++) {
+      if (e->plans[i]) (void)library->Free(e->plans[i]);
+    }
     mem_free(e);
     e = next;
   }
@@ -217,13 +222,9 @@ static void *make_graph(maker *m, const cudnn_conv *c, const library_epilogue *f
 
 /* ---- plans ------------------------------------------------------------------------------------------------------- */
 
-/* The plan of one engine configuration; false: cuDNN cannot make it, or it wants too much memory. */
-static bool try_config(const maker *m, void *config, void **out, int64_t *workspace) {
-  void *plan = NULL;
+/* Finishes a plan that has all it is made from; false: cuDNN cannot make it, or it wants too much memory. */
+static bool finish_plan(const maker *m, void *plan, int code, void **out, int64_t *workspace) {
   int64_t count = 0;
-  if (m->v->New(CUDNN_PLAN, &plan)) return false;
-  int code = m->v->Set(plan, CUDNN_PLAN_HANDLE, CUDNN_IS_HANDLE, 1, &m->handle);
-  if (!code) code = m->v->Set(plan, CUDNN_PLAN_CONFIG, CUDNN_IS_DESCRIPTOR, 1, &config);
   if (!code) code = m->v->Finalize(plan);
   if (!code) code = m->v->Get(plan, CUDNN_PLAN_WORKSPACE, CUDNN_IS_INT64, 1, &count, workspace);
   if (code || *workspace < 0 || *workspace > workspace_most) {
@@ -232,6 +233,37 @@ static bool try_config(const maker *m, void *config, void **out, int64_t *worksp
   }
   *out = plan;
   return true;
+}
+
+/* The plan of one engine configuration. */
+static bool try_config(const maker *m, void *config, void **out, int64_t *workspace) {
+  void *plan = NULL;
+  if (m->v->New(CUDNN_PLAN, &plan)) return false;
+  int code = m->v->Set(plan, CUDNN_PLAN_HANDLE, CUDNN_IS_HANDLE, 1, &m->handle);
+  if (!code) code = m->v->Set(plan, CUDNN_PLAN_CONFIG, CUDNN_IS_DESCRIPTOR, 1, &config);
+  return finish_plan(m, plan, code, out, workspace);
+}
+
+/* The plan that was serialized as `bytes`. Those of another version of the library are refused by it. */
+static bool try_bytes(const maker *m, const void *bytes, size_t size, void **out, int64_t *workspace) {
+  void *plan = NULL;
+  if (size < 2 || size > INT32_MAX || m->v->New(CUDNN_PLAN, &plan)) return false;
+  int code = m->v->Set(plan, CUDNN_PLAN_HANDLE, CUDNN_IS_HANDLE, 1, &m->handle);
+  if (!code) code = m->v->Set(plan, CUDNN_PLAN_JSON, CUDNN_IS_CHAR, (int64_t)size, bytes);
+  return finish_plan(m, plan, code, out, workspace);
+}
+
+/* Release with mem_free; NULL: it cannot be had. */
+static void *plan_bytes(const cuda_cudnn *v, void *plan, size_t *out_size) {
+  int64_t size = 0, got = 0;
+  if (v->Get(plan, CUDNN_PLAN_JSON, CUDNN_IS_CHAR, 0, &size, NULL) || size < 2 || size > INT32_MAX) return NULL;
+  char *bytes = mem_calloc((size_t)size + 1, 1);
+  if (bytes && (v->Get(plan, CUDNN_PLAN_JSON, CUDNN_IS_CHAR, size, &got, bytes) || got != size)) {
+    mem_free(bytes);
+    return NULL;
+  }
+  *out_size = (size_t)size;
+  return bytes;
 }
 
 /* Makes plans, of the heuristic's configurations in their order, until there is one of this rank. */
@@ -245,8 +277,17 @@ static void choose_plan(maker *m, void *whole, int rank, struct cudnn_entry *out
   int made = 0;
   while (!m->code && made < MOST_CONFIGS && !m->v->New(CUDNN_ENGINE_CONFIG, &configs[made])) made++;
   if (!m->code) m->code = m->v->Get(heuristic, CUDNN_HEURISTIC_RESULTS, CUDNN_IS_DESCRIPTOR, made, &count, configs);
-  for (; !m->code && out->tried < count && out->tried < made && out->count <= rank; out->tried++) {
-    if (try_config(m, configs[out->tried], &out->plans[out->count], &out->workspaces[out->count])) out->count++;
+  for (; !m->code && out->tried < count && out->tried < made && out->found <= rank; out->tried++) {
+    void *plan = NULL;
+    int64_t workspace = 0;
+    if (!try_config(m, configs[out->tried], &plan, &workspace)) continue;
+    const int at = out->found++;
+    if (out->plans[at]) { /* from a file already, and in use */
+      (void)m->v->Free(plan);
+      continue;
+    }
+    out->plans[at] = plan;
+    out->workspaces[at] = workspace;
   }
   for (int i = 0; i < made; i++) (void)m->v->Free(configs[i]);
 }
@@ -301,28 +342,79 @@ static kiln_status find_entry(device *d, const cudnn_conv *c, const library_epil
   return KILN_OK;
 }
 
-/* With cudnn_lock held and the device current. out->plan stays NULL where cuDNN has none of this rank. */
-static kiln_status find_plan(kernel_prep *p, const cudnn_conv *c, const library_epilogue *form, cudnn_plan *out) {
+/* What a serialized plan is found by: it fits one version of the library and one kind of GPU. */
+static void file_key(const device *d, const cuda_cudnn *v, const struct cudnn_entry *e, int rank, char out[40]) {
+  char line[512];
+  snprintf(line, sizeof line, "cudnn %d %s %d %d/%s", v->Version(), d->facts.name, d->facts.sm_count, rank, e->key);
+  const uint64_t first = hash_bytes(line, strlen(line), 11);
+  snprintf(out, 40, "%016llx%016llx", (unsigned long long)first,
+           (unsigned long long)hash_bytes(line, strlen(line), ~first));
+}
+
+/* From what an engine brings, else from the cache folder. */
+static bool restore_plan(const maker *m, device *d, const char *key, void **plan, int64_t *workspace) {
+  char path[1200];
+  file_map file;
+  size_t size = 0;
+  pthread_mutex_lock(&d->lock);
+  const void *offered = cuda_images_find(d, key, &size); /* stays while the program is made */
+  pthread_mutex_unlock(&d->lock);
+  if (offered && try_bytes(m, offered, size, plan, workspace)) return true;
+  if (!cuda_cache_path(key, "cudnn", path, sizeof path)) return false;
+  if (file_map_open(path, &file) != KILN_OK) {
+    error_clear();
+    return false;
+  }
+  const bool ok = try_bytes(m, file.data, file.size, plan, workspace);
+  file_map_close(&file);
+  return ok;
+}
+
+static void keep_plan(const cuda_cudnn *v, void *plan, const char *key) {
+  char path[1200];
+  file_span span = {NULL, 0};
+  if (!cuda_cache_path(key, "cudnn", path, sizeof path)) return;
+  void *bytes = plan_bytes(v, plan, &span.size);
+  span.data = bytes;
+  if (bytes && file_write_atomic(path, &span, 1) != KILN_OK) error_clear(); /* a full disk only costs time */
+  mem_free(bytes);
+}
+
+/* With cudnn_lock held and `d` current. out->plan stays NULL where cuDNN has none of this rank. */
+static kiln_status find_plan(device *d, int rank, const cudnn_conv *c, const library_epilogue *form, cudnn_plan *out,
+                             char key[40]) {
   struct cudnn_entry *e = NULL;
-  const int rank = p->kernel->variant - CUDNN_VARIANT;
-  if (rank >= MOST_PLANS) return KILN_FAIL(KILN_INTERNAL, "%s: there are %d plans", p->kernel->name, MOST_PLANS);
-  KILN_TRY(find_entry(p->device, c, form, &e));
-  if (e->count <= rank && (e->tried == 0 || e->tried < MOST_CONFIGS)) {
-    maker m = {.v = out->library, .handle = out->handle};
+  maker m = {.v = out->library, .handle = out->handle};
+  KILN_TRY(find_entry(d, c, form, &e));
+  file_key(d, out->library, e, rank, key);
+  if (!e->plans[rank] && e->found <= rank && !restore_plan(&m, d, key, &e->plans[rank], &e->workspaces[rank]) &&
+      (e->tried == 0 || e->tried < MOST_CONFIGS)) {
     void *whole = make_graph(&m, c, form);
     choose_plan(&m, whole, rank, e);
     finish(&m);
+    if (e->plans[rank]) keep_plan(out->library, e->plans[rank], key);
   }
-  if (e->count <= rank) return KILN_OK;
   out->plan = e->plans[rank];
   out->workspace_bytes = (size_t)e->workspaces[rank];
   return KILN_OK;
+}
+
+/* On a device that only compiles: its twin makes the plan, which goes to the images; the kernels are the row's own. */
+static kiln_status note_plan(device *d, const cudnn_plan *made, const char *key) {
+  size_t size = 0;
+  if (!made->plan) return KILN_OK;
+  void *bytes = plan_bytes(made->library, made->plan, &size);
+  if (!bytes) return KILN_OK;
+  const kiln_status status = cuda_images_add(d, key, bytes, size);
+  mem_free(bytes);
+  return status;
 }
 
 kiln_status cudnn_plan_make(kernel_prep *p, const cudnn_conv *given, cudnn_plan *out) {
   library_epilogue form;
   cudnn_conv c = *given;
   const cuda_cudnn *library = NULL;
+  char key[40];
   int mode = 0;
   *out = (cudnn_plan){.bias = c.has_bias};
   if (tensor_numel(&p->args.out[0]) == 0 || c.x[1] == 0 || !library_epilogue_of(p->args.node, &form)) return KILN_OK;
@@ -340,19 +432,24 @@ kiln_status cudnn_plan_make(kernel_prep *p, const cudnn_conv *given, cudnn_plan 
     if (cuda_in_alignment(p, i) < 16) return KILN_OK;
   }
   if (cuda_out_alignment(p, 0) < 16) return KILN_OK;
-  if (handle_of(p->device, &library, &out->handle) != KILN_OK) {
+  const int rank = p->kernel->variant - CUDNN_VARIANT;
+  device *d = p->device && p->device->twin ? p->device->twin : p->device;
+  if (rank >= MOST_PLANS) return KILN_FAIL(KILN_INTERNAL, "%s: there are %d plans", p->kernel->name, MOST_PLANS);
+  if (handle_of(d, &library, &out->handle) != KILN_OK) {
     error_clear(); /* the row's `instead` was not asked */
     return KILN_OK;
   }
   out->library = library;
-  KILN_TRY(cuda_enter_relaxed(p->device, &mode));
+  KILN_TRY(cuda_enter_relaxed(d, &mode));
   pthread_mutex_lock(&cudnn_lock);
-  const kiln_status status = find_plan(p, &c, &form, out);
+  kiln_status status = find_plan(d, rank, &c, &form, out, key);
+  if (status == KILN_OK && d != p->device) status = note_plan(p->device, out, key);
   pthread_mutex_unlock(&cudnn_lock);
-  cuda_leave_relaxed(p->device, mode);
+  cuda_leave_relaxed(d, mode);
   KILN_TRY(status);
-  if (!out->plan) {
+  if (!out->plan || d != p->device) {
     out->library = NULL;
+    out->plan = NULL;
     return KILN_OK;
   }
   return workspace_reserve(p, out->workspace_bytes, &out->workspace_at);

@@ -239,7 +239,10 @@ static void hook_close(device *d) {
     break;
   }
   pthread_mutex_unlock(&devices_lock);
-  if (last) device_free(d);
+  if (!last) return;
+  device *twin = d->twin;
+  device_free(d);
+  hook_close(twin);
 }
 
 kiln_status cuda_device_offline(int arch, device **out) {
@@ -264,7 +267,7 @@ static kiln_status hook_open_compiler(const target *t, device **out) {
   }
   (*out)->facts = here->facts;
   (*out)->facts.present = false;
-  hook_close(here);
+  (*out)->twin = here;
   return KILN_OK;
 }
 

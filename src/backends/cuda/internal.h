@@ -41,6 +41,7 @@ struct device {
   pthread_mutex_t lock;
   struct cuda_images *images; /* offered */
   bool keep_images;
+  device *twin;                   /* of one that only compiles: this machine's GPU of the same kind, or NULL */
   pthread_mutex_t constants_lock; /* held while a weight is uploaded; taken before `lock` */
   cuda_function *functions;
   map function_index;
@@ -74,6 +75,11 @@ const void *cuda_images_first(const device *d); /* of those that are offered */
 /* The code for this key in what is offered (d->lock is held); NULL: none. */
 const void *cuda_images_find(const device *d, const char *key, size_t *out_size);
 
+/* Bytes that are kept with the images of a device that only compiles. */
+kiln_status cuda_images_add(device *d, const char *key, const void *bytes, size_t size);
+
+/* A file of the cache folder; false: there is none. */
+bool cuda_cache_path(const char *key, const char *suffix, char *out, size_t room);
 kiln_status cuda_functions_compile(device *d, int threads);
 void cuda_functions_free(device *d);
 void cuda_libraries_close(device *d); /* optional ones that it has used */

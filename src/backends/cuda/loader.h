@@ -217,7 +217,8 @@ enum { /* cudnnBackendAttributeType_t */
        CUDNN_IS_CONVOLUTION_MODE = 7,
        CUDNN_IS_HEURISTIC_MODE = 8,
        CUDNN_IS_POINTWISE_MODE = 14,
-       CUDNN_IS_DESCRIPTOR = 15
+       CUDNN_IS_DESCRIPTOR = 15,
+       CUDNN_IS_CHAR = 24
 };
 enum { /* cudnnBackendAttributeName_t */
        CUDNN_POINTWISE_MODE = 0,
@@ -235,6 +236,7 @@ enum { /* cudnnBackendAttributeName_t */
        CUDNN_PLAN_HANDLE = 400,
        CUDNN_PLAN_CONFIG = 401,
        CUDNN_PLAN_WORKSPACE = 402,
+       CUDNN_PLAN_JSON = 405,
        CUDNN_FORWARD_ALPHA = 700,
        CUDNN_FORWARD_BETA = 701,
        CUDNN_FORWARD_CONVOLUTION = 702,
@@ -273,6 +275,7 @@ enum { CUDNN_CROSS_CORRELATION = 1, CUDNN_MODE_A = 3 };
   X(Create, "cudnnCreate", (void **handle))                                                                     \
   X(Destroy, "cudnnDestroy", (void *handle))                                                                    \
   X(SetStream, "cudnnSetStream", (void *handle, void *stream))                                                  \
+  X(Version, "cudnnGetVersion", (void))                                                                         \
   X(New, "cudnnBackendCreateDescriptor", (int kind, void **out))                                                \
   X(Free, "cudnnBackendDestroyDescriptor", (void *descriptor))                                                  \
   X(Finalize, "cudnnBackendFinalize", (void *descriptor))                                                       \
