@@ -149,7 +149,7 @@ static kiln_status by_parts_of_first(lower_call *c) {
 }
 
 static kiln_status where(lower_call *c) {
-  if (!is_complex(call_arg(c, "self")) || !is_complex(call_arg(c, "other")))
+  if (c->schema->n_args != 3 || !is_complex(call_arg(c, "self")) || !is_complex(call_arg(c, "other")))
     return LOWER_FAIL(c, "complex and real tensors together are not supported here");
   return by_parts(c);
 }
@@ -341,9 +341,10 @@ static kiln_status as_real(lower_call *c) {
 static kiln_status convert(lower_call *c) {
   kiln_dtype dtype = KILN_F32;
   ivalue args[MAX_ARGS];
+  if (!is_complex(&c->args[0]) || str_eq(c->schema->overload, "other"))
+    return LOWER_FAIL(c, "complex tensors are not supported here");
   const ivalue *asked = call_arg(c, "dtype");
   complex_value z;
-  if (!is_complex(&c->args[0])) return LOWER_FAIL(c, "complex tensors are not supported here");
   if (asked->kind == IV_DTYPE && asked->u.i >= 0) {
     KILN_TRY(complex_argument(c, "self", &z));
     call_return(c, 0, lower_cast(&c->b, z.re, (kiln_dtype)asked->u.i));
@@ -539,7 +540,7 @@ static kiln_status write_back(lower_call *c) {
 kiln_status complex_run(lower_call *c) {
   if (str_starts(c->schema->name, "aten::_fft_") || str_starts(c->schema->name, "aten::fft_") ||
       str_eq(c->schema->name, "aten::stft") || str_eq(c->schema->name, "aten::istft"))
-    return c->schema->row->lower(c);
+    return c->in_place ? LOWER_FAIL(c, "there is no in-place form") : c->schema->row->lower(c);
   const struct rule *rule = NULL;
   if (c->schema->n_args > MAX_ARGS) return LOWER_FAIL(c, "complex tensors are not supported here");
   if (!fills(c)) KILN_TRY(find_rule(c, &rule));

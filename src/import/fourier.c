@@ -15,49 +15,107 @@
 /* Lengths up to which one matrix does it; of prime lengths, up to which it is still sensible. */
 enum { DIRECT_REAL = 1024, DIRECT_COMPLEX = 256, DIRECT_PRIME = 2048, MAX_LENGTH = 1 << 20 };
 
+/* ---- tables ------------------------------------------------------------------------------------- */
+
+typedef enum table_kind { TABLE_COMPLEX, TABLE_REAL, TABLE_BACK, TABLE_FRAMES, TABLE_COSINES, TABLE_SINES } table_kind;
+
+/* What a table holds; the same ones are made once. */
+typedef struct fourier_table {
+  table_kind kind;
+  kiln_dtype dtype;
+  bool inverse;
+  int64_t rows, columns, n;
+  double scale;
+  value *v;
+  struct fourier_table *next;
+} fourier_table;
+
+/* A small file must not ask for any amount of memory. */
+enum { MAX_TABLE_BYTES = 1 << 29 };
+
+/* cos and sin of 2 pi t / n, exact where they are 0 or 1. */
+static void phase(int64_t t, int64_t n, double *out) {
+  const double angle = 2 * 3.14159265358979323846 * (double)t / (double)n;
+  out[0] = 4 * t == n || 4 * t == 3 * n ? 0 : 2 * t == n ? -1 : cos(angle);
+  out[1] = t == 0 || 2 * t == n ? 0 : 4 * t == n ? 1 : 4 * t == 3 * n ? -1 : sin(angle);
+}
+
+/* Element [row, column] of a table, of cos and sin of the multiples of 2 pi / n. */
+static double element(const fourier_table *t, const double *phases, int64_t row, int64_t column) {
+  const int64_t n = t->n, bins = t->kind == TABLE_FRAMES ? t->rows / 2 : t->columns / 2;
+  const double sign = t->inverse ? 1 : -1;
+  switch (t->kind) {
+    case TABLE_COMPLEX:
+    case TABLE_REAL: { /* [re, im of bins] from [re, im of n], or from n real ones */
+      const int64_t half = t->rows / 2, k = row % half, j = column % n;
+      const double *p = phases + 2 * (j * k % n);
+      const bool imaginary = row >= half, from_imaginary = column >= n;
+      if (imaginary == from_imaginary) return t->scale * p[0];
+      return t->scale * (imaginary ? sign : -sign) * p[1];
+    }
+    case TABLE_BACK:
+    case TABLE_FRAMES: { /* n real elements from [re, im of bins]; frames: transposed */
+      const int64_t j = t->kind == TABLE_BACK ? row : column, at = t->kind == TABLE_BACK ? column : row, k = at % bins;
+      const double *p = phases + 2 * (j * k % n), weight = t->scale * (k == 0 || 2 * k == n ? 1 : 2);
+      return at < bins ? weight * p[0] : -weight * p[1];
+    }
+    default: {
+      const double *p = phases + 2 * (row * column % n);
+      return t->kind == TABLE_COSINES ? p[0] : sign * p[1];
+    }
+  }
+}
+
+static kiln_status fill(const fourier_table *t, void *data) {
+  double *phases = mem_alloc_aligned((size_t)t->n * 2 * sizeof(double));
+  if (!phases) return KILN_NO_MEMORY("Fourier transform");
+  for (int64_t i = 0; i < t->n; i++) phase(i, t->n, phases + 2 * i);
+  for (int64_t row = 0, at = 0; row < t->rows; row++)
+    for (int64_t column = 0; column < t->columns; column++, at++) {
+      const double v = element(t, phases, row, column);
+      if (t->dtype == KILN_F32)
+        ((float *)data)[at] = (float)v;
+      else
+        ((double *)data)[at] = v;
+    }
+  mem_free_aligned(phases);
+  return KILN_OK;
+}
+
 static kiln_status no_value(const lower_call *c) {
   KILN_TRY(graph_check(c->b.graph));
   return KILN_NO_MEMORY("Fourier transform");
 }
 
-/* ---- tables ------------------------------------------------------------------------------------- */
-
-/* cos and sin of 2 pi turns / n, exact where they are 0 or 1. */
-static void phase(int64_t turns, int64_t n, double *cosine, double *sine) {
-  int64_t t = turns % n;
-  if (t < 0) t += n;
-  const double angle = 2 * 3.14159265358979323846 * (double)t / (double)n;
-  *cosine = 4 * t == n || 4 * t == 3 * n ? 0 : 2 * t == n ? -1 : cos(angle);
-  *sine = t == 0 || 2 * t == n ? 0 : 4 * t == n ? 1 : 4 * t == 3 * n ? -1 : sin(angle);
-}
-
-typedef struct table {
-  kiln_dtype dtype;
-  double *at;
-  int64_t rows, columns;
-} table;
-
-static kiln_status table_open(lower_call *c, kiln_dtype dtype, int64_t rows, int64_t columns, table *out) {
+/* The table as a matrix that is a constant. */
+static kiln_status find_table(lower_call *c, fourier_table wanted, value **out) {
+  importer *im = c->im;
   size_t bytes;
-  *out = (table){.dtype = dtype, .rows = rows, .columns = columns};
-  if (!size_mul((size_t)rows, (size_t)columns, &bytes) || !size_mul(bytes, sizeof(double), &bytes))
-    return LOWER_FAIL(c, "the transform is too long");
-  out->at = mem_alloc_aligned(bytes);
-  return out->at ? KILN_OK : KILN_NO_MEMORY("Fourier transform");
-}
-
-/* The finished table as a constant of that shape; frees it. */
-static value *table_close(lower_call *c, table *t, int rank, const dim *dims) {
-  const tensor_type type = type_of(t->dtype, rank, dims);
-  const int64_t count = t->rows * t->columns;
-  float *floats = (float *)(void *)t->at; /* in place: floats end before the doubles that follow begin */
-  for (int64_t i = 0; t->dtype == KILN_F32 && i < count; i++) {
-    const float f = (float)t->at[i];
-    memcpy(floats + i, &f, sizeof f);
+  for (fourier_table *t = im->tables; t; t = t->next) {
+    if (t->kind != wanted.kind || t->dtype != wanted.dtype || t->inverse != wanted.inverse || t->rows != wanted.rows ||
+        t->columns != wanted.columns || t->n != wanted.n || fabs(t->scale - wanted.scale) > 0)
+      continue;
+    *out = t->v;
+    return KILN_OK;
   }
-  value *v = graph_constant_take(c->b.graph, &type, t->at);
-  if (!v) mem_free_aligned(t->at);
-  return v;
+  if (!size_mul((size_t)wanted.rows, (size_t)wanted.columns, &bytes) ||
+      !size_mul(bytes, kiln_dtype_size(wanted.dtype), &bytes) || bytes > MAX_TABLE_BYTES - im->table_bytes)
+    return LOWER_FAIL(c, "the Fourier transforms of this model need more than %d MB of tables", MAX_TABLE_BYTES >> 20);
+  void *data = mem_alloc_aligned(bytes ? bytes : 1);
+  if (!data) return KILN_NO_MEMORY("Fourier transform");
+  const kiln_status status = fill(&wanted, data);
+  const dim shape[2] = {wanted.rows, wanted.columns};
+  const tensor_type type = type_of(wanted.dtype, 2, shape);
+  wanted.v = status == KILN_OK ? graph_constant_take(c->b.graph, &type, data) : NULL;
+  if (!wanted.v) mem_free_aligned(data);
+  KILN_TRY(status);
+  wanted.next = im->tables;
+  fourier_table *made = arena_copy(im->arena, &wanted, sizeof wanted);
+  if (!wanted.v || !made) return no_value(c);
+  im->tables = made;
+  im->table_bytes += bytes;
+  *out = wanted.v;
+  return KILN_OK;
 }
 
 /* ---- one axis, the last ------------------------------------------------------------------------- */
@@ -72,46 +130,35 @@ static value *side_by_side(lower_call *c, value *x, value *y) {
 
 /* The first `bins` elements of the transform of n, scaled, by one product. */
 static kiln_status direct(lower_call *c, complex_value *z, int64_t n, int64_t bins, bool inverse, double scale) {
-  table t;
-  const int64_t inputs = z->im ? 2 * n : n;
-  const dim shape[2] = {2 * bins, inputs};
-  KILN_TRY(table_open(c, z->re->type.dtype, 2 * bins, inputs, &t));
-  for (int64_t k = 0; k < bins; k++)
-    for (int64_t j = 0; j < n; j++) {
-      double cosine, sine;
-      phase(j * k, n, &cosine, &sine);
-      if (!inverse) sine = -sine;
-      t.at[k * inputs + j] = scale * cosine;
-      t.at[(bins + k) * inputs + j] = scale * sine;
-      if (!z->im) continue;
-      t.at[k * inputs + n + j] = -scale * sine;
-      t.at[(bins + k) * inputs + n + j] = scale * cosine;
-    }
-  value *w = table_close(c, &t, 2, shape), *x = z->im ? side_by_side(c, z->re, z->im) : z->re;
-  value *y = w && x ? build(&c->b, "linear", IN(x, w, NULL), NO_ATTRS) : NULL;
+  value *w, *x = z->im ? side_by_side(c, z->re, z->im) : z->re;
+  KILN_TRY(find_table(c,
+                      (fourier_table){.kind = z->im ? TABLE_COMPLEX : TABLE_REAL,
+                                      .dtype = z->re->type.dtype,
+                                      .inverse = inverse,
+                                      .rows = 2 * bins,
+                                      .columns = z->im ? 2 * n : n,
+                                      .n = n,
+                                      .scale = scale},
+                      &w));
+  value *y = x ? build(&c->b, "linear", IN(x, w, NULL), NO_ATTRS) : NULL;
   *z = (complex_value){last_slice(c, y, 0, bins), last_slice(c, y, bins, 2 * bins)};
   return z->re && z->im ? KILN_OK : no_value(c);
 }
 
 /* z times exp(-+ 2 pi i row column / n) in its last two dimensions. */
 static kiln_status twist(lower_call *c, complex_value *z, int64_t rows, int64_t columns, bool inverse) {
-  table t[2];
   value *v[2];
-  const dim shape[2] = {rows, columns};
-  KILN_TRY(table_open(c, z->re->type.dtype, rows, columns, &t[0]));
-  kiln_status status = table_open(c, z->re->type.dtype, rows, columns, &t[1]);
-  if (status != KILN_OK) {
-    mem_free_aligned(t[0].at);
-    return status;
-  }
-  for (int64_t i = 0; i < rows; i++)
-    for (int64_t k = 0; k < columns; k++) {
-      double *cosine = &t[0].at[i * columns + k], *sine = &t[1].at[i * columns + k];
-      phase(i * k, rows * columns, cosine, sine);
-      if (!inverse) *sine = -*sine;
-    }
-  for (int i = 0; i < 2; i++) v[i] = table_close(c, &t[i], 2, shape);
   builder *b = &c->b;
+  for (int i = 0; i < 2; i++)
+    KILN_TRY(find_table(c,
+                        (fourier_table){.kind = i ? TABLE_SINES : TABLE_COSINES,
+                                        .dtype = z->re->type.dtype,
+                                        .inverse = inverse,
+                                        .rows = rows,
+                                        .columns = columns,
+                                        .n = rows * columns,
+                                        .scale = 1},
+                        &v[i]));
   *z =
       (complex_value){lower_binary(b, "sub", lower_binary(b, "mul", z->re, v[0]), lower_binary(b, "mul", z->im, v[1])),
                       lower_binary(b, "add", lower_binary(b, "mul", z->re, v[1]), lower_binary(b, "mul", z->im, v[0]))};
@@ -177,30 +224,27 @@ static kiln_status real_transform(lower_call *c, value *x, int64_t n, int64_t bi
   return out->re && out->im ? KILN_OK : no_value(c);
 }
 
-/* The matrix [real and imaginary bins, n] of the inverse transform to n real elements. */
-static kiln_status real_matrix(lower_call *c, kiln_dtype dtype, int64_t n, double scale, bool transposed, table *t) {
-  const int64_t bins = n / 2 + 1;
-  KILN_TRY(table_open(c, dtype, transposed ? 2 * bins : n, transposed ? n : 2 * bins, t));
-  for (int64_t k = 0; k < bins; k++)
-    for (int64_t j = 0; j < n; j++) {
-      const double weight = scale * (k == 0 || 2 * k == n ? 1 : 2);
-      double cosine, sine;
-      phase(j * k, n, &cosine, &sine);
-      t->at[transposed ? k * n + j : j * 2 * bins + k] = weight * cosine;
-      t->at[transposed ? (bins + k) * n + j : j * 2 * bins + bins + k] = -weight * sine;
-    }
-  return KILN_OK;
+/* The matrix [n, real and imaginary bins] of the inverse transform to n real elements, or that matrix transposed. */
+static kiln_status real_matrix(lower_call *c, kiln_dtype dtype, int64_t n, double scale, bool transposed, value **out) {
+  const int64_t both = 2 * (n / 2 + 1);
+  return find_table(c,
+                    (fourier_table){.kind = transposed ? TABLE_FRAMES : TABLE_BACK,
+                                    .dtype = dtype,
+                                    .inverse = true,
+                                    .rows = transposed ? both : n,
+                                    .columns = transposed ? n : both,
+                                    .n = n,
+                                    .scale = scale},
+                    out);
 }
 
 /* The last axis' n / 2 + 1 bins to n real elements. */
 static kiln_status to_real(lower_call *c, complex_value z, int64_t n, double scale, value **out) {
   const int64_t bins = n / 2 + 1;
-  const dim shape[2] = {n, 2 * bins};
-  table t;
   if (n <= DIRECT_REAL) {
-    KILN_TRY(real_matrix(c, z.re->type.dtype, n, scale, false, &t));
-    value *w = table_close(c, &t, 2, shape), *x = side_by_side(c, z.re, z.im);
-    *out = w && x ? build(&c->b, "linear", IN(x, w, NULL), NO_ATTRS) : NULL;
+    value *w, *x = side_by_side(c, z.re, z.im);
+    KILN_TRY(real_matrix(c, z.re->type.dtype, n, scale, false, &w));
+    *out = x ? build(&c->b, "linear", IN(x, w, NULL), NO_ATTRS) : NULL;
     return *out ? KILN_OK : no_value(c);
   }
   const int64_t axis = z.re->type.rank - 1;
@@ -214,9 +258,62 @@ static kiln_status to_real(lower_call *c, complex_value z, int64_t n, double sca
   return KILN_OK;
 }
 
-/* ---- any axes ----------------------------------------------------------------------------------- */
-
 typedef enum norm { NORM_NONE = 0, NORM_ROOT, NORM_FULL } norm; /* as in ATen's fft_norm_mode */
+
+/* ---- lengths that vary --------------------------------------------------------------------------- */
+
+/* cos and sin of 2 pi j k / n, each [n, bins] (j, k), computed in f64 where n is known. */
+static kiln_status matrices_at_run_time(lower_call *c, kiln_dtype dtype, dim n, dim bins, value *out[2]) {
+  builder *b = &c->b;
+  value *size = lower_size_tensor(b, n), *j = lowering_iota(b, n), *k = lowering_iota(b, bins);
+  if (!size || !j || !k) return no_value(c);
+  value *turns = lower_binary(b, "mul", lowering_unsqueeze(b, j, 1), k);
+  turns = lower_cast(b, lower_binary(b, "remainder", turns, size), KILN_F64); /* exact: not turns / n of large angles */
+  if (!turns) return no_value(c);
+  value *angle = lower_binary(b, "mul", turns, lowering_scalar_like(b, turns, 2 * 3.14159265358979323846));
+  angle = lower_binary(b, "div", angle, lower_cast(b, size, KILN_F64));
+  if (!angle) return no_value(c);
+  out[0] = lower_cast(b, build(b, "cos", IN(angle), NO_ATTRS), dtype);
+  out[1] = lower_cast(b, build(b, "sin", IN(angle), NO_ATTRS), dtype);
+  return out[0] && out[1] ? KILN_OK : no_value(c);
+}
+
+/* 1, 1 / sqrt(n) or 1 / n of a length that is known when the model runs. */
+static value *scaled_at_run_time(lower_call *c, value *x, dim n, norm mode) {
+  builder *b = &c->b;
+  value *size = lower_cast(b, lower_size_tensor(b, n), KILN_F64);
+  if (mode == NORM_ROOT && size) size = build(b, "sqrt", IN(size), NO_ATTRS);
+  return size && x ? lower_binary(b, "div", x, lower_cast(b, size, x->type.dtype)) : NULL;
+}
+
+/* The first `bins` elements of the transform along the last axis: n * bins products, however n factors. */
+static kiln_status direct_at_run_time(lower_call *c, complex_value *z, dim bins, bool inverse, norm mode) {
+  builder *b = &c->b;
+  const dim n = z->re->type.dims[z->re->type.rank - 1], row[2] = {1, n}, flat[1] = {bins};
+  const bool vector = z->re->type.rank == 1; /* products need two dimensions */
+  value *w[2];
+  if (vector) shape_both(c, z, 2, row);
+  LOWER_NEED(c, z->re);
+  KILN_TRY(matrices_at_run_time(c, z->re->type.dtype, n, bins, w));
+  value *re_cos = build(b, "matmul", IN(z->re, w[0]), NO_ATTRS),
+        *re_sin = build(b, "matmul", IN(z->re, w[1]), NO_ATTRS);
+  if (!re_cos || !re_sin) return no_value(c);
+  if (!inverse) re_sin = build(b, "neg", IN(re_sin), NO_ATTRS);
+  complex_value y = {re_cos, re_sin};
+  if (z->im) {
+    value *im_cos = build(b, "matmul", IN(z->im, w[0]), NO_ATTRS);
+    value *im_sin = build(b, "matmul", IN(z->im, w[1]), NO_ATTRS);
+    y.re = im_sin ? lower_binary(b, inverse ? "sub" : "add", re_cos, im_sin) : NULL;
+    y.im = im_cos && re_sin ? lower_binary(b, "add", re_sin, im_cos) : NULL;
+  }
+  if (mode != NORM_NONE)
+    y = (complex_value){scaled_at_run_time(c, y.re, n, mode), scaled_at_run_time(c, y.im, n, mode)};
+  *z = y;
+  if (vector && y.re && y.im) shape_both(c, z, 1, flat);
+  return z->re && z->im ? KILN_OK : no_value(c);
+}
+
+/* ---- any axes ----------------------------------------------------------------------------------- */
 
 static kiln_status length_of(lower_call *c, dim size, int64_t *out) {
   if (!dim_is_const(size)) return LOWER_FAIL(c, "the transformed dimensions must have fixed sizes");
@@ -241,6 +338,12 @@ static complex_value narrowed(lower_call *c, complex_value z, kiln_dtype given) 
   return (complex_value){lower_cast(&c->b, z.re, dtype), z.im ? lower_cast(&c->b, z.im, dtype) : NULL};
 }
 
+static void scale_both(lower_call *c, complex_value *z, double scale) {
+  if (scale == 1 || !z->re || !z->im) return;
+  z->re = lower_binary(&c->b, "mul", z->re, lowering_scalar_like(&c->b, z->re, scale));
+  z->im = lower_binary(&c->b, "mul", z->im, lowering_scalar_like(&c->b, z->im, scale));
+}
+
 /* z moved so that `axis` is last, or back. */
 static void move(lower_call *c, complex_value *z, int axis, bool back) {
   const int last = z->re ? z->re->type.rank - 1 : 0;
@@ -248,13 +351,20 @@ static void move(lower_call *c, complex_value *z, int axis, bool back) {
   if (z->im) z->im = lowering_move_axis(&c->b, z->im, back ? last : axis, back ? axis : last);
 }
 
-static kiln_status along(lower_call *c, complex_value *z, int axis, bool inverse, double scale) {
+/* `scale` is that of the lengths that are known; one that varies brings its own. */
+static kiln_status along(lower_call *c, complex_value *z, int axis, bool inverse, double scale, norm mode) {
   int64_t n = 0;
   if (!z->re) return no_value(c);
-  KILN_TRY(length_of(c, z->re->type.dims[axis], &n));
+  const dim size = z->re->type.dims[axis];
+  if (dim_is_const(size)) KILN_TRY(length_of(c, size, &n));
   move(c, z, axis, false);
   if (!z->re) return no_value(c);
-  KILN_TRY(transform(c, z, n, inverse, scale));
+  if (dim_is_const(size)) {
+    KILN_TRY(transform(c, z, n, inverse, scale));
+  } else {
+    KILN_TRY(direct_at_run_time(c, z, size, inverse, mode));
+    scale_both(c, z, scale);
+  }
   move(c, z, axis, true);
   return z->re && z->im ? KILN_OK : no_value(c);
 }
@@ -264,10 +374,12 @@ typedef struct plan {
   norm mode;
 } plan;
 
+/* How many elements are transformed, of the lengths that are known. */
 static kiln_status total(lower_call *c, const complex_value *z, const plan *p, int count, double *out) {
   *out = 1;
   for (int i = 0; i < count; i++) {
     int64_t n = 0;
+    if (!dim_is_const(z->re->type.dims[p->axes[i]])) continue;
     KILN_TRY(length_of(c, z->re->type.dims[p->axes[i]], &n));
     *out *= (double)n;
   }
@@ -280,7 +392,7 @@ static kiln_status all_axes(lower_call *c, complex_value *z, const plan *p, bool
   if (p->count == 0 && !z->im) z->im = lowering_full(&c->b, z->re->type.dtype, z->re->type.rank, z->re->type.dims, 0);
   KILN_TRY(total(c, z, p, p->count, &count));
   for (int i = p->count - 1; i >= 0; i--)
-    KILN_TRY(along(c, z, p->axes[i], inverse, i == 0 ? scale_of(p->mode, count) : 1));
+    KILN_TRY(along(c, z, p->axes[i], inverse, i == 0 ? scale_of(p->mode, count) : 1, p->mode));
   return KILN_OK;
 }
 
@@ -290,12 +402,19 @@ static kiln_status from_real(lower_call *c, complex_value *z, const plan *p, boo
   int64_t n = 0;
   KILN_TRY(total(c, z, p, p->count, &count));
   const int axis = p->axes[p->count - 1];
-  KILN_TRY(length_of(c, z->re->type.dims[axis], &n));
+  const dim size = z->re->type.dims[axis];
+  if (dim_is_const(size)) KILN_TRY(length_of(c, size, &n));
   move(c, z, axis, false);
   if (!z->re) return no_value(c);
-  KILN_TRY(real_transform(c, z->re, n, onesided ? n / 2 + 1 : n, scale_of(p->mode, count), z));
+  if (dim_is_const(size)) {
+    KILN_TRY(real_transform(c, z->re, n, onesided ? n / 2 + 1 : n, scale_of(p->mode, count), z));
+  } else {
+    dim_table *t = c->b.graph->dims;
+    KILN_TRY(direct_at_run_time(c, z, onesided ? dim_add(t, dim_floordiv(t, size, 2), 1) : size, false, p->mode));
+    scale_both(c, z, scale_of(p->mode, count));
+  }
   move(c, z, axis, true);
-  for (int i = p->count - 2; i >= 0; i--) KILN_TRY(along(c, z, p->axes[i], false, 1));
+  for (int i = p->count - 2; i >= 0; i--) KILN_TRY(along(c, z, p->axes[i], false, 1, p->mode));
   return z->re && z->im ? KILN_OK : no_value(c);
 }
 
@@ -305,7 +424,7 @@ static kiln_status back_to_real(lower_call *c, complex_value *z, const plan *p, 
   int64_t n = 0, bins = 0;
   KILN_TRY(length_of(c, size, &n));
   KILN_TRY(total(c, z, p, p->count - 1, &count));
-  for (int i = 0; i < p->count - 1; i++) KILN_TRY(along(c, z, p->axes[i], true, 1));
+  for (int i = 0; i < p->count - 1; i++) KILN_TRY(along(c, z, p->axes[i], true, 1, p->mode));
   const int axis = p->axes[p->count - 1];
   if (!z->im) z->im = lowering_full(&c->b, z->re->type.dtype, z->re->type.rank, z->re->type.dims, 0);
   move(c, z, axis, false);
@@ -578,7 +697,7 @@ static kiln_status cut(lower_call *c, const frames *f, value *y, dim *start, dim
 kiln_status lower_istft(lower_call *c) {
   frames f = {0};
   complex_value z;
-  table t;
+  value *basis;
   dim start, end, missing;
   builder *b = &c->b;
   KILN_TRY(complex_argument(c, "self", &z));
@@ -593,8 +712,9 @@ kiln_status lower_istft(lower_call *c) {
   if (z.re->type.dims[1] != bins || f.n > DIRECT_PRIME || (!call_is_none(c, "onesided") && !call_bool(c, "onesided")))
     return LOWER_FAIL(c, "expected n_fft / 2 + 1 = %lld bins, and n_fft of at most %d", (long long)bins, DIRECT_PRIME);
   const dim shape[3] = {2 * bins, 1, f.n}, flat[3] = {1, 1, f.n}, count[3] = {1, 1, z.re->type.dims[2]};
-  KILN_TRY(real_matrix(c, dtype, f.n, call_bool(c, "normalized") ? 1 / sqrt((double)f.n) : 1 / (double)f.n, true, &t));
-  value *w = lower_binary(b, "mul", table_close(c, &t, 3, shape), f.window);
+  KILN_TRY(
+      real_matrix(c, dtype, f.n, call_bool(c, "normalized") ? 1 / sqrt((double)f.n) : 1 / (double)f.n, true, &basis));
+  value *w = lower_binary(b, "mul", lower_reshape(b, basis, 3, shape), f.window);
   value *x = build(b, "concat", IN(z.re, z.im), ATTRS(A_INT("axis", 1)));
   value *y = overlapped(c, x, w, &f);
   value *square = lower_reshape(b, build(b, "square", IN(f.window), NO_ATTRS), 3, flat);

@@ -122,6 +122,8 @@ struct importer {
   itensor *handles;                         /* the newest */
   void (*changing)(void *user, itensor *t); /* NULL, or called before a handle's state changes */
   void *changing_user;
+  struct fourier_table *tables; /* what Fourier transforms have made, for the next ones that need the same */
+  size_t table_bytes;
 };
 
 #endif
