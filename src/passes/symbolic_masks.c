@@ -184,6 +184,19 @@ static term index_element(prover *p, const node *n, const dim *at) {
   return element(p, node_in(n, 0), own);
 }
 
+static term full_element(const node *n) {
+  const double x = node_float(n, "value");
+  if (n->outputs[0]->type.dtype == KILN_BOOL) return (term){x != 0 ? TERM_TRUE : TERM_FALSE, 0};
+  return x >= -1e9 && x <= 1e9 && x == (double)(int64_t)x ? integer((int64_t)x) : unknown;
+}
+
+/* Where tril keeps an element of a matrix of conditions. */
+static term below_diagonal(prover *p, const node *n, const dim *at) {
+  const int rank = n->outputs[0]->type.rank;
+  if (n->outputs[0]->type.dtype != KILN_BOOL || rank < 2) return unknown;
+  return at_least_0(p, dim_add(p->t, dim_sub(p->t, at[rank - 2], at[rank - 1]), node_int(n, "diagonal")));
+}
+
 static term constant_element(const value *v) {
   double x = 0;
   if (!scalar_constant(v, &x)) return unknown;
@@ -210,6 +223,10 @@ static term element(prover *p, const value *v, const dim *at) {
   if (str_eq(name, "cast")) return converted(n, operand(p, n, 0, at, rank));
   if (str_eq(name, "logical_not") || (str_eq(name, "bitwise_not") && v->type.dtype == KILN_BOOL))
     return negated(p, operand(p, n, 0, at, rank));
+  if (str_eq(name, "size")) return integer(node_int(n, "value"));
+  if (str_eq(name, "full")) return full_element(n);
+  if (str_eq(name, "tril")) /* what is left of `true` */
+    return both(below_diagonal(p, n, at), operand(p, n, 0, at, rank));
   if (str_eq(name, "cumsum")) { /* of nothing but zeros */
     const term x = operand(p, n, 0, at, rank);
     return (x.kind == TERM_INT && x.d == 0) || x.kind == TERM_FALSE ? integer(0) : unknown;
@@ -226,6 +243,15 @@ static const value *condition_of(const value *mask) {
   if (mask->type.dtype == KILN_BOOL) return mask;
   if (!n || !scalar_constant(node_in(n, 1), &keep) || !scalar_constant(node_in(n, 2), &drop)) return NULL;
   return keep == 0 && drop < -1e30 && node_in(n, 0)->type.rank == mask->type.rank ? node_in(n, 0) : NULL;
+}
+
+/* triu(full(-inf), 1), as torch.nn.Transformer makes masks. */
+static bool is_future(const value *mask) {
+  const node *n = producer_of(mask, "triu"), *full = n ? producer_of(node_in(n, 0), "full") : NULL;
+  const int rank = mask->type.rank;
+  return full && rank >= 2 && dtype_is_float(mask->type.dtype) && node_float(full, "value") < -1e30 &&
+         node_int(n, "diagonal") == 1 && mask->type.dims[rank - 1] == mask->type.dims[rank - 2] &&
+         mask->type.dims[rank - 1] != 1;
 }
 
 /* TERM_TRUE: it keeps all; TERM_AT_LEAST_0: what causal attention keeps. */
@@ -260,8 +286,9 @@ static term_kind mask_meaning(const dim_table *dims, const value *mask) {
 static bool positions_mask(builder *b, node *n) {
   const value *mask = node_in(n, 3), *condition = mask && !mask->constant ? condition_of(mask) : NULL;
   const tensor_type *q = &node_in(n, 0)->type, *k = &node_in(n, 1)->type;
-  if (!condition || condition->constant || n->epilogue) return false;
-  const term_kind kind = mask_meaning(n->parent->graph->dims, condition);
+  const bool future = mask && is_future(mask);
+  if ((!condition && !future) || (condition && condition->constant) || n->epilogue) return false;
+  const term_kind kind = future ? TERM_AT_LEAST_0 : mask_meaning(n->parent->graph->dims, condition);
   if (kind == TERM_UNKNOWN) return false;
   if (kind == TERM_AT_LEAST_0 &&
       (mask->type.dims[mask->type.rank - 1] != k->dims[k->rank - 2] || q->dims[q->rank - 2] != k->dims[k->rank - 2]))
