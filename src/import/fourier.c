@@ -13,11 +13,11 @@
 #include "ops/lowering.h"
 
 /* Lengths up to which one matrix does it; of prime lengths, up to which it is still sensible. */
-enum { DIRECT_REAL = 1024, DIRECT_COMPLEX = 256, DIRECT_PRIME = 2048, MAX_LENGTH = 1 << 20 };
+enum { DIRECT_REAL = 1024, DIRECT_COMPLEX = 256, DIRECT_PRIME = 2048, MAX_LENGTH = 1 << 20, MAX_OVERLAP = 64 };
 
 /* ---- tables ------------------------------------------------------------------------------------- */
 
-typedef enum table_kind { TABLE_COMPLEX, TABLE_REAL, TABLE_BACK, TABLE_FRAMES, TABLE_COSINES, TABLE_SINES } table_kind;
+typedef enum table_kind { TABLE_COMPLEX, TABLE_REAL, TABLE_BACK, TABLE_COSINES, TABLE_SINES } table_kind;
 
 /* What a table holds; the same ones are made once. */
 typedef struct fourier_table {
@@ -42,7 +42,7 @@ static void phase(int64_t t, int64_t n, double *out) {
 
 /* Element [row, column] of a table, of cos and sin of the multiples of 2 pi / n. */
 static double element(const fourier_table *t, const double *phases, int64_t row, int64_t column) {
-  const int64_t n = t->n, bins = t->kind == TABLE_FRAMES ? t->rows / 2 : t->columns / 2;
+  const int64_t n = t->n, bins = t->columns / 2;
   const double sign = t->inverse ? 1 : -1;
   switch (t->kind) {
     case TABLE_COMPLEX:
@@ -53,11 +53,10 @@ static double element(const fourier_table *t, const double *phases, int64_t row,
       if (imaginary == from_imaginary) return t->scale * p[0];
       return t->scale * (imaginary ? sign : -sign) * p[1];
     }
-    case TABLE_BACK:
-    case TABLE_FRAMES: { /* n real elements from [re, im of bins]; frames: transposed */
-      const int64_t j = t->kind == TABLE_BACK ? row : column, at = t->kind == TABLE_BACK ? column : row, k = at % bins;
-      const double *p = phases + 2 * (j * k % n), weight = t->scale * (k == 0 || 2 * k == n ? 1 : 2);
-      return at < bins ? weight * p[0] : -weight * p[1];
+    case TABLE_BACK: { /* n real elements from [re, im of bins] */
+      const int64_t k = column % bins;
+      const double *p = phases + 2 * (row * k % n), weight = t->scale * (k == 0 || 2 * k == n ? 1 : 2);
+      return column < bins ? weight * p[0] : -weight * p[1];
     }
     default: {
       const double *p = phases + 2 * (row * column % n);
@@ -224,26 +223,20 @@ static kiln_status real_transform(lower_call *c, value *x, int64_t n, int64_t bi
   return out->re && out->im ? KILN_OK : no_value(c);
 }
 
-/* The matrix [n, real and imaginary bins] of the inverse transform to n real elements, or that matrix transposed. */
-static kiln_status real_matrix(lower_call *c, kiln_dtype dtype, int64_t n, double scale, bool transposed, value **out) {
-  const int64_t both = 2 * (n / 2 + 1);
-  return find_table(c,
-                    (fourier_table){.kind = transposed ? TABLE_FRAMES : TABLE_BACK,
-                                    .dtype = dtype,
-                                    .inverse = true,
-                                    .rows = transposed ? both : n,
-                                    .columns = transposed ? n : both,
-                                    .n = n,
-                                    .scale = scale},
-                    out);
-}
-
 /* The last axis' n / 2 + 1 bins to n real elements. */
 static kiln_status to_real(lower_call *c, complex_value z, int64_t n, double scale, value **out) {
   const int64_t bins = n / 2 + 1;
   if (n <= DIRECT_REAL) {
     value *w, *x = side_by_side(c, z.re, z.im);
-    KILN_TRY(real_matrix(c, z.re->type.dtype, n, scale, false, &w));
+    KILN_TRY(find_table(c,
+                        (fourier_table){.kind = TABLE_BACK,
+                                        .dtype = z.re->type.dtype,
+                                        .inverse = true,
+                                        .rows = n,
+                                        .columns = 2 * bins,
+                                        .n = n,
+                                        .scale = scale},
+                        &w));
     *out = x ? build(&c->b, "linear", IN(x, w, NULL), NO_ATTRS) : NULL;
     return *out ? KILN_OK : no_value(c);
   }
@@ -668,13 +661,25 @@ kiln_status lower_stft(lower_call *c) {
   return KILN_OK;
 }
 
-/* Adds up frames [batch, channels, count] at their places: a transposed convolution by w [channels, 1, n]. */
-static value *overlapped(lower_call *c, value *x, value *w, const frames *f) {
-  const int64_t zero = 0, one = 1;
-  value *y = build(&c->b, "conv", IN(x, w, NULL),
-                   ATTRS(A_INTS("stride", &f->hop, 1), A_INTS("pad", &zero, 1), A_INTS("pad_end", &zero, 1),
-                         A_INTS("dilation", &one, 1), A_INTS("output_pad", &zero, 1), A_BOOL("transposed", true)));
-  return y ? lowering_squeeze(&c->b, y, 1) : NULL;
+/* Adds up frames [batch, count, n] at their places: part r of `hop` elements of frame i goes to place i + r. */
+static value *overlapped(lower_call *c, value *x, const frames *f) {
+  builder *b = &c->b;
+  dim_table *t = b->graph->dims;
+  if (!x) return NULL;
+  const int64_t parts = (f->n + f->hop - 1) / f->hop;
+  const dim batch = x->type.dims[0], count = x->type.dims[1], places = dim_add(t, count, parts - 1);
+  const dim none[3] = {0}, filled[3] = {0, 0, parts * f->hop - f->n}, line[2] = {batch, dim_mul(t, places, f->hop)};
+  value *sum = NULL;
+  if (filled[2]) x = build(b, "pad", IN(x), ATTRS(A_INTS("before", none, 3), A_INTS("after", filled, 3)));
+  for (int64_t r = 0; r < parts; r++) {
+    const dim before[3] = {0, r, 0}, after[3] = {0, parts - 1 - r, 0};
+    value *part = x ? lowering_slice(b, x, 2, r * f->hop, (r + 1) * f->hop, 1) : NULL;
+    value *moved = build(b, "pad", IN(part), ATTRS(A_INTS("before", before, 3), A_INTS("after", after, 3)));
+    sum = sum ? lower_binary(b, "add", sum, moved) : moved;
+  }
+  sum = lower_reshape(b, sum, 2, line);
+  const dim end = dim_add(t, dim_mul(t, dim_sub(t, count, 1), f->hop), f->n);
+  return sum ? lowering_slice(b, sum, 1, 0, end, 1) : NULL;
 }
 
 /* The part of [batch, all] that is wanted: without the padding of a centered transform, or of the length asked for. */
@@ -697,7 +702,6 @@ static kiln_status cut(lower_call *c, const frames *f, value *y, dim *start, dim
 kiln_status lower_istft(lower_call *c) {
   frames f = {0};
   complex_value z;
-  value *basis;
   dim start, end, missing;
   builder *b = &c->b;
   KILN_TRY(complex_argument(c, "self", &z));
@@ -709,16 +713,18 @@ kiln_status lower_istft(lower_call *c) {
   const kiln_dtype dtype = z.re->type.dtype;
   KILN_TRY(read_frames(c, dtype, &f));
   const int64_t bins = f.n / 2 + 1;
-  if (z.re->type.dims[1] != bins || f.n > DIRECT_PRIME || (!call_is_none(c, "onesided") && !call_bool(c, "onesided")))
-    return LOWER_FAIL(c, "expected n_fft / 2 + 1 = %lld bins, and n_fft of at most %d", (long long)bins, DIRECT_PRIME);
-  const dim shape[3] = {2 * bins, 1, f.n}, flat[3] = {1, 1, f.n}, count[3] = {1, 1, z.re->type.dims[2]};
-  KILN_TRY(
-      real_matrix(c, dtype, f.n, call_bool(c, "normalized") ? 1 / sqrt((double)f.n) : 1 / (double)f.n, true, &basis));
-  value *w = lower_binary(b, "mul", lower_reshape(b, basis, 3, shape), f.window);
-  value *x = build(b, "concat", IN(z.re, z.im), ATTRS(A_INT("axis", 1)));
-  value *y = overlapped(c, x, w, &f);
-  value *square = lower_reshape(b, build(b, "square", IN(f.window), NO_ATTRS), 3, flat);
-  value *envelope = overlapped(c, lowering_full(b, dtype, 3, count, 1), square, &f);
+  if (z.re->type.dims[1] != bins || f.n / f.hop > MAX_OVERLAP ||
+      (!call_is_none(c, "onesided") && !call_bool(c, "onesided")))
+    return LOWER_FAIL(c, "expected n_fft / 2 + 1 = %lld bins, and n_fft of at most %d hops", (long long)bins,
+                      MAX_OVERLAP);
+  const dim one[3] = {1, 1, f.n}, each_frame[3] = {1, z.re->type.dims[2], f.n};
+  value *x;
+  each(c, &z, swap_last); /* [batch, count, bins] */
+  if (!z.re || !z.im) return no_value(c);
+  KILN_TRY(to_real(c, z, f.n, call_bool(c, "normalized") ? 1 / sqrt((double)f.n) : 1 / (double)f.n, &x));
+  value *y = overlapped(c, lower_binary(b, "mul", x, f.window), &f);
+  value *square = lower_reshape(b, build(b, "square", IN(f.window), NO_ATTRS), 3, one);
+  value *envelope = overlapped(c, lower_expand(b, square, 3, each_frame), &f);
   if (!y || !envelope) return no_value(c);
   KILN_TRY(cut(c, &f, y, &start, &end, &missing));
   y = lower_binary(b, "div", lowering_slice(b, y, 1, start, end, 1), lowering_slice(b, envelope, 1, start, end, 1));

@@ -159,3 +159,31 @@ def test_truth_values_of_tensors() -> None:
         given = torch.tensor(sizes)
         for y, z in zip(compiled(x, given), model(x, given)):
             assert torch.equal(y, z)
+
+
+class Transforms(torch.nn.Module):
+    """Fourier transforms of lengths that vary, as FNet has."""
+
+    def __init__(self, norm: str, real: bool) -> None:
+        super().__init__()
+        self.norm, self.real = norm, real
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        if self.real:
+            one, two = torch.fft.rfft(x, dim=1, norm=self.norm), torch.fft.rfft2(x, dim=(2, 1), norm=self.norm)
+        else:
+            one, two = torch.fft.fft(x[0, :, 0], norm=self.norm), torch.fft.fftn(x, dim=(0, 1, 2), norm=self.norm)
+        back = torch.fft.ifft(two * 2, dim=1, norm=self.norm)
+        return torch.view_as_real(one), torch.view_as_real(two), torch.view_as_real(back)
+
+
+@pytest.mark.parametrize("real", [False, True])  # torch.export fixes the length of a real input
+@pytest.mark.parametrize("norm", ["forward", "backward", "ortho"])
+def test_transforms_of_lengths_that_vary(norm: str, real: bool) -> None:
+    model = Transforms(norm, real).eval()
+    varying = kiln.Input(min_shape=(2, 2, 5), opt_shape=(2, 9, 5), max_shape=(2, 200, 5))
+    compiled = kiln.compile(torch.jit.script(model) if real else model, [varying])
+    for n in (9, 2, 16, 113, 200):
+        x = torch.randn(2, n, 5)
+        for y, z in zip(compiled(x), model(x)):
+            assert y.shape == z.shape and (y - z).abs().max() <= 2e-6 * z.abs().max()
