@@ -6,16 +6,20 @@ is accepted, and a warning says once why it has no effect.
 
 from __future__ import annotations
 
+from kiln._kiln import __version__
 from kiln.torch2trt import trt
-from kiln.torch_tensorrt import dynamo, kernels, logging, ptq, runtime, ts
+from kiln.torch_tensorrt import distributed, dynamo, executorch, fx, kernels, logging, ptq, runtime, ts
 from kiln.torch_tensorrt._backend import register as _register_backends
 from kiln.torch_tensorrt._compile import compile, convert_method_to_trt_engine, load, save
+from kiln.torch_tensorrt._cross import cross_compile_for_windows, load_cross_compiled_exported_program
 from kiln.torch_tensorrt._enums import Device, DeviceType, EngineCapability, Platform, dtype, memory_format
+from kiln.torch_tensorrt._features import ENABLED_FEATURES
 from kiln.torch_tensorrt._input import Input
 from kiln.torch_tensorrt._settings import CompilationSettings
 from kiln.torch_tensorrt.runtime import MutableTorchTensorRTModule, dump_build_info, get_build_info, set_device
 
 __all__ = [
+    "ENABLED_FEATURES",
     "CompilationSettings",
     "Device",
     "DeviceType",
@@ -23,14 +27,20 @@ __all__ = [
     "Input",
     "MutableTorchTensorRTModule",
     "Platform",
+    "__version__",
     "compile",
     "convert_method_to_trt_engine",
+    "cross_compile_for_windows",
+    "distributed",
     "dtype",
     "dump_build_info",
     "dynamo",
+    "executorch",
+    "fx",
     "get_build_info",
     "kernels",
     "load",
+    "load_cross_compiled_exported_program",
     "logging",
     "memory_format",
     "ptq",

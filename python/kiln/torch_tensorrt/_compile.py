@@ -16,7 +16,7 @@ import kiln
 from kiln import checks, operators
 from kiln.hybrid import export_engine, export_hybrid, script_hybrid
 from kiln.partition import HybridModule
-from kiln.torch_tensorrt import dynamo, ts
+from kiln.torch_tensorrt import dynamo, fx, ts
 from kiln.torch_tensorrt._backend import tensorrt_backend
 from kiln.torch_tensorrt._settings import CompilationSettings
 
@@ -24,6 +24,19 @@ __all__ = ["compile", "convert_method_to_trt_engine", "load", "save"]
 
 _MODULES = (torch.nn.Module, torch.jit.ScriptFunction, torch.export.ExportedProgram)
 _MODULE_WORDS = "an nn.Module, fx.GraphModule, ExportedProgram, ScriptModule or ScriptFunction"
+_OTHER_FORMATS = {
+    "aot_inductor": "engines are no code for AOTInductor; kiln.save writes an engine file for C and C++ programs without Python",
+    "executorch": "Kiln's C library takes the place of ExecuTorch: kiln.save writes an engine file for it",
+}
+_SAVE_RULES = {
+    "file_path": checks.PATH,
+    "output_format": checks.one_of("exported_program", "torchscript", *_OTHER_FORMATS),
+    "extra_files": checks.optional(checks.MAPPING),
+    "retrace": checks.BOOL,
+    "use_legacy_exporter": checks.optional(checks.BOOL),
+    "pickle_protocol": checks.count(0, 5),
+    "dynamic_shapes": checks.optional(checks.anything()),
+}
 IRS = ("default", "dynamo", "torch_compile", "ts", "torchscript", "fx")
 
 
@@ -62,6 +75,8 @@ def compile(
     checks.check("torch_tensorrt.compile", "kwarg_inputs", kwarg_inputs, checks.optional(checks.MAPPING))
     settings = {**kwargs, **({"enabled_precisions": enabled_precisions} if enabled_precisions is not None else {})}
     chosen_ir = _ir_of(module, ir)
+    if ir == "fx":
+        settings = fx.settings_of(**settings)
     if chosen_ir == "ts":
         if kwarg_inputs:
             raise ValueError("kwarg_inputs: the TorchScript path takes positional inputs; give them in the order of the method")
@@ -111,12 +126,18 @@ def save(
     """Saves a compiled module.
 
     ``output_format`` "torchscript" writes a file for torch.jit.load, "exported_program" one for torch.export.load and :func:`load`; both
-    need ``import kiln`` first. A module with state becomes a Kiln engine file instead of an exported program. :func:`kiln.save` writes an
+    need ``import kiln`` first. ``retrace``, ``use_legacy_exporter``, ``pickle_protocol`` and ``dynamic_shapes`` are accepted: engines are saved as
+    they are, with the shapes that they were built for. A module with state becomes a Kiln engine file instead of an exported program. :func:`kiln.save` writes an
     engine file for the C library and the shell.
     """
-    if output_format not in ("exported_program", "torchscript"):
-        raise ValueError(f'output_format must be "exported_program" or "torchscript", got {output_format!r}')
-    checks.check("torch_tensorrt.save", "file_path", file_path, checks.PATH)
+    given = {"file_path": file_path, "output_format": output_format, "extra_files": extra_files, **kwargs}
+    checks.check_all("torch_tensorrt.save", given, _SAVE_RULES)
+    if output_format in _OTHER_FORMATS:
+        raise ValueError(f'torch_tensorrt.save: output_format "{output_format}": {_OTHER_FORMATS[output_format]}')
+    unknown = set(kwargs) - set(_SAVE_RULES)
+    if unknown:
+        known = sorted([*_SAVE_RULES, "inputs", "arg_inputs", "kwarg_inputs"])
+        raise TypeError(f"torch_tensorrt.save: unknown arguments {sorted(unknown)}; known: {', '.join(known)}")
     if isinstance(module, _Loaded):
         module = module.compiled
     if isinstance(module, HybridModule):
@@ -158,6 +179,9 @@ def _save_program(program: torch.export.ExportedProgram, path: Any, extra_files:
 
 def load(file_path: Union[str, os.PathLike[str]] = "", extra_files: Optional[dict[str, Any]] = None, **kwargs: Any) -> Any:
     """Loads what :func:`save` wrote. The result is called as the compiled module; ``.module()`` gives itself."""
+    checks.check("torch_tensorrt.load", "file_path", file_path, checks.PATH)
+    if kwargs.get("format") is not None:
+        raise ValueError(f"torch_tensorrt.load: format must be None, got {kwargs['format']!r}: {_OTHER_FORMATS['executorch']}")
     operators.register()
     try:
         return _Loaded(kiln.load(file_path))

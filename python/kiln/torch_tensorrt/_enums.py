@@ -8,6 +8,7 @@ from typing import Any, Optional, Union
 import torch
 
 from kiln import checks
+from kiln.torch2trt import trt
 
 __all__ = ["Device", "DeviceType", "EngineCapability", "Platform", "dtype", "memory_format"]
 
@@ -25,6 +26,8 @@ class dtype(enum.Enum):
     b = torch.bool
     bf16 = torch.bfloat16
     f8 = torch.float8_e4m3fn
+    f4 = "float4_e2m1"  # engines have no such type
+    unknown = "unknown"
     # other names
     uint8 = torch.uint8
     int8 = torch.int8
@@ -33,24 +36,72 @@ class dtype(enum.Enum):
     int64 = torch.int64
     long = torch.int64
     float16 = torch.float16
+    fp16 = torch.float16
     half = torch.float16
     float32 = torch.float32
+    fp32 = torch.float32
     float = torch.float32
     float64 = torch.float64
+    fp64 = torch.float64
     double = torch.float64
     bool = torch.bool
     bfloat16 = torch.bfloat16
     float8 = torch.float8_e4m3fn
+    fp8 = torch.float8_e4m3fn
+    fp4 = "float4_e2m1"
 
-    def to(self, kind: Any) -> Any:
-        """This type as a ``torch.dtype``."""
-        if kind is not torch.dtype:
-            raise TypeError(f"dtype.to takes torch.dtype, got {kind}")
-        return self.value
+    def to(self, kind: Any, use_default: Any = False) -> Any:
+        """This type as a ``torch.dtype``, a ``numpy.dtype`` (or ``numpy.generic``), a ``trt.DataType`` or itself.
+
+        ``use_default`` gives float32 for types that have no such counterpart; without it they are a TypeError.
+        """
+        result = self.try_to(kind)
+        if result is None and use_default:
+            result = dtype.f32.try_to(kind)
+        if result is None:
+            raise TypeError(f"dtype.{self.name} has no counterpart among {kind}; to takes torch.dtype, numpy.dtype or trt.DataType")
+        return result
+
+    def try_to(self, kind: Any, use_default: Any = False) -> Any:
+        """The same; None: there is none."""
+        if kind is dtype:
+            return self
+        if not isinstance(self.value, torch.dtype):
+            return None
+        if kind is torch.dtype:
+            return self.value
+        if kind is trt.DataType:
+            return trt.DataType(self.value) if self.value in [member.value for member in trt.DataType] else None
+        if getattr(kind, "__module__", "") == "numpy":
+            try:
+                return torch.empty(0, dtype=self.value).numpy().dtype
+            except TypeError:
+                return None
+        return None
 
     @staticmethod
-    def from_(value: Any) -> dtype:
-        return dtype(to_torch_dtype(value))
+    def from_(value: Any, use_default: Any = False) -> dtype:
+        """From a torch.dtype, a NumPy type, a trt.DataType, a Python type or a dtype."""
+        result = dtype.try_from(value)
+        if result is None and use_default:
+            return dtype.f32
+        if result is None:
+            raise TypeError(f"dtype: expected a torch.dtype, numpy.dtype, trt.DataType or torch_tensorrt.dtype, got {value!r}")
+        return result
+
+    @staticmethod
+    def try_from(value: Any, use_default: Any = False) -> Optional[dtype]:
+        """The same; None: there is none."""
+        if isinstance(value, trt.DataType):
+            return dtype(value.value)
+        if type(value).__module__.partition(".")[0] == "numpy" or getattr(value, "__module__", "") == "numpy":
+            import numpy
+
+            value = getattr(torch, {"bool": "bool"}.get(numpy.dtype(value).name, numpy.dtype(value).name), None)
+        try:
+            return dtype(to_torch_dtype(value))
+        except (TypeError, ValueError):
+            return None
 
     _from = from_
 
@@ -58,6 +109,8 @@ class dtype(enum.Enum):
 def to_torch_dtype(value: Union[dtype, torch.dtype, type]) -> torch.dtype:
     """A torch.dtype from any of the ways in which users name one."""
     if isinstance(value, dtype):
+        if not isinstance(value.value, torch.dtype):
+            raise TypeError(f"dtype: engines have no type {value.name}")
         return value.value
     if isinstance(value, torch.dtype):
         return value
@@ -84,6 +137,23 @@ class memory_format(enum.Enum):
     contiguous = "linear"
     channels_last = "hwc"
     channels_last_3d = "dhwc"
+
+    def to(self, kind: Any) -> torch.memory_format:
+        """This format as a ``torch.memory_format``."""
+        known = {"linear": torch.contiguous_format, "hwc": torch.channels_last, "dhwc": torch.channels_last_3d}
+        if kind is not torch.memory_format or self.value not in known:
+            raise TypeError(f"memory_format.{self.name} has no counterpart among {kind}")
+        return known[self.value]
+
+    @staticmethod
+    def from_(value: Any) -> memory_format:
+        """From a torch.memory_format or a memory_format."""
+        known = {torch.contiguous_format: "linear", torch.channels_last: "hwc", torch.channels_last_3d: "dhwc"}
+        if not isinstance(value, memory_format) and value not in known:
+            raise TypeError(f"memory_format: expected a torch.memory_format or torch_tensorrt.memory_format, got {value!r}")
+        return value if isinstance(value, memory_format) else memory_format(known[value])
+
+    _from = from_
 
 
 class DeviceType(enum.Enum):

@@ -19,6 +19,7 @@ from torch.utils import _pytree as pytree
 
 from kiln import rewrite
 from kiln._kiln import KilnError
+from kiln.torch_tensorrt import _debugger
 from kiln.torch_tensorrt._settings import CompilationSettings
 
 __all__ = [
@@ -53,6 +54,9 @@ class PassList:
 
     def __call__(self, module: torch.fx.GraphModule, settings: CompilationSettings) -> torch.fx.GraphModule:
         for function in self.passes:
+            debugger = _debugger.current()
+            if debugger is not None:
+                debugger.graph(_pass_name(function), module, after=False)
             try:
                 changed = function(module, settings)
             except Exception as error:
@@ -61,6 +65,8 @@ class PassList:
                 raise _failure(f"lowering pass {_pass_name(function)} must return a GraphModule, got {type(changed).__name__}")
             module = changed
             module.recompile()
+            if debugger is not None:
+                debugger.graph(_pass_name(function), module, after=True)
         return module
 
     def __str__(self) -> str:

@@ -53,7 +53,15 @@ NOT_NEEDED = {
     "enable_cross_compile_for_windows": "engine files do not depend on the operating system",
     "timing_cache_path": "",  # handled: the tuner's cache
 }
-_NONE_IS_A_VALUE = ("device", "timing_cache_path", "threads", "calibrator", "engine_cache_dir", "custom_engine_cache")
+_NONE_IS_A_VALUE = (
+    "device",
+    "timing_cache_path",
+    "threads",
+    "calibrator",
+    "engine_cache_dir",
+    "custom_engine_cache",
+    "autocast_low_precision_type",
+)
 _noted: set[str] = set()
 
 
@@ -64,9 +72,34 @@ def note(name: str, why: str) -> None:
         warnings.warn(f"torch_tensorrt setting {name} has no effect in Kiln: {why}", stacklevel=4)
 
 
-@dataclasses.dataclass
+# What settings without a field are when they are not given: users' passes and validators look at them.
+_DEFAULTS: dict[str, Any] = {
+    "workspace_size": 0,
+    "dla_sram_size": 1 << 20,
+    "dla_local_dram_size": 1 << 30,
+    "dla_global_dram_size": 1 << 29,
+    "engine_capability": EngineCapability.STANDARD,
+    "capability": EngineCapability.STANDARD,
+    "num_avg_timing_iters": 1,
+    "tiling_optimization_level": "none",
+    "l2_limit_for_tiling": -1,
+    "use_fast_partitioner": True,
+    "attn_bias_is_causal": True,
+    "immutable_weights": True,
+    "autocast_excluded_nodes": frozenset(),
+    "autocast_excluded_ops": frozenset(),
+    "autocast_max_output_threshold": 512,
+    "disabled_constant_fold_exclusions": frozenset(),
+    **dict.fromkeys(
+        ("max_aux_streams", "optimization_level", "cpu_memory_budget", "autocast_low_precision_type", "target_platform"), None
+    ),
+    **dict.fromkeys(("autocast_max_depth_of_reduction", "autocast_calibration_dataloader", "use_python_runtime"), None),
+}
+
+
+@dataclasses.dataclass(init=False)
 class CompilationSettings:
-    """Settings that have a meaning in Kiln; :meth:`of` takes all names of Torch-TensorRT's."""
+    """All settings of Torch-TensorRT, by keyword. Those that have a meaning in Kiln are fields; the others are attributes, too."""
 
     device: Optional[Device] = None
     enabled_precisions: set[torch.dtype] = dataclasses.field(default_factory=lambda: {torch.float32})
@@ -87,22 +120,25 @@ class CompilationSettings:
     engine_cache_dir: Optional[str] = None
     engine_cache_size: int = DEFAULT_SIZE
     custom_engine_cache: Any = None
+    enable_autocast: bool = False
+    autocast_low_precision_type: Optional[torch.dtype] = None
+    autocast_excluded_ops: Collection[Any] = ()
 
-    @staticmethod
-    def of(**settings: Any) -> CompilationSettings:
-        known = {field.name for field in dataclasses.fields(CompilationSettings)}
-        defaults = {"engine_capability": EngineCapability.STANDARD, "immutable_weights": True, "use_fast_partitioner": True}
+    def __init__(self, **settings: Any) -> None:
+        fields = dataclasses.fields(CompilationSettings)
+        known = {field.name for field in fields}
         taken: dict[str, Any] = {}
+        self.others = {name: value for name, value in settings.items() if name not in known}
         checks.check_all("torch_tensorrt", settings, RULES)
         for name, value in settings.items():
             if name in known:
                 taken[name] = value
             elif name in NOT_NEEDED:
-                if value and value != defaults.get(name):
+                if value and value != _DEFAULTS.get(name):
                     note(name, NOT_NEEDED[name])
-            elif name.startswith("autocast_") or name in _OTHERS:
-                if value:
-                    note(name, _OTHERS.get(name, "precision is set by enabled_precisions"))
+            elif name in _OTHERS:
+                if value and value != _DEFAULTS.get(name):
+                    note(name, _OTHERS[name])
             else:
                 raise TypeError(
                     f"torch_tensorrt: unknown setting {name!r}; known: {', '.join(sorted([*known, *NOT_NEEDED, *_OTHERS]))}"
@@ -111,15 +147,39 @@ class CompilationSettings:
             taken["device"] = Device.of(taken["device"])
         precisions = taken.get("enabled_precisions") or {torch.float32}
         taken["enabled_precisions"] = {to_torch_dtype(p) for p in precisions}
-        taken = {name: value if value is not None or name in _NONE_IS_A_VALUE else () for name, value in taken.items()}
-        result = CompilationSettings(**taken)
-        if result.calibrator is not None and torch.int8 not in result.enabled_precisions:
+        if taken.get("autocast_low_precision_type") is not None:
+            taken["autocast_low_precision_type"] = to_torch_dtype(taken["autocast_low_precision_type"])
+            if taken["autocast_low_precision_type"] not in (torch.float16, torch.bfloat16):
+                raise ValueError("torch_tensorrt: autocast_low_precision_type must be torch.float16 or torch.bfloat16")
+        for field in fields:
+            value = taken.get(field.name, _MISSING)
+            if value is None and field.name not in _NONE_IS_A_VALUE:
+                value = ()
+            if value is _MISSING:
+                made = field.default_factory is not dataclasses.MISSING
+                value = field.default_factory() if made else field.default  # type: ignore[misc]
+            setattr(self, field.name, value)
+        if self.calibrator is not None and torch.int8 not in self.enabled_precisions:
             raise ValueError("torch_tensorrt: calibrator needs torch.int8 in enabled_precisions")
-        return result
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "others" or not (name in NOT_NEEDED or name in _OTHERS):
+            raise AttributeError(f"CompilationSettings has no setting {name!r}")
+        return self.others.get(name, _DEFAULTS.get(name, False))
+
+    @staticmethod
+    def of(**settings: Any) -> CompilationSettings:
+        return CompilationSettings(**settings)
+
+    def _low_precision(self) -> Optional[torch.dtype]:
+        """Of two bytes, if it is wanted."""
+        if self.enable_autocast:
+            return self.autocast_low_precision_type or torch.float16
+        return next((d for d in (torch.float16, torch.bfloat16) if d in self.enabled_precisions), None)
 
     def options(self, target: str) -> dict[str, Any]:
         """What kiln.compile takes."""
-        halves = [d for d in (torch.float16, torch.bfloat16) if d in self.enabled_precisions]
+        low = self._low_precision()
         if torch.float8_e4m3fn in self.enabled_precisions:
             note("enabled_precisions", "this version has no fp8; it computes in the other precisions given")
         if torch.int8 in self.enabled_precisions and self.calibrator is None:
@@ -128,10 +188,11 @@ class CompilationSettings:
                 "int8 needs a calibrator of torch_tensorrt.ptq; without one it computes in the other precisions",
             )
         precision = "fp32"
-        if halves and target == "cpu":
-            note("enabled_precisions", "engines compute in fp32 on a CPU")
-        elif halves:
-            precision = "fp16" if halves[0] is torch.float16 else "bf16"
+        if low and not target.startswith("cuda"):
+            note("enable_autocast" if self.enable_autocast else "enabled_precisions", "engines compute in fp32 on a CPU")
+        elif low:
+            kept = [_operator_word(op) for op in self.autocast_excluded_ops] if self.enable_autocast else []
+            precision = ("fp16" if low is torch.float16 else "bf16") + (f":{','.join(kept)}" if kept else "")
         elif target != "cpu" and not self.disable_tf32:
             precision = "tf32"
         options = {
@@ -158,9 +219,27 @@ class CompilationSettings:
         return options
 
 
+_MISSING = object()
+
+
+def _operator_word(op: Any) -> str:
+    """ "softmax" of torch.ops.aten._softmax.default, "aten::softmax.int" and the like, as Kiln's precision patterns have it."""
+    name = str((getattr(op, "_schema", None) and op._schema.name) or op)
+    for prefix in ("torch.ops.", "aten.", "aten::"):
+        name = name[len(prefix) :] if name.startswith(prefix) else name
+    return name.rpartition("::")[2].partition(".")[0].strip("_")
+
+
+_AUTOCAST = (
+    "values are accumulated in fp32; enable_autocast, autocast_low_precision_type and autocast_excluded_ops choose the precision"
+)
 _OTHERS = {
+    "autocast_excluded_nodes": 'modules stay in fp32 by kiln.compile(precision="fp16:head*")',
+    "autocast_max_output_threshold": _AUTOCAST,
+    "autocast_max_depth_of_reduction": _AUTOCAST,
+    "autocast_calibration_dataloader": _AUTOCAST,
+    "target_platform": "engine files do not depend on the operating system",
     "use_fp32_acc": "products are accumulated in fp32",
-    "enable_autocast": "precision is set by enabled_precisions",
     "debug": "see torch_tensorrt.logging",
     "refit": "every engine can be refitted",
     "make_refittable": "every engine can be refitted",

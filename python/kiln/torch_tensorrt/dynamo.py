@@ -12,14 +12,16 @@ from torch.utils import _pytree as pytree
 import kiln
 from kiln import checks, compiler, quantization
 from kiln.partition import HybridModule, PartitionReport, partition
-from kiln.torch_tensorrt import _converters, _lowering, logging
+from kiln.torch_tensorrt import _converters, _debugger, _lowering, logging
 from kiln.torch_tensorrt._converters import SourceIR
+from kiln.torch_tensorrt._debugger import Debugger
 from kiln.torch_tensorrt._input import Input, to_kiln
 from kiln.torch_tensorrt._refit import refit_module_weights
-from kiln.torch_tensorrt._settings import CompilationSettings
+from kiln.torch_tensorrt._settings import CompilationSettings, note
 
 __all__ = [
     "CompilationSettings",
+    "Debugger",
     "SourceIR",
     "compile",
     "convert_exported_program_to_serialized_trt_engine",
@@ -51,7 +53,17 @@ def trace(
     kwarg_inputs: Optional[Mapping[str, Any]] = None,
     **kwargs: Any,
 ) -> torch.export.ExportedProgram:
-    """Captures a module by torch.export; sizes vary as the Inputs say."""
+    """Captures a module by torch.export; sizes vary as the Inputs say, or as ``dynamic_shapes`` (of torch.export) says.
+
+    Settings of ``compile`` are accepted, too.
+    """
+    checks.check("torch_tensorrt.dynamo.trace", "mod", mod, checks.instance(torch.nn.Module, "a torch.nn.Module"))
+    others = {
+        name: value
+        for name, value in kwargs.items()
+        if name not in ("dynamic_shapes", "strict", "prefer_deferred_runtime_asserts_over_guards")
+    }
+    CompilationSettings(**others)
     args = arguments(inputs, arg_inputs)
     return compiler.capture(mod, args, dict(to_kiln(dict(kwarg_inputs or {}))), kwargs.get("dynamic_shapes"))[0]
 
@@ -92,6 +104,15 @@ def _static(leaf: Any) -> Any:
 
 
 def compile_program(program: torch.export.ExportedProgram, specs: Sequence[Any], chosen: CompilationSettings) -> torch.nn.Module:
+    """``specs`` in the order of the program's inputs."""
+    compiled = _compile_program(program, specs, chosen)
+    debugger = _debugger.current()
+    if debugger is not None:
+        debugger.engine(compiled)
+    return compiled
+
+
+def _compile_program(program: torch.export.ExportedProgram, specs: Sequence[Any], chosen: CompilationSettings) -> torch.nn.Module:
     """``specs`` in the order of the program's inputs."""
     options = chosen.options(device_of(program, chosen))
     program = _converters.apply(_lowering.apply(program, chosen), chosen)
@@ -138,17 +159,51 @@ def _say(report: PartitionReport, chosen: CompilationSettings) -> None:
     logging.logger.info("%s", report)
 
 
+_BINDING_RULES = {
+    "arg_input_binding_names": checks.optional(checks.NAMES),
+    "output_binding_names": checks.optional(checks.NAMES),
+    "lift_mutable_buffers": checks.BOOL,
+}
+
+
 def convert_exported_program_to_serialized_trt_engine(
     exported_program: torch.export.ExportedProgram,
     inputs: Optional[Sequence[Any]] = None,
     *,
     arg_inputs: Optional[Sequence[Any]] = None,
     kwarg_inputs: Optional[Mapping[str, Any]] = None,
+    lift_mutable_buffers: bool = False,
+    arg_input_binding_names: Optional[Sequence[str]] = None,
+    kwarg_input_binding_names: Optional[Any] = None,
+    output_binding_names: Optional[Sequence[str]] = None,
     **settings: Any,
 ) -> bytes:
-    """The bytes of an engine file; the whole program must fit into one engine."""
+    """The bytes of an engine file; the whole program must fit into one engine.
+
+    ``lift_mutable_buffers`` and the binding names are accepted: engines keep mutated buffers as their state, and the names that the
+    program gives to its inputs and outputs.
+    """
+    names = {
+        "arg_input_binding_names": arg_input_binding_names,
+        "output_binding_names": output_binding_names,
+        "lift_mutable_buffers": lift_mutable_buffers,
+    }
+    checks.check_all("convert_exported_program_to_serialized_trt_engine", names, _BINDING_RULES)
+    if lift_mutable_buffers:
+        note("lift_mutable_buffers", "mutated buffers are the engine's state")
+    if arg_input_binding_names or kwarg_input_binding_names or output_binding_names:
+        note("arg_input_binding_names", "engines have the names that the program gives to its inputs and outputs")
     module = compile(
         exported_program, inputs, arg_inputs=arg_inputs, kwarg_inputs=kwarg_inputs, **{**settings, "require_full_compilation": True}
     )
     assert not isinstance(module, HybridModule)
     return kiln.engine_bytes(module)
+
+
+def __getattr__(name: str) -> Any:
+    """Those of ``torch_tensorrt._cross``, which needs this module first."""
+    if name in ("cross_compile_for_windows", "load_cross_compiled_exported_program", "save_cross_compiled_exported_program"):
+        from kiln.torch_tensorrt import _cross
+
+        return getattr(_cross, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

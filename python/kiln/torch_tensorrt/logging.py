@@ -8,7 +8,25 @@ import logging as python_logging
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["Level", "debug", "errors", "graphs", "info", "internal_errors", "set_level", "warnings"]
+from kiln import checks
+
+__all__ = [
+    "Level",
+    "debug",
+    "errors",
+    "get_is_colored_output_on",
+    "get_logging_prefix",
+    "get_reportable_log_level",
+    "graphs",
+    "info",
+    "internal_errors",
+    "log",
+    "set_is_colored_output_on",
+    "set_level",
+    "set_logging_prefix",
+    "set_reportable_log_level",
+    "warnings",
+]
 
 logger = python_logging.getLogger("kiln.torch_tensorrt")
 
@@ -22,8 +40,15 @@ class Level(enum.IntEnum):
     Graph = 5
 
 
+def _number(level: Any) -> int:
+    checks.check(
+        "torch_tensorrt.logging", "level", level, checks.instance(int, "a level: a member of Level, or of Python's logging")
+    )
+    return int(level)
+
+
 def set_level(level: Any) -> None:
-    logger.setLevel(int(level))
+    logger.setLevel(_number(level))
 
 
 @contextlib.contextmanager
@@ -63,3 +88,40 @@ def graphs() -> Any:
 def progress(stage: str, fraction: float) -> None:
     """What kiln.compile calls with its stages."""
     logger.info("%3.0f %% %s", 100 * fraction, stage)
+
+
+# ---- The C++ logger's interface -------------------------------------------------------------------------------------------
+
+_state = {"prefix": "", "colored": False}
+
+
+def get_reportable_log_level() -> Level:
+    return min(Level, key=lambda level: abs(level - logger.getEffectiveLevel()))
+
+
+def set_reportable_log_level(level: Any) -> None:
+    set_level(level)
+
+
+def get_logging_prefix() -> str:
+    return str(_state["prefix"])
+
+
+def set_logging_prefix(prefix: str) -> None:
+    """A text in front of what :func:`log` writes."""
+    checks.check("set_logging_prefix", "prefix", prefix, checks.TEXT)
+    _state["prefix"] = prefix
+
+
+def get_is_colored_output_on() -> bool:
+    return bool(_state["colored"])
+
+
+def set_is_colored_output_on(colored_output_on: bool) -> None:
+    """Kept; Python's logging decides how lines look."""
+    checks.check("set_is_colored_output_on", "colored_output_on", colored_output_on, checks.BOOL)
+    _state["colored"] = colored_output_on
+
+
+def log(level: Any, msg: str) -> None:
+    logger.log(_number(level), "%s%s", _state["prefix"], msg)

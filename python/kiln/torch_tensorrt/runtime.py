@@ -12,17 +12,27 @@ import torch
 
 import kiln
 from kiln import checks
+from kiln.torch_tensorrt._engine_module import PythonTorchTensorRTModule, TorchTensorRTModule
 from kiln.torch_tensorrt._refit import refit_with
+from kiln.torch_tensorrt._settings import CompilationSettings, note
 
 __all__ = [
     "MutableTorchTensorRTModule",
+    "PythonTorchTensorRTModule",
+    "RuntimeCache",
+    "RuntimeSettings",
+    "TorchTensorRTModule",
     "enable_cudagraphs",
     "enable_output_allocator",
     "enable_pre_allocated_outputs",
     "get_cudagraphs_mode",
+    "get_whole_cudagraphs_mode",
     "optimization_profile",
+    "runtime_cache",
+    "runtime_config",
     "set_active_profile_index",
     "set_cudagraphs_mode",
+    "set_dynamic_shapes_kernel_strategy",
     "set_multi_device_safe_mode",
     "weight_streaming",
 ]
@@ -35,26 +45,43 @@ def _unchanged(module: Any) -> Iterator[Any]:
     yield module
 
 
-def enable_cudagraphs(module: Any, *_: Any, **__: Any) -> Any:
+def _check_module(where: str, module: Any) -> None:
+    checks.check(where, "module", module, checks.instance(torch.nn.Module, "a compiled module"))
+
+
+def enable_cudagraphs(module: Any, cuda_graph_strategy: Any = None) -> Any:
     """``with enable_cudagraphs(module) as fast:``; GPU engines run as CUDA graphs in any case."""
+    _check_module("enable_cudagraphs", module)
     return _unchanged(module)
 
 
 def enable_pre_allocated_outputs(module: Any) -> Any:
     """Results come from PyTorch's allocator, which reuses memory."""
+    _check_module("enable_pre_allocated_outputs", module)
     return _unchanged(module)
 
 
 def enable_output_allocator(module: Any) -> Any:
     """Results are allocated once their shapes are known."""
+    _check_module("enable_output_allocator", module)
     return _unchanged(module)
 
 
 class _Streaming:
     def __init__(self, module: Any) -> None:
         self.module = module
-        self.total_device_budget = module.memory()["weights"] if isinstance(module, kiln.CompiledModule) else 0
-        self.device_budget = self.total_device_budget
+        self.total_device_budget = sum(engine.memory()["weights"] for engine in _engines(module))
+        self._device_budget = self.total_device_budget
+
+    @property
+    def device_budget(self) -> int:
+        return self._device_budget
+
+    @device_budget.setter
+    def device_budget(self, budget: int) -> None:
+        checks.check("weight_streaming", "device_budget", budget, checks.count())
+        note("device_budget", "weights are mapped from the file on a CPU, and resident on a GPU")
+        self._device_budget = min(budget, self.total_device_budget)
 
     def get_automatic_weight_streaming_budget(self) -> int:
         return self.total_device_budget
@@ -63,6 +90,7 @@ class _Streaming:
 @contextlib.contextmanager
 def weight_streaming(module: Any) -> Iterator[_Streaming]:
     """Weights of an engine are mapped and paged in as needed on a CPU, and resident on a GPU; budgets are kept but not used."""
+    _check_module("weight_streaming", module)
     yield _Streaming(module)
 
 
@@ -112,6 +140,8 @@ def _with_profile(module: Any, profile: Any) -> Iterator[Any]:
 
 
 def set_cudagraphs_mode(mode: bool) -> None:
+    """GPU engines run as CUDA graphs in any case; :func:`get_cudagraphs_mode` tells what was set."""
+    checks.check("set_cudagraphs_mode", "mode", mode, checks.BOOL)
     _mode["cudagraphs"] = bool(mode)
 
 
@@ -125,7 +155,54 @@ def get_whole_cudagraphs_mode() -> bool:
 
 def set_multi_device_safe_mode(mode: bool) -> Any:
     """Calls run on the device of their engine in any case."""
+    checks.check("set_multi_device_safe_mode", "mode", mode, checks.BOOL)
     return contextlib.nullcontext()
+
+
+# ---- Of the TensorRT-RTX variant: engines here neither compile at run time nor keep what they compiled -----------------------
+
+_STRATEGIES = ("lazy", "eager", "none")
+_RTX = "kernels are compiled when an engine is built or first used at other shapes, and kept in Kiln's own cache"
+
+
+def set_dynamic_shapes_kernel_strategy(strategy: str = "lazy") -> None:
+    checks.check("set_dynamic_shapes_kernel_strategy", "strategy", strategy, checks.one_of(*_STRATEGIES))
+    note("set_dynamic_shapes_kernel_strategy", _RTX)
+
+
+class RuntimeSettings:
+    """Accepted: see :func:`set_dynamic_shapes_kernel_strategy`."""
+
+    def __init__(self, dynamic_shapes_kernel_specialization_strategy: str = "lazy", **settings: Any) -> None:
+        rule = checks.one_of(*_STRATEGIES)
+        name = "dynamic_shapes_kernel_specialization_strategy"
+        checks.check("RuntimeSettings", name, dynamic_shapes_kernel_specialization_strategy, rule)
+        self.dynamic_shapes_kernel_specialization_strategy = dynamic_shapes_kernel_specialization_strategy
+        self.__dict__.update(settings)
+
+
+@contextlib.contextmanager
+def runtime_config(module: Any, settings: Optional[RuntimeSettings] = None, **changes: Any) -> Iterator[Any]:
+    _check_module("runtime_config", module)
+    rule = checks.optional(checks.instance(RuntimeSettings, "a RuntimeSettings"))
+    checks.check("runtime_config", "settings", settings, rule)
+    note("runtime_config", _RTX)
+    yield module
+
+
+class RuntimeCache:
+    """Accepted: compiled kernels are in Kiln's cache folder (``KILN_CACHE_DIR``), and engine files bring theirs."""
+
+    def __init__(self, path: Union[str, os.PathLike[str], None] = None) -> None:
+        checks.check("RuntimeCache", "path", path, checks.optional(checks.PATH))
+        self.path = path
+
+
+@contextlib.contextmanager
+def runtime_cache(module: Any, cache: Any = None) -> Iterator[Any]:
+    _check_module("runtime_cache", module)
+    note("runtime_cache", _RTX)
+    yield module
 
 
 def get_build_info() -> str:
@@ -137,7 +214,18 @@ def dump_build_info() -> None:
 
 
 def set_device(gpu_id: int) -> None:
+    checks.check("set_device", "gpu_id", gpu_id, checks.count())
     torch.cuda.set_device(gpu_id)
+
+
+_MUTABLE_RULES = {
+    "pytorch_model": checks.instance(torch.nn.Module, "a torch.nn.Module"),
+    "use_python_runtime": checks.BOOL,
+    "immutable_weights": checks.BOOL,
+    "strict": checks.BOOL,
+    "prefer_deferred_runtime_asserts_over_guards": checks.BOOL,
+    "weight_streaming_budget": checks.optional(checks.count()),
+}
 
 
 class MutableTorchTensorRTModule(torch.nn.Module):
@@ -146,13 +234,32 @@ class MutableTorchTensorRTModule(torch.nn.Module):
 
     Args:
         pytorch_model: in eval mode.
+        device, immutable_weights: of ``torch_tensorrt.compile``; every engine can be refitted.
+        strict, prefer_deferred_runtime_asserts_over_guards: accepted; models are captured without strict mode.
+        weight_streaming_budget: accepted; weights are mapped from the file on a CPU, and resident on a GPU.
         settings: of ``torch_tensorrt.compile``.
     """
 
-    def __init__(self, pytorch_model: torch.nn.Module, **settings: Any) -> None:
-        checks.check(
-            "MutableTorchTensorRTModule", "pytorch_model", pytorch_model, checks.instance(torch.nn.Module, "a torch.nn.Module")
-        )
+    def __init__(
+        self,
+        pytorch_model: torch.nn.Module,
+        *,
+        device: Any = None,
+        use_python_runtime: bool = False,
+        immutable_weights: bool = False,
+        strict: bool = True,
+        prefer_deferred_runtime_asserts_over_guards: bool = False,
+        weight_streaming_budget: Optional[int] = None,
+        **settings: Any,
+    ) -> None:
+        checks.check_all("MutableTorchTensorRTModule", locals(), _MUTABLE_RULES)
+        if immutable_weights:
+            raise ValueError("MutableTorchTensorRTModule: immutable_weights must be False: its engines take other weights")
+        if weight_streaming_budget is not None:
+            note("weight_streaming_budget", "weights are mapped from the file on a CPU, and resident on a GPU")
+        if device is not None:
+            settings["device"] = device
+        CompilationSettings(**settings)  # wrong ones are refused now, not at the first call
         super().__init__()
         self.original_model = pytorch_model
         self.settings = settings
@@ -167,6 +274,16 @@ class MutableTorchTensorRTModule(torch.nn.Module):
         """Shapes as torch.export's ``dynamic_shapes``: a tuple for the positional arguments, a dict for the others."""
         self._ranges = (args_dynamic_shape, kwargs_dynamic_shape or {})
         self._compiled = None
+
+    def __getattr__(self, name: str) -> Any:
+        """What the module itself lacks is the original's: ``module.config``, say."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            original = self.__dict__.get("_modules", {}).get("original_model")
+            if original is None or name.startswith("__"):
+                raise
+            return getattr(original, name)
 
     def _fingerprint(self) -> Any:
         """What a refit can bring up to date, and what it cannot."""

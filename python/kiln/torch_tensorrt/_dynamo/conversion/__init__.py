@@ -13,8 +13,11 @@ from kiln.torch_tensorrt._converters import (
 )
 from kiln.torch_tensorrt.dynamo.conversion import converter_utils, impl, plugins
 
+DYNAMO_CONVERTERS = DYNAMO_ATEN_CONVERTERS  # those that users registered
+
 __all__ = [
     "DYNAMO_ATEN_CONVERTERS",
+    "DYNAMO_CONVERTERS",
     "ConversionContext",
     "ConverterPriority",
     "ConverterSupport",
