@@ -1,6 +1,5 @@
 /* Convolutions on GPUs: depthwise, implicit matrix product (1x1: a plain one), transposed without overlap as products
  * that scatter, and a kernel of one thread for each result for everything else. */
-#include <stdlib.h>
 #include <string.h>
 
 #include "backends/cuda/cublaslt.h"
@@ -374,9 +373,15 @@ static kiln_status stem_compile(kernel_prep *p, const conv_shape *s, conv_state 
   if (!macros) return KILN_NO_MEMORY("convolution");
   KILN_TRY(cuda_epilogue_text(p, &epilogue));
   const int h = x->rank - 3, v = x->rank - 2;
+  state->shared = stem_shared(s->out_channels, s->kernel[1], s->kernel[2], s->stride[1], s->stride[2]);
+  /* Blocks of a multiprocessor, by the registers that sums and pixels on their way take. */
+  const size_t weights = (size_t)(s->kernel[1] * cuda_div_up(s->kernel[2], 4) * s->out_channels) * 32;
+  const size_t pixels = (state->shared - weights) / 8 / STEM_THREADS;
+  const int resident = s->out_channels == 32 || (s->out_channels == 64 && pixels < 4) ? 4 : 3;
   text t = {0};
   text_printf(&t, "#define PDL 1\n#define IN_TYPE %s\n#define OUT_TYPE %s\n#define BIAS_TYPE %s\n#define HAS_BIAS %d\n",
               cuda_mx_type(x->dtype), cuda_mx_type(y->dtype), cuda_mx_type(x->dtype), state->bias);
+  text_printf(&t, "#define MIN_CTAS %d\n", resident);
   text_printf(&t,
               "#define B_CONST 1\n#define IN_C %lld\n#define OUT_C %lld\n#define X_N %lldLL\n#define X_C %lldLL\n"
               "#define X_H %lldLL\n#define X_W %lldLL\n",
@@ -389,12 +394,10 @@ static kiln_status stem_compile(kernel_prep *p, const conv_shape *s, conv_state 
   text_puts(&t, epilogue);
   text_puts(&t, cuda_text_matrix_common);
   KILN_TRY(cuda_text_keep(p, &t, &front));
-  state->shared = stem_shared(s->out_channels, s->kernel[1], s->kernel[2], s->stride[1], s->stride[2]);
   state->threads = STEM_THREADS;
   state->total = s->batch * cuda_div_up(s->out[1], STEM_ROWS) * cuda_div_up(s->out[2], STEM_COLUMNS);
-  const int64_t room = (int64_t)(gpu->shared_sm / (state->shared + 1024)),
-                sms = gpu->sm_count > 0 ? gpu->sm_count : 132;
-  state->blocks = sms * (room < 1 ? 1 : room > 4 ? 4 : room);
+  const int64_t room = (int64_t)(gpu->shared_sm / (state->shared + 1024));
+  state->blocks = (gpu->sm_count > 0 ? gpu->sm_count : 132) * (room < 1 ? 1 : room > resident ? resident : room);
   if (state->blocks > state->total) state->blocks = state->total;
   const cuda_source source = {
       .entry = "kiln_conv_stem", .defines = front, .text = cuda_text_conv_stem, .shared = state->shared};
@@ -437,7 +440,6 @@ static kiln_status stem_run(const kernel_args *a) {
 }
 
 static bool stem_fits(const node *n, const char **why) {
-  if (!getenv("KILN_CUDA_TRY")) return false;
   if (!padded_fits(n, why)) return false;
   const tensor_type *w = &node_in(n, 1)->type;
   const attr *stride = node_ints(n, "stride");

@@ -151,6 +151,8 @@ static const gemm_tile tensor_tiles[] = {
     {192, 192, 64, 4, 3, 1, 1, 1, GEMM_TMA},
     {64, 96, 64, 4, 1, 1, 1, 2, GEMM_TMA},
     {128, 64, 64, 4, 2, 1, 1, 2, GEMM_TMA},
+    {128, 64, 64, 6, 2, 1, 1, 1, GEMM_TMA},
+    {192, 64, 64, 6, 3, 1, 1, 1, GEMM_TMA},
     {256, 64, 64, 5, 4, 1, 1, 1, GEMM_TMA},
     {256, 128, 64, 4, 4, 1, 1, 1, GEMM_TMA},
 };
@@ -188,12 +190,9 @@ static gemm_leave problem_leave(const kernel_prep *p, const gemm_problem *q) {
   const bool rows = y->rank > 0 && (y->strides[y->rank - 1] == 1 || y->shape[y->rank - 1] == 1);
   if (!rows || kiln_dtype_size(y->dtype) != 2 || q->vec_c == 8) return LEAVE_BUFFER;
   /* Every eighth row lies alike. (Vectors of an epilogue would start anywhere.) */
-  const bool plain =
-      getenv("KILN_CUDA_TRY") && !q->image && !q->has_bias && !p->args.node->epilogue && tensor_is_contiguous(y);
+  const bool plain = !q->image && !q->has_bias && !p->args.node->epilogue && tensor_is_contiguous(y);
   return plain && q->m % 8 == 0 && q->m >= 1024 && q->n >= 512 ? LEAVE_CLASSES : LEAVE_ROWS;
 }
-
-static bool tried(void) { return getenv("KILN_CUDA_TRY") != NULL; }
 
 static gemm_leave way_leave(const gemm_tile *t, int split, gemm_leave leave) {
   return t->kind == GEMM_TMA && split > 1 ? LEAVE_SUMS : leave;
@@ -229,11 +228,11 @@ static maps_room maps_room_of(const gemm_problem *q, const gemm_tile *t, gemm_le
   const size_t buffers = (size_t)(t->warps_m * 4 * warp[leave]), a = (size_t)t->bm * 128, b = (size_t)t->bn * 128;
   const int64_t slices = maps_slices(q), tiles = cuda_div_up(q->m, t->bm);
   maps_room r = {.stages = t->stages};
-  if (tried() && q->n <= t->bn && leave <= LEAVE_VECTORS && slices <= 64 && tiles > 264) {
+  if (q->n <= t->bn && leave <= LEAVE_VECTORS && slices <= 64 && tiles > 264) {
     const size_t stay = (size_t)slices * b + buffers + 16;
-    if (stay + 3 * (a + 16) <= limit) {
+    if (stay + 4 * (a + 16) <= limit) {
       r.stays = true;
-      while (r.stages > 3 && stay + (size_t)r.stages * (a + 16) > limit) r.stages--;
+      while (r.stages > 4 && stay + (size_t)r.stages * (a + 16) > limit) r.stages--;
       r.bytes = stay + (size_t)r.stages * (a + 16);
       return r;
     }
@@ -260,13 +259,40 @@ static int64_t tile_blocks(const gemm_problem *q, const gemm_tile *t) {
 
 static double larger(double a, double b) { return a > b ? a : b; }
 
+/* Blocks that run at the same time, `each` on a multiprocessor: clusters must fit into groups of 16 or so of these. */
+static double cluster_slots(const cuda_facts *gpu, int split) {
+  static const double of_132[GEMM_MAX_SPLIT + 1] = {132, 132, 128, 99, 112, 96, 96, 96, 96};
+  return of_132[split] / 132 * (gpu->sm_count > 0 ? gpu->sm_count : 132);
+}
+
+/* gemm_tma.cu. A slice takes the largest of: its products; its way through the L2 cache (images by pixels take 2.4 times as long); the
+ * latency of memory, which all slices in flight share. */
+static double maps_cost(const cuda_facts *gpu, const gemm_problem *q, const gemm_tile *t, int split, gemm_leave leave,
+                        double tiles, double each) {
+  const double area = (double)t->bm * t->bn, n = each < t->blocks ? each : t->blocks;
+  const maps_room room = maps_room_of(q, t, leave);
+  const double slices = (double)cuda_div_up(maps_slices(q), split), rows = t->bm * (q->image ? 2.4 : 1.0);
+  const double edge = rows + (room.stays ? 0 : t->bn);
+  const double waves = (double)cuda_div_up((int64_t)tiles, (int64_t)(cluster_slots(gpu, split) * n));
+  const double copies = larger(n * edge * 128 / 130.5e3, 1.19 / room.stages);
+  const double slice = larger(n * area * 64 / 4.217e6, copies) + 0.006;
+  double finish = n * area / (leave == LEAVE_VECTORS ? 7030 : leave == LEAVE_CLASSES ? 5500 : 3900);
+  if (leave == LEAVE_ROWS && t->warps_m == 3) finish *= 1.25;
+  if (leave == LEAVE_SUMS) finish = n * area / 7030 + 1.72 + 0.775 * split + area / 29600;
+  double all = 0.57 + area / 770e3 + waves * (slices * slice + finish);
+  if (!q->image && (t->warps_m == 4 || (t->warps_m == 2 && t->bn == 96))) all *= t->bn == 96 ? 1.2 : 1.02;
+  const double reads = q->image ? 0 : tiles * ((double)t->bm + t->bn) * 128 * slices / 9.5e6;
+  if (room.stays && t->blocks > 1) all *= 1.03;
+  return larger(all, 0.57 + reads);
+}
+
 /* Microseconds, on an H100 in 16 bits; other GPUs differ, but keep the order of ways roughly. */
 static double way_cost(const cuda_facts *gpu, const gemm_problem *q, const gemm_tile *t, int split, bool cores,
                        gemm_leave leave) {
   const double size = q->dtype == KILN_F32 ? 2 : 1; /* of an element against 2 bytes; tf32 has half the rate as well */
   const double sms = gpu->sm_count > 0 ? gpu->sm_count : 132, launch = -0.38;
   const double area = (double)t->bm * t->bn, edge = (double)t->bm + t->bn;
-  const double tiles = (double)cuda_div_up(q->m, t->bm) * (double)cuda_div_up(q->n, t->bn) * (double)q->batches * split;
+  const double tiles = (double)tile_blocks(q, t) * split;
   const double memory = 2 * size *
                         ((double)q->a_elements + (double)q->n * (double)q->k * (double)q->batches +
                          (double)q->m * (double)q->n * (double)q->batches) /
@@ -274,14 +300,7 @@ static double way_cost(const cuda_facts *gpu, const gemm_problem *q, const gemm_
   const int64_t bk = tile_bk(t, q->dtype, cores);
   const double each = (double)cuda_div_up((int64_t)tiles, (int64_t)sms);
   if (t->kind == GEMM_TMA) {
-    const int64_t slices = cuda_div_up(maps_slices(q), split);
-    const double n = each < t->blocks ? each : t->blocks;
-    const double waves = (double)cuda_div_up((int64_t)tiles, (int64_t)(sms * n));
-    const double slice = larger(larger(n * area * 64 / 4.751e6, n * edge * 128 / 213.6e3), 0.082) + 0.207;
-    const double start = leave != LEAVE_VECTORS ? 0.58 : area < 27000 ? 0.58 + area / 15000 : 2.38;
-    double finish = n * area / (leave == LEAVE_VECTORS ? 23500 : 8084);
-    if (leave == LEAVE_ROWS && t->warps_m == 3) finish *= 1.25;
-    const double all = launch + start + waves * ((double)slices * slice + finish);
+    const double all = maps_cost(gpu, q, t, split, leave, tiles, each);
     return larger(all, launch + memory) + 0.02 * all;
   }
   const double rate = (cores ? t->kind == GEMM_WGMMA ? 1.896e6 : 1.096e6 : 0.06e6) / (cores ? size : 1);
@@ -292,18 +311,20 @@ static double way_cost(const cuda_facts *gpu, const gemm_problem *q, const gemm_
   if (resident > room) resident = room;
   if (resident < 1) resident = 1;
   const double n = each < resident ? each : resident;
-  double waves = tiles / (sms * n);
+  const double slots = cores && gpu->arch >= 90 ? cluster_slots(gpu, split) : sms;
+  double waves = tiles / (slots * n);
   if (n < resident)
     waves = 1;
   else if (waves <= 6)
-    waves = (double)cuda_div_up((int64_t)tiles, (int64_t)(sms * n));
+    waves = (double)cuda_div_up((int64_t)tiles, (int64_t)(slots * n));
   const double bytes = n * edge * (double)bk * 2 * size * (q->image ? 1.97 : 1) / 188.8e3;
   const double slice = larger(larger(n * area * (double)bk / rate, bytes), 0.030) + 0.074;
-  const double finish = n * area / 23460 * (split > 1 ? 0.5 : 1) + (split > 1 ? 1.43 * (1 + 0.1 * split) : 0);
+  double finish = n * area / 23460 * (split > 1 ? 0.5 : 1) + (split > 1 ? 1.43 * (1 + 0.1 * split) : 0);
+  if (split > 1 && t->kind == GEMM_WGMMA)
+    finish += t->bn == 96 ? 6 : t->blocks == 2 ? 3 : area >= 16384 ? 1.5 : 0; /* as timed */
   const double all = launch + waves * (2.09 + slices * slice + finish);
-  /* What all tiles together read passes the L2 cache: 5.4 TB/s were seen at 4096 x 2304 x 768, 3.1 and more
-   * (87 us with the launch) at 512 x 2048 x 8192 split by 4. */
-  const double reads = q->image ? 0 : tiles * edge * (double)q->k / split * 2 * size / (split > 1 ? 3.5e6 : 5.4e6);
+  /* What all tiles together read passes the L2 cache: 5.4 TB/s were seen at 4096 x 2304 x 768. */
+  const double reads = q->image ? 0 : tiles * edge * (double)q->k / split * 2 * size / 5.4e6;
   return larger(larger(all, launch + memory), launch + reads) + 0.02 * all;
 }
 
@@ -332,6 +353,7 @@ static bool tile_fits(const cuda_facts *gpu, const gemm_problem *q, const gemm_t
   if (tile_shared(q, t, cores, leave) > gpu->shared_block) return false;
   if (t->kind != GEMM_MMA && (gpu->arch != 90 || q->b_kn)) return false;
   if (t->kind == GEMM_TMA && (q->groups || !maps_fit(q))) return false;
+  if (t->warps_m == 4 && (leave == LEAVE_ROWS || leave == LEAVE_CLASSES)) return false; /* little room for slices */
   if (q->b_kn && cores && (t->bn & (t->bn - 1)) != 0) return false;
   const int64_t m = q->m > 16 ? q->m : 16, n = q->n > 32 ? q->n : 32;
   return t->bm < 2 * m && t->bn < 2 * n;
@@ -350,7 +372,6 @@ static int list_ways(const cuda_facts *gpu, const gemm_problem *q, bool cores, g
     for (size_t s = 0; s < KILN_COUNT(splits) && n < GEMM_MAX_WAYS; s++) {
       const int split = splits[s];
       if (split > 1 && q->groups) continue;
-      if (t->kind == GEMM_TMA && !tried() && (split > 1 || t->warps_m == 4)) continue;
       if (split > 1 && (blocks * split > (t->kind == GEMM_TMA ? t->blocks : 3) * 132 ||
                         cuda_div_up(q->k, tile_bk(t, q->dtype, cores)) < 2 * split))
         continue;

@@ -28,6 +28,9 @@
 #define TILES_X ((OUT_W + TW - 1) / TW)
 #define TILES_Y ((OUT_H + TH - 1) / TH)
 #define NT (OUT_C / 8)
+#ifndef MIN_CTAS
+#define MIN_CTAS 3
+#endif
 #ifndef B_CONST
 #define B_CONST 0
 #endif
@@ -38,7 +41,7 @@
 #define EPILOGUE_PARAMS
 #endif
 
-extern "C" __global__ void __launch_bounds__(THREADS, 3)
+extern "C" __global__ void __launch_bounds__(THREADS, MIN_CTAS)
     kiln_conv_stem(const mx_u16 *__restrict__ x, const uint2 *__restrict__ w, void *__restrict__ y, const void *__restrict__ bias,
                    int tiles EPILOGUE_PARAMS) {
   extern __shared__ __align__(16) unsigned char smem[];

@@ -497,7 +497,7 @@ extern "C" __global__ void CLUSTER_DIMS __launch_bounds__(THREADS, MIN_CTAS)
         const out_t *from = buffer + (lane >> 1) * PITCH;
         if (lane & 1) {
           for (int i = max(body, first); i < columns; i++) row[n0 + i] = from[i];
-        } else {
+        } else if (first > 0) {
           for (int i = -n0; i < min(first, columns); i++) row[n0 + i] = from[i];
         }
       }
