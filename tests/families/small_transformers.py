@@ -85,9 +85,11 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "lfm2_moe": {"layer_types": ["conv", "full_attention"], "num_hidden_layers": 2, "num_dense_layers": 1},
     "longcat_flash": {"qk_head_dim": 32},
     "mamba2": {"num_heads": 8, "head_dim": 16},
+    "ministral": {"head_dim": 16},
     "nemotron": {"num_key_value_heads": 2},
     "time_series_transformer": SERIES,
     "vitmatte": {"fusion_hidden_sizes": [16, 16, 16, 16]},
+    "wav2vec2-bert": {"feature_projection_input_dim": 16},
     "xmod": {"default_language": "en_XX"},
 }
 
@@ -355,6 +357,22 @@ class Inputs:
             return torch.arange(n).expand(b, n).clone(), {0: "batch", 1: "length"}
         if name == "embeddings":
             return self.random(b, n, look_up(c, ("hidden_size", "d_model"), 32)), {0: "batch", 1: "length"}
+        if name == "patches":
+            return self.random(b, 16, 3 * look_up(self.vision, ("patch_size",), 16) ** 2), {0: "batch"}
+        if name == "patch_mask":
+            return torch.ones(b, 16, dtype=torch.int64), {0: "batch"}
+        if name == "patch_shapes":
+            return torch.full((b, 2), 4), {0: "batch"}
+        if name == "flat_patches":  # with the row and the column of each in front
+            at = torch.stack(torch.meshgrid(torch.arange(1.0, 5), torch.arange(1.0, 5), indexing="ij"), -1).reshape(1, 16, 2)
+            return torch.cat(
+                [at.expand(b, 16, 2), self.random(b, 16, look_up(self.vision, ("patch_embed_hidden_size",), 32))], -1
+            ), {0: "batch"}
+        if name == "pair":
+            return self.image(b, (2,)), {0: "batch"}
+        if name in ("regions", "region_boxes"):
+            size = 4 if name == "region_boxes" else look_up(c, ("visual_feat_dim",), 2048)
+            return self.random(b, 5, size), {0: "batch"}
         raise KeyError(name)
 
 
@@ -399,6 +417,16 @@ RECIPES: list[dict[str, str]] = [
         "timesteps": "timesteps",
         "attention_mask": "attention_mask",
     },
+    {**TEXT, "visual_feats": "regions", "visual_pos": "region_boxes"},
+    {"pixel_values": "patches", "pixel_attention_mask": "patch_mask", "spatial_shapes": "patch_shapes"},
+    {**TEXT, "pixel_values": "patches", "pixel_attention_mask": "patch_mask", "spatial_shapes": "patch_shapes"},
+    {"flattened_patches": "flat_patches", "decoder_input_ids": "decoder_input_ids"},
+    {"pixel_values": "pair"},
+    {**TEXT, "pixel_values": "video"},
+    {"pixel_values": "pixel_values", "prompt_pixel_values": "pixel_values", "prompt_masks": "pixel_values"},
+    {"pixel_values": "pixel_values", "task_inputs": "input_ids"},
+    {"input_values": "embeddings", "decoder_input_values": "embeddings"},
+    {"inputs": "embeddings"},
     {"inputs_embeds": "embeddings"},
     {"hidden_states": "embeddings"},
 ]
