@@ -157,6 +157,29 @@ static void constants_are_counted(void **unused) {
   h->close(d);
 }
 
+/* Large weights go in parts, by several threads. */
+static void large_constants(void **unused) {
+  (void)unused;
+  device *d = open_device(0);
+  const size_t bytes = 11 * MIB + 12345;
+  unsigned char *from = malloc(bytes);
+  void *there = NULL;
+  assert_non_null(from);
+  for (size_t i = 0; i < bytes; i++) from[i] = (unsigned char)(i * 2654435761u >> 13);
+  expect_ok(h->constant(d, from, bytes, &there));
+  assert_memory_equal(there, from, bytes);
+  h->constant_release(d, from);
+  h->close(d);
+  knobs->room = 13 * MIB; /* enough for the weight, not for the places that it goes through */
+  d = open_device(0);
+  expect_ok(h->constant(d, from, bytes, &there));
+  assert_memory_equal(there, from, bytes);
+  h->constant_release(d, from);
+  h->close(d);
+  knobs->room = 64 * MIB;
+  free(from);
+}
+
 static void streams_and_captures(void **unused) {
   (void)unused;
   device *first = open_device(0), *second = open_device(1);
@@ -268,6 +291,7 @@ int main(void) {
       cmocka_unit_test_teardown(driver_has_none, nothing_taken),
       cmocka_unit_test_teardown(one_by_one, nothing_taken),
       cmocka_unit_test_teardown(constants_are_counted, nothing_taken),
+      cmocka_unit_test_teardown(large_constants, nothing_taken),
       cmocka_unit_test_teardown(streams_and_captures, nothing_taken),
       cmocka_unit_test_teardown(a_compiler, nothing_taken),
       cmocka_unit_test_teardown(threads, nothing_taken),

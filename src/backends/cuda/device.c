@@ -448,10 +448,13 @@ static device_constant *find_constant(device *d, const void *host) {
   return NULL;
 }
 
+enum { LARGE_CONSTANT = 8 << 20 };
+
 static kiln_status upload_constant(device *d, const void *host, size_t bytes, void **out) {
   KILN_TRY(hook_allocate(d, bytes, "a weight", out));
   KILN_TRY(hook_enter(d));
-  kiln_status status = hook_upload(d, d->stream, *out, host, bytes);
+  kiln_status status =
+      bytes >= LARGE_CONSTANT ? cuda_upload_large(d, *out, host, bytes) : hook_upload(d, d->stream, *out, host, bytes);
   if (status == KILN_OK) status = hook_synchronize(d, d->stream);
   hook_leave(d);
   if (status != KILN_OK) hook_release(d, *out, bytes);

@@ -67,6 +67,9 @@ bool cuda_arch_facts(int arch, cuda_facts *out);
 extern const device_hooks cuda_hooks;
 extern const char cuda_prelude[];
 
+/* upload.c: with several threads; the device is current. Returns when the bytes are there. */
+kiln_status cuda_upload_large(device *d, void *to, const void *from, size_t bytes);
+
 /* images.c: compiled code as one block of bytes. */
 kiln_status cuda_images_make(device *d, void **out_bytes, size_t *out_size);
 kiln_status cuda_images_offer(device *d, const void *bytes, size_t size);
