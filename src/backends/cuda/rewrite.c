@@ -11,6 +11,8 @@
 
 static bool is_op(const node *n, const char *name) { return n && strcmp(n->op->name, name) == 0; }
 
+static bool read_once(const value *v) { return value_use_count(v) == 1 && !value_is_result(v); }
+
 static value *reshape(builder *b, value *v, int rank, const dim *dims) {
   return v ? build(b, "reshape", IN(v), ATTRS(A_INTS("shape", dims, rank))) : NULL;
 }
@@ -155,8 +157,53 @@ static bool join_products(builder *b, node *n) {
   return y != NULL;
 }
 
+/* cast(norm(cast(x))) from and to one type of 16 bits, as models write norms that compute in f32: the kernels do that anyway. */
+static bool norm_between_casts(builder *b, node *n) {
+  const node *norm = node_in(n, 0)->producer;
+  if (n->epilogue || !(is_op(norm, "rms_norm") || is_op(norm, "layer_norm")) || norm->epilogue) return false;
+  const node *wide = node_in(norm, 0)->producer;
+  const kiln_dtype to = n->outputs[0]->type.dtype;
+  if (!is_op(wide, "cast") || wide->epilogue || node_in(norm, 0)->type.dtype != KILN_F32) return false;
+  if ((to != KILN_F16 && to != KILN_BF16) || node_in(wide, 0)->type.dtype != to || !read_once(norm->outputs[0]))
+    return false;
+  for (int i = 1; i < norm->n_inputs; i++) {
+    if (node_in(norm, i)) return false;
+  }
+  b->path = norm->path;
+  b->source = norm->source;
+  return replace(n, build(b, norm->op->name, IN(node_in(wide, 0)),
+                          ATTRS({"dims", *node_attr(norm, "dims")}, {"eps", *node_attr(norm, "eps")})));
+}
+
+/* concat(-x[half..], x[..half]) of the last dimension, which rotary positions need, as x rolled by a half times constant signs: one
+ * kernel that moves, while the signs go into the chain that reads it. */
+static bool rotated_half(builder *b, node *n) {
+  const node *minus = node_in(n, 0)->producer, *low = n->n_inputs == 2 ? node_in(n, 1)->producer : NULL;
+  const tensor_type *t = &n->outputs[0]->type;
+  const int last = t->rank - 1;
+  if (!low || n->epilogue || !is_op(minus, "neg") || minus->epilogue || !is_op(low, "slice")) return false;
+  const node *high = node_in(minus, 0)->producer;
+  if (!is_op(high, "slice") || node_in(high, 0) != node_in(low, 0) || !read_once(minus->outputs[0])) return false;
+  if (node_int(n, "axis") != last || node_int(low, "axis") != last || node_int(high, "axis") != last) return false;
+  value *x = node_in(low, 0);
+  if (node_int(low, "step") != 1 || node_int(high, "step") != 1) return false;
+  if (!dim_is_const(t->dims[last]) || t->dims[last] < 2 || t->dims[last] % 2 != 0 || t->dims[last] > 1024) return false;
+  const int64_t half = t->dims[last] / 2;
+  if (!type_equal(&x->type, t) || !dtype_is_float(t->dtype) || t->dtype == KILN_F64) return false;
+  if (low->outputs[0]->type.dims[last] != half || node_int(low, "start") != 0 || node_int(high, "start") != half)
+    return false;
+  const dim parts = half;
+  value *ones = lowering_full(b, t->dtype, 1, &parts, 1), *minuses = lowering_full(b, t->dtype, 1, &parts, -1);
+  value *signs = ones && minuses ? build(b, "concat", IN(minuses, ones), ATTRS(A_INT("axis", 0))) : NULL;
+  const int64_t shift = half, axis = last;
+  value *rolled = build(b, "roll", IN(x), ATTRS(A_INTS("shifts", &shift, 1), A_INTS("axes", &axis, 1)));
+  return signs && rolled && replace(n, build(b, "mul", IN(rolled, signs), NO_ATTRS));
+}
+
 static const rule rules[] = {
     {"join products", "linear", join_products, NULL},
+    {"norm between casts", "cast", norm_between_casts, NULL},
+    {"rotated half", "concat", rotated_half, NULL},
     {"permute behind linear", "linear", permute_behind_linear, NULL},
     {"unmerge heads", "reshape", unmerge_heads, NULL},
     {"permute behind split", "reshape", permute_behind_split, NULL},
