@@ -13,7 +13,7 @@
 #include "ops/lowering.h"
 
 /* Lengths up to which one matrix does it; of prime lengths, up to which it is still sensible. */
-enum { DIRECT_REAL = 1024, DIRECT_COMPLEX = 256, DIRECT_PRIME = 2048, MAX_LENGTH = 1 << 20, MAX_OVERLAP = 64 };
+enum { DIRECT_REAL = 512, DIRECT_COMPLEX = 128, DIRECT_PRIME = 2048, MAX_LENGTH = 1 << 20, MAX_OVERLAP = 64 };
 
 /* ---- tables ------------------------------------------------------------------------------------- */
 
@@ -186,6 +186,26 @@ static void shape_both(lower_call *c, complex_value *z, int rank, const dim *dim
   if (z->im) z->im = lower_reshape(&c->b, z->im, rank, dims);
 }
 
+/* The transform along the last dimension but one, of n elements: the matrix from the left. */
+static kiln_status columns(lower_call *c, complex_value *z, int64_t n, bool inverse) {
+  value *w, *x = z->re;
+  const int axis = x->type.rank - 2;
+  if (z->im) x = build(&c->b, "concat", IN(z->re, z->im), ATTRS(A_INT("axis", axis)));
+  KILN_TRY(find_table(c,
+                      (fourier_table){.kind = z->im ? TABLE_COMPLEX : TABLE_REAL,
+                                      .dtype = z->re->type.dtype,
+                                      .inverse = inverse,
+                                      .rows = 2 * n,
+                                      .columns = z->im ? 2 * n : n,
+                                      .n = n,
+                                      .scale = 1},
+                      &w));
+  value *y = x ? build(&c->b, "matmul", IN(w, x), NO_ATTRS) : NULL;
+  if (!y) return no_value(c);
+  *z = (complex_value){lowering_slice(&c->b, y, axis, 0, n, 1), lowering_slice(&c->b, y, axis, n, 2 * n, 1)};
+  return z->re && z->im ? KILN_OK : no_value(c);
+}
+
 /* The whole transform along the last axis, of n elements. Recurs about log log n deep. */
 static kiln_status transform(lower_call *c, complex_value *z, int64_t n, bool inverse, double scale) {
   const int64_t n1 = factor(n), n2 = n / n1;
@@ -201,13 +221,9 @@ static kiln_status transform(lower_call *c, complex_value *z, int64_t n, bool in
   for (int i = 0; i < rank - 1; i++) all = dim_mul(c->b.graph->dims, all, given.dims[i]);
   const dim split[3] = {all, n1, n2};
   shape_both(c, z, 3, split);
-  each(c, z, swap_last); /* [.., j2, j1] */
   LOWER_NEED(c, z->re);
-  KILN_TRY(transform(c, z, n1, inverse, 1));
-  KILN_TRY(twist(c, z, n2, n1, inverse));
-  each(c, z, swap_last); /* [.., k1, j2] */
-  LOWER_NEED(c, z->re);
-  LOWER_NEED(c, z->im);
+  KILN_TRY(columns(c, z, n1, inverse)); /* [.., k1, j2] */
+  KILN_TRY(twist(c, z, n1, n2, inverse));
   KILN_TRY(transform(c, z, n2, inverse, scale));
   each(c, z, swap_last); /* [.., k2, k1] */
   shape_both(c, z, rank, given.dims);
@@ -595,18 +611,36 @@ static kiln_status read_frames(lower_call *c, kiln_dtype dtype, frames *f) {
   return f->window ? KILN_OK : no_value(c);
 }
 
-/* [batch, length] to [batch, count, n]. */
-static value *windows(lower_call *c, value *x, const frames *f) {
+/* Frames of many hops: elements gathered at their places. */
+static value *gathered(lower_call *c, value *x, const frames *f, dim count) {
   builder *b = &c->b;
-  dim_table *t = b->graph->dims;
-  const dim count = dim_add(t, dim_floordiv(t, dim_sub(t, x->type.dims[1], f->n), f->hop), 1);
-  const dim column[2] = {count, 1}, all = dim_mul(t, count, f->n), shape[3] = {x->type.dims[0], count, f->n};
+  const dim column[2] = {count, 1}, all = dim_mul(b->graph->dims, count, f->n),
+            shape[3] = {x->type.dims[0], count, f->n};
   value *starts = build(
       b, "arange", 0, NULL,
       ATTRS(A_FLOAT("start", 0), A_FLOAT("step", (double)f->hop), A_INT("count", count), A_DTYPE("dtype", KILN_I64)));
   value *at = lower_binary(b, "add", lower_reshape(b, starts, 2, column), lowering_iota(b, f->n));
   value *taken = build(b, "index_select", IN(x, lower_reshape(b, at, 1, &all)), ATTRS(A_INT("axis", 1)));
-  return lower_binary(b, "mul", lower_reshape(b, taken, 3, shape), f->window);
+  return lower_reshape(b, taken, 3, shape);
+}
+
+/* [batch, length] to [batch, count, n]: with the signal in rows of one hop, frame i is rows i, i + 1, ... side by side. */
+static value *windows(lower_call *c, value *x, const frames *f) {
+  builder *b = &c->b;
+  dim_table *t = b->graph->dims;
+  const int64_t parts = (f->n + f->hop - 1) / f->hop;
+  const dim count = dim_add(t, dim_floordiv(t, dim_sub(t, x->type.dims[1], f->n), f->hop), 1);
+  const dim rows = dim_add(t, count, parts - 1), none[2] = {0, 0}, more[2] = {0, f->hop},
+            shape[3] = {x->type.dims[0], rows, f->hop};
+  value *list[MAX_OVERLAP];
+  if (parts > MAX_OVERLAP) return lower_binary(b, "mul", gathered(c, x, f, count), f->window);
+  x = build(b, "pad", IN(x),
+            ATTRS(A_INTS("before", none, 2), A_INTS("after", more, 2))); /* the last row may be short */
+  x = x ? lowering_slice(b, x, 1, 0, dim_mul(t, rows, f->hop), 1) : NULL;
+  x = lower_reshape(b, x, 3, shape);
+  for (int64_t r = 0; r < parts; r++) list[r] = x ? lowering_slice(b, x, 1, r, dim_add(t, count, r), 1) : NULL;
+  value *y = build(b, "concat", (int)parts, list, ATTRS(A_INT("axis", 2)));
+  return y ? lower_binary(b, "mul", lowering_slice(b, y, 2, 0, f->n, 1), f->window) : NULL;
 }
 
 static bool has_argument(const lower_call *c, const char *name) {
@@ -621,6 +655,17 @@ static kiln_status centered(lower_call *c, frames *f) {
   const char *mode = call_str(c, "pad_mode");
   if (!str_eq(mode, "reflect") && !str_eq(mode, "constant") && !str_eq(mode, "replicate") && !str_eq(mode, "circular"))
     return LOWER_FAIL(c, "argument pad_mode \"%s\" is not supported", mode ? mode : "");
+  if (str_eq(mode, "reflect")) {
+    dim_table *t = c->b.graph->dims;
+    const dim size = f->x->type.dims[1], half = f->n / 2;
+    const int64_t axis = 1;
+    if (dim_compare_le(t, half + 1, size) == 0) return LOWER_FAIL(c, "the signal is too short to be reflected");
+    value *ends[2] = {lowering_slice(&c->b, f->x, 1, 1, half + 1, 1),
+                      lowering_slice(&c->b, f->x, 1, dim_sub(t, size, half + 1), dim_sub(t, size, 1), 1)};
+    for (int i = 0; i < 2; i++) ends[i] = build(&c->b, "flip", IN(ends[i]), ATTRS(A_INTS("axes", &axis, 1)));
+    f->x = build(&c->b, "concat", IN(ends[0], f->x, ends[1]), ATTRS(A_INT("axis", 1)));
+    return f->x ? KILN_OK : no_value(c);
+  }
   f->x = build(&c->b, "pad", IN(f->x),
                ATTRS(A_INTS("before", before, 2), A_INTS("after", before, 2), A_STR("mode", mode)));
   return f->x ? KILN_OK : no_value(c);

@@ -113,6 +113,29 @@ static int64_t pad_source(pad_mode mode, int64_t i, int64_t size) {
   }
 }
 
+/* One row of the result, of the row of x that starts at `from`, or filled if that is negative. */
+static void pad_row(pad_mode mode, const tensor *in, int64_t from, const tensor *out, int64_t to, int64_t before,
+                    double fill) {
+  const int last = out->rank - 1;
+  const int64_t size = in->shape[last], step = in->strides[last], out_step = out->strides[last];
+  const int64_t start = before > 0 ? before : 0,
+                end = before + size < out->shape[last] ? before + size : out->shape[last];
+  const size_t item = kiln_dtype_size(in->dtype);
+  for (int64_t i = 0; i < out->shape[last]; i++) {
+    if (i == start && end > start && from >= 0 && step == 1 && out_step == 1) { /* what lies inside, at once */
+      memcpy((char *)out->data + (size_t)(to + i) * item, (const char *)in->data + (size_t)(from + i - before) * item,
+             (size_t)(end - start) * item);
+      i = end - 1;
+      continue;
+    }
+    const int64_t at = from >= 0 ? pad_source(mode, i - before, size) : -1;
+    if (at >= 0)
+      ref_copy_element(in, from + at * step, out, to + i * out_step);
+    else
+      ref_store(out, to + i * out_step, fill);
+  }
+}
+
 static kiln_status pad_ref(const kernel_args *a) {
   const tensor *in = &a->in[0], *out = &a->out[0];
   const int64_t *before = arg_attr(a, "before")->u.ints, *after = arg_attr(a, "after")->u.ints;
@@ -126,20 +149,23 @@ static kiln_status pad_ref(const kernel_args *a) {
                        (long long)in->shape[i]);
     }
   }
-  for (ref_iter it = ref_begin(out->rank, out->shape); ref_valid(&it); ref_next(&it)) {
+  if (out->rank == 0) {
+    ref_copy_element(in, 0, out, 0);
+    return KILN_OK;
+  }
+  const int last = out->rank - 1;
+  int64_t rows[KILN_MAX_RANK] = {0};
+  memcpy(rows, out->shape, sizeof rows);
+  rows[last] = out->shape[last] > 0;
+  for (ref_iter it = ref_begin(out->rank, rows); ref_valid(&it); ref_next(&it)) {
     int64_t from = 0;
     bool inside = true;
-    for (int i = 0; inside && i < in->rank; i++) {
+    for (int i = 0; inside && i < last; i++) {
       const int64_t at = pad_source(mode, it.index[i] - before[i], in->shape[i]);
       inside = at >= 0;
       from += at * in->strides[i];
     }
-    const int64_t to = tensor_offset(out, it.index);
-    if (inside) {
-      ref_copy_element(in, from, out, to);
-    } else {
-      ref_store(out, to, fill);
-    }
+    pad_row(mode, in, inside ? from : -1, out, tensor_offset(out, it.index), before[last], fill);
   }
   return KILN_OK;
 }
