@@ -87,6 +87,8 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "mamba2": {"num_heads": 8, "head_dim": 16},
     "ministral": {"head_dim": 16},
     "nemotron": {"num_key_value_heads": 2},
+    "sam2_hiera_det_model": {"hidden_size": 96},
+    "sam2_vision_model": {"backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]]},
     "time_series_transformer": SERIES,
     "vitmatte": {"fusion_hidden_sizes": [16, 16, 16, 16]},
     "wav2vec2-bert": {"feature_projection_input_dim": 16},
@@ -368,6 +370,8 @@ class Inputs:
             return torch.cat(
                 [at.expand(b, 16, 2), self.random(b, 16, look_up(self.vision, ("patch_embed_hidden_size",), 32))], -1
             ), {0: "batch"}
+        if name == "spectrum":
+            return self.random(b, 1, 256, look_up(c, ("num_mel_bins",), 64)), {0: "batch"}
         if name == "pair":
             return self.image(b, (2,)), {0: "batch"}
         if name in ("regions", "region_boxes"):
@@ -417,6 +421,7 @@ RECIPES: list[dict[str, str]] = [
         "timesteps": "timesteps",
         "attention_mask": "attention_mask",
     },
+    {**TEXT, "input_features": "spectrum"},
     {**TEXT, "visual_feats": "regions", "visual_pos": "region_boxes"},
     {"pixel_values": "patches", "pixel_attention_mask": "patch_mask", "spatial_shapes": "patch_shapes"},
     {**TEXT, "pixel_values": "patches", "pixel_attention_mask": "patch_mask", "spatial_shapes": "patch_shapes"},
@@ -442,7 +447,8 @@ def recipes(model: Any) -> Iterator[dict[str, str]]:
         if set(given) <= set(parameters) and needed <= set(given):
             fitting.append(given)
     main = getattr(model, "main_input_name", "input_ids")
-    return iter(sorted(fitting, key=lambda given: main not in given))
+    mains = [main] if isinstance(main, str) else main
+    return iter(sorted(fitting, key=lambda given: mains[0] not in given))
 
 
 # ---- Models ----------------------------------------------------------------------------------------------------------------------
