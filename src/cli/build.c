@@ -93,6 +93,87 @@ static bool constant_parse(build_options *b, const char *text) {
   return true;
 }
 
+/* ---- optimization profiles: NAME=MIN:OPT:MAX[,NAME=MIN:OPT:MAX...] ----------------------------------------------- */
+
+/* The spec of one item: by name, or the next nameless one; the first profile makes it. */
+static kiln_input_spec *profile_spec(build_options *b, const char *name, size_t length, int position, bool make) {
+  int nameless = 0;
+  for (int i = 0; i < b->count; i++) {
+    const char *own = b->specs[i].name;
+    if (length ? own && strlen(own) == length && memcmp(own, name, length) == 0 : !own && nameless++ == position)
+      return &b->specs[i];
+  }
+  if (!make || b->count == CLI_MAX_IO) return NULL;
+  kiln_input_spec *spec = &b->specs[b->count];
+  memset(spec, 0, sizeof *spec);
+  spec->rank = -1;
+  spec->dtype = KILN_DTYPE_COUNT;
+  if (length && !(spec->name = strndup(name, length))) return NULL;
+  b->count++;
+  return spec;
+}
+
+/* MIN:OPT:MAX in the first `length` characters of `text`. */
+static bool profile_shapes(const char *text, size_t length, kiln_input_spec *out) {
+  int64_t *const shapes[] = {out->min, out->opt, out->max};
+  const char *end = text + length;
+  for (int i = 0; i < 3; i++) {
+    const char *colon = memchr(text, ':', (size_t)(end - text));
+    int32_t rank;
+    if ((colon != NULL) != (i < 2)) {
+      cli_error(CLI_USAGE, "--profile: '%.*s' should be MIN:OPT:MAX, such as 1x8:4x8:16x8", (int)length, end - length);
+      return false;
+    }
+    if (!cli_parse_shape(text, (size_t)((colon ? colon : end) - text), &rank, shapes[i])) return false;
+    if (out->rank >= 0 && out->rank != rank) {
+      cli_error(CLI_USAGE, "--profile: '%.*s' has %d dimensions, another shape of the same input has %d", (int)length,
+                end - length, (int)rank, (int)out->rank);
+      return false;
+    }
+    out->rank = rank;
+    text = colon ? colon + 1 : end;
+  }
+  return true;
+}
+
+/* Profile k's shapes into `out`, which has a copy of b->specs; the first profile also makes the specs. */
+static bool profile_parse(build_options *b, int k, kiln_input_spec *out) {
+  int position = 0;
+  for (const char *item = b->profiles[k]; item;) {
+    const size_t length = strcspn(item, ",");
+    const char *equals = memchr(item, '=', length), *shapes = equals ? equals + 1 : item;
+    const size_t name = equals ? (size_t)(equals - item) : 0;
+    kiln_input_spec *spec = profile_spec(b, item, name, position, k == 0);
+    if (!spec) {
+      cli_error(CLI_USAGE, "--profile '%s': every profile must be about the inputs of the first one", b->profiles[k]);
+      return false;
+    }
+    position += name == 0;
+    const ptrdiff_t index = spec - b->specs;
+    if (k == 0) b->given[index] = 7;
+    if (!profile_shapes(shapes, length - (size_t)(shapes - item), k == 0 ? spec : &out[index])) return false;
+    item = item[length] ? item + length + 1 : NULL;
+  }
+  return true;
+}
+
+static bool profiles_finish(build_options *b) {
+  if (!b->profile_count) return true;
+  b->all = calloc((size_t)b->count * (size_t)b->profile_count + 1, sizeof *b->all);
+  if (!b->all) {
+    cli_error(CLI_FAILED, "out of memory");
+    return false;
+  }
+  for (int k = 0; k < b->profile_count; k++) {
+    kiln_input_spec *out = b->all + k * b->count;
+    memcpy(out, b->specs, (size_t)b->count * sizeof *out);
+    if (k > 0 && !profile_parse(b, k, out)) return false;
+  }
+  b->options.inputs = b->all;
+  b->options.profile_count = (size_t)b->profile_count;
+  return true;
+}
+
 int build_options_parse(build_options *b, int option, const char *value) {
   switch (option) {
     case OPT_INPUT:
@@ -116,6 +197,13 @@ int build_options_parse(build_options *b, int option, const char *value) {
     case OPT_HOST_FALLBACK:
       b->options.allow_host_fallback = 1;
       return 1;
+    case OPT_PROFILE:
+      if (b->profile_count == CLI_MAX_PROFILES) {
+        cli_error(CLI_USAGE, "more than %d profiles", CLI_MAX_PROFILES);
+        return -1;
+      }
+      b->profiles[b->profile_count++] = value;
+      return 1;
     case OPT_METHOD:
       b->options.method = value;
       return 1;
@@ -130,6 +218,7 @@ int build_options_parse(build_options *b, int option, const char *value) {
 }
 
 bool build_options_finish(build_options *b) {
+  if (b->profile_count && !profile_parse(b, 0, NULL)) return false;
   for (int i = 0; i < b->count; i++) {
     kiln_input_spec *s = &b->specs[i];
     const int given = b->given[i];
@@ -141,11 +230,13 @@ bool build_options_finish(build_options *b) {
   }
   b->options.inputs = b->specs;
   b->options.input_count = (size_t)b->count;
-  return true;
+  return profiles_finish(b);
 }
 
 void build_options_free(build_options *b) {
   for (int i = 0; i < b->count; i++) free((char *)(uintptr_t)b->specs[i].name);
+  free(b->all);
+  b->all = NULL;
   b->count = 0;
 }
 
@@ -241,6 +332,8 @@ const cli_command cli_build = {
     "  --input NAME=SHAPE[:DTYPE]  fix an input's shape, such as x=1x3x224x224:f32\n"
     "  --min, --opt, --max NAME=SHAPE\n"
     "                              narrow the range of an input whose shape may vary; TorchScript: give that range\n"
+    "  --profile NAME=MIN:OPT:MAX[,NAME=MIN:OPT:MAX...]\n"
+    "                              once for each optimization profile: kernels are chosen for the opt shapes of each\n"
     "  --constant NAME=VALUE       TorchScript: fix an argument that is no tensor: 3, 0.5, true, none or 'text'\n"
     "  --method NAME               TorchScript: the method to compile (default: forward)\n"
     "  --target TARGET             cpu (default: the best of this machine), cpu:avx512, cpu:avx2, cpu:scalar,\n"

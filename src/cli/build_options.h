@@ -17,6 +17,7 @@ enum {
   OPT_CONSTANT,
   OPT_METHOD,
   OPT_HOST_FALLBACK,
+  OPT_PROFILE,
   OPT_OWN
 };
 
@@ -26,16 +27,22 @@ enum {
       {"target", required_argument, NULL, OPT_TARGET}, {"precision", required_argument, NULL, OPT_PRECISION}, \
       {"tune", required_argument, NULL, OPT_TUNE}, {"cache", required_argument, NULL, OPT_CACHE},             \
       {"constant", required_argument, NULL, OPT_CONSTANT}, {"method", required_argument, NULL, OPT_METHOD},   \
-      {"allow-host-fallback", no_argument, NULL, OPT_HOST_FALLBACK}, {                                        \
+      {"allow-host-fallback", no_argument, NULL, OPT_HOST_FALLBACK},                                          \
+      {"profile", required_argument, NULL, OPT_PROFILE}, {                                                    \
     "threads", required_argument, NULL, OPT_THREADS                                                           \
   }
+
+enum { CLI_MAX_PROFILES = 64 };
 
 typedef struct build_options {
   kiln_build_options options;
   kiln_input_spec specs[CLI_MAX_IO];
   int given[CLI_MAX_IO]; /* bits: min, opt, max */
   int count;
-  int positions[4]; /* how many nameless shapes each option has seen */
+  int positions[4];                       /* how many nameless shapes each option has seen */
+  const char *profiles[CLI_MAX_PROFILES]; /* texts of --profile */
+  int profile_count;
+  kiln_input_spec *all; /* of all profiles, or NULL */
 } build_options;
 
 void build_options_init(build_options *b);

@@ -1,7 +1,7 @@
 # bash completion for kiln
 _kiln() {
   local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]}
-  local build="--input --min --opt --max --constant --method --target --precision --tune --cache --threads --allow-host-fallback --help"
+  local build="--input --min --opt --max --profile --constant --method --target --precision --tune --cache --threads --allow-host-fallback --help"
   local words
   if [ "$COMP_CWORD" -eq 1 ]; then
     mapfile -t COMPREPLY < <(compgen -W "build run bench inspect diff ops refit tune torchtrtc --help --version" -- "$cur")

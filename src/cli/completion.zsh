@@ -5,6 +5,7 @@ _kiln_build_options=(
   '*--min[smallest shape of an input]:NAME=SHAPE:'
   '*--opt[shape to plan for]:NAME=SHAPE:'
   '*--max[largest shape of an input]:NAME=SHAPE:'
+  '*--profile[shapes of one optimization profile]:NAME=MIN\:OPT\:MAX:'
   '*--constant[TorchScript: fix an argument that is no tensor]:NAME=VALUE:'
   '--method[TorchScript: the method to compile]:name:'
   '--target[what to build for]:target:(cpu cpu\:avx512 cpu\:avx2 cpu\:scalar cuda cuda\:sm_80 cuda\:sm_86 cuda\:sm_89 cuda\:sm_90 cuda\:sm_100 reference)'

@@ -199,3 +199,28 @@ def test_tune(kiln_program: Path, work: Path, engine: str) -> None:
     run(kiln_program, work, "tune", engine, "--tune", "often", status=2)
     run(kiln_program, work, "tune", status=2)
     run(kiln_program, work, "tune", "x.npy", status=1)
+
+
+def test_profiles(kiln_program: Path, work: Path) -> None:
+    def options(*profiles: str) -> list[str]:
+        return [word for profile in profiles for word in ("--profile", profile)]
+
+    run(kiln_program, work, "build", "mlp.pt2", "-o", "two.kiln", *options("input=1x8:2x8:4x8", "input=16x8:16x8:32x8"))
+    assert "optimization profile 1: input[0] 16 to 32, opt 16" in run(kiln_program, work, "inspect", "two.kiln").stdout
+    run(kiln_program, work, "run", "two.kiln", "--input", "20x8")
+    assert "dimension 0 is 9, outside optimization profile 0 (1 to 4)" in (
+        run(kiln_program, work, "run", "two.kiln", "--input", "9x8", status=1).stderr
+    )
+    for profiles, text in (
+        (("1x8:2x8",), "should be MIN:OPT:MAX"),
+        (("1x8:2x8:4x8:5x8",), "should be MIN:OPT:MAX"),
+        (("1x8:2x8:4x8x1",), "dimensions"),
+        (("1x8:2x8:4x8", "x=1x8:2x8:4x8"), "the inputs of the first one"),
+        (("1x8:2x8:4x8",) * 65, "more than 64 profiles"),
+        (("1x8:2x8:",), ""),
+    ):
+        assert text in run(kiln_program, work, "build", "mlp.pt2", "-o", "no.kiln", *options(*profiles), status=2).stderr
+    wrong = options("1x8:2x8:4x8", "4x8:2x8:8x8")
+    assert (
+        "optimization profile 1, input 0" in run(kiln_program, work, "build", "mlp.pt2", "-o", "no.kiln", *wrong, status=1).stderr
+    )

@@ -60,3 +60,96 @@ def test_texts_name_input_and_dimension():
         compiled(torch.zeros(1, 3, 5, 10), torch.zeros(1, 3))
     with pytest.raises(kiln.KilnError, match=r'input 1 \("mask"\): wrong shape'):
         compiled(torch.zeros(1, 3, 5, 5), torch.zeros(1, 4))
+
+
+def profile(*shapes):
+    return dict(zip(("min_shape", "opt_shape", "max_shape"), shapes))
+
+
+def test_optimization_profiles_stay_in_files(tmp_path):
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU()).eval()
+    image = kiln.Input(
+        profiles=[
+            profile((1, 3, 8, 8), (1, 3, 16, 16), (1, 3, 32, 32)),
+            profile((4, 3, 8, 8), (8, 3, 8, 8), (8, 3, 8, 8)),
+        ]
+    )
+    compiled = kiln.compile(model, inputs=[image])
+    kiln.save(compiled, tmp_path / "m.kiln")
+    stripped = kiln.CompiledModule(compiled.engine.strip())
+    stripped.refit(model.state_dict())
+    for module in (compiled, kiln.load(tmp_path / "m.kiln"), stripped):
+        assert [p[0].opt_shape for p in module.optimization_profiles] == [(1, 3, 16, 16), (8, 3, 8, 8)]
+        assert module.inputs[0].max_shape == (8, 3, 32, 32)
+        for shape, index in (((1, 3, 32, 9), 0), ((5, 3, 8, 8), 1)):
+            torch.testing.assert_close(module(x := torch.randn(shape)), model(x), rtol=1e-4, atol=1e-4)
+            assert module.last_profile_index == index
+        with pytest.raises(
+            kiln.KilnError, match=r"dimension 0 is 2, outside optimization profile 0 \(1 to 1\).* profile 1 \(4 to 8\)"
+        ):
+            module(torch.randn(2, 3, 8, 8))
+        with pytest.raises(kiln.KilnError, match=r"dimension 2 is 9, outside optimization profile 1 \(8 to 8\)"):
+            module(torch.randn(4, 3, 9, 8))
+    assert "optimization profile 1: x[0] 4 to 8, opt 8" in compiled.engine.report().replace("input[", "x[")
+
+
+def test_wrong_profiles():
+    good = profile((1, 4), (2, 4), (4, 4))
+    with pytest.raises(ValueError, match="not both"):
+        kiln.Input((1, 4), profiles=[good])
+    with pytest.raises(ValueError, match="empty"):
+        kiln.Input(profiles=[])
+    with pytest.raises(ValueError, match="dimension 0 of min_shape"):
+        kiln.Input(profiles=[good, profile((3, 4), (2, 4), (4, 4))])
+    with pytest.raises(ValueError, match="same number of dimensions"):
+        kiln.Input(profiles=[good, profile((3,), (3,), (4,))])
+    with pytest.raises(ValueError, match="shared_dims has an axis"):
+        kiln.Input((1, 4), shared_dims={2: "batch"})
+
+    class Sum(torch.nn.Module):
+        def forward(self, x, y):
+            return x + y
+
+    other = profile((5, 4), (6, 4), (8, 4))
+    with pytest.raises(ValueError, match="input 0 has 2 optimization profiles, but another input has 3"):
+        kiln.compile(Sum().eval(), inputs=[kiln.Input(profiles=[good, other]), kiln.Input(profiles=[good, other, other])])
+    third = profile((5, 4), (7, 4), (8, 4))
+    text = r"profile 1: input .*dimension 0 are one size in the model, but their opt sizes are 6 and 7"
+    with pytest.raises(kiln.KilnError, match=text):
+        kiln.compile(Sum().eval(), inputs=[kiln.Input(profiles=[good, other]), kiln.Input(profiles=[good, third])])
+
+
+MASKS = {
+    "causal": (True, lambda i, j, n: j <= i),
+    "more": (True, lambda i, j, n: j < i + 1),
+    "not": (True, lambda i, j, n: ~(j > i)),
+    "numbers": (True, lambda i, j, n: torch.where(j <= i, 0.0, torch.finfo(torch.float32).min)),
+    "tril": (True, lambda i, j, n: torch.tril(torch.ones(n, n, dtype=torch.bool))),
+    "triu": (True, lambda i, j, n: torch.triu(torch.full((n, n), float("-inf")), 1)),
+    "from the end": (True, lambda i, j, n: (n - 1 - j) >= (n - 1 - i)),
+    "packed": (True, lambda i, j, n: ((d := torch.cat([i[:1] - 1, i]))[1:] - d[:-1] == 1) & (j <= i)),
+    "packed, not": (False, lambda i, j, n: ((d := torch.cat([i[:1] - 2, i]))[1:] - d[:-1] == 1) & (j <= i)),
+    "strict": (False, lambda i, j, n: (j < i) | (j == 0)),
+    "shifted": (False, lambda i, j, n: j <= i + 1),
+    "window": (False, lambda i, j, n: (j <= i) & (i - j < 4)),
+    "future": (False, lambda i, j, n: i <= j),
+    "turned": (False, lambda i, j, n: (j <= i).transpose(0, 1)),
+    "triangle": (False, lambda i, j, n: torch.tril(torch.ones(n, n, dtype=torch.bool), 1)),
+}
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_causal_masks_of_any_size(name):
+    """Masks that positions are compared for: attention must know the causal ones, and only those."""
+    causal, mask = MASKS[name]
+
+    class Masked(torch.nn.Module):
+        def forward(self, q):
+            n = q.shape[2]
+            at = torch.arange(n)
+            return torch.nn.functional.scaled_dot_product_attention(q, q, q, attn_mask=mask(at[:, None], at[None], n))
+
+    compiled = kiln.compile(Masked().eval(), inputs=[kiln.Input(min_shape=(1, 2, 1, 8), max_shape=(2, 2, 16, 8))])
+    assert ("causal=true" in compiled.engine.report("plan")) == causal
+    for shape in ((1, 2, 1, 8), (2, 2, 2, 8), (1, 2, 16, 8)):
+        torch.testing.assert_close(compiled(q := torch.randn(shape)), Masked()(q), rtol=1e-4, atol=1e-4)

@@ -69,20 +69,40 @@ def test_dynamic_shapes():
             compiled(torch.randn(9, 3, 16, 16))
 
 
-def test_profiles_are_one_range():
-    profiles = [
-        dict(zip(("min_shape", "opt_shape", "max_shape"), s)) for s in (((1, 4), (1, 4), (2, 4)), ((8, 4), (8, 4), (16, 4)))
-    ]
-    spec = torch_tensorrt.Input(profiles=profiles)
+def ranges(*shapes):
+    return [dict(zip(("min_shape", "opt_shape", "max_shape"), row)) for row in shapes]
+
+
+def test_optimization_profiles():
+    spec = torch_tensorrt.Input(profiles=ranges(((1, 4), (1, 4), (2, 4)), ((8, 4), (8, 4), (16, 4))))
     model = torch.nn.Linear(4, 4).eval()
     compiled = torch_tensorrt.compile(model, inputs=[spec])
-    for n in (1, 16):
-        with torch_tensorrt.runtime.optimization_profile(compiled, 1) as module:
-            close(module(x := torch.randn(n, 4)), model(x))
+    for n, profile in ((1, 0), (16, 1), (2, 0)):
+        close(compiled(x := torch.randn(n, 4)), model(x))
+        assert compiled.last_profile_index == profile
+    with torch_tensorrt.runtime.optimization_profile(compiled, 1) as module:
+        close(module(x := torch.randn(9, 4)), model(x))
+        with pytest.raises(
+            kiln.KilnError, match=r'input 0 \("input"\), dimension 0 is 1, outside optimization profile 1 \(8 to 16\)'
+        ):
+            module(torch.randn(1, 4))
+        with torch_tensorrt.runtime.optimization_profile(compiled, "auto"):
+            close(module(x := torch.randn(1, 4)), model(x))
+        assert module.active_profile_index == 1
+    assert compiled.active_profile_index is None
+    torch_tensorrt.runtime.set_active_profile_index(compiled, 0)
+    with pytest.raises(kiln.KilnError, match="outside optimization profile 0"):
+        compiled(torch.randn(9, 4))
+    torch_tensorrt.runtime.set_active_profile_index(compiled)
+    close(compiled(x := torch.randn(9, 4)), model(x))
+    with pytest.raises(ValueError, match="optimization profile 2: the engine has 2"):
+        torch_tensorrt.runtime.set_active_profile_index(compiled, 2)
     for module in (compiled, torch_tensorrt.compile(torch.jit.script(model), inputs=[spec])):
-        with pytest.raises((kiln.KilnError, RuntimeError), match=r"input 0 \(.*dimension 0 is 17, .*\(1 to 16\)") as error:
-            module(torch.randn(17, 4))
-        assert "optimization profile 1: input 0 [8, 4] to [16, 4]" in str(error.value)
+        for n in (6, 17):  # between the profiles, and above
+            with pytest.raises((kiln.KilnError, RuntimeError)) as error:
+                module(torch.randn(n, 4))
+            for k, text in enumerate(("1 to 2", "8 to 16")):
+                assert f"dimension 0 is {n}, outside optimization profile {k} ({text})" in str(error.value)
 
 
 def test_sizes_that_inputs_share():
@@ -97,8 +117,28 @@ def test_sizes_that_inputs_share():
     for n in (1, 5, 8):
         x, y, z = torch.randn(4), torch.randn(n, 4), torch.randn(n, 4)
         close(compiled(x, y, z), x * 2 + y + z)
-    with pytest.raises(kiln.KilnError, match="do not agree"):
+    with pytest.raises(
+        kiln.KilnError, match=r'input 2 \("z"\), dimension 0 is 4, but input 1 \("y"\), dimension 0 is 3: these two'
+    ):
         compiled(torch.randn(4), torch.randn(3, 4), torch.randn(4, 4))
+
+
+def test_sizes_that_only_the_caller_shares():
+    class Joined(torch.nn.Module):
+        def forward(self, x, y):
+            return torch.cat([x.sum(1), y.sum(1)])
+
+    shapes = {"min_shape": (1, 4), "opt_shape": (4, 4), "max_shape": (8, 4)}
+    specs = [torch_tensorrt.Input(**shapes, shared_dims={axis: "batch"}) for axis in (0, -2)]
+    apart = torch_tensorrt.compile(Joined().eval(), inputs=[torch_tensorrt.Input(**shapes)] * 2)
+    assert apart(torch.ones(3, 4), torch.ones(2, 4)).shape == (5,)
+    for model in (Joined().eval(), torch.jit.script(Joined().eval())):
+        compiled = torch_tensorrt.compile(model, inputs=specs)
+        close(compiled(torch.ones(3, 4), torch.ones(3, 4)), torch.full((6,), 4.0))
+        with pytest.raises(
+            (kiln.KilnError, RuntimeError), match=r'"y"\), dimension 0 is 2, but .*"x"\), dimension 0 is 3: .* declared'
+        ):
+            compiled(torch.ones(3, 4), torch.ones(2, 4))
 
 
 def test_shapes_as_inputs():
