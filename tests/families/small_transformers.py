@@ -370,6 +370,11 @@ class Inputs:
             return torch.cat(
                 [at.expand(b, 16, 2), self.random(b, 16, look_up(self.vision, ("patch_embed_hidden_size",), 32))], -1
             ), {0: "batch"}
+        if name in ("whole_series", "no_padding"):
+            series = self.random(b, 2 * look_up(c, ("patch_length",), 32))
+            return (series if name == "whole_series" else torch.zeros(series.shape, dtype=torch.int64)), {0: "batch"}
+        if name == "frequency":
+            return torch.zeros(b, 1, dtype=torch.int64), {0: "batch"}
         if name == "spectrum":
             return self.random(b, 1, 256, look_up(c, ("num_mel_bins",), 64)), {0: "batch"}
         if name == "pair":
@@ -422,6 +427,7 @@ RECIPES: list[dict[str, str]] = [
         "attention_mask": "attention_mask",
     },
     {**TEXT, "input_features": "spectrum"},
+    {"past_values": "whole_series", "past_values_padding": "no_padding", "?freq": "frequency"},
     {**TEXT, "visual_feats": "regions", "visual_pos": "region_boxes"},
     {"pixel_values": "patches", "pixel_attention_mask": "patch_mask", "spatial_shapes": "patch_shapes"},
     {**TEXT, "pixel_values": "patches", "pixel_attention_mask": "patch_mask", "spatial_shapes": "patch_shapes"},
