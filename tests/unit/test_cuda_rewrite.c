@@ -90,6 +90,23 @@ static const char gated[] =
     "%14 = mul(%10, %13) : f32[3,5,8]\n"
     "output \"y\" %14\n";
 
+/* A norm that is computed in f32, and halves rotated as for rotary positions. */
+static const char rotary[] =
+    "kiln.graph 1\n"
+    "input \"x\" %x : f32[3,5,8]\n"
+    "%1 = cast(%x) {dtype=f16} : f16[3,5,8]\n"
+    "%2 = cast(%1) {dtype=f32} : f32[3,5,8]\n"
+    "%3 = rms_norm(%2, none) {dims=1, eps=1e-05} : f32[3,5,8]\n"
+    "%4 = cast(%3) {dtype=f16} : f16[3,5,8]\n"
+    "%5 = slice(%4) {axis=2, start=4, end=8} : f16[3,5,4]\n"
+    "%6 = slice(%4) {axis=2, start=0, end=4} : f16[3,5,4]\n"
+    "%7 = neg(%5) : f16[3,5,4]\n"
+    "%8 = concat(%7, %6) {axis=2} : f16[3,5,8]\n"
+    "%9 = sigmoid(%4) : f16[3,5,8]\n"
+    "%10 = mul(%8, %9) : f16[3,5,8]\n"
+    "%11 = cast(%10) {dtype=f32} : f32[3,5,8]\n"
+    "output \"y\" %11\n";
+
 static float weights[24 * 8 + 24 + 8 * 8];
 
 static kiln_status give_weight(void *user, int64_t index, const tensor_type *type, const char *packed_as,
@@ -196,6 +213,23 @@ static void products_of_one_operand_become_one(void **unused) {
   graph_destroy(after);
 }
 
+static void norms_between_casts_and_rotated_halves_take_fewer_kernels(void **unused) {
+  (void)unused;
+  graph *before = parse_text(rotary, sizeof rotary - 1), *after = parse_text(rotary, sizeof rotary - 1);
+  target t;
+  assert_int_equal(target_parse("cuda:sm_90", &t), KILN_OK);
+  assert_int_equal(cuda_rewrite(&t, after), KILN_OK);
+  assert_int_equal(graph_verify(after), KILN_OK);
+  assert_int_equal(count(after, "concat"), 0);
+  assert_int_equal(count(after, "roll"), 1);
+  for (const node *n = after->body.first; n; n = n->next) {
+    if (strcmp(n->op->name, "rms_norm") == 0) assert_int_equal(node_in(n, 0)->type.dtype, KILN_F16);
+  }
+  expect_close(before, after, 1e-3);
+  graph_destroy(before);
+  graph_destroy(after);
+}
+
 static void precision_changes_products_and_keeps_inputs_and_outputs(void **unused) {
   (void)unused;
   static const struct {
@@ -248,6 +282,7 @@ int main(void) {
       cmocka_unit_test(products_of_one_operand_become_one),
       cmocka_unit_test(chains_join_a_product_that_they_read_several_times),
       cmocka_unit_test(attention_layers_keep_their_meaning_without_turning_batches_around),
+      cmocka_unit_test(norms_between_casts_and_rotated_halves_take_fewer_kernels),
       cmocka_unit_test(precision_changes_products_and_keeps_inputs_and_outputs),
       cmocka_unit_test(unknown_precisions_are_told),
       cmocka_unit_test(targets_are_checked),
