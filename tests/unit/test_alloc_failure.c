@@ -13,6 +13,7 @@ enum { MOST_TENSORS = 8, ROOM = 256, PLENTY = 1 << 30 };
 typedef struct work {
   file_map model;
   const char *target;
+  bool profiles;     /* two of them, for dynamic.pt2 */
   char result[1024]; /* bytes of all outputs */
   size_t result_size;
 } work;
@@ -63,7 +64,16 @@ static kiln_status do_all(work *w) {
   kiln_engine *built = NULL, *loaded = NULL;
   void *bytes = NULL;
   size_t size = 0;
+  const kiln_input_spec two[] = {
+      {.dtype = KILN_DTYPE_COUNT, .rank = 2, .min = {1, 3}, .opt = {2, 3}, .max = {4, 3}},
+      {.dtype = KILN_DTYPE_COUNT, .rank = 2, .min = {3, 3}, .opt = {6, 3}, .max = {8, 3}},
+  };
   options.target = w->target;
+  if (w->profiles) {
+    options.inputs = two;
+    options.input_count = 1;
+    options.profile_count = 2;
+  }
   kiln_status status = kiln_engine_build_memory(w->model.data, w->model.size, &options, &built);
   if (status == KILN_OK) status = kiln_engine_serialize(built, &bytes, &size);
   kiln_engine_destroy(built);
@@ -90,9 +100,9 @@ static void test_tables(void **state) {
   }
 }
 
-static void sweep(const char *model, const char *target) {
+static void sweep(const char *model, const char *target, bool profiles) {
   char path[512];
-  work w = {.target = target};
+  work w = {.target = target, .profiles = profiles};
   snprintf(path, sizeof path, "%s/pt2/%s", KILN_FUZZ_CORPUS, model);
   expect_ok(file_map_open(path, &w.model));
   expect_ok(do_all(&w));
@@ -121,15 +131,16 @@ static void sweep(const char *model, const char *target) {
   file_map_close(&w.model);
 }
 
-static void test_mix_cpu(void **state) { (void)state, sweep("mix.pt2", "cpu"); }
-static void test_mix_reference(void **state) { (void)state, sweep("mix.pt2", "reference"); }
-static void test_conv_cpu(void **state) { (void)state, sweep("conv.pt2", "cpu"); }
-static void test_dynamic_cpu(void **state) { (void)state, sweep("dynamic.pt2", "cpu"); }
+static void test_mix_cpu(void **state) { (void)state, sweep("mix.pt2", "cpu", false); }
+static void test_mix_reference(void **state) { (void)state, sweep("mix.pt2", "reference", false); }
+static void test_conv_cpu(void **state) { (void)state, sweep("conv.pt2", "cpu", false); }
+static void test_dynamic_cpu(void **state) { (void)state, sweep("dynamic.pt2", "cpu", false); }
+static void test_profiles_cpu(void **state) { (void)state, sweep("dynamic.pt2", "cpu", true); }
 
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_tables),   cmocka_unit_test(test_mix_cpu),     cmocka_unit_test(test_mix_reference),
-      cmocka_unit_test(test_conv_cpu), cmocka_unit_test(test_dynamic_cpu),
+      cmocka_unit_test(test_conv_cpu), cmocka_unit_test(test_dynamic_cpu), cmocka_unit_test(test_profiles_cpu),
   };
   return cmocka_run_group_tests_name("allocation failures", tests, NULL, NULL);
 }
