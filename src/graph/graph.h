@@ -101,6 +101,9 @@ struct value {
   void *scratch; /* for the pass that runs; no pass may expect a value here */
 };
 
+/* Nodes whose path ends so stay in f32 whatever precision is asked for: Fourier transforms, whose sums leave the range of f16. */
+#define EXACT_PATH ":fft"
+
 /* ---- Nodes and blocks -------------------------------------------------------------------------------------------- */
 
 struct node {

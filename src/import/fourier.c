@@ -117,6 +117,14 @@ static kiln_status find_table(lower_call *c, fourier_table wanted, value **out) 
   return KILN_OK;
 }
 
+/* Marks what is built from here on as part of the transform. */
+static kiln_status mark(lower_call *c) {
+  const char *path = c->b.path ? c->b.path : "";
+  if (str_ends(path, EXACT_PATH)) return KILN_OK;
+  c->b.path = arena_printf(&c->b.graph->arena, "%s%s", path, EXACT_PATH);
+  return c->b.path ? KILN_OK : KILN_NO_MEMORY("Fourier transform");
+}
+
 /* ---- one axis, the last ------------------------------------------------------------------------- */
 
 static value *last_slice(lower_call *c, value *x, dim start, dim end) {
@@ -453,6 +461,7 @@ static kiln_status back_to_real(lower_call *c, complex_value *z, const plan *p, 
 
 static kiln_status read_plan(lower_call *c, complex_value *z, plan *p, kiln_dtype *given) {
   int64_t axes[KILN_MAX_RANK];
+  KILN_TRY(mark(c));
   KILN_TRY(complex_argument(c, "self", z));
   KILN_TRY(lowering_axes(c, "dim", z->re->type.rank, false, axes, &p->count));
   for (int i = 0; i < p->count; i++) p->axes[i] = (int)axes[i];
@@ -560,6 +569,7 @@ kiln_status lower_fft(lower_call *c) {
   complex_value z;
   plan p;
   dim sizes[KILN_MAX_RANK];
+  KILN_TRY(mark(c));
   KILN_TRY(complex_argument(c, "self", &z));
   const kiln_dtype given = z.re->type.dtype;
   KILN_TRY(read_axes(c, z.re->type.rank, &p, sizes));
@@ -674,6 +684,7 @@ static kiln_status centered(lower_call *c, frames *f) {
 kiln_status lower_stft(lower_call *c) {
   frames f = {0};
   complex_value z;
+  KILN_TRY(mark(c));
   KILN_TRY(complex_argument(c, "self", &z));
   z = (complex_value){lowering_float(&c->b, z.re), z.im};
   if (!z.re) return no_value(c);
@@ -749,6 +760,7 @@ kiln_status lower_istft(lower_call *c) {
   complex_value z;
   dim start, end, missing;
   builder *b = &c->b;
+  KILN_TRY(mark(c));
   KILN_TRY(complex_argument(c, "self", &z));
   if (!z.im || z.re->type.rank < 2 || z.re->type.rank > 3 || call_bool(c, "return_complex"))
     return LOWER_FAIL(c, "expected a complex tensor of 2 or 3 dimensions, for a real signal");

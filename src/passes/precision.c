@@ -80,6 +80,7 @@ typedef struct precision_state {
 
 static bool is_excepted(const precision_state *s, const node *n) {
   char pattern[128];
+  if (n->path && str_ends(n->path, EXACT_PATH)) return true;
   for (const char *at = s->exceptions; at && *at;) {
     const size_t length = strcspn(at, ",");
     if (length && length < sizeof pattern) {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from typing import Any, Callable
 
 import pytest
@@ -179,3 +180,20 @@ def test_stale_view() -> None:
 
     with pytest.raises(kiln.KilnError, match="in-place write"):
         kiln.compile(module_of(function), [torch.randn(2, 8)], threads=1)
+
+
+def test_precision(build_folder: Any, tmp_path: Any) -> None:
+    """In 16-bit engines, transforms stay in f32."""
+    window = torch.hann_window(64)
+    module = torch.nn.Sequential(
+        module_of(lambda x: torch.stft(x, 64, 16, window=window, return_complex=True).abs()), torch.nn.Conv1d(33, 8, 3)
+    )
+    engine, out = tmp_path / "model.kiln", tmp_path / "model.pt2"
+    torch.export.save(torch.export.export(module.eval(), (torch.randn(1, 800),), strict=False), out)
+    kiln_program = str(build_folder / "kiln")
+    subprocess.run(
+        [kiln_program, "build", str(out), "--target", "cuda:sm_90", "--precision", "fp16", "-o", str(engine)], check=True
+    )
+    graph = subprocess.run([kiln_program, "inspect", "--graph", str(engine)], check=True, capture_output=True, text=True).stdout
+    lines = [line for line in graph.splitlines() if "= linear(" in line or "= conv(" in line]
+    assert len(lines) == 2 and " : f32[" in lines[0] and " : f16[" in lines[1]
