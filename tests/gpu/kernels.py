@@ -108,7 +108,12 @@ def variants() -> list[tuple[str, Plan]]:
             c.groups = c.c
             for px, py in ((1, 1), (4, 1), (2, 2)):
                 out.append((f"depthwise {dtype}", Depthwise(dtype, c, px, py)))
-    stems = [Conv(2, 33, 47, 3, 64, 7, 2, 3), Conv(1, 20, 37, 3, 32, 3, 2, 1), Conv(2, 19, 33, 3, 64, 3, 1, 1), Conv(1, 64, 68, 3, 96, 4, 4)]
+    stems = [
+        Conv(2, 33, 47, 3, 64, 7, 2, 3),
+        Conv(1, 20, 37, 3, 32, 3, 2, 1),
+        Conv(2, 19, 33, 3, 64, 3, 1, 1),
+        Conv(1, 64, 68, 3, 96, 4, 4),
+    ]
     stems += [Conv(1, 17, 18, 1, 32, 5, 1, 2), Conv(1, 40, 41, 2, 64, 11, 4, 2)]
     for dtype, conv, planes in itertools.product(("f16", "bf16"), stems, (False, True)):
         out.append((f"stem {dtype}", Stem(dtype, conv, planes, 5)))

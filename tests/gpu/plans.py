@@ -324,7 +324,9 @@ class GemmTma:
         return self.kernel.smem <= 227 * 1024 // self.ctas - (1024 if self.ctas > 1 else 0)
 
     def name(self) -> str:
-        marks = ("s" if self.stagger else "") + ("", "n", "u", "", "a")[self.leave] + (f"g{self.group_m}" if self.group_m != 8 else "")
+        marks = (
+            ("s" if self.stagger else "") + ("", "n", "u", "", "a")[self.leave] + (f"g{self.group_m}" if self.group_m != 8 else "")
+        )
         marks += "b" if self.b_stays else ""
         split = f"/{self.split}" if self.split > 1 else ""
         return f"tma{self.bm}x{self.bn}s{self.stages}c{self.ctas}{marks}{split}" + ("p" if self.pdl else "")
