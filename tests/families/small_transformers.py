@@ -80,6 +80,8 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "esm": {"vocab_size": 33, "pad_token_id": 1},
     "granitemoehybrid": MAMBA,
     "hgnet_v2": HGNET,
+    "hunyuan_v1_dense": {"head_dim": 16},
+    "hunyuan_v1_moe": {"head_dim": 16},
     "hunyuan_vl_text": {"head_dim": 16, "num_key_value_heads": 2},
     "informer": SERIES,
     "lfm2_moe": {"layer_types": ["conv", "full_attention"], "num_hidden_layers": 2, "num_dense_layers": 1},
