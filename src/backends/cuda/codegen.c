@@ -53,6 +53,7 @@ bool cuda_fits_float(const node *n, const char **why) {
 
 cuda_math cuda_math_of(const node *n) {
   const char *precision = graph_metadata(n->parent->graph, "kiln.precision");
+  if (n->path && str_ends(n->path, EXACT_PATH)) return CUDA_MATH_FP32;
   return precision && strcmp(precision, "fp32") != 0 ? CUDA_MATH_TF32 : CUDA_MATH_FP32;
 }
 
