@@ -281,7 +281,7 @@ static double maps_cost(const cuda_facts *gpu, const gemm_problem *q, const gemm
   if (leave == LEAVE_SUMS) finish = n * area / 7030 + 1.72 + 0.775 * split + area / 29600;
   double all = 0.57 + area / 770e3 + waves * (slices * slice + finish);
   if (!q->image && (t->warps_m == 4 || (t->warps_m == 2 && t->bn == 96))) all *= t->bn == 96 ? 1.2 : 1.02;
-  const double reads = q->image ? 0 : tiles * ((double)t->bm + t->bn) * 128 * slices / 9.5e6;
+  const double reads = q->image ? 0 : tiles * ((double)t->bm + t->bn) * 128 * slices / 12e6;
   if (room.stays && t->blocks > 1) all *= 1.03;
   return larger(all, 0.57 + reads);
 }
