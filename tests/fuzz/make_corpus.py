@@ -214,12 +214,25 @@ def torch_files() -> None:
             a[:, 0] = 0
             return torch.where(a > 0, a, -a).cumsum(1), a.argmax(-1), a.mean((0, 1))
 
+    class Waves(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("turns", torch.polar(torch.ones(2, 5), torch.arange(10.0).view(2, 5)))
+
+        def forward(self, x):
+            z = torch.fft.rfft(x, n=8) * self.turns
+            z[:, 0] += z[:, 1].conj()
+            frames = torch.stft(x.flatten(), 8, 3, window=torch.ones(8), return_complex=True)
+            back = torch.istft(frames, 8, 3, window=torch.ones(8))
+            return torch.fft.ifft2(torch.stack([z, z / 2])).abs().sum(-1), torch.view_as_real(frames[:2]), back, z.angle()
+
     tiny, conv = Tiny().eval(), Conv().eval()
+    waves = torch.export.export(Waves().eval(), (torch.randn(2, 7),), strict=False)
     x = torch.randn(2, 3)
     static = torch.export.export(conv, (torch.randn(1, 1, 4, 4),), strict=False)
     dynamic = torch.export.export(tiny, (x,), strict=False, dynamic_shapes=({0: torch.export.Dim("batch", min=2, max=8)},))
     mix = torch.export.export(Mix().eval(), (torch.tensor([[1, 2, 4]]), 0.5), strict=False)
-    programs = (("conv", static), ("dynamic", dynamic), ("core", static.run_decompositions()), ("mix", mix))
+    programs = (("conv", static), ("dynamic", dynamic), ("core", static.run_decompositions()), ("mix", mix), ("waves", waves))
     for name, program in programs:
         forget_folders(program)
         put("pt2", f"{name}.pt2", saved(torch.export.save, program))
