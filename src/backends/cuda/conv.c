@@ -460,8 +460,7 @@ static bool stem_fits(const node *n, const char **why) {
   return true;
 }
 
-/* ---- Transposed without overlap: every place of the window is a product whose results are scattered
- * ------------------- */
+/* ---- Transposed without overlap: one product whose columns are all places of the window; results are scattered --- */
 
 static kiln_status scatter_prepare(kernel_prep *p) {
   conv_shape s;
@@ -474,31 +473,32 @@ static kiln_status scatter_prepare(kernel_prep *p) {
   state->bias = node_in(p->args.node, 2) != NULL;
   gemm_problem q = {.dtype = w->dtype,
                     .m = s.batch * s.in[1] * s.in[2],
-                    .n = s.out_channels,
+                    .n = s.out_channels * s.taps,
                     .k = s.in_channels,
-                    .batches = s.taps,
+                    .batches = 1,
                     .ldb = s.in_channels,
                     .a_offset = "0LL",
+                    .b_offset = "0LL",
                     .bias_offset = "0LL",
-                    .out_col = "col",
+                    .bias_period = s.out_channels,
                     .has_bias = state->bias,
                     .a_elements = tensor_numel(&p->args.in[0])};
   KILN_TRY(prepare_image(p, state, s.in_channels, &q.lda, &q.vec_a, &q.a_aligned));
   KILN_TRY(prepare_weight(p, PACKING_HWOI, -1, -2, &state->w));
   q.b_constant = w->data != NULL && !state->w.function;
-  q.b_offset = cuda_text(p, "(long long)(z) * %lldLL", (long long)(q.n * q.k));
+  q.out_col = cuda_text(p, "(col) %% %lld", (long long)s.out_channels);
   q.out_row = cuda_text(
       p,
-      "((long long)(row) / %lldLL * %lldLL + (long long)(row) / %lldLL %% %lldLL * %lldLL + (z) / %lldLL) * %lldLL + "
-      "(long long)(row) %% %lldLL * %lldLL + (z) %% %lldLL",
+      "((long long)(row) / %lldLL * %lldLL + (long long)(row) / %lldLL %% %lldLL * %lldLL + (col) / %lldLL) * %lldLL + "
+      "(long long)(row) %% %lldLL * %lldLL + (col) / %lldLL %% %lldLL",
       (long long)(s.in[1] * s.in[2]), (long long)s.out[1], (long long)s.in[2], (long long)s.in[1],
-      (long long)s.stride[1], (long long)s.kernel[2], (long long)s.out[2], (long long)s.in[2], (long long)s.stride[2],
-      (long long)s.kernel[2]);
-  if (!q.b_offset || !q.out_row) return KILN_NO_MEMORY("convolution");
+      (long long)s.stride[1], (long long)(s.out_channels * s.kernel[2]), (long long)s.out[2], (long long)s.in[2],
+      (long long)s.stride[2], (long long)s.out_channels, (long long)s.kernel[2]);
+  if (!q.out_col || !q.out_row) return KILN_NO_MEMORY("convolution");
   const int w_align = state->w.function ? 16 : cuda_in_alignment(p, 1);
   q.b_aligned = w_align == 16;
   q.vec_b = cuda_vector(16 / size, size, w_align, 1, &q.k);
-  q.vec_c = cuda_bias_vector(p, 2, cuda_result_vector(p, 8, q.n));
+  q.vec_c = cuda_bias_vector(p, 2, cuda_result_vector(p, 8, s.out_channels));
   return gemm_plan_make(p, &q, p->kernel->variant, &state->plan);
 }
 

@@ -187,6 +187,7 @@ static int64_t tile_bk(const gemm_tile *t, kiln_dtype d, bool cores) {
 static gemm_leave problem_leave(const kernel_prep *p, const gemm_problem *q) {
   const tensor *y = &p->args.out[0];
   if (q->n % 32 == 0) return LEAVE_VECTORS;
+  if (q->bias_period) return LEAVE_BUFFER;
   const bool rows = y->rank > 0 && (y->strides[y->rank - 1] == 1 || y->shape[y->rank - 1] == 1);
   if (!rows || kiln_dtype_size(y->dtype) != 2 || q->vec_c == 8) return LEAVE_BUFFER;
   /* Every eighth row lies alike. (Vectors of an epilogue would start anywhere.) */
@@ -407,6 +408,7 @@ static void put_problem(text *t, const kernel_prep *p, const gemm_problem *q, in
               "#define C_AT(z, row, col) (kiln_out_row((long long)(%s)) + (long long)(%s) * KILN_OUT_STEP)\n",
               q->b_constant && !q->groups, q->groups ? ", const void *ends" : "", q->out_row, q->out_col, q->out_row,
               q->out_col);
+  if (q->bias_period) text_printf(t, "#define BIAS_COL(n) ((n) %% %lld)\n", (long long)q->bias_period);
   text_printf(t, "#define CONV %d\n%s", q->image != NULL, q->image ? q->image->macros : "");
 }
 

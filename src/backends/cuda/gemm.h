@@ -35,7 +35,8 @@ typedef struct gemm_problem {
   bool b_constant;                             /* B is a weight */
   const gemm_image *image;                     /* NULL: A is a matrix */
   int64_t a_elements;                          /* that A has in memory */
-  int64_t groups; /* > 0: rows are of so many groups, each with a B (batch z of it); their ends are: */
+  int64_t bias_period; /* > 0: columns are several times those of the bias, and elsewhere (out_row reads `col`) */
+  int64_t groups;      /* > 0: rows are of so many groups, each with a B (batch z of it); their ends are: */
   kiln_dtype ends_dtype;
   int64_t ends_step;
 } gemm_problem;

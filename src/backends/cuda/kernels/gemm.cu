@@ -88,6 +88,9 @@ typedef mx_u16 out_t;
 #ifndef BIAS_OFFSET
 #define BIAS_OFFSET(z) 0
 #endif
+#ifndef BIAS_COL /* of the bias, for column n */
+#define BIAS_COL(n) (n)
+#endif
 #ifndef C_AT
 #define C_AT(z, row, col) (C_OFFSET(z) + (row) * (long long)LDC + (col))
 #endif
@@ -467,7 +470,7 @@ extern "C" __global__ void CLUSTER_DIMS __launch_bounds__(THREADS, MIN_CTAS)
 #if HAS_BIAS
     {
       float q[VEC_C];
-      mx_load<BIAS_TYPE, VEC_C>(bias, BIAS_OFFSET((long long)z) + n, q);
+      mx_load<BIAS_TYPE, VEC_C>(bias, BIAS_OFFSET((long long)z) + BIAS_COL(n), q);
 #pragma unroll
       for (int j = 0; j < VEC_C; j++) v[j] += q[j];
     }

@@ -26,6 +26,9 @@
 #ifndef BIAS_OFFSET
 #define BIAS_OFFSET(z) 0
 #endif
+#ifndef BIAS_COL
+#define BIAS_COL(n) (n)
+#endif
 #ifndef C_AT
 #define C_AT(z, row, col) (C_OFFSET(z) + (row) * (long long)LDC + (col))
 #endif
@@ -173,7 +176,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
       for (int e = 0; e < VEC_C; e++) v[e] = acc[i][j + e];
 #if HAS_BIAS
       float q[VEC_C];
-      mx_load<BIAS_TYPE, VEC_C>(bias, BIAS_OFFSET((long long)z) + n, q);
+      mx_load<BIAS_TYPE, VEC_C>(bias, BIAS_OFFSET((long long)z) + BIAS_COL(n), q);
 #pragma unroll
       for (int e = 0; e < VEC_C; e++) v[e] += q[e];
 #endif

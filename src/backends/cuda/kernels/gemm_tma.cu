@@ -101,6 +101,9 @@ typedef mx_u16 out_t;
 #else
 #define HAS_EPILOGUE 1
 #endif
+#ifndef BIAS_COL
+#define BIAS_COL(n) (n)
+#endif
 #ifndef EPILOGUE_PARAMS
 #define EPILOGUE_PARAMS
 #endif
@@ -376,7 +379,7 @@ extern "C" __global__ void CLUSTER_DIMS __launch_bounds__(THREADS, MIN_CTAS)
           mx_load<MX_F32, VEC_C>(buffer, r * PITCH + col, v);
 #if HAS_BIAS
           float q[VEC_C];
-          mx_load<BIAS_TYPE, VEC_C>(bias, n, q);
+          mx_load<BIAS_TYPE, VEC_C>(bias, BIAS_COL(n), q);
 #pragma unroll
           for (int i = 0; i < VEC_C; i++) v[i] += q[i];
 #endif
@@ -399,7 +402,7 @@ extern "C" __global__ void CLUSTER_DIMS __launch_bounds__(THREADS, MIN_CTAS)
           if (!vector_at(g, part, 0, row, n)) break;
 #if HAS_BIAS
           float q[VEC_C];
-          mx_load<BIAS_TYPE, VEC_C>(bias, n, q);
+          mx_load<BIAS_TYPE, VEC_C>(bias, BIAS_COL(n), q);
 #endif
 #pragma unroll
           for (int h = 0; h < 2; h++) {
@@ -453,7 +456,7 @@ extern "C" __global__ void CLUSTER_DIMS __launch_bounds__(THREADS, MIN_CTAS)
         for (int k = 0; k < SPLIT; k++) add_remote<VEC_C>(mx_shared(tile + r * PITCH + col), k, v);
 #if HAS_BIAS
         float q[VEC_C];
-        mx_load<BIAS_TYPE, VEC_C>(bias, n, q);
+        mx_load<BIAS_TYPE, VEC_C>(bias, BIAS_COL(n), q);
 #pragma unroll
         for (int i = 0; i < VEC_C; i++) v[i] += q[i];
 #endif
