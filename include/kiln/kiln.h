@@ -151,9 +151,12 @@ typedef struct kiln_build_options {
   size_t profile_count; /* more than 1: `inputs` has input_count specs for each optimization profile, one profile after
                                   another, the same inputs in the same order. Kernels are chosen for the opt shapes of each;
                                   sizes that no profile contains are refused at run time. At most 64 */
+  const char
+      *calibration_cache; /* path of a cache of int8 ranges that Python wrote: convolutions and linear layers take
+                                    values rounded to int8 (docs/torch2trt.md); NULL: they do not */
 } kiln_build_options;
 #define KILN_BUILD_OPTIONS_INIT \
-  { sizeof(kiln_build_options), NULL, NULL, 0.0, NULL, NULL, 0, 0, NULL, NULL, NULL, NULL, 0, 0 }
+  { sizeof(kiln_build_options), NULL, NULL, 0.0, NULL, NULL, 0, 0, NULL, NULL, NULL, NULL, 0, 0, NULL }
 
 typedef struct kiln_engine kiln_engine;   /* immutable but for its weights, see kiln_engine_refit; shareable between
                                              contexts and threads [any thread] */

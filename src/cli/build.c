@@ -188,7 +188,8 @@ int build_options_parse(build_options *b, int option, const char *value) {
       b->options.target = value;
       return 1;
     case OPT_PRECISION:
-      b->options.precision = value;
+      b->int8 = strcmp(value, "int8") == 0; /* layers by --calibration-cache, all else in fp32 */
+      b->options.precision = b->int8 ? NULL : value;
       return 1;
     case OPT_TUNE:
       return cli_parse_seconds(value, "--tune", &b->options.tune_seconds) ? 1 : -1;
@@ -207,6 +208,9 @@ int build_options_parse(build_options *b, int option, const char *value) {
     case OPT_METHOD:
       b->options.method = value;
       return 1;
+    case OPT_CALIBRATION_CACHE:
+      b->options.calibration_cache = value;
+      return 1;
     case OPT_CACHE:
       b->options.tactic_cache = value;
       return 1;
@@ -218,6 +222,13 @@ int build_options_parse(build_options *b, int option, const char *value) {
 }
 
 bool build_options_finish(build_options *b) {
+  if (b->int8 && !b->options.calibration_cache) {
+    cli_error(
+        CLI_USAGE,
+        "--precision int8 needs --calibration-cache FILE, which Python writes: the cache_file of kiln.quantization, "
+        "torch_tensorrt.ptq or torch2trt's DatasetCalibrator");
+    return false;
+  }
   if (b->profile_count && !profile_parse(b, 0, NULL)) return false;
   for (int i = 0; i < b->count; i++) {
     kiln_input_spec *s = &b->specs[i];
@@ -340,6 +351,8 @@ const cli_command cli_build = {
     "                              reference, cuda, cuda:1 (another GPU), cuda:sm_90 (one that need not be here)\n"
     "  --allow-host-fallback       GPUs: operators without a kernel there run on the CPU\n"
     "  --precision P               fp32 (default); GPUs: tf32, fp16, bf16, and fp16:PATTERN,.. to keep parts in fp32\n"
+    "                              int8: fp32, and --calibration-cache\n"
+    "  --calibration-cache FILE    layers on values rounded to int8, by the ranges of a cache that Python wrote\n"
     "  --tune SECONDS              time the candidates of each kernel within this budget (default: 0)\n"
     "  --cache FILE                remember what tuning found, and use it\n"
     "  --threads N                 that tuning assumes (default: one per core)\n"

@@ -18,6 +18,7 @@ enum {
   OPT_METHOD,
   OPT_HOST_FALLBACK,
   OPT_PROFILE,
+  OPT_CALIBRATION_CACHE,
   OPT_OWN
 };
 
@@ -28,6 +29,7 @@ enum {
       {"tune", required_argument, NULL, OPT_TUNE}, {"cache", required_argument, NULL, OPT_CACHE},             \
       {"constant", required_argument, NULL, OPT_CONSTANT}, {"method", required_argument, NULL, OPT_METHOD},   \
       {"allow-host-fallback", no_argument, NULL, OPT_HOST_FALLBACK},                                          \
+      {"calibration-cache", required_argument, NULL, OPT_CALIBRATION_CACHE},                                  \
       {"profile", required_argument, NULL, OPT_PROFILE}, {                                                    \
     "threads", required_argument, NULL, OPT_THREADS                                                           \
   }
@@ -42,6 +44,7 @@ typedef struct build_options {
   int positions[4];                       /* how many nameless shapes each option has seen */
   const char *profiles[CLI_MAX_PROFILES]; /* texts of --profile */
   int profile_count;
+  bool int8;            /* --precision int8 */
   kiln_input_spec *all; /* of all profiles, or NULL */
 } build_options;
 

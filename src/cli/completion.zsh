@@ -9,8 +9,9 @@ _kiln_build_options=(
   '*--constant[TorchScript: fix an argument that is no tensor]:NAME=VALUE:'
   '--method[TorchScript: the method to compile]:name:'
   '--target[what to build for]:target:(cpu cpu\:avx512 cpu\:avx2 cpu\:scalar cuda cuda\:sm_80 cuda\:sm_86 cuda\:sm_89 cuda\:sm_90 cuda\:sm_100 reference)'
-  '--precision[arithmetic]:precision:(fp32 tf32 fp16 bf16)'
+  '--precision[arithmetic]:precision:(fp32 tf32 fp16 bf16 int8)'
   '--allow-host-fallback[operators without a GPU kernel run on the CPU]'
+  '--calibration-cache[int8 ranges that Python measured]:file:_files'
   '--tune[time candidates within this budget]:seconds:'
   '--cache[tactic cache]:file:_files'
   '--threads[threads that tuning assumes]:threads:'
@@ -42,7 +43,7 @@ _kiln() {
     ops) _arguments '--json[as JSON]' '--help[help]' ;;
     refit) _arguments '(-o --output)'{-o,--output}'[file to write]:file:_files' '(-l --list)'{-l,--list}'[the weights of an engine]' '--strip-weights[take the weights out]' '--help[help]' '*:file:_files' ;;
     tune) _arguments '(-o --output)'{-o,--output}'[file to write]:file:_files' '--tune[time candidates within this budget]:seconds:' '--cache[tactic cache]:file:_files' '--threads[that tuning assumes]:n:' '--help[help]' '*:file:_files' ;;
-    torchtrtc) _arguments '*'{-p,--enable-precision}'[arithmetic]:precision:(f32 f16 i8)' '(-d --device-type)'{-d,--device-type}'[device]:device:(gpu cpu)' '--gpu-id[which GPU]:n:' '--disable-tf32[full f32 products]' '--check-method-support[only tell what is missing]:method:' '--embed-engine[put an engine into a TorchScript file]' '--save-engine[write an engine file]' '--atol[tolerance]:x:' '--rtol[tolerance]:x:' '--no-threshold-check[no comparison]' '--tune[time candidates within this budget]:seconds:' '--cache[tactic cache]:file:_files' '--help[help]' '*:file:_files' ;;
+    torchtrtc) _arguments '*'{-p,--enable-precision}'[arithmetic]:precision:(f32 f16 i8)' '(-d --device-type)'{-d,--device-type}'[device]:device:(gpu cpu)' '--calibration-cache-file[int8 ranges that Python measured]:file:_files' '--gpu-id[which GPU]:n:' '--disable-tf32[full f32 products]' '--check-method-support[only tell what is missing]:method:' '--embed-engine[put an engine into a TorchScript file]' '--save-engine[write an engine file]' '--atol[tolerance]:x:' '--rtol[tolerance]:x:' '--no-threshold-check[no comparison]' '--tune[time candidates within this budget]:seconds:' '--cache[tactic cache]:file:_files' '--help[help]' '*:file:_files' ;;
   esac
 }
 _kiln "$@"

@@ -128,9 +128,6 @@ static const char *why_not_needed(int option) {
       return "64-bit types are computed as such";
     case OPT_SHAPE_TENSORS:
       return "sizes are symbolic, and inputs that are shapes work in any case";
-    case OPT_CALIBRATION:
-      return "int8 engines are calibrated and built from Python: kiln.torch_tensorrt.compile(module, "
-             "enabled_precisions={torch.int8}, calibrator=torch_tensorrt.ptq.CacheCalibrator(file))";
     default:
       return NULL;
   }
@@ -305,8 +302,14 @@ static void choose_target(request *r) {
     if (r->f16) fprintf(stderr, "kiln: note: -p f16 has no effect: engines compute in fp32 on a CPU\n");
   }
   r->build.target = r->target;
-  if (r->i8 && !(r->noted & UINT64_C(1) << (OPT_CALIBRATION - OPT_DEBUGGABLE)))
-    fprintf(stderr, "kiln: note: -p i8 has no effect: %s\n", why_not_needed(OPT_CALIBRATION));
+  if (r->i8 && !r->build.calibration_cache)
+    fprintf(stderr,
+            "kiln: note: -p i8 has no effect without --calibration-cache-file, which Python writes: "
+            "torch_tensorrt.ptq.DataLoaderCalibrator(batches, cache_file=...)\n");
+  if (!r->i8 && r->build.calibration_cache) {
+    fprintf(stderr, "kiln: note: --calibration-cache-file has no effect without -p i8\n");
+    r->build.calibration_cache = NULL;
+  }
 }
 
 /* ---- Comparing ------------------------------------------------------------------------------------------------------------ */
@@ -488,6 +491,9 @@ static int take(request *r, int option, int index) {
       return load_plugin(optarg, name) ? GO_ON : CLI_FAILED;
     case OPT_TUNE:
       return cli_parse_seconds(optarg, "--tune", &r->build.tune_seconds) ? GO_ON : CLI_USAGE;
+    case OPT_CALIBRATION:
+      r->build.calibration_cache = optarg;
+      return GO_ON;
     case OPT_CACHE:
       r->build.tactic_cache = optarg;
       return GO_ON;
@@ -553,7 +559,8 @@ const cli_command cli_torchtrtc = {
     "i64\n"
     "bool), then %FORMAT (contiguous, channels_last: accepted, engines take both).\n\nOptions:\n"
     "  -v, --verbose  -i, --info  -w, --warnings   how much to print\n"
-    "  -p, --enable-precision P    f32 (default), f16; may be repeated. i8: see --calibration-cache-file\n"
+    "  -p, --enable-precision P    f32 (default), f16; may be repeated. i8: with --calibration-cache-file\n"
+    "  --calibration-cache-file F  the ranges that Python measured; layers take values rounded to int8\n"
     "  -d, --device-type D         gpu (default where there is one), cpu\n"
     "  --gpu-id N                  which GPU\n"
     "  --disable-tf32              compute f32 products in full on GPUs\n"
@@ -568,7 +575,7 @@ const cli_command cli_torchtrtc = {
     "                              load a plugin of Kiln\n"
     "  --tune SECONDS, --cache FILE  as for 'kiln build'\n\n"
     "Accepted, with a line that says why nothing needs to be set: --build-debuggable-engine --allow-gpu-fallback\n"
-    "--require-full-compilation --sparse-weights --engine-capability --calibration-cache-file --teo --tem --mbs\n"
+    "--require-full-compilation --sparse-weights --engine-capability --teo --tem --mbs\n"
     "--num-avg-timing-iters --workspace-size --dla-sram-size --dla-local-dram-size --dla-global-dram-size --truncate\n"
     "--allow-shape-tensors. There is no DLA.\n",
     run};

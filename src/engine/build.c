@@ -91,7 +91,7 @@ static kiln_status import_file(const void *bytes, size_t size, const char *origi
                      "TorchScript archive made by torch.jit.save",
                      origin);
   if (torchscript_detect(bytes, size)) return torchscript_import(bytes, size, origin, options, out);
-  KILN_TRY(export_import(bytes, size, origin, out));
+  KILN_TRY(export_import_calibrated(bytes, size, origin, options ? options->calibration_cache : NULL, out));
   const kiln_status status = apply_inputs(*out, options);
   if (status != KILN_OK) graph_destroy(*out);
   return status;

@@ -525,6 +525,7 @@ static kiln_status import_signature(pt2 *p, scope *s, io *x) {
     if (status == KILN_UNSUPPORTED) KILN_TRY(pt2_survey_report(p)); /* what the nodes lack says more */
     KILN_TRY(status);
   }
+  if (p->im.calibration) KILN_TRY(pt2_note_weights(p, inputs, s->graph));
   KILN_TRY(import_nodes(p, s));
   p->b = builder_at_end(&g->body);
   KILN_TRY(read_outputs(p, s, outputs, x));
@@ -572,12 +573,14 @@ static kiln_status import_into(pt2 *p, const void *bytes, size_t size) {
   return status;
 }
 
-kiln_status export_import(const void *bytes, size_t size, const char *origin, graph **out) {
+static kiln_status import_archive(const void *bytes, size_t size, const char *origin, calibration *ranges,
+                                  graph **out) {
   pt2 p = {.origin = origin};
   KILN_TRY(graph_create(&p.graph));
-  p.im = (importer){.graph = p.graph, .arena = &p.arena};
+  p.im = (importer){.graph = p.graph, .arena = &p.arena, .calibration = ranges};
   p.b = builder_at_end(&p.graph->body);
-  const kiln_status status = import_into(&p, bytes, size);
+  kiln_status status = import_into(&p, bytes, size);
+  if (status == KILN_OK && ranges) status = calibration_finish(ranges);
   close_pt2(&p);
   if (status != KILN_OK) {
     graph_destroy(p.graph);
@@ -585,4 +588,17 @@ kiln_status export_import(const void *bytes, size_t size, const char *origin, gr
   }
   *out = p.graph;
   return KILN_OK;
+}
+
+kiln_status export_import(const void *bytes, size_t size, const char *origin, graph **out) {
+  return export_import_calibrated(bytes, size, origin, NULL, out);
+}
+
+kiln_status export_import_calibrated(const void *bytes, size_t size, const char *origin, const char *calibration_cache,
+                                     graph **out) {
+  calibration c = {0};
+  kiln_status status = calibration_cache ? calibration_open(calibration_cache, &c) : KILN_OK;
+  if (status == KILN_OK) status = import_archive(bytes, size, origin, calibration_cache ? &c : NULL, out);
+  calibration_close(&c);
+  return status;
 }

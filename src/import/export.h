@@ -19,6 +19,9 @@ bool export_detect(const void *bytes, size_t size);
 /* `origin` names the file in texts. The graph borrows its weights from `bytes`. Unsupported operators are all listed in
  * one KILN_UNSUPPORTED text, with counts, module paths and source lines. */
 kiln_status export_import(const void *bytes, size_t size, const char *origin, graph **out);
+/* The same with layers in int8, by the ranges of a calibration cache; NULL: without. */
+kiln_status export_import_calibrated(const void *bytes, size_t size, const char *origin, const char *calibration_cache,
+                                     graph **out);
 
 /* Is "aten::sym_size.int" (or such) an operator on sizes, or a check, that exported programs may have? They have no
  * schema row. */

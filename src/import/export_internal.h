@@ -8,6 +8,7 @@
 #include "format/json.h"
 #include "format/zip.h"
 #include "import/aten.h"
+#include "import/calibration.h"
 #include "import/handles.h"
 
 typedef struct scope { /* values by name in one graph of the file */
@@ -67,6 +68,10 @@ kiln_status pt2_weight(pt2 *p, const char *name, bool constant, weight **out);
 
 /* All names of all weights: tied ones have several, and some have no use. */
 kiln_status pt2_name_weights(pt2 *p);
+
+/* export_calibration.c: int8 layers. Which weights are of layers only; a layer's arguments are replaced. */
+kiln_status pt2_note_weights(pt2 *p, const json_t *input_specs, const json_t *g);
+kiln_status pt2_calibrate(pt2 *p, const json_t *entry, lower_call *call);
 
 /* export_symbols.c: nodes on symbolic sizes, and nodes that only check. */
 bool pt2_is_symbol_target(const char *target);

@@ -269,6 +269,7 @@ static kiln_status operator_node(pt2 *p, scope *s, const json_t *entry, const ch
   tensor_type types[MAX_RESULTS];
   call.result_types = types;
   if (call.schema->op->flags & OP_CUSTOM) KILN_TRY(custom_types(p, s, entry, types, &call.n_result_types));
+  if (p->im.calibration && p->depth == 0) KILN_TRY(pt2_calibrate(p, entry, &call));
   const kiln_status status = lower_run(&call);
   if (status == KILN_INVALID_ARGUMENT) return KILN_INVALID_FILE; /* shapes that do not fit: no caller's fault here */
   KILN_TRY(status);

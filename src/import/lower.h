@@ -124,6 +124,7 @@ struct importer {
   void *changing_user;
   struct fourier_table *tables; /* what Fourier transforms have made, for the next ones that need the same */
   size_t table_bytes;
+  struct calibration *calibration; /* int8 ranges (calibration.h); NULL: none */
 };
 
 #endif

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+from pathlib import Path
 
 import pytest
 import torch
@@ -203,3 +205,136 @@ def test_no_data(net, tmp_path):
         quantize(program, Calibration([]))
     with pytest.raises(kiln.KilnError, match="there is no cache file"):
         quantize(program, Calibration(None, cache_file=tmp_path / "none"))
+
+
+# ---- The program in C, with caches that Python wrote -----------------------------------------------------------------------
+
+
+class Mixed(torch.nn.Module):
+    """Layers that count once, twice and not at all: equal calls, a weight that others use, a branch on data."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = Net()
+        self.fc = torch.nn.Linear(5, 5)
+        self.out = torch.nn.Linear(5, 3, bias=False)
+        self.norm = torch.nn.BatchNorm2d(4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.net(self.norm(x)).relu()
+        y = self.fc(y) + self.fc(y) + self.fc.weight.sum()
+        return self.out(y)
+
+
+class Branch(Mixed):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.fc(self.net(self.norm(x)).relu())
+        if bool(y.sum() > 0):  # noqa: SIM108 - as users write it
+            y = self.out(y)
+        else:
+            y = self.out(-y)
+        return y
+
+
+def program(build_folder: Path, *arguments: object, status: int = 0) -> str:
+    run = subprocess.run([str(build_folder / "kiln"), *map(str, arguments)], capture_output=True, text=True, check=False)
+    assert run.returncode == status, run.stdout + run.stderr
+    return run.stdout + run.stderr
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_program_reads_caches_of_exported_models(tmp_path, build_folder, dtype):
+    torch.manual_seed(0)
+    model, x = Mixed().eval().to(dtype), samples()[0][0].to(dtype)
+    calibration = Calibration([(x.to(dtype),) for (x,) in samples()], "entropy", tmp_path / "c.json")
+    torch.export.save(torch.export.export(model, (x,)), tmp_path / "m.pt2")
+    expected = kiln.compile(quantize(captured(model, x), calibration))(x)
+    program(
+        build_folder,
+        "build",
+        tmp_path / "m.pt2",
+        "-o",
+        tmp_path / "m.kiln",
+        "--precision",
+        "int8",
+        "--calibration-cache",
+        tmp_path / "c.json",
+    )
+    engine = kiln.load(tmp_path / "m.kiln")
+    assert torch.equal(engine(x), expected)
+    with torch.no_grad():
+        assert not torch.equal(expected, model(x))
+    changed = {**model.state_dict(), "net.conv.weight": model.net.conv.weight.detach() * 2}
+    with pytest.raises(kiln.KilnError, match=r"net\.conv\.weight"):  # rounded ones are no weights that a refit could bring
+        engine.refit(changed)
+    assert torch.equal(engine(x), expected)
+
+
+@pytest.mark.parametrize("kind", [Mixed, Branch])
+def test_the_program_reads_caches_of_scripted_models(tmp_path, build_folder, kind):
+    torch.manual_seed(0)
+    model, x = torch.jit.script(kind().eval()), samples()[0][0]
+    torch.jit.save(model, tmp_path / "m.pt")
+    calibration = Calibration(samples(), "entropy", tmp_path / "c.json")
+    quantized = quantize_script(model, calibration)
+    files = ("--precision", "int8", "--calibration-cache", tmp_path / "c.json")
+    program(build_folder, "build", tmp_path / "m.pt", "-o", tmp_path / "m.kiln", "--input", "x=2x4x8x8:f32", *files)
+    program(
+        build_folder,
+        "torchtrtc",
+        tmp_path / "m.pt",
+        tmp_path / "m.ts",
+        "(2,4,8,8)",
+        "-p",
+        "i8",
+        "--calibration-cache-file",
+        tmp_path / "c.json",
+        "-d",
+        "cpu",
+    )
+    with torch.no_grad():
+        expected = quantized(x)
+        for compiled in (kiln.load(tmp_path / "m.kiln"), torch.jit.load(tmp_path / "m.ts")):
+            torch.testing.assert_close(compiled(x), expected, rtol=1e-5, atol=1e-6)
+        assert (expected - model(x)).abs().max() > 1e-4
+
+
+def test_caches_that_the_program_refuses(net, tmp_path, build_folder):
+    x = samples()[0][0]
+    torch.export.save(torch.export.export(net, (x,)), tmp_path / "m.pt2")
+    torch.jit.save(torch.jit.script(net), tmp_path / "m.pt")
+    quantize(captured(net, x), Calibration(samples(), "minmax", tmp_path / "good.json"))
+    good = json.loads((tmp_path / "good.json").read_text())
+    build = ("build", tmp_path / "m.pt2", "-o", tmp_path / "m.kiln", "--precision", "int8")
+    assert "--precision int8 needs --calibration-cache FILE" in program(build_folder, *build, status=2)
+    assert "c.json" in program(build_folder, *build, "--calibration-cache", tmp_path / "c.json", status=1)
+    ranges = good["ranges"]
+    bad = {
+        "{": "c.json",
+        "[]": "is no calibration cache of Kiln",
+        json.dumps({**good, "kiln_calibration": 2}): "its version is 2, expected 1",
+        json.dumps({**good, "ranges": {**ranges, "x": -1.0}}): "negative or not finite",
+        json.dumps({**good, "ranges": {**ranges, "x": "one"}}): "ranges",
+        json.dumps({**good, "ranges": {**ranges, "other": 1.0}}): "has ranges for 4 values, of which this model has 3",
+        json.dumps({**good, "ranges": {"x": 1.0}}): "of another model: it has no range for",
+    }
+    for text, message in bad.items():
+        (tmp_path / "c.json").write_text(text)
+        assert message in program(build_folder, *build, "--calibration-cache", tmp_path / "c.json", status=1), text
+    script = ("build", tmp_path / "m.pt", "-o", tmp_path / "m.kiln", "--input", "x=2x4x8x8:f32")
+    assert "no range for '0:aten::conv2d'" in program(
+        build_folder, *script, "--calibration-cache", tmp_path / "good.json", status=1
+    )
+    note = program(
+        build_folder,
+        "torchtrtc",
+        tmp_path / "m.pt",
+        tmp_path / "m.ts",
+        "(2,4,8,8)",
+        "-d",
+        "cpu",
+        "--calibration-cache-file",
+        "none",
+        "--no-threshold-check",
+    )
+    assert "--calibration-cache-file has no effect without -p i8" in note

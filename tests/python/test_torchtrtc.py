@@ -108,13 +108,14 @@ def test_method_support(run, work):
 
 
 NOTED = """--build-debuggable-engine --allow-gpu-fallback --require-full-compilation --sparse-weights --engine-capability=safety
---calibration-cache-file=c --teo=aten::relu --tem=fc --mbs=3 --num-avg-timing-iters=2 --workspace-size=1000 --dla-sram-size=1 --truncate
+--teo=aten::relu --tem=fc --mbs=3 --num-avg-timing-iters=2 --workspace-size=1000 --dla-sram-size=1 --truncate
 --dla-local-dram-size=1 --dla-global-dram-size=1 --allow-shape-tensors""".split()
 
 
 def test_flags_that_need_not_be_set_say_why_once(run):
     flags = [*NOTED, "--torch-executed-op=aten::add", "--truncate-long-double", "-p", "f16", "-p", "i8", "-v", "-w"]
     lines = run("results.ts", "noted.ts", *RANGES, "-d", "cpu", *flags).stderr.splitlines()
+    assert lines.pop().startswith("kiln: note: -p i8 has no effect without --calibration-cache-file")
     assert lines.pop().startswith("kiln: note: -p f16") and all(line.startswith("kiln: note: --") for line in lines)
     names = [flag.partition("=")[0] for flag in NOTED]
     for name in names:

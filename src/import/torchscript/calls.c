@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "import/calibration.h"
 #include "import/torchscript/interpreter.h"
 #include "import/torchscript/quantized.h"
 
@@ -266,6 +267,8 @@ static kiln_status run(interp *it, const candidate *chosen, ivalue *args, ts_val
   call.n_results = s->n_returns;
   call.in_place = chosen->in_place;
   if (call.n_results > MAX_RESULTS) return KILN_FAIL(KILN_INTERNAL, "%s has too many results", s->name);
+  /* The method itself runs as one region (state.c): layers in branches and loops on data are left as they are. */
+  if (call.im->calibration && it->regions == 1) KILN_TRY(calibration_script_call(call.im->calibration, &call));
   const kiln_status status = lower_run(&call);
   if (status != KILN_OK)
     return error_note(status, __FILE__, __LINE__, "importing %s at %s%s%s", s->name, it->b.source,

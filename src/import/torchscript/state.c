@@ -10,6 +10,7 @@
 
 #include "base/memory.h"
 
+#include "import/calibration.h"
 #include "import/torchscript/control.h"
 #include "import/torchscript/method.h"
 
@@ -97,6 +98,7 @@ static kiln_status attempt(runner *r, control_side *side) {
   ts_frame *frame = it->frame;
   *side = (control_side){0};
   it->steps = 0;
+  if (it->a->im.calibration) it->a->im.calibration->layers = 0; /* counted anew in each run */
   const kiln_status status = control_run_side(it, &r->start, run_method, r, side);
   if (status == KILN_OK && !side->raised) return KILN_OK;
   if (status == KILN_OUT_OF_MEMORY || it->g->arena.failed || it->arena->failed)

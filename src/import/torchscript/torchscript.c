@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "import/calibration.h"
 #include "import/torchscript/method.h"
 #include "import/torchscript/survey.h"
 
@@ -61,12 +62,14 @@ static kiln_status import_method(interp *it, const kiln_build_options *options) 
 }
 
 static kiln_status import_into(ts_archive *a, graph *g, const void *bytes, size_t size, const char *origin,
-                               const kiln_build_options *options) {
+                               const kiln_build_options *options, calibration *ranges) {
   interp it;
   KILN_TRY(aten_init());
   KILN_TRY(ts_archive_open(a, g, bytes, size, origin));
+  a->im.calibration = ranges;
   kiln_status status = interp_open(&it, a, g);
   if (status == KILN_OK) status = import_method(&it, options);
+  if (status == KILN_OK && ranges) status = calibration_finish(ranges);
   interp_close(&it);
   return status == KILN_OK ? graph_check(g) : status;
 }
@@ -75,9 +78,14 @@ kiln_status torchscript_import(const void *bytes, size_t size, const char *origi
                                graph **out) {
   ts_archive a = {0};
   graph *g = NULL;
+  calibration ranges = {0};
+  const char *cache = options ? options->calibration_cache : NULL;
   KILN_TRY(graph_create(&g));
-  const kiln_status status = import_into(&a, g, bytes, size, origin ? origin : "the model", options);
+  kiln_status status = cache ? calibration_open(cache, &ranges) : KILN_OK;
+  if (status == KILN_OK)
+    status = import_into(&a, g, bytes, size, origin ? origin : "the model", options, cache ? &ranges : NULL);
   ts_archive_close(&a);
+  calibration_close(&ranges);
   if (status != KILN_OK) {
     graph_destroy(g);
     return error_note(status, __FILE__, __LINE__, "importing %s", origin ? origin : "a model from memory");
