@@ -266,25 +266,36 @@ static double cluster_slots(const cuda_facts *gpu, int split) {
   return of_132[split] / 132 * (gpu->sm_count > 0 ? gpu->sm_count : 132);
 }
 
-/* gemm_tma.cu. A slice takes the largest of: its products; its way through the L2 cache (images by pixels take 2.4 times as long); the
- * latency of memory, which all slices in flight share. */
+/* gemm_tma.cu. A slice takes the largest of: its products (at the clock of short bursts, or at that of long ones); its way through the L2
+ * cache (images by pixels take longer); the latency of memory, which all slices in flight share. */
 static double maps_cost(const cuda_facts *gpu, const gemm_problem *q, const gemm_tile *t, int split, gemm_leave leave,
                         double tiles, double each) {
   const double area = (double)t->bm * t->bn, n = each < t->blocks ? each : t->blocks;
   const maps_room room = maps_room_of(q, t, leave);
-  const double slices = (double)cuda_div_up(maps_slices(q), split), rows = t->bm * (q->image ? 2.4 : 1.0);
-  const double edge = rows + (room.stays ? 0 : t->bn);
+  const double slices = (double)cuda_div_up(maps_slices(q), split);
+  const double edge = t->bm * (q->image ? 2.1 : 1.0) + (room.stays ? 0 : t->bn);
   const double waves = (double)cuda_div_up((int64_t)tiles, (int64_t)(cluster_slots(gpu, split) * n));
-  const double copies = larger(n * edge * 128 / 130.5e3, 1.19 / room.stages);
-  const double slice = larger(n * area * 64 / 4.217e6, copies) + 0.006;
-  double finish = n * area / (leave == LEAVE_VECTORS ? 7030 : leave == LEAVE_CLASSES ? 5500 : 3900);
+  const double work = 2.0 * (double)q->m * (double)q->n * (double)q->k;
+  const double rate = work < 15e9 ? 3.885e6 : work > 70e9 ? 3.355e6 : 3.885e6 - (work - 15e9) / 55e9 * 0.53e6;
+  const double copies = larger(n * edge * 128 / 133.7e3, 1.178 / room.stages);
+  if (slices <= 8 && split == 1) { /* few slices: fitted apart */
+    const double few = larger(larger(n * area * 64 / 4.751e6, n * edge * 128 / 213.6e3), 0.082) + 0.207;
+    const double start = leave != LEAVE_VECTORS ? 0.2 : area < 27000 ? 0.2 + area / 15000 : 2.0;
+    return start + waves * (slices * few + n * area / (leave == LEAVE_VECTORS ? 23500 : 8084));
+  }
+  const double slice = larger(n * area * 64 / rate, copies);
+  double finish = n * area /
+                      (leave == LEAVE_VECTORS || leave == LEAVE_SUMS ? 12000
+                       : leave == LEAVE_CLASSES                      ? 9000
+                                                                     : 5500) +
+                  0.78;
   if (leave == LEAVE_ROWS && t->warps_m == 3) finish *= 1.25;
-  if (leave == LEAVE_SUMS) finish = n * area / 7030 + 1.72 + 0.775 * split + area / 29600;
-  double all = 0.57 + area / 770e3 + waves * (slices * slice + finish);
+  if (leave == LEAVE_SUMS) finish += 1.09 + 0.843 * split + area / 16860;
+  double all = 0.785 + waves * (slices * slice + finish);
   if (!q->image && (t->warps_m == 4 || (t->warps_m == 2 && t->bn == 96))) all *= t->bn == 96 ? 1.2 : 1.02;
   const double reads = q->image ? 0 : tiles * ((double)t->bm + t->bn) * 128 * slices / 12e6;
   if (room.stays && t->blocks > 1) all *= 1.03;
-  return larger(all, 0.57 + reads);
+  return larger(all, 0.785 + reads);
 }
 
 /* Microseconds, on an H100 in 16 bits; other GPUs differ, but keep the order of ways roughly. */
