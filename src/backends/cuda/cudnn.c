@@ -109,6 +109,8 @@ static void finish(maker *m) {
   m->count = 0;
 }
 
+/* Serialized plans have these numbers, and the order of the operations: whoever changes them makes the form another one. */
+enum { GRAPH_FORM = 1 };
 enum { ID_X = 1, ID_W, ID_Y, ID_BIAS, ID_SCALE, ID_SHIFT, ID_RESIDUAL, ID_VIRTUAL };
 
 static int data_type(kiln_dtype d) {
@@ -345,7 +347,8 @@ static kiln_status find_entry(device *d, const cudnn_conv *c, const library_epil
 /* What a serialized plan is found by: it fits one version of the library and one kind of GPU. */
 static void file_key(const device *d, const cuda_cudnn *v, const struct cudnn_entry *e, int rank, char out[40]) {
   char line[512];
-  snprintf(line, sizeof line, "cudnn %d %s %d %d/%s", v->Version(), d->facts.name, d->facts.sm_count, rank, e->key);
+  snprintf(line, sizeof line, "cudnn %d %d %s %d %d/%s", GRAPH_FORM, v->Version(), d->facts.name, d->facts.sm_count,
+           rank, e->key);
   const uint64_t first = hash_bytes(line, strlen(line), 11);
   snprintf(out, 40, "%016llx%016llx", (unsigned long long)first,
            (unsigned long long)hash_bytes(line, strlen(line), ~first));
