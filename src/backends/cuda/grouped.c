@@ -82,8 +82,8 @@ static bool product_fits(const node *n, const char **why) {
   const tensor_type *w = &node_in(n, 1)->type;
   *why = "operands are not f32, f16 or bf16";
   if (!cuda_is_float(node_in(n, 0)->type.dtype) || w->dtype != node_in(n, 0)->type.dtype) return false;
-  *why = "no groups";
-  if (dim_is_const(w->dims[0]) && w->dims[0] == 0) return false;
+  *why = "no groups, or not a constant number";
+  if (!dim_is_const(w->dims[0]) || w->dims[0] < 1) return false;
   *why = NULL;
   return true;
 }
