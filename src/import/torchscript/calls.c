@@ -415,6 +415,7 @@ kiln_status interp_call_operator(interp *it, const ts_call *c, ts_value *out) {
   const ts_builtin_link *b = map_get(&it->builtins, plain);
   ts_call call = *c;
   call.name = plain;
+  if (it->a->version < 8) KILN_TRY(interp_upgrade(it, &(ts_call){plain, c->n, c->args, c->names}, &call));
   if (quantized_takes(&call)) return quantized_call(it, &call, out);
   for (const ts_builtin_link *l = b; l && !handled; l = l->next) KILN_TRY(l->fn(it, &call, out, &handled));
   if (handled) return KILN_OK;

@@ -151,6 +151,8 @@ typedef struct ts_call {
 
 /* torch.X(...) and ops.NS.X(...). */
 kiln_status interp_call_operator(interp *it, const ts_call *c, ts_value *out);
+/* The call as it was meant in the file's version of operators (upgrade.c). */
+kiln_status interp_upgrade(interp *it, const ts_call *c, ts_call *out);
 /* One operator through its schemas ("aten::add"); positional arguments. */
 kiln_status interp_aten(interp *it, const char *name, int n, const ts_value *args, ts_value *out);
 /* Sets *out_found to whether there is any operator of this name. */
