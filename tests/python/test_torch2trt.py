@@ -13,6 +13,7 @@ import torch
 import kiln
 from kiln.torch2trt import (
     CONVERTERS,
+    ConversionContext,
     DatasetRecorder,
     Flattener,
     FolderDataset,
@@ -199,6 +200,160 @@ def block(x, weight=None, bias=None):
     y = y.abs().sqrt().permute(0, 2, 3, 1).reshape(1, -1, 6).softmax(-1)
     y = y @ y.mean(1, True).transpose(1, 2)
     return torch.cat([y, y], 2)[:, 1:4:2]
+
+
+G, S = trt.GatherMode, trt.ScatterMode
+AT, ROWS = torch.tensor([[0, 2], [1, 0]]), torch.tensor([[1, 0, 2, 1], [0, 0, 1, 2]])
+ONCE = torch.tensor([[1, 0, 2, 1], [0, 2, 1, 2]])
+
+
+def const(net, *values, dtype=torch.int32):
+    return net.add_constant((len(values),), torch.tensor(values, dtype=dtype)).get_output(0)
+
+
+def attributes(layer, **values):
+    for name, value in values.items():
+        setattr(layer, name, value)
+    return layer
+
+
+def images(x):
+    return x.reshape(1, 3, 4, 2)
+
+
+# What a converter builds from the input (of 3 by 8), and the same in PyTorch.
+LAYERS = {
+    "gather": (lambda n, t: attributes(n.add_gather_v2(t, const(n, 2, 0), G.DEFAULT), axis=0), lambda x: x[[2, 0]]),
+    "gather elements": (
+        lambda n, t: attributes(n.add_gather_v2(t, n.add_constant((2, 4), ROWS).get_output(0), G.ELEMENT), axis=0),
+        lambda x: torch.gather(x, 0, ROWS),
+    ),
+    "gather nd": (lambda n, t: n.add_gather_v2(t, n.add_constant((2, 2), AT).get_output(0), G.ND), lambda x: x[AT[:, 0], AT[:, 1]]),
+    "scatter": (
+        lambda n, t: attributes(
+            n.add_scatter(
+                t, n.add_constant((2, 4), ONCE).get_output(0), n.add_constant((2, 4), ONCE * 1.5).get_output(0), S.ELEMENT
+            ),
+            axis=0,
+        ),
+        lambda x: torch.scatter(x, 0, ONCE, ONCE * 1.5),
+    ),
+    "scatter nd": (
+        lambda n, t: n.add_scatter(
+            t, n.add_constant((2, 2), AT).get_output(0), n.add_constant((2,), torch.tensor([5.0, 6.0])).get_output(0), S.ND
+        ),
+        lambda x: torch.index_put(x, (AT[:, 0], AT[:, 1]), torch.tensor([5.0, 6.0])),
+    ),
+    "one hot": (
+        lambda n, t: n.add_one_hot(
+            n.add_cast(t, trt.int32).get_output(0), const(n, -1.0, 2.0, dtype=torch.float32), const(n, 3), -1
+        ),
+        lambda x: torch.nn.functional.one_hot(x.to(torch.int32).clamp(0, 2).to(torch.int64), 3) * 3.0 - 1.0,
+    ),
+    "cumulative": (
+        lambda n, t: n.add_cumulative(t, const(n, 1), trt.CumulativeOperation.SUM, exclusive=True, reverse=True),
+        lambda x: x.flip(1).cumsum(1).flip(1) - x,
+    ),
+    "fill": (
+        lambda n, t: n.add_elementwise(
+            t,
+            attributes(n.add_fill((8,), trt.FillOperation.LINSPACE), alpha=1.0, beta=0.5).get_output(0),
+            trt.ElementWiseOperation.SUM,
+        ),
+        lambda x: x + 1 + 0.5 * torch.arange(8),
+    ),
+    "quantize": (
+        lambda n, t: attributes(
+            n.add_dequantize(
+                attributes(n.add_quantize(t, const(n, 0.1, 0.2, 0.4, dtype=torch.float32)), axis=0).get_output(0),
+                const(n, 0.1, 0.2, 0.4, dtype=torch.float32),
+            ),
+            axis=0,
+        ),
+        lambda x: (x / torch.tensor([[0.1], [0.2], [0.4]])).round() * torch.tensor([[0.1], [0.2], [0.4]]),
+    ),
+    "product": (lambda n, t: n.add_reduce(t, trt.ReduceOperation.PROD, 3, False), lambda x: x.prod()),
+    "lrn": (
+        lambda n, t: n.add_lrn(attributes(n.add_shuffle(t), reshape_dims=(1, 3, 4, 2)).get_output(0), 3, 1e-2, 0.75, 1.0),
+        lambda x: torch.nn.functional.local_response_norm(images(x), 3, 1e-2, 0.75, 1.0),
+    ),
+    "old convolution": (
+        lambda n, t: attributes(
+            n.add_convolution(
+                attributes(n.add_shuffle(t), reshape_dims=(1, 3, 4, 2)).get_output(0),
+                3,
+                (2, 2),
+                torch.full((3, 3, 2, 2), 0.5),
+                None,
+            ),
+            stride=(2, 1),
+            padding=(1, 1),
+        ),
+        lambda x: torch.nn.functional.conv2d(images(x), torch.full((3, 3, 2, 2), 0.5), stride=(2, 1), padding=1),
+    ),
+    "old pooling": (
+        lambda n, t: attributes(
+            n.add_pooling(attributes(n.add_shuffle(t), reshape_dims=(1, 3, 4, 2)).get_output(0), trt.PoolingType.MAX, (2, 2)),
+            stride=(2, 2),
+        ),
+        lambda x: torch.nn.functional.max_pool2d(images(x), 2),
+    ),
+    "fully connected": (
+        lambda n, t: n.add_fully_connected(
+            attributes(n.add_shuffle(t), reshape_dims=(1, 3, 4, 2)).get_output(0),
+            2,
+            torch.linspace(-1, 1, 48),
+            torch.tensor([1.0, 2.0]),
+        ),
+        lambda x: (x.reshape(1, -1) @ torch.linspace(-1, 1, 48).reshape(2, 24).t() + torch.tensor([1.0, 2.0]))[..., None, None],
+    ),
+    "grid sample": (
+        lambda n, t: attributes(
+            n.add_grid_sample(
+                attributes(n.add_shuffle(t), reshape_dims=(1, 3, 4, 2)).get_output(0),
+                n.add_constant((1, 2, 2, 2), torch.linspace(-1.2, 1.2, 8)).get_output(0),
+            ),
+            sample_mode=trt.SampleMode.CLAMP,
+        ),
+        lambda x: torch.nn.functional.grid_sample(
+            images(x), torch.linspace(-1.2, 1.2, 8).reshape(1, 2, 2, 2), padding_mode="border", align_corners=False
+        ),
+    ),
+}
+
+
+def built(x):
+    raise AssertionError("replaced by the test")
+
+
+class Built(torch.nn.Module):
+    def forward(self, x):
+        return built(x)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers(name, monkeypatch):
+    make, truth = LAYERS[name]
+    monkeypatch.setitem(globals(), "built", lambda x: truth(x) * 0)  # of the right shape; the converter computes the numbers
+
+    @tensorrt_converter("test_torch2trt.built")
+    def convert(ctx):
+        ctx.method_return._trt = make(ctx.network, ctx.method_args[0]._trt).get_output(0)
+
+    x = torch.rand(3, 8) * 2.9
+    expected = truth(x)
+    close(torch2trt(Built().eval(), [x])(x).to(expected.dtype), expected)
+
+
+def test_layers_that_are_not_there():
+    net = ConversionContext().network
+    with pytest.raises(NotImplementedError, match=r"network.add_loop is not supported; known: .*add_scatter"):
+        net.add_loop()
+    tensor = net.add_constant((2,), torch.ones(2)).get_output(0)
+    with pytest.raises(ValueError, match="add_cumulative: PROD is not supported"):
+        net.add_cumulative(tensor, 0, trt.ElementWiseOperation.PROD, False, False)
+    with pytest.raises(ValueError, match="add_fill: RANDOM_NORMAL"):
+        net.add_fill((2,), trt.FillOperation.RANDOM_NORMAL)
 
 
 def test_recorder_and_folders(tmp_path):

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from kiln.torch2trt import trt
+from kiln.torch2trt.layers import MoreLayers, product
 
 __all__ = ["ITensor", "Layer", "Network"]
 
@@ -132,6 +133,7 @@ _REDUCE: dict[str, Callable[[torch.Tensor, list[int], bool], torch.Tensor]] = {
     "AVG": lambda x, axes, keep: torch.mean(x, axes, keep),
     "MAX": lambda x, axes, keep: torch.amax(x, axes, keep),
     "MIN": lambda x, axes, keep: torch.amin(x, axes, keep),
+    "PROD": product,
 }
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _DECONV = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
@@ -146,7 +148,7 @@ def _name(kind: Any, known: dict[str, Any], what: str) -> Any:
     return known[name]
 
 
-class Network:
+class Network(MoreLayers):
     """What a converter adds layers to."""
 
     def __init__(self) -> None:
@@ -261,14 +263,10 @@ class Network:
     ) -> Layer:
         return self._windowed(input, kernel, bias, _CONV, tuple(kernel_shape), num_output_maps)
 
-    add_convolution = add_convolution_nd
-
     def add_deconvolution_nd(
         self, input: ITensor, num_output_maps: int, kernel_shape: Sequence[int], kernel: Any, bias: Any = None
     ) -> Layer:
         return self._windowed(input, kernel, bias, _DECONV, tuple(kernel_shape), num_output_maps)
-
-    add_deconvolution = add_deconvolution_nd
 
     def add_pooling_nd(self, input: ITensor, type: Any, window_size: Sequence[int]) -> Layer:
         dims = len(tuple(window_size))
@@ -291,8 +289,6 @@ class Network:
             padding_mode=trt.PaddingMode.EXPLICIT_ROUND_DOWN,
             average_count_excludes_padding=True,
         )
-
-    add_pooling = add_pooling_nd
 
     # ---- reductions ----
 

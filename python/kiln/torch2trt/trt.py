@@ -14,10 +14,13 @@ __all__ = [
     "ActivationType",
     "BuilderFlag",
     "CalibrationAlgoType",
+    "CumulativeOperation",
     "DataType",
     "DeviceType",
     "Dims",
     "ElementWiseOperation",
+    "FillOperation",
+    "GatherMode",
     "InterpolationMode",
     "Logger",
     "MatrixOperation",
@@ -28,7 +31,9 @@ __all__ = [
     "ReduceOperation",
     "ResizeMode",
     "Runtime",
+    "SampleMode",
     "ScaleMode",
+    "ScatterMode",
     "TensorLocation",
     "TopKOperation",
     "UnaryOperation",
@@ -161,6 +166,11 @@ BuilderFlag = _names(
 NetworkDefinitionCreationFlag = _names("NetworkDefinitionCreationFlag", "EXPLICIT_BATCH EXPLICIT_PRECISION STRONGLY_TYPED")
 DeviceType = _names("DeviceType", "GPU DLA")
 ElementWiseOperation = _names("ElementWiseOperation", "SUM PROD MAX MIN SUB DIV POW FLOOR_DIV AND OR XOR EQUAL GREATER LESS")
+FillOperation = _names("FillOperation", "LINSPACE RANDOM_UNIFORM RANDOM_NORMAL")
+CumulativeOperation = _names("CumulativeOperation", "SUM")
+GatherMode = _names("GatherMode", "DEFAULT ELEMENT ND")
+SampleMode = _names("SampleMode", "STRICT_BOUNDS WRAP CLAMP FILL REFLECT")
+ScatterMode = _names("ScatterMode", "ELEMENT ND")
 InterpolationMode = _names("InterpolationMode", "NEAREST LINEAR CUBIC")
 ResizeMode = InterpolationMode
 MatrixOperation = _names("MatrixOperation", "NONE TRANSPOSE VECTOR")
