@@ -133,6 +133,11 @@ def _compile_program(program: torch.export.ExportedProgram, specs: Sequence[Any]
         except kiln.KilnError as error:
             if chosen.require_full_compilation or error.status != "KILN_UNSUPPORTED":
                 raise
+    if any(len(leaf.profiles) > 1 or leaf.shared_dims for leaf in specs if isinstance(leaf, kiln.Input)):
+        logging.logger.warning(
+            "parts of the model run in PyTorch: its engines are built for one range of sizes, which spans the optimization "
+            "profiles, and shared_dims are not checked"
+        )
     program = compiler.decompose(program)
     module, report = partition(
         program,
