@@ -387,7 +387,9 @@ const aten_schema *aten_resolve(const char *name, const char *overload, bool *ou
   functional[n - 1] = 0;
   s = aten_find_overload(functional, overload);
   if (!s && str_eq(functional, "aten::transpose"))
-    s = aten_find_overload(functional, "int");      /* transpose_ has no overload name */
+    s = aten_find_overload(functional, "int"); /* transpose_ has no overload name */
+  if (!s && str_eq(functional, "aten::floor_divide") && str_eq(overload, "Tensor"))
+    s = aten_find_overload(functional, "");         /* floor_divide_ has one, floor_divide does not */
   if (s && (s->op->flags & OP_CUSTOM)) return NULL; /* a name that only looks like the in-place form */
   *out_in_place = s != NULL && !only_reshapes(functional);
   return s;

@@ -540,7 +540,11 @@ static kiln_status lower_split(lower_call *c) {
   if (size == 0) return equal_pieces(c, x, axis, 1, 0);
   if (dim_is_const(length) && length < 1)
     return LOWER_FAIL(c, "argument split_size is %lld, expected 1 or more", (long long)length);
-  const dim count = dim_floordiv(t, dim_sub(t, dim_add(t, size, length), 1), length);
+  dim count = dim_floordiv(t, dim_sub(t, dim_add(t, size, length), 1), length);
+  const dim whole = dim_floordiv(t, size, length); /* of 4 b elements into pieces of b */
+  if (!dim_is_const(count) && dim_is_const(whole) && whole > 0 &&
+      dim_compare_equal(t, dim_mul(t, whole, length), size) == 1)
+    count = whole;
   if (dim_is_const(count)) return equal_pieces(c, x, axis, count, length);
   /* torch.export fixed the number of pieces when it took the graph; a symbolic size must then lie in one piece's
    * range. */

@@ -53,6 +53,7 @@ COLUMNS = [
     "reason",
 ]
 TOLERANCE = 1e-4  # of the largest element of an output
+MAGNIFIED = "PyTorch's own result is as far from that in float64"
 Row = dict[str, Any]
 
 
@@ -139,7 +140,10 @@ def compare_all(case: Any, program: Any, compiled: Any) -> tuple[str, float, str
         expected = model(**kwargs)
         found = compiled(**copy)
         error, why = difference(expected, found)
-        if (why or error > tolerance) and not closer(model, kwargs, expected, found):
+        odd = why or error > tolerance
+        if odd and closer(model, kwargs, expected, found):
+            note = MAGNIFIED
+        elif odd:
             with first_of_equals():
                 error_here, reason_here = difference(model(**kwargs), found)
             if not reason_here and error_here <= tolerance:
@@ -423,7 +427,7 @@ def markdown(suite: str, rows: list[Row]) -> list[str]:
         right = [r for r in built if r["outcome"] == "right"]
         varied = [r for r in captured if r["varying_outcome"] not in ("", "static", "export")]
         varied_right = [r for r in varied if r["varying_outcome"] == "right"]
-        worst = max((float(r["error"]) for r in right), default=0.0)
+        worst = max((float(r["error"]) for r in right if MAGNIFIED not in r["reason"]), default=0.0)
         cells = [
             suite,
             target,

@@ -31,6 +31,23 @@ def test_families(tmp_path: Path) -> None:
     assert rows["mixtral"]["varying"] == "attention_mask.0 attention_mask.1 input_ids.0 input_ids.1"
 
 
+def test_table_is_up_to_date() -> None:
+    sys.path.insert(0, str(ROOT / "tests/families"))
+    try:
+        import run
+    finally:
+        del sys.path[0]
+    page = (ROOT / "docs/models.md").read_text()
+    for suite in ("transformers", "timm", "torchvision"):
+        rows = run.read_rows(ROOT / f"tests/families/results/{suite}.csv")
+        for line in run.markdown(suite, rows):
+            assert line in page or not line.startswith("|"), f"run tests/families/run.py --suite {suite} --markdown"
+        captured = [row for row in rows if row["captured"] == "yes"]
+        bad = [row for row in captured if {row["outcome"], row["varying_outcome"]} & {"wrong", "crash"}]
+        assert not bad
+        assert sum(row["outcome"] == "right" for row in captured) >= 0.9 * len(captured)
+
+
 class Histogram(torch.nn.Module):
     def __init__(self, *arguments: int) -> None:
         super().__init__()
@@ -187,3 +204,21 @@ def test_transforms_of_lengths_that_vary(norm: str, real: bool) -> None:
         x = torch.randn(2, n, 5)
         for y, z in zip(compiled(x), model(x)):
             assert y.shape == z.shape and (y - z).abs().max() <= 2e-6 * z.abs().max()
+
+
+class Stages(torch.nn.Module):
+    """As depth estimators take apart what several stages gave, and DAB-DETR counts its sines."""
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        places = torch.arange(x.shape[1], dtype=torch.float32)
+        places //= 2
+        return (*torch.cat([x, x + 1, x * 2]).split(x.shape[0]), places)
+
+
+def test_pieces_of_a_size_that_varies() -> None:
+    model = Stages().eval()
+    compiled = kiln.compile(model, [kiln.Input(min_shape=(1, 5), opt_shape=(2, 5), max_shape=(8, 5))])
+    for n in (2, 1, 8, 3):
+        x = torch.randn(n, 5)
+        for y, z in zip(compiled(x), model(x)):
+            assert torch.equal(y, z)
