@@ -1,7 +1,7 @@
-/* Rewriting for the CPU: layouts (layout.c), then fusion. Pointwise operators move into the epilogue of the anchor in
- * front of them (convolution, linear, ...) while its output tile is in cache; what is left is fused into `pointwise`
- * chains that pass over memory once. Each step builds the fused node beside the old ones and keeps it only if a real
- * kernel takes it. */
+/* Rewriting for the CPU: 16-bit types (widen.c), layouts (layout.c), then fusion. Pointwise operators move into the epilogue
+ * of the anchor in front of them (convolution, linear, ...) while its output tile is in cache; what is left is fused into
+ * `pointwise` chains that pass over memory once. Each step builds the fused node beside the old ones and keeps it only if a
+ * real kernel takes it. */
 #include "backends/cpu/rewrite.h"
 
 #include <string.h>
@@ -256,6 +256,7 @@ static void fuse_block(const target *t, block *b) {
 }
 
 kiln_status cpu_rewrite(const target *t, graph *g) {
+  KILN_TRY(cpu_widen(t, g));
   KILN_TRY(rules_run(g, cpu_layout_rules, cpu_layout_rule_count));
   KILN_TRY(rules_run(g, canonicalize_rules, canonicalize_rule_count)); /* reshapes that layouts left side by side */
   KILN_TRY(pass_dead_code(g));

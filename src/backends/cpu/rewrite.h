@@ -4,6 +4,8 @@
 
 #include "backends/backend.h"
 
+/* f16 and bf16 nodes without a kernel of their own compute in f32: widen.c */
+kiln_status cpu_widen(const target *t, graph *g);
 kiln_status cpu_rewrite(const target *t, graph *g);
 
 #endif
