@@ -148,11 +148,25 @@ def test_library_tactics(model: nn.Module, precise: tuple[str, Path], tmp_path: 
 
 def test_plans_of_cudnn_are_kept(model: nn.Module, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They take long to compile: engine files and the cache folder bring them, and what they bring computes the same."""
-    monkeypatch.setenv("KILN_CACHE_DIR", str(tmp_path / "cache"))
-    x = example()
-    engine = kiln.compile(model, inputs=[x], precision="fp16", cache=str(forced(cache, "conv", "conv.cudnn", tmp_path)))
-    engine.engine.save(tmp_path / "e.kiln")
-    torch.save((x.cpu(), engine(x).cpu()), tmp_path / "io.pt")
+    tactics = str(forced(cache, "conv", "conv.cudnn", tmp_path))
+    make = (  # in a process of its own: this one has the plans in memory
+        "import sys, torch, kiln\n"
+        "sys.path.insert(0, sys.argv[1])\n"
+        "from test_tuner import Mixed, example\n"
+        "torch.manual_seed(3)\n"
+        "model, x = Mixed().eval().cuda(), example()\n"
+        "engine = kiln.compile(model, inputs=[x], precision='fp16', cache=sys.argv[2])\n"
+        "engine.engine.save(sys.argv[3])\n"
+        "torch.save((x.cpu(), engine(x).cpu()), sys.argv[4])\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", make, os.path.dirname(__file__), tactics, str(tmp_path / "e.kiln"), str(tmp_path / "io.pt")],
+        env={**os.environ, "KILN_CACHE_DIR": str(tmp_path / "cache")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
     kept = list((tmp_path / "cache").glob("*.cudnn"))
     assert kept, "no plan was kept"
     assert any(path.read_bytes() in (tmp_path / "e.kiln").read_bytes() for path in kept), "the engine's file has none"
@@ -174,7 +188,9 @@ def test_plans_of_cudnn_are_kept(model: nn.Module, cache: Path, tmp_path: Path, 
         assert float(run.stdout) < 2e-3 and "note" not in run.stderr, run.stderr
     for path in kept:  # what cannot be read is made anew
         path.write_bytes(b'{"version": 1, "damaged')
-    again = kiln.compile(model, inputs=[x], precision="fp16", cache=str(forced(cache, "conv", "conv.cudnn", tmp_path)))
+    monkeypatch.setenv("KILN_CACHE_DIR", str(tmp_path / "cache"))
+    x = example()
+    again = kiln.compile(model, inputs=[x], precision="fp16", cache=tactics)
     with torch.no_grad():
         assert error(again(x), model(x)) < 3e-3
 
