@@ -76,3 +76,15 @@ def test_batch_norm_of_a_half_model_adds_no_error() -> None:
             eager += float((half(y).float() - exact).norm() / exact.norm())
             ours += float((kiln.compile(half, inputs=[y], target="cpu")(y).float() - exact).norm() / exact.norm())
     assert ours < 1.08 * eager, (ours, eager)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_models_run_vector_kernels_on_a_cpu(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(1), nn.LayerNorm(144), nn.Linear(144, 10))
+    model, x = model.eval().to(dtype), torch.randn(2, 3, 8, 8).to(dtype)
+    compiled = kiln.compile(model, inputs=[x], target="cpu")
+    assert 'tactic "reference"' not in compiled.engine.report("plan")
+    with torch.no_grad():
+        assert compiled(x).dtype == dtype
+        torch.testing.assert_close(compiled(x), model(x), rtol=2e-2, atol=2e-2)
