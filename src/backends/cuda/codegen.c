@@ -147,6 +147,14 @@ typedef struct emitter {
   const char *unique;
 } emitter;
 
+/* The name of what node `n` of the block computes. By its place and not by the value's id: equal chains have equal texts, which are
+ * compiled once. */
+static void name_of(const emitter *e, const node *n, char *out) {
+  int place = 0;
+  for (const node *at = e->block->first; at && at != n; at = at->next) place++;
+  snprintf(out, 64, "%s_v%d", e->unique, place);
+}
+
 /* The variable (or literal) that holds `v`. */
 static void put_value(emitter *e, const value *v, int operand) {
   if (e->block) {
@@ -166,7 +174,9 @@ static void put_value(emitter *e, const value *v, int operand) {
     cuda_literal(e->t, v->type.dtype, is_float ? ref_load(&c, 0) : 0, is_float ? 0 : ref_load_int(&c, 0));
     return;
   }
-  text_printf(e->t, "%s_v%u", e->unique, v->id);
+  char name[64];
+  name_of(e, v->producer, name);
+  text_puts(e->t, name);
 }
 
 static void put_cast(emitter *e, const node *n) {
@@ -243,7 +253,7 @@ void cuda_block_emit(text *t, const block *b, const char *const *params, const c
   emitter e = {t, b, params, unique};
   for (const node *n = b->first; n; n = n->next) {
     char name[64];
-    snprintf(name, sizeof name, "%s_v%u", unique, n->outputs[0]->id);
+    name_of(&e, n, name);
     put_node(&e, n, name);
   }
   text r = {0};

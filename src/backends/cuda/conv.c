@@ -286,7 +286,7 @@ static kiln_status pad_image(kernel_prep *p, dense_copy *out) {
   KILN_TRY(workspace_reserve(p, bytes, &out->at));
   text t = {0};
   text_printf(&t,
-              "extern \"C\" __global__ void __launch_bounds__(256) pad_channels(const %s *__restrict__ in, %s *out) {\n"
+              "extern \"C\" __global__ void __launch_bounds__(256) pad_channels(const %s *in, %s *out) {\n"
               "  KILN_WAIT;\n  const i64 i = (i64)blockIdx.x * 256 + threadIdx.x;\n  if (i >= %lldLL) return;\n",
               type, type, (long long)pixels);
   cuda_coordinates(&t, "i64", "c", "i", x->rank - 1, x->shape);

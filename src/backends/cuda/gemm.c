@@ -86,7 +86,7 @@ kiln_status dense_copy_prepare(kernel_prep *p, const tensor *in, dense_copy *out
   const char *type = cuda_type(in->dtype);
   text t = {0};
   text_printf(&t,
-              "extern \"C\" __global__ void __launch_bounds__(256) dense(const %s *__restrict__ in, %s *out) {\n"
+              "extern \"C\" __global__ void __launch_bounds__(256) dense(const %s *in, %s *out) {\n"
               "  KILN_WAIT;\n  const i64 i = (i64)blockIdx.x * 256 + threadIdx.x;\n  if (i >= %lldLL) return;\n",
               type, type, (long long)total);
   cuda_coordinates(&t, "i64", "c", "i", in->rank, in->shape);

@@ -206,11 +206,10 @@ static kiln_status prepare_index_put(kernel_prep *p) {
   text t = {0};
   const char *type = cuda_type(out->dtype);
   text_printf(&t,
-              "extern \"C\" __global__ void __launch_bounds__(64) index_put(const %s *__restrict__ in0, const %s "
-              "*__restrict__ in1",
+              "extern \"C\" __global__ void __launch_bounds__(64) index_put(const %s *in0, const %s "
+              "*in1",
               type, type);
-  for (int i = 0; i < s.axes->count; i++)
-    text_printf(&t, ", const %s *__restrict__ in%d", cuda_type(s.indices[i].dtype), 2 + i);
+  for (int i = 0; i < s.axes->count; i++) text_printf(&t, ", const %s *in%d", cuda_type(s.indices[i].dtype), 2 + i);
   text_printf(
       &t,
       ", %s *out) {\n  KILN_WAIT;\n  const i64 i = (i64)blockIdx.x * 64 + threadIdx.x;\n  if (i >= %lldLL) return;\n",

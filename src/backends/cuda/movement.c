@@ -16,7 +16,7 @@ void mapped_begin(text *t, const kernel_prep *p, const char *entry, int v) {
   text_printf(t, "extern \"C\" __global__ void __launch_bounds__(%d) %s(", MAPPED_THREADS, entry);
   for (int k = 0; k < p->args.n_in; k++) {
     if (p->args.in[k].rank < 0) continue;
-    text_printf(t, "%sconst %s *__restrict__ in%d", comma ? ", " : "", cuda_type(p->args.in[k].dtype), k);
+    text_printf(t, "%sconst %s *in%d", comma ? ", " : "", cuda_type(p->args.in[k].dtype), k);
     comma = true;
   }
   for (int k = 0; k < p->args.n_out; k++) {

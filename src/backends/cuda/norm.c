@@ -74,7 +74,7 @@ static kiln_status prepare_rows(kernel_prep *p, int64_t rows, int64_t length, co
               "KEPT %d\n#define IN %s\n",
               (long long)length, (long long)rows, threads, per_block, v, kept <= MAX_KEPT, cuda_type(d));
   text_printf(&t,
-              "#define ROW_PARAMS const IN *__restrict__ in, %sIN *__restrict__ out\n#define ROW_BODY %s\n#define "
+              "#define ROW_PARAMS const IN *in, %sIN *__restrict__ out\n#define ROW_BODY %s\n#define "
               "ROW_RESULT %s\n",
               params, body, result);
   text_puts(&t, row_frame);
@@ -99,7 +99,7 @@ static kiln_status prepare_lines(kernel_prep *p, int axis, bool logarithm) {
   text t = {0};
   text_printf(&t,
               "#define LOAD(e) ((%s)%s(in[base + (e) * %lldLL]))\n"
-              "extern \"C\" __global__ void __launch_bounds__(128) lines(const %s *__restrict__ in, %s *__restrict__ "
+              "extern \"C\" __global__ void __launch_bounds__(128) lines(const %s *in, %s *__restrict__ "
               "out) {\n  KILN_WAIT;\n"
               "  const i64 o = (i64)blockIdx.x * 128 + threadIdx.x;\n  if (o >= %lldLL) return;\n",
               real, in->dtype == KILN_F64 ? "" : "to_float", (long long)(in->rank ? in->strides[axis] : 1), type, type,
@@ -142,8 +142,7 @@ static kiln_status prepare_layer_norm(kernel_prep *p) {
   int64_t length = 1;
   for (int i = in->rank - dims; i < in->rank; i++) length *= in->shape[i];
   const int64_t rows = length ? tensor_numel(in) / length : 0;
-  const char *params =
-      cuda_text(p, "%s%s", gamma ? "const IN *__restrict__ gamma, " : "", beta ? "const IN *__restrict__ beta, " : "");
+  const char *params = cuda_text(p, "%s%s", gamma ? "const IN *gamma, " : "", beta ? "const IN *beta, " : "");
   const double eps = arg_float(&p->args, "eps");
   const char *body =
       rms ? cuda_text(p, "float sq = 0; EACH(sq += v * v) const float scale = rsqrtf(SUM(sq) / LENGTH + (float)%.17g);",
@@ -163,7 +162,7 @@ static kiln_status prepare_layer_norm(kernel_prep *p) {
 
 static const char group_frame[] =
     "#define AT(e) (((e) % SIZE + group * SIZE) * C_STRIDE + ((e) / SIZE) * S_STRIDE)\n"
-    "extern \"C\" __global__ void __launch_bounds__(512) group(const IN *__restrict__ in, GROUP_PARAMS IN "
+    "extern \"C\" __global__ void __launch_bounds__(512) group(const IN *in, GROUP_PARAMS IN "
     "*__restrict__ out) {\n"
     "  __shared__ float shared[33];\n  KILN_WAIT;\n"
     "  const int group = blockIdx.x % GROUPS;\n"
@@ -193,9 +192,8 @@ static kiln_status prepare_group_norm(kernel_prep *p) {
               "%s %s\n#define PLACE %s\n",
               cuda_type(in->dtype), (long long)groups, (long long)(channels / groups), (long long)spatial,
               (long long)(last ? 1 : spatial), (long long)(last ? channels : 1), (long long)(channels * spatial),
-              arg_float(&p->args, "eps"), gamma ? "const IN *__restrict__ gamma," : "",
-              beta ? "const IN *__restrict__ beta," : "", gamma ? "* to_float(gamma[c])" : "",
-              beta ? "+ to_float(beta[c])" : "",
+              arg_float(&p->args, "eps"), gamma ? "const IN *gamma," : "", beta ? "const IN *beta," : "",
+              gamma ? "* to_float(gamma[c])" : "", beta ? "+ to_float(beta[c])" : "",
               /* neighbours in memory are neighbours of e */ last ? "e" : "((e) / SPATIAL + (e) % SPATIAL * SIZE)");
   text_puts(&t, group_frame);
   return cuda_simple_prepare(p, "group", &t, tensor_numel(in) ? in->shape[0] * groups : 0, 512, 0);
@@ -213,16 +211,16 @@ static kiln_status prepare_batch_norm(kernel_prep *p) {
   const char *type = cuda_type(in->dtype);
   text t = {0};
   text_printf(&t,
-              "#define IN %s\nextern \"C\" __global__ void __launch_bounds__(256) batch(const IN *__restrict__ in, "
-              "const IN *__restrict__ mean, "
-              "const IN *__restrict__ var, %s%sIN *__restrict__ out) {\n  KILN_WAIT;\n"
+              "#define IN %s\nextern \"C\" __global__ void __launch_bounds__(256) batch(const IN *in, "
+              "const IN *mean, "
+              "const IN *var, %s%sIN *__restrict__ out) {\n  KILN_WAIT;\n"
               "  const i64 i = (i64)blockIdx.x * 256 + threadIdx.x;\n  if (i >= %lldLL) return;\n  const i64 c = i / "
               "%lldLL %% %lldLL;\n"
               "  out[i] = from_float<IN>((to_float(in[i]) - to_float(mean[c])) * rsqrtf(to_float(var[c]) + "
               "(float)%.17g)%s%s);\n}\n",
-              type, gamma ? "const IN *__restrict__ gamma, " : "", beta ? "const IN *__restrict__ beta, " : "",
-              (long long)total, (long long)stride_behind(in, axis), (long long)in->shape[axis],
-              arg_float(&p->args, "eps"), gamma ? " * to_float(gamma[c])" : "", beta ? " + to_float(beta[c])" : "");
+              type, gamma ? "const IN *gamma, " : "", beta ? "const IN *beta, " : "", (long long)total,
+              (long long)stride_behind(in, axis), (long long)in->shape[axis], arg_float(&p->args, "eps"),
+              gamma ? " * to_float(gamma[c])" : "", beta ? " + to_float(beta[c])" : "");
   return cuda_simple_prepare(p, "batch", &t, cuda_div_up(total, 256), 256, 0);
 }
 
@@ -232,7 +230,7 @@ static kiln_status prepare_response(kernel_prep *p) {
   const char *type = cuda_type(in->dtype);
   text t = {0};
   text_printf(&t,
-              "#define IN %s\nextern \"C\" __global__ void __launch_bounds__(256) response(const IN *__restrict__ in, "
+              "#define IN %s\nextern \"C\" __global__ void __launch_bounds__(256) response(const IN *in, "
               "IN *__restrict__ out) {\n"
               "  KILN_WAIT;\n  const i64 i = (i64)blockIdx.x * 256 + threadIdx.x;\n  if (i >= %lldLL) return;\n"
               "  const i64 c = i / %lldLL %% %lldLL;\n  float sum = 0;\n"

@@ -79,8 +79,7 @@ static kiln_status prepare_chain(kernel_prep *p) {
   text t = {0};
   char result[64];
   text_printf(&t, "extern \"C\" __global__ void __launch_bounds__(%d) chain(", THREADS);
-  for (int i = 0; i < p->args.n_in; ++i)
-    text_printf(&t, "const %s *__restrict__ in%d, ", cuda_type(p->args.in[i].dtype), i);
+  for (int i = 0; i < p->args.n_in; ++i) text_printf(&t, "const %s *in%d, ", cuda_type(p->args.in[i].dtype), i);
   text_printf(
       &t, "%s *out) {\n  KILN_WAIT;\n  const %s i = (%s)blockIdx.x * %d + threadIdx.x;\n  if (i >= %lldLL) return;\n",
       cuda_type(out->dtype), index_type, index_type, THREADS, (long long)items);
@@ -152,7 +151,7 @@ static kiln_status prepare_transpose(kernel_prep *p, const cuda_space *s, int a)
   }
   text t = {0};
   text_printf(&t,
-              "extern \"C\" __global__ void __launch_bounds__(256) transpose(const %s *__restrict__ in, %s *out) {\n"
+              "extern \"C\" __global__ void __launch_bounds__(256) transpose(const %s *in, %s *out) {\n"
               "  __shared__ %s tile[32][33];\n  KILN_WAIT;\n"
               "  const u32 ba = blockIdx.x %% %lldu * 32, bb = blockIdx.x / %lldu %% %lldu * 32;\n"
               "  const i64 rest = blockIdx.x / %lldLL;\n",

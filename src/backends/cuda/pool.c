@@ -34,9 +34,9 @@ static int64_t put_places(text *t, const kernel_prep *p, const char *entry, cons
   const bool last = y->channel_stride == 1;
   text_printf(t,
               "#define V %d\ntypedef %s VT;\ntypedef %s IN;\nextern \"C\" __global__ void __launch_bounds__(%d) "
-              "%s(const IN *__restrict__ in",
+              "%s(const IN *in",
               v, cuda_value_type(p->args.in[0].dtype), cuda_type(p->args.in[0].dtype), MAPPED_THREADS, entry);
-  if (p->args.n_in > 1) text_printf(t, ", const %s *__restrict__ in1", cuda_type(p->args.in[1].dtype));
+  if (p->args.n_in > 1) text_printf(t, ", const %s *in1", cuda_type(p->args.in[1].dtype));
   for (int k = 0; k < p->args.n_out; k++) text_printf(t, ", %s *out%d", cuda_type(p->args.out[k].dtype), k);
   text_printf(t, ") {\n  KILN_WAIT;\n  const %s i = (%s)blockIdx.x * %d + threadIdx.x;\n  if (i >= %lldLL) return;\n",
               type, type, MAPPED_THREADS, (long long)items);

@@ -7,9 +7,12 @@ const char cuda_prelude[] =
     "typedef unsigned long long u64;\n"
     "typedef unsigned int u32;\n"
     "#define FN __device__ __forceinline__\n"
-    /* First statement of every kernel: launches overlap with the end of the kernel before, whose results must be complete from here on. */
-    "#if __CUDA_ARCH__ >= 900\n#define KILN_WAIT asm volatile(\"griddepcontrol.launch_dependents;\\n "
-    "griddepcontrol.wait;\" ::: \"memory\")\n#else\n#define KILN_WAIT\n#endif\n"
+    /* First statement of every kernel: launches overlap with the end of the kernel before, whose results must be complete from here on.
+     * The next kernel may be scheduled from here on too. Not earlier: it would overlap with the kernel before this one as well, whose
+     * reads leave lines in the caches of processors that memory which is used again has replaced by then (docs/decisions/0014); and
+     * blocks that wait take the room of blocks that work. */
+    "#if __CUDA_ARCH__ >= 900\n#define KILN_WAIT asm volatile(\"griddepcontrol.wait;\\n "
+    "griddepcontrol.launch_dependents;\" ::: \"memory\")\n#else\n#define KILN_WAIT\n#endif\n"
     "struct __align__(2) f16 { unsigned short x; };\n"
     "struct __align__(2) bf16 { unsigned short x; };\n"
     "FN float to_float(float v) { return v; }\n"

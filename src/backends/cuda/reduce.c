@@ -149,7 +149,7 @@ static void put_head(text *t, const kernel_prep *p, const reduction *r, const ch
   text_printf(t,
               "%s\ntypedef %s VT;\ntypedef %s IN;\n#define TX %d\n#define TY %d\n"
               "#define V %d /* neighbours read */\n#define W %d /* results made */\n"
-              "extern \"C\" __global__ void __launch_bounds__(%d) reduce(const IN *__restrict__ in",
+              "extern \"C\" __global__ void __launch_bounds__(%d) reduce(const IN *in",
               accumulator, cuda_value_type(d), cuda_type(d), r->tx, r->ty, r->v, r->across ? r->v : 1, r->tx * r->ty);
   for (int k = 0; k < p->args.n_out; k++) text_printf(t, ", %s *out%d", cuda_type(p->args.out[k].dtype), k);
   text_printf(

@@ -48,7 +48,7 @@ static void put_head(text *t, const kernel_prep *p, const char *entry, const cha
   const tensor *in = &p->args.in[0];
   text_printf(t, scan, count_type);
   text_printf(t,
-              "extern \"C\" __global__ void __launch_bounds__(%d) %s(const %s *__restrict__ in, long long *out) {\n"
+              "extern \"C\" __global__ void __launch_bounds__(%d) %s(const %s *in, long long *out) {\n"
               "  KILN_WAIT;\n  i64 start = 0;\n"
               "  for (i64 first = 0; first < %lldLL; first += %d) {\n    const i64 i = first + threadIdx.x;\n",
               SIZES_THREADS, entry, cuda_type(in->dtype), (long long)tensor_numel(in), SIZES_THREADS);
@@ -90,7 +90,7 @@ static kiln_status prepare_repeat_index(kernel_prep *p) {
 static kiln_status prepare_data_size(kernel_prep *p) {
   const tensor *in = &p->args.in[0];
   text t = {0};
-  text_printf(&t, "extern \"C\" __global__ void data_size(const %s *__restrict__ in, long long *out) {\n  KILN_WAIT;\n",
+  text_printf(&t, "extern \"C\" __global__ void data_size(const %s *in, long long *out) {\n  KILN_WAIT;\n",
               cuda_type(in->dtype));
   text_puts(&t, "  out[0] = (long long)(");
   cuda_widen(&t, in->dtype, "in[0]");

@@ -35,7 +35,7 @@ static lines lines_of(const kernel_prep *p) {
 
 static void put_head(text *t, const kernel_prep *p, const char *entry, int threads) {
   const kiln_dtype d = p->args.in[0].dtype;
-  text_printf(t, "typedef %s VT;\nextern \"C\" __global__ void __launch_bounds__(%d) %s(const %s *__restrict__ in",
+  text_printf(t, "typedef %s VT;\nextern \"C\" __global__ void __launch_bounds__(%d) %s(const %s *in",
               cuda_value_type(d), threads, entry, cuda_type(d));
   for (int k = 0; k < p->args.n_out; k++) text_printf(t, ", %s *out%d", cuda_type(p->args.out[k].dtype), k);
   text_puts(t, ") {\n  KILN_WAIT;\n");

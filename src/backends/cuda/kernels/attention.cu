@@ -97,14 +97,13 @@ __device__ __forceinline__ float fast_exp2(float x) {
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, MIN_CTAS)
-    KERNEL_NAME(const in_t *__restrict__ q, const in_t *__restrict__ k, const in_t *__restrict__ v, in_t *__restrict__ o,
-                const void *__restrict__ mask, float *__restrict__ ws, mx_u32 *__restrict__ counters, int len_arg) {
+    KERNEL_NAME(const in_t *q, const in_t *k, const in_t *v, in_t *__restrict__ o,
+                const void *mask, float *__restrict__ ws, mx_u32 *__restrict__ counters, int len_arg) {
   extern __shared__ __align__(16) unsigned char smem[];
   const mx_u32 smem_q = mx_shared(smem), smem_kv = smem_q + Q_BYTES;
   const int tid = threadIdx.x, lane = tid & 31, warp = tid >> 5, wq = warp % WARPS_Q, wkv = warp / WARPS_Q;
   const int head = blockIdx.x / BLOCKS % HEADS, batch = blockIdx.x / BLOCKS / HEADS, split = blockIdx.y;
   const int row0 = blockIdx.x % BLOCKS * BQ;
-  mx_grid_trigger();
   mx_grid_wait();
   k += K_AT((long long)batch, head);
   v += V_AT((long long)batch, head);

@@ -16,15 +16,13 @@
 #endif
 
 extern "C" __global__ void __launch_bounds__(128)
-    KERNEL_NAME(const void *__restrict__ q, const void *__restrict__ k, const void *__restrict__ v, void *__restrict__ o,
-                const void *__restrict__ mask, int len_arg) {
+    KERNEL_NAME(const void *q, const void *k, const void *v, void *__restrict__ o, const void *mask, int len_arg) {
   extern __shared__ __align__(16) unsigned char smem[];
   float *sq = (float *)smem, *sk = sq + BQ * PITCH_QK, *sv = sk + BKV * PITCH_QK, *sp = sv + BKV * DIM_V;
   const int tid = threadIdx.x, r = tid / 4, part = tid % 4, row0 = blockIdx.x % BLOCKS * BQ;
   const int head = blockIdx.x / BLOCKS % HEADS, batch = blockIdx.x / BLOCKS / HEADS;
   const int row = min(row0 + r, ROWS - 1), query = row % LEN_Q;
   const float none = __int_as_float(0xff800000);
-  mx_grid_trigger();
   mx_grid_wait();
   for (int e = tid; e < BQ * DIM; e += 128) {
     const int i = e / DIM, c = e % DIM, w = min(row0 + i, ROWS - 1);

@@ -92,13 +92,12 @@ __device__ __forceinline__ int tiles_for(int last) {
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
     kiln_attention_wgmma(const __grid_constant__ tensor_map map_q, const __grid_constant__ tensor_map map_k,
-                         const __grid_constant__ tensor_map map_v, in_t *__restrict__ o, const void *__restrict__ mask, int items) {
+                         const __grid_constant__ tensor_map map_v, in_t *__restrict__ o, const void *mask, int items) {
   extern __shared__ __align__(1024) unsigned char smem[];
   const mx_u32 smem0 = mx_shared(smem), q_full = smem0 + BARRIERS, q_empty = q_full + 16, k_full = q_empty + 16;
   const mx_u32 v_full = k_full + STAGES * 8, k_empty = v_full + STAGES * 8, v_empty = k_empty + STAGES * 8, smem_kv = smem0 + 2 * Q_BYTES;
   const int tid = threadIdx.x, lane = tid & 31, warp = tid >> 5;
   int row0, head, batch;
-  mx_grid_trigger();
   if (tid == 0) {
     for (int s = 0; s < 2; s++) {
       barrier_init(q_full + s * 8, 1);

@@ -156,14 +156,13 @@ __device__ __forceinline__ void add_remote(mx_u32 addr, float *v) {
 #endif
 
 extern "C" __global__ void CLUSTER_DIMS __launch_bounds__(THREADS, MIN_CTAS)
-    KERNEL_NAME(const in_t *__restrict__ a, const in_t *__restrict__ b, out_t *__restrict__ c, const void *__restrict__ bias,
+    KERNEL_NAME(const in_t *a, const in_t *b, out_t *__restrict__ c, const void *bias,
                 float *__restrict__ ws, mx_u32 *__restrict__ counters, int m_arg EPILOGUE_PARAMS) {
   extern __shared__ __align__(1024) unsigned char smem[];
   const mx_u32 smem0 = mx_shared(smem);
   const int tid = threadIdx.x, lane = tid & 31, warp = tid >> 5;
   const int wm = warp % WARPS_M, wn = warp / WARPS_M % WARPS_N, wk = warp / (WARPS_M * WARPS_N);
   const int split = blockIdx.y;
-  mx_grid_trigger();
 
   /* Which tile. */
 #if GROUPED

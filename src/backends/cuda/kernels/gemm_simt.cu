@@ -37,12 +37,11 @@
 #endif
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-    KERNEL_NAME(const void *__restrict__ a, const void *__restrict__ b, void *__restrict__ c, const void *__restrict__ bias,
+    KERNEL_NAME(const void *a, const void *b, void *__restrict__ c, const void *bias,
                 float *__restrict__ ws, mx_u32 *__restrict__ counters, int m_arg EPILOGUE_PARAMS) {
   extern __shared__ __align__(16) unsigned char smem[];
   const int tid = threadIdx.x, split = blockIdx.y, n0 = blockIdx.x % TILES_N * BN;
   const int tm = tid / (BN / TN) * TM, tn = tid % (BN / TN) * TN;
-  mx_grid_trigger();
   mx_grid_wait();
 #if GROUPED
   int z, m0, m_end;

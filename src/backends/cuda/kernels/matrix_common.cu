@@ -218,18 +218,13 @@ __device__ __forceinline__ bool mx_group_tile(const void *ends, int tile, int ro
 }
 #endif
 
-/* Programmatic dependent launch (sm_90): the next kernel may be scheduled early; memory of earlier kernels is visible after
- * mx_grid_wait. Both do nothing when the launch does not ask for it. PDL 0: no code. */
+/* Programmatic dependent launch (sm_90): this kernel may be scheduled early. Memory of earlier kernels is visible behind the wait; from
+ * then on, and not before, the next kernel may be scheduled: see KILN_WAIT in prelude.c. PDL 0: no code. */
 #ifndef PDL
 #define PDL 0
 #endif
 __device__ __forceinline__ void mx_grid_wait() {
 #if PDL && __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-}
-__device__ __forceinline__ void mx_grid_trigger() {
-#if PDL && __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+  asm volatile("griddepcontrol.wait;\n griddepcontrol.launch_dependents;" ::: "memory");
 #endif
 }

@@ -64,9 +64,8 @@ FN void rnn_mma(float (&d)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
 
 #if KIND == RNN_STEP
 
-extern "C" __global__ void __launch_bounds__(128) rnn_step(const IN *__restrict__ gates, const IN *h, const IN *__restrict__ w_hh,
-                                                           const IN *__restrict__ b_hh, const IN *c0, float *c, IN *y, IN *h_last,
-                                                           IN *c_last, int first, int last) {
+extern "C" __global__ void __launch_bounds__(128) rnn_step(const IN *gates, const IN *h, const IN *w_hh, const IN *b_hh, const IN *c0,
+                                                           float *c, IN *y, IN *h_last, IN *c_last, int first, int last) {
   KILN_WAIT;
   const int lane = threadIdx.x % 32, warp = blockIdx.x * 4 + threadIdx.x / 32;
   const int i = warp % HIDDEN, n0 = warp / HIDDEN * ITEMS;
@@ -118,9 +117,9 @@ extern "C" __global__ void __launch_bounds__(128) rnn_step(const IN *__restrict_
 #define PART_PITCH 20
 
 /* Which elements of k a thread holds does not matter as long as it holds the same ones of both operands. */
-extern "C" __global__ void __launch_bounds__(WARPS * 32) rnn_tile(const IN *__restrict__ gates, const IN *h, const IN *__restrict__ w_hh,
-                                                                  const IN *__restrict__ b_hh, const IN *c0, float *c, IN *y, IN *h_last,
-                                                                  IN *c_last, int first, int last) {
+extern "C" __global__ void __launch_bounds__(WARPS * 32) rnn_tile(const IN *gates, const IN *h, const IN *w_hh, const IN *b_hh,
+                                                                  const IN *c0, float *c, IN *y, IN *h_last, IN *c_last, int first,
+                                                                  int last) {
   extern __shared__ __align__(16) float part[]; /* [WARPS][GATES][COLUMNS][PART_PITCH] */
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, u0 = blockIdx.x * 16, n0 = blockIdx.y * COLUMNS;
 #if !CONSTANT
@@ -236,9 +235,8 @@ FN void rnn_send(void *place, int rank, const uint4 &v) {
 #define CHUNKS (COLUMNS * UNITS / 8) /* of 16 bytes, of the state that a block makes */
 #define TILES (COLUMNS / 8)
 
-extern "C" __global__ void __launch_bounds__(THREADS) rnn_cluster(const IN *__restrict__ gates, const IN *__restrict__ h0,
-                                                                  const IN *__restrict__ w_hh, const IN *__restrict__ b_hh,
-                                                                  const IN *__restrict__ c0, IN *y, IN *h_last, IN *c_last) {
+extern "C" __global__ void __launch_bounds__(THREADS) rnn_cluster(const IN *gates, const IN *h0, const IN *w_hh, const IN *b_hh,
+                                                                  const IN *c0, IN *y, IN *h_last, IN *c_last) {
   extern __shared__ __align__(16) unsigned char memory[];
   IN *state = (IN *)memory;                                                 /* [2][COLUMNS][PITCH] */
   IN *fresh = state + 2 * COLUMNS * PITCH;                                  /* [COLUMNS][UNITS]: what this block made */
@@ -377,9 +375,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) rnn_cluster(const IN *__re
 #define CELLS ((COLUMNS * UNITS + THREADS - 1) / THREADS)
 #define CHUNKS (UNITS * COLUMNS / 4)
 
-extern "C" __global__ void __launch_bounds__(THREADS) rnn_rows(const float *__restrict__ gates, const float *__restrict__ h0,
-                                                               const float *__restrict__ w_hh, const float *__restrict__ b_hh,
-                                                               const float *__restrict__ c0, float *y, float *h_last, float *c_last) {
+extern "C" __global__ void __launch_bounds__(THREADS) rnn_rows(const float *gates, const float *h0, const float *w_hh, const float *b_hh,
+                                                               const float *c0, float *y, float *h_last, float *c_last) {
   extern __shared__ __align__(16) float state[];        /* [2][SPLIT * SLICE or all units][COLUMNS] */
   constexpr int HIGH = SPLIT * SLICE > CLUSTER * UNITS ? SPLIT * SLICE : CLUSTER * UNITS;
   float *fresh = state + 2 * HIGH * COLUMNS;            /* [UNITS][COLUMNS] */
