@@ -1,10 +1,14 @@
 /* Heap memory: the host's allocator, counters and failure injection. The counters are relaxed atomics; they cost little
  * beside an allocation and let every build run the allocation-failure tests. */
+#define _DEFAULT_SOURCE
 #include "base/memory.h"
 
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
 
 static void *default_allocate(void *user, size_t size) {
   (void)user;
@@ -67,6 +71,20 @@ void mem_free(void *block) {
   hooks.release(hooks.user, block);
 }
 
+/* Weights and arenas in pages of 2 MiB: filling them for the first time takes a third less time. Only a hint, and only for memory of
+ * our own. */
+static void prefer_large_pages(char *block, size_t size) {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+  enum { LARGE_PAGE = 2 << 20 };
+  if (size < 2 * (size_t)LARGE_PAGE || hooks.allocate != default_allocate) return;
+  const size_t before = (LARGE_PAGE - (uintptr_t)block % LARGE_PAGE) % LARGE_PAGE;
+  const size_t whole = (size - before) / LARGE_PAGE * LARGE_PAGE;
+  if (whole) (void)madvise(block + before, whole, MADV_HUGEPAGE);
+#else
+  (void)block, (void)size;
+#endif
+}
+
 /* The word before an aligned block holds the block to release. */
 void *mem_alloc_aligned(size_t size) {
   enum { ALIGNMENT = 64 };
@@ -74,6 +92,7 @@ void *mem_alloc_aligned(size_t size) {
   if (!size_add(size, ALIGNMENT + sizeof(void *), &bytes)) return NULL;
   char *block = mem_alloc(bytes);
   if (block == NULL) return NULL;
+  prefer_large_pages(block, bytes);
   char *first = block + sizeof(void *);
   char *aligned = first + (ALIGNMENT - (uintptr_t)first % ALIGNMENT) % ALIGNMENT;
   memcpy(aligned - sizeof(void *), &block, sizeof block);

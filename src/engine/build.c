@@ -3,6 +3,7 @@
 
 #include "base/memory.h"
 #include "engine/engine.h"
+#include "graph/complex_io.h"
 #include "import/export.h"
 #include "import/torchscript/torchscript.h"
 #include "passes/pass.h"
@@ -25,13 +26,17 @@ static kiln_status apply_input(graph *g, const kiln_input_spec *spec, int at) {
   if (spec->constant)
     return KILN_FAIL(KILN_INVALID_ARGUMENT, "input \"%s\" is a tensor and cannot be fixed to \"%.60s\"", name,
                      spec->constant);
-  if (spec->rank != type->rank)
+  const bool is_complex = graph_input_is_complex(g, at);
+  const int32_t pair = is_complex && (spec->is_complex || spec->rank == type->rank - 1); /* the model's sizes */
+  if (spec->is_complex && !is_complex)
+    return KILN_FAIL(KILN_INVALID_ARGUMENT, "input \"%s\" is real in the model, the specification says complex", name);
+  if (spec->rank + pair != type->rank)
     return KILN_FAIL(KILN_INVALID_ARGUMENT, "input \"%s\" has %d dimensions in the model, the specification has %d",
-                     name, type->rank, spec->rank);
+                     name, type->rank - is_complex, spec->rank);
   if (spec->dtype != KILN_DTYPE_COUNT && spec->dtype != type->dtype)
     return KILN_FAIL(KILN_INVALID_ARGUMENT, "input \"%s\" is %s in the model, the specification says %s", name,
                      kiln_dtype_name(type->dtype), kiln_dtype_name(spec->dtype));
-  for (int32_t d = 0; d < type->rank; d++) {
+  for (int32_t d = 0; d < spec->rank; d++) {
     const int64_t lo = spec->min[d], opt = spec->opt[d], hi = spec->max[d];
     const int s = dim_symbol_index(g->dims, type->dims[d]);
     if (lo > opt || opt > hi || lo < 0)
@@ -103,7 +108,8 @@ static kiln_status import_file(const void *bytes, size_t size, const char *origi
 static kiln_status check_profile(const kiln_input_spec *first, const kiln_input_spec *s, size_t k, size_t i) {
   const char *name = first->name ? first->name : "by position";
   if (!str_eq(first->name, s->name) || s->rank != first->rank || s->dtype != first->dtype ||
-      !str_eq(first->constant, s->constant) || s->rank < 0 || s->rank > KILN_MAX_RANK)
+      !str_eq(first->constant, s->constant) || !s->is_complex != !first->is_complex || s->rank < 0 ||
+      s->rank > KILN_MAX_RANK)
     return KILN_FAIL(
         KILN_INVALID_ARGUMENT,
         "optimization profile %zu, input %zu (%.60s): name, type, number of dimensions and constant must be those "
@@ -141,7 +147,9 @@ static kiln_status declare_profiles(graph *g, const kiln_build_options *o) {
   for (size_t i = 0; i < o->input_count; i++) {
     const char *name = o->inputs[i].name;
     at[i] = o->inputs[i].constant ? -1 : name ? find_input(g, name) : i < (size_t)g->n_inputs ? (int32_t)i : -1;
-    if (at[i] >= 0 && g->body.params[at[i]]->type.rank != o->inputs[i].rank) at[i] = -1;
+    const int32_t rank = at[i] < 0 ? 0 : g->body.params[at[i]]->type.rank;
+    const bool pairs = at[i] >= 0 && graph_input_is_complex(g, at[i]) && rank == o->inputs[i].rank + 1;
+    if (at[i] >= 0 && rank != o->inputs[i].rank && !pairs) at[i] = -1;
   }
   const kiln_status status = profiles_write(g, o->inputs, o->input_count, at, o->profile_count);
   mem_free(at);
@@ -207,7 +215,7 @@ static kiln_status check_options(const kiln_build_options *o, target *t) {
 }
 
 static kiln_status build_bytes(graph *portable, const target *t, const kiln_build_options *o, const graph *like,
-                               void **out_bytes, size_t *out_size) {
+                               pool *workers, void **out_bytes, size_t *out_size) {
   plan_options options = {0};
   if (o)
     options = (plan_options){.tune_seconds = o->tune_seconds,
@@ -233,7 +241,8 @@ static kiln_status build_bytes(graph *portable, const target *t, const kiln_buil
     status = plan_compile_kernels(plan, t, o ? o->threads : 0);
   }
   if (status == KILN_OK) status = progress(o, "writing", 0.9);
-  if (status == KILN_OK) status = engine_write(portable, plan, t, why.data ? why.data : "", out_bytes, out_size);
+  if (status == KILN_OK)
+    status = engine_write_on(portable, plan, t, why.data ? why.data : "", workers, out_bytes, out_size);
   text_free(&why);
   graph_destroy(plan);
   return status;
@@ -249,6 +258,14 @@ static kiln_status note_options(graph *source, const kiln_build_options *o) {
   return KILN_OK;
 }
 
+/* Are there so many that rounding and copying them is worth threads of its own? */
+static bool has_large_weights(const graph *g) {
+  enum { LARGE = 16 << 20 };
+  size_t total = 0;
+  for (const constant *c = g->constants; c && total < LARGE; c = c->next) total += c->size;
+  return total >= LARGE;
+}
+
 kiln_status engine_from_graph_like(graph *portable, const target *t, const kiln_build_options *o, const graph *like,
                                    kiln_engine **out) {
   void *bytes = NULL;
@@ -256,9 +273,14 @@ kiln_status engine_from_graph_like(graph *portable, const target *t, const kiln_
   if (o && o->precision && !str_eq(o->precision, "fp32") && !t->backend->device)
     return KILN_FAIL(KILN_UNSUPPORTED, "precision \"%.40s\": target %s computes in fp32 only", o->precision, t->name);
   if (portable->source) KILN_TRY(note_options(portable->source, o));
-  KILN_TRY_NOTE(pass_precision(portable, o ? o->precision : NULL), "in pass `precision`");
-  KILN_TRY(build_bytes(portable, t, o, like, &bytes, &size));
-  const kiln_status status = engine_open_bytes(bytes, size, bytes, NULL, out);
+  pool *workers = NULL;
+  if (has_large_weights(portable)) KILN_TRY(pool_create(o ? o->threads : 0, &workers));
+  kiln_status status = pass_precision_on(portable, o ? o->precision : NULL, workers);
+  if (status != KILN_OK) status = error_note(status, __FILE__, __LINE__, "in pass `precision`");
+  if (status == KILN_OK) status = build_bytes(portable, t, o, like, workers, &bytes, &size);
+  pool_destroy(workers);
+  KILN_TRY(status);
+  status = engine_open_bytes(bytes, size, bytes, NULL, out);
   if (status != KILN_OK) mem_free_aligned(bytes);
   if (status == KILN_OK) (*out)->target.ordinal = t->ordinal;
   return status;

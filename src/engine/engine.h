@@ -43,6 +43,9 @@ kiln_status plan_compile_kernels(graph *plan, const target *t, int threads);
  * graphs, and of the portable one's source, which is written too if there is one. */
 kiln_status engine_write(graph *portable, graph *plan, const target *t, const char *why, void **out_bytes,
                          size_t *out_size);
+/* The same by several threads; NULL: by this one. */
+kiln_status engine_write_on(graph *portable, graph *plan, const target *t, const char *why, pool *workers,
+                            void **out_bytes, size_t *out_size);
 
 /* Plans and writes an engine for an optimized graph, whose constants it numbers, and opens it. `o` may be NULL. `like`: an
  * earlier plan of the same model whose tactics are taken, or NULL. */

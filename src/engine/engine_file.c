@@ -214,28 +214,66 @@ static void place_section(file_header *h, int section, uint64_t *at, uint64_t si
   *at += size;
 }
 
-static void fill_bytes(char *out, const layout *l, const writer *w, const char *why) {
+/* Weights are copied and summed in parts of this size, by as many threads as there are. */
+enum { PART = 1 << 20 };
+
+typedef struct weight_part {
+  const char *from;
+  char *to;
+  size_t size;
+  uint32_t crc;
+} weight_part;
+
+static size_t count_parts(size_t size) { return size / PART + (size % PART != 0); }
+
+static void copy_part(void *user, int64_t i, int worker) {
+  weight_part *p = (weight_part *)user + i;
+  (void)worker;
+  memcpy(p->to, p->from, p->size);
+  p->crc = checksum(p->to, p->size);
+}
+
+static kiln_status fill_weights(char *data, const writer *w, weight_entry *table, pool *workers) {
+  size_t n = 0, at = 0;
+  for (size_t i = 0; i < w->count; i++) n += count_parts(stored_size(w->weights[i].source));
+  weight_part *parts = mem_calloc(n + 1, sizeof *parts);
+  if (!parts) return KILN_NO_MEMORY("engine file");
+  for (size_t i = 0; i < w->count; i++) {
+    const size_t size = stored_size(w->weights[i].source);
+    for (size_t done = 0; done < size; done += PART)
+      parts[at++] = (weight_part){.from = (const char *)stored_data(w->weights[i].source) + done,
+                                  .to = data + w->weights[i].offset + done,
+                                  .size = size - done < PART ? size - done : PART};
+  }
+  pool_run(workers, (int64_t)n, copy_part, parts);
+  at = 0;
+  for (size_t i = 0; i < w->count; i++) {
+    const constant *c = w->weights[i].source;
+    table[i] = (weight_entry){
+        .offset = w->weights[i].offset, .size = stored_size(c), .crc = checksum("", 0), .flags = w->weights[i].flags};
+    for (size_t k = 0; k < count_parts(stored_size(c)); k++, at++)
+      table[i].crc = (uint32_t)crc32_combine(table[i].crc, parts[at].crc, (z_off_t)parts[at].size);
+    if (stored_packing(c)) snprintf(table[i].packing, sizeof table[i].packing, "%s", stored_packing(c));
+  }
+  mem_free(parts);
+  return KILN_OK;
+}
+
+static kiln_status fill_bytes(char *out, const layout *l, const writer *w, const char *why, pool *workers) {
   file_header h = l->header;
   const char *texts[] = {l->portable.data, l->plan.data, why};
   for (int i = 0; i < 3; i++) {
     memcpy(out + h.sections[i].offset, texts[i], h.sections[i].size);
   }
   if (l->source.length) memcpy(out + h.sections[SECTION_SOURCE].offset, l->source.data, l->source.length);
-  weight_entry *table = (weight_entry *)(void *)(out + h.sections[SECTION_TABLE].offset);
-  for (size_t i = 0; i < w->count; i++) {
-    const constant *c = w->weights[i].source;
-    char *data = out + h.sections[SECTION_DATA].offset + w->weights[i].offset;
-    const size_t size = stored_size(c);
-    if (size) memcpy(data, stored_data(c), size);
-    table[i] = (weight_entry){
-        .offset = w->weights[i].offset, .size = size, .crc = checksum(data, size), .flags = w->weights[i].flags};
-    if (stored_packing(c)) snprintf(table[i].packing, sizeof table[i].packing, "%s", stored_packing(c));
-  }
+  KILN_TRY(fill_weights(out + h.sections[SECTION_DATA].offset, w,
+                        (weight_entry *)(void *)(out + h.sections[SECTION_TABLE].offset), workers));
   for (int i = 0; i < SECTION_COUNT; i++) {
     if (i != SECTION_DATA) h.sections[i].crc = checksum(out + h.sections[i].offset, h.sections[i].size);
   }
   h.header_crc = header_checksum(&h);
   memcpy(out, &h, sizeof h);
+  return KILN_OK;
 }
 
 static kiln_status lay_out(layout *l, graph *portable, graph *plan, const target *t, const char *why, writer *w) {
@@ -271,6 +309,11 @@ static kiln_status lay_out(layout *l, graph *portable, graph *plan, const target
 
 kiln_status engine_write(graph *portable, graph *plan, const target *t, const char *why, void **out_bytes,
                          size_t *out_size) {
+  return engine_write_on(portable, plan, t, why, NULL, out_bytes, out_size);
+}
+
+kiln_status engine_write_on(graph *portable, graph *plan, const target *t, const char *why, pool *workers,
+                            void **out_bytes, size_t *out_size) {
   layout l = {0};
   writer w = {0};
   kiln_status status = lay_out(&l, portable, plan, t, why, &w);
@@ -284,9 +327,13 @@ kiln_status engine_write(graph *portable, graph *plan, const target *t, const ch
         const uint64_t next = i + 1 < w.count ? w.weights[i + 1].offset : l.data_size;
         memset(bytes + l.header.sections[SECTION_DATA].offset + end, 0, (size_t)(next - end));
       }
-      fill_bytes(bytes, &l, &w, why);
-      *out_bytes = bytes;
-      *out_size = size;
+      status = fill_bytes(bytes, &l, &w, why, workers);
+      if (status == KILN_OK) {
+        *out_bytes = bytes;
+        *out_size = size;
+      } else {
+        mem_free_aligned(bytes);
+      }
     } else {
       status = KILN_FAIL(KILN_OUT_OF_MEMORY, "out of memory: an engine of %zu bytes", size);
     }

@@ -4,6 +4,7 @@
 #ifndef KILN_PASSES_PASS_H
 #define KILN_PASSES_PASS_H
 
+#include "base/threads.h"
 #include "graph/graph.h"
 #include "ops/op.h"
 
@@ -30,6 +31,8 @@ kiln_status pass_constant_fold(graph *g, size_t max_growth);
 /* Computes in "tf32", "fp16" or "bf16" what the model computes in f32; behind a colon, patterns of operators and module paths that
  * stay in f32: "fp16:softmax,head*". NULL and "fp32" change nothing. */
 kiln_status pass_precision(graph *g, const char *precision);
+kiln_status pass_precision_on(graph *g, const char *precision,
+                              pool *workers); /* by several threads; NULL: by this one */
 
 /* All passes that know no target, in order; verifies after each when `verify`. KILN_DUMP=dir in the environment writes
  * the graph after each pass to dir/NN-name.txt. */

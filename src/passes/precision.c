@@ -5,11 +5,10 @@
  * that may leave the 16-bit range, powers and scans stay in f32; so does everything that no anchor feeds (positions, rotary tables,
  * masks). Casts are shared by all readers and fused into chains. Inputs and outputs keep their types. */
 #include <fnmatch.h>
-#include <math.h>
 #include <string.h>
 
+#include "base/halves.h"
 #include "base/memory.h"
-#include "ops/ref.h"
 #include "passes/pass.h"
 
 typedef enum precision_class { CLASS_KEEP, CLASS_FOLLOW, CLASS_ANCHOR } precision_class;
@@ -71,6 +70,7 @@ static precision_class class_of(const op *o) {
 
 typedef struct precision_state {
   graph *graph;
+  pool *workers; /* for large constants; may be NULL */
   kiln_dtype half;
   const char *exceptions; /* "a,b*": operators or module paths that stay in f32 */
   uint32_t n_values;
@@ -93,8 +93,24 @@ static bool is_excepted(const precision_state *s, const node *n) {
   return false;
 }
 
+typedef struct narrowing {
+  const float *from;
+  uint16_t *to;
+  int64_t count, parts;
+  void (*convert)(const float *in, uint16_t *out, size_t n);
+} narrowing;
+
+static void narrow_part(void *user, int64_t part, int worker) {
+  const narrowing *w = user;
+  int64_t begin = 0, end = 0;
+  (void)worker;
+  range_split(w->count, w->parts, 64, part, &begin, &end);
+  if (end > begin) w->convert(w->from + begin, w->to + begin, (size_t)(end - begin));
+}
+
 /* Finite numbers beyond the type's range (masks) become its largest ones, not infinite. */
 static value *narrow_constant(precision_state *s, value *v) {
+  enum { PART = 1 << 16 };
   tensor_type type = v->type;
   size_t bytes = 0;
   type.dtype = s->half;
@@ -105,14 +121,10 @@ static value *narrow_constant(precision_state *s, value *v) {
     s->graph->failure = KILN_NO_MEMORY("weights of another precision");
     return NULL;
   }
-  const tensor to = {.data = data, .dtype = s->half};
-  const float *from = v->constant->data;
-  const double most = s->half == KILN_F16 ? 65504.0 : 3.3895e38;
-  for (size_t i = 0; i < bytes / 2; i++) {
-    double x = (double)from[i];
-    if (!isinf(x)) x = x > most ? most : x < -most ? -most : x;
-    ref_store(&to, (int64_t)i, x);
-  }
+  narrowing w = {.from = v->constant->data, .to = data, .count = (int64_t)(bytes / sizeof(uint16_t))};
+  w.convert = s->half == KILN_F16 ? floats_to_f16 : floats_to_bf16;
+  w.parts = (w.count + PART - 1) / PART;
+  pool_run(s->workers, w.parts, narrow_part, &w);
   return graph_constant_take(s->graph, &type, data);
 }
 
@@ -194,11 +206,15 @@ static kiln_status convert(precision_state *s) {
   return graph_check(s->graph);
 }
 
-kiln_status pass_precision(graph *g, const char *precision) {
+kiln_status pass_precision(graph *g, const char *precision) { return pass_precision_on(g, precision, NULL); }
+
+kiln_status pass_precision_on(graph *g, const char *precision, pool *workers) {
   if (!precision || str_eq(precision, "fp32")) return KILN_OK;
   const size_t length = strcspn(precision, ":");
-  precision_state s = {
-      .graph = g, .n_values = g->next_id, .exceptions = precision[length] ? precision + length + 1 : NULL};
+  precision_state s = {.graph = g,
+                       .workers = workers,
+                       .n_values = g->next_id,
+                       .exceptions = precision[length] ? precision + length + 1 : NULL};
   if (length == 4 && memcmp(precision, "tf32", 4) == 0) return graph_set_metadata(g, "kiln.precision", "tf32");
   if (length == 4 && memcmp(precision, "fp16", 4) == 0)
     s.half = KILN_F16;
