@@ -122,6 +122,7 @@ typedef struct kiln_input_spec {
   int64_t min[KILN_MAX_RANK], opt[KILN_MAX_RANK], max[KILN_MAX_RANK];
   const char *constant; /* NULL: a tensor. Else this argument of a TorchScript method is no tensor and is fixed to this
                            value: "3", "0.5", "true", "none", or a text in single quotes; the shape is not looked at */
+  int is_complex; /* a complex tensor of this shape, whose parts have the dtype; see kiln_engine_input_is_complex */
 } kiln_input_spec;
 
 /* Called now and then during long work, from the building thread: what is being done, and how much of it, 0..1.
@@ -197,6 +198,11 @@ KILN_PUBLIC size_t kiln_engine_input_count(const kiln_engine *engine);  /* [any 
 KILN_PUBLIC size_t kiln_engine_output_count(const kiln_engine *engine); /* [any thread] */
 KILN_API kiln_status kiln_engine_input(const kiln_engine *engine, size_t index, kiln_io_info *out_info);
 KILN_API kiln_status kiln_engine_output(const kiln_engine *engine, size_t index, kiln_io_info *out_info);
+/* 1: the model takes (gives) a complex tensor here. Engines have it as a real one, dense or not, with a last dimension more, of 2: the
+ * real part and the imaginary part, as complex numbers lie in memory, so that the data of complex64 are those of f32[..., 2].
+ * [any thread] */
+KILN_PUBLIC int kiln_engine_input_is_complex(const kiln_engine *engine, size_t index);
+KILN_PUBLIC int kiln_engine_output_is_complex(const kiln_engine *engine, size_t index);
 /* Optimization profiles: 1 for an engine that was built without any. kiln_engine_input tells the range that spans them, and
  * the opt shape of the first. [any thread] */
 KILN_PUBLIC size_t kiln_engine_optimization_profile_count(const kiln_engine *engine);
@@ -344,6 +350,8 @@ KILN_API kiln_status kiln_ops_report(int json, char **out_text);
 /* Whether the importers take this operator of PyTorch: "aten::add.Tensor", "aten::linear" (the overload without a name). A
  * model may still be refused for arguments that are not supported. [any thread] */
 KILN_PUBLIC int kiln_operator_supported(const char *name);
+/* 1: it takes complex tensors too, or makes them. */
+KILN_PUBLIC int kiln_operator_takes_complex(const char *name);
 
 #ifdef __cplusplus
 }

@@ -56,7 +56,7 @@ static struct {
   PyTypeObject *subclass;    /* the last subclass that was found to be plain */
 } torch;
 
-static PyObject *name_requires_grad, *name_is_neg, *name_dlpack, *name_empty;
+static PyObject *name_requires_grad, *name_is_neg, *name_is_conj, *name_resolve_conj, *name_dlpack, *name_empty;
 static PyObject *numpy_module;
 
 /* ---- Runner
@@ -64,9 +64,14 @@ static PyObject *numpy_module;
 
 typedef struct held { /* what keeps one input's memory alive during a call */
   Py_buffer view;     /* obj NULL: none */
-  PyObject *capsule;
-  int64_t shape[KILN_MAX_RANK], strides[KILN_MAX_RANK]; /* for buffers, whose strides count bytes */
+  PyObject *capsule, *resolved;
+  int64_t shape[KILN_MAX_RANK],
+      strides[KILN_MAX_RANK]; /* for buffers, whose strides count bytes, and complex tensors */
 } held;
+
+typedef struct pair_view { /* the shape and strides of a complex tensor of the caller as pairs of real numbers */
+  int64_t shape[KILN_MAX_RANK], strides[KILN_MAX_RANK];
+} pair_view;
 
 typedef struct slot { /* a context and the room that one call needs */
   kiln_context *context;
@@ -74,9 +79,10 @@ typedef struct slot { /* a context and the room that one call needs */
   int64_t (*shapes)[KILN_MAX_RANK]; /* of outputs */
   dl_managed **made;
   held *holds;
-  double seconds; /* that the last run took; 0: unknown */
-  int device;     /* GPU engines: which one */
-  int profile;    /* that the context was told */
+  pair_view *pairs; /* for outputs of the caller; NULL: no output is complex */
+  double seconds;   /* that the last run took; 0: unknown */
+  int device;       /* GPU engines: which one */
+  int profile;      /* that the context was told */
   struct slot *next;
 } slot;
 
@@ -91,7 +97,11 @@ typedef struct runner_object {
   int device;  /* where the last call ran */
   int profile; /* optimization profile of the next calls; -1: the best one */
   Py_ssize_t n_in, n_out;
+  char *complex_io; /* is it complex: inputs, then outputs; NULL: none is */
 } runner_object;
+
+static bool complex_in(const runner_object *r, Py_ssize_t i) { return r->complex_io && r->complex_io[i]; }
+static bool complex_out(const runner_object *r, Py_ssize_t i) { return r->complex_io && r->complex_io[r->n_in + i]; }
 
 /* Runs shorter than this keep the GIL: giving it up and asking for it back costs more than it gains others. Calls of a GPU only enqueue
  * work; where one took longer because the machine was busy, the next one should not wait for other threads' turns as well. */
@@ -104,6 +114,7 @@ static void slot_destroy(slot *s) {
   free(s->shapes);
   free(s->made);
   free(s->holds);
+  free(s->pairs);
   free(s);
 }
 
@@ -116,7 +127,8 @@ static slot *slot_create(const runner_object *r, int device) {
   s->outputs = calloc(n_out, sizeof *s->outputs);
   s->shapes = calloc(n_out, sizeof *s->shapes);
   s->made = calloc(n_out, sizeof *s->made);
-  if (!s->inputs || !s->holds || !s->outputs || !s->shapes || !s->made) {
+  if (r->complex_io) s->pairs = calloc(n_out, sizeof *s->pairs);
+  if (!s->inputs || !s->holds || !s->outputs || !s->shapes || !s->made || (r->complex_io && !s->pairs)) {
     slot_destroy(s);
     return (slot *)PyErr_NoMemory();
   }
@@ -162,6 +174,7 @@ static void slot_release(runner_object *r, slot *s) {
     if (h->view.obj) PyBuffer_Release(&h->view);
     h->view.obj = NULL;
     Py_CLEAR(h->capsule);
+    Py_CLEAR(h->resolved);
   }
   s->next = r->idle;
   r->idle = s;
@@ -171,6 +184,68 @@ static double seconds_now(void) {
   struct timespec t;
   clock_gettime(CLOCK_MONOTONIC, &t);
   return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* ---- Complex tensors, which engines have as pairs of real numbers
+ * ---------------------------------------------------------------- */
+
+enum { DL_FLOAT = 2, DL_COMPLEX = 5 };
+
+/* Turns a complex tensor into one of pairs. The shape and strides are copied to where there is room for one more. False: too many
+ * dimensions. */
+static bool as_pairs(kiln_tensor *t, int64_t *shape, int64_t *strides) {
+  const int32_t n = t->ndim;
+  if (n >= KILN_MAX_RANK) return false;
+  int64_t dense = 1;
+  for (int32_t i = n - 1; i >= 0; i--) {
+    const int64_t size = t->shape[i];
+    strides[i] = 2 * (t->strides ? t->strides[i] : dense);
+    dense *= size;
+    shape[i] = size;
+  }
+  shape[n] = 2;
+  strides[n] = 1;
+  t->shape = shape;
+  t->strides = strides;
+  t->ndim = n + 1;
+  t->dtype.code = DL_FLOAT;
+  t->dtype.bits /= 2;
+  return true;
+}
+
+/* The other way round, for a dense tensor. */
+static kiln_tensor as_complex(const kiln_tensor *t) {
+  kiln_tensor z = *t;
+  z.ndim--;
+  z.dtype.code = DL_COMPLEX;
+  z.dtype.bits = (uint8_t)(2 * z.dtype.bits);
+  return z;
+}
+
+/* Inputs that are complex to the model, and only those, must be given as complex numbers. */
+static bool read_complex(const runner_object *r, slot *s, Py_ssize_t index) {
+  kiln_tensor *t = &s->inputs[index];
+  held *h = &s->holds[index];
+  kiln_io_info info;
+  const bool is_complex = t->dtype.code == DL_COMPLEX;
+  if (is_complex == complex_in(r, index)) {
+    if (!is_complex || as_pairs(t, h->shape, h->strides)) return true;
+    kiln_raise_text(KILN_INVALID_ARGUMENT, "input %zd (%s): a complex tensor has at most %d dimensions", index,
+                    kiln_engine_input(r->engine->engine, (size_t)index, &info) == KILN_OK ? info.name : "?",
+                    KILN_MAX_RANK - 1);
+    return false;
+  }
+  const char *name = kiln_engine_input(r->engine->engine, (size_t)index, &info) == KILN_OK ? info.name : "?";
+  if (is_complex)
+    kiln_raise_text(KILN_INVALID_ARGUMENT,
+                    "input %zd (%s) is complex; pass torch.view_as_real(input) to a model that takes real numbers",
+                    index, name);
+  else
+    kiln_raise_text(KILN_INVALID_ARGUMENT,
+                    "input %zd (%s) is real, but the model takes complex numbers; pass torch.view_as_complex(input) of "
+                    "pairs, or input.to(torch.complex64)",
+                    index, name);
+  return false;
 }
 
 /* ---- Input: PyTorch
@@ -276,9 +351,21 @@ static bool torch_check_negative(const runner_object *r, PyObject *object, Py_ss
   return false;
 }
 
+/* A lazily conjugated view has the memory of what it conjugates. NULL: an exception. */
+static PyObject *torch_resolve(slot *s, PyObject *object, Py_ssize_t index) {
+  PyObject *flag = PyObject_CallMethodNoArgs(object, name_is_conj);
+  if (!flag) return NULL;
+  const bool lazy = flag == Py_True;
+  Py_DECREF(flag);
+  if (!lazy) return object;
+  s->holds[index].resolved = PyObject_CallMethodNoArgs(object, name_resolve_conj);
+  return s->holds[index].resolved;
+}
+
 static bool read_torch(const runner_object *r, slot *s, PyObject *object, Py_ssize_t index) {
   kiln_tensor *t = &s->inputs[index];
   if (!torch_check_grad(r, object, index)) return false;
+  if (complex_in(r, index) && !(object = torch_resolve(s, object, index))) return false;
   kiln_io_info info;
   if (torch.exchange->view_from_object(object, t) != 0) {
     kiln_raise_text(KILN_INVALID_ARGUMENT, "input %zd (%s) cannot be read in place; expected a dense tensor on the CPU",
@@ -292,13 +379,7 @@ static bool read_torch(const runner_object *r, slot *s, PyObject *object, Py_ssi
                     index, input_name(r, index, &info), (int)t->device.type, kiln_engine_target(r->engine->engine));
     return false;
   }
-  if (t->dtype.code == 5) {
-    kiln_raise_text(KILN_INVALID_ARGUMENT,
-                    "input %zd (%s) is complex; pass torch.view_as_real(input) to a model that takes real numbers",
-                    index, input_name(r, index, &info));
-    return false;
-  }
-  return torch_check_negative(r, object, index);
+  return read_complex(r, s, index) && torch_check_negative(r, object, index);
 }
 
 /* ---- Input: others
@@ -306,6 +387,12 @@ static bool read_torch(const runner_object *r, slot *s, PyObject *object, Py_ssi
 
 static bool dtype_from_format(const char *format, Py_ssize_t size, kiln_tensor *t) {
   if (format && (*format == '@' || *format == '=' || *format == '<')) format++;
+  if (format && *format == 'Z' && (format[1] == 'f' || format[1] == 'd') && format[2] == '\0') { /* complex */
+    t->dtype.code = DL_COMPLEX;
+    t->dtype.bits = (uint8_t)(8 * size);
+    t->dtype.lanes = 1;
+    return size == (format[1] == 'f' ? 8 : 16);
+  }
   const char kind = format ? *format : 'B';
   if (kind == '\0' || (format && format[1] != '\0') || size < 1 || size > 8) return false;
   uint8_t code;
@@ -362,7 +449,7 @@ static bool read_buffer(const runner_object *r, slot *s, PyObject *object, Py_ss
   t->shape = h->shape;
   t->strides = h->strides;
   t->byte_offset = 0;
-  return true;
+  return read_complex(r, s, index);
 }
 
 static bool read_dlpack(const runner_object *r, slot *s, PyObject *object, Py_ssize_t index) {
@@ -384,7 +471,7 @@ static bool read_dlpack(const runner_object *r, slot *s, PyObject *object, Py_ss
     return false;
   }
   s->inputs[index] = *t; /* the capsule keeps it alive; never renamed, so its destructor releases it */
-  return true;
+  return read_complex(r, s, index);
 }
 
 /* 1: read, and it is a PyTorch tensor; 0: read; -1: exception. */
@@ -421,12 +508,19 @@ static bool make_torch_outputs(const runner_object *r, slot *s) {
     t->device.id = there ? there->device.id : 0;
     t->strides = NULL;
     t->byte_offset = 0;
-    if (torch.exchange->allocate(t, &s->made[i], NULL, raise_exchange_error) != 0) {
+    kiln_tensor prototype = complex_out(r, i) ? as_complex(t) : *t;
+    if (torch.exchange->allocate(&prototype, &s->made[i], NULL, raise_exchange_error) != 0) {
       s->made[i] = NULL;
       kiln_raise_text(KILN_OUT_OF_MEMORY, "PyTorch could not allocate output %zd", i);
       return false;
     }
-    *t = s->made[i]->tensor;
+    if (!complex_out(r, i)) {
+      *t = s->made[i]->tensor;
+      continue;
+    }
+    t->data = s->made[i]->tensor.data; /* as pairs; dense, as all that is made here */
+    t->device = s->made[i]->tensor.device;
+    t->byte_offset = s->made[i]->tensor.byte_offset;
   }
   return true;
 }
@@ -472,10 +566,15 @@ static const char *numpy_dtype(kiln_dtype dtype) {
 }
 
 /* A new numpy.ndarray for output `i`, whose memory the output then points at. */
-static PyObject *make_numpy_output(slot *s, Py_ssize_t i) {
+static PyObject *make_numpy_output(const runner_object *r, slot *s, Py_ssize_t i) {
   kiln_tensor *t = &s->outputs[i];
   const kiln_dtype dtype = kiln_tensor_get_dtype(t);
-  const char *name = numpy_dtype(dtype);
+  const bool pairs = complex_out(r, i);
+  const int ndim = t->ndim - pairs;
+  const char *name = pairs ? (dtype == KILN_F32   ? "complex64"
+                              : dtype == KILN_F64 ? "complex128"
+                                                  : NULL)
+                           : numpy_dtype(dtype);
   if (!name) {
     return kiln_raise_text(KILN_UNSUPPORTED, "output %zd is %s, which NumPy does not have; call with torch tensors", i,
                            kiln_dtype_name(dtype));
@@ -485,8 +584,8 @@ static PyObject *make_numpy_output(slot *s, Py_ssize_t i) {
                            "outputs are made as NumPy arrays when no input is a torch tensor, but NumPy is not "
                            "installed; pip install numpy");
   }
-  PyObject *shape = PyTuple_New(t->ndim);
-  for (int d = 0; shape && d < t->ndim; d++) {
+  PyObject *shape = PyTuple_New(ndim);
+  for (int d = 0; shape && d < ndim; d++) {
     PyObject *size = PyLong_FromLongLong(s->shapes[i][d]);
     if (!size)
       Py_CLEAR(shape);
@@ -610,7 +709,7 @@ static PyObject *run_numpy(const runner_object *r, slot *s) {
   if (has_open_sizes(r, s) && !(lent = run_lent(r, s))) return NULL;
   PyObject *result = PyTuple_New(r->n_out);
   for (Py_ssize_t i = 0; result && i < r->n_out; i++) {
-    PyObject *array = make_numpy_output(s, i);
+    PyObject *array = make_numpy_output(r, s, i);
     if (!array)
       Py_CLEAR(result);
     else
@@ -715,8 +814,9 @@ static PyObject *runner_run_py(PyObject *self, PyObject *inputs) {
 }
 
 /* Where one output goes: a PyTorch tensor, or a writable buffer, which `view` then holds. */
-static bool read_output(slot *s, PyObject *object, Py_ssize_t index, Py_buffer *view) {
+static bool read_output(const runner_object *r, slot *s, PyObject *object, Py_ssize_t index, Py_buffer *view) {
   kiln_tensor *t = &s->outputs[index];
+  const bool pairs = complex_out(r, index);
   const int is_torch = torch_check(object);
   if (is_torch < 0) return false;
   if (is_torch) {
@@ -724,7 +824,14 @@ static bool read_output(slot *s, PyObject *object, Py_ssize_t index, Py_buffer *
     if (!flag) return false;
     const bool requires = flag == Py_True;
     Py_DECREF(flag);
-    if (!requires && torch.exchange->view_from_object(object, t) == 0) return true;
+    if (!requires && torch.exchange->view_from_object(object, t) == 0) {
+      if ((t->dtype.code == DL_COMPLEX) == pairs &&
+          (!pairs || as_pairs(t, s->pairs[index].shape, s->pairs[index].strides)))
+        return true;
+      kiln_raise_text(KILN_INVALID_ARGUMENT, "output %zd is %s in the model, the tensor given for it is not", index,
+                      pairs ? "complex" : "real");
+      return false;
+    }
     kiln_raise_text(KILN_INVALID_ARGUMENT,
                     "output %zd: this tensor cannot be written in place; pass a dense one that does not %s", index,
                     "require grad");
@@ -737,8 +844,9 @@ static bool read_output(slot *s, PyObject *object, Py_ssize_t index, Py_buffer *
                     Py_TYPE(object)->tp_name);
     return false;
   }
-  bool same = view->ndim == t->ndim && (size_t)view->itemsize == kiln_dtype_size(kiln_tensor_get_dtype(t));
-  for (int d = 0; same && d < t->ndim; d++) same = view->shape[d] == s->shapes[index][d];
+  bool same = view->ndim == t->ndim - pairs &&
+              (size_t)view->itemsize == kiln_dtype_size(kiln_tensor_get_dtype(t)) * (pairs ? 2 : 1);
+  for (int d = 0; same && d < view->ndim; d++) same = view->shape[d] == s->shapes[index][d];
   if (!same) {
     kiln_raise_text(KILN_INVALID_ARGUMENT, "output %zd: the array has not the output's shape and element size", index);
     return false;
@@ -761,7 +869,7 @@ static bool run_into(runner_object *r, slot *s, PyObject *const *outputs, Py_buf
     status = kiln_context_prepare(s->context, s->inputs, (size_t)r->n_in, s->outputs, (size_t)r->n_out);
   if (status != KILN_OK) return kiln_raise(status), false;
   for (Py_ssize_t i = 0; i < r->n_out; i++) {
-    if (!read_output(s, outputs[i], i, &views[i])) return false;
+    if (!read_output(r, s, outputs[i], i, &views[i])) return false;
   }
   return run_slot(r, s);
 }
@@ -883,6 +991,7 @@ static void runner_dealloc(PyObject *self) {
     r->idle = next;
   }
   Py_CLEAR(r->fallback);
+  free(r->complex_io);
   Py_XDECREF((PyObject *)r->engine); /* contexts keep the C engine alive; its bytes live in this object */
   Py_TYPE(self)->tp_free(self);
 }
@@ -919,8 +1028,24 @@ static bool names_intern(void) {
   name_requires_grad = PyUnicode_InternFromString("requires_grad");
   name_is_neg = PyUnicode_InternFromString("is_neg");
   name_dlpack = PyUnicode_InternFromString("__dlpack__");
-  if (name_requires_grad && name_is_neg && name_dlpack) name_empty = PyUnicode_InternFromString("empty");
+  name_is_conj = PyUnicode_InternFromString("is_conj");
+  name_resolve_conj = PyUnicode_InternFromString("resolve_conj");
+  if (name_requires_grad && name_is_neg && name_is_conj && name_resolve_conj && name_dlpack)
+    name_empty = PyUnicode_InternFromString("empty");
   return name_empty != NULL;
+}
+
+/* False: out of memory. */
+static bool note_complex(runner_object *r) {
+  bool any = false;
+  for (Py_ssize_t i = 0; i < r->n_in; i++) any |= kiln_engine_input_is_complex(r->engine->engine, (size_t)i) != 0;
+  for (Py_ssize_t i = 0; i < r->n_out; i++) any |= kiln_engine_output_is_complex(r->engine->engine, (size_t)i) != 0;
+  if (!any) return true;
+  r->complex_io = calloc((size_t)(r->n_in + r->n_out), 1);
+  for (Py_ssize_t i = 0; r->complex_io && i < r->n_in + r->n_out; i++)
+    r->complex_io[i] = (char)(i < r->n_in ? kiln_engine_input_is_complex(r->engine->engine, (size_t)i)
+                                          : kiln_engine_output_is_complex(r->engine->engine, (size_t)(i - r->n_in)));
+  return r->complex_io != NULL;
 }
 
 PyObject *runner_create(engine_object *engine, int threads, bool single, PyObject *fallback) {
@@ -946,5 +1071,9 @@ PyObject *runner_create(engine_object *engine, int threads, bool single, PyObjec
   r->n_in = (Py_ssize_t)n_in;
   r->n_out = (Py_ssize_t)n_out;
   PyObject_GC_Track((PyObject *)r);
+  if (!note_complex(r)) {
+    Py_DECREF(r);
+    return PyErr_NoMemory();
+  }
   return (PyObject *)r;
 }

@@ -50,12 +50,19 @@ PyObject *kiln_raise(kiln_status status) {
 /* ---- Building
  * ----------------------------------------------------------------------------------------------------------- */
 
-static int dtype_from_name(const char *name) {
+static int dtype_from_name(const char *name, int *out_complex) {
+  static const char *const complexes[] = {"c64", "c128", "c32"};
+  static const kiln_dtype parts[] = {KILN_F32, KILN_F64, KILN_F16};
+  for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+    if (strcmp(name, complexes[i]) != 0) continue;
+    *out_complex = 1;
+    return (int)parts[i];
+  }
   for (int i = 0; i < KILN_DTYPE_COUNT; i++) {
     if (strcmp(name, kiln_dtype_name((kiln_dtype)i)) == 0) return i;
   }
-  PyErr_Format(PyExc_ValueError, "dtype '%s' is unknown; expected one of f32 f64 f16 bf16 i8 u8 i16 i32 i64 bool",
-               name);
+  PyErr_Format(PyExc_ValueError,
+               "dtype '%s' is unknown; expected one of f32 f64 f16 bf16 i8 u8 i16 i32 i64 bool c64 c128", name);
   return -1;
 }
 
@@ -99,7 +106,7 @@ static int specs_from_list(PyObject *list, kiln_input_spec **out_specs, Py_ssize
     if (!ok && !PyErr_Occurred())
       PyErr_SetString(PyExc_TypeError, "each input must be a tuple (name, dtype, min, opt, max)");
     if (ok && dtype) {
-      const int code = dtype_from_name(dtype);
+      const int code = dtype_from_name(dtype, &specs[i].is_complex);
       ok = code >= 0;
       if (ok) specs[i].dtype = (kiln_dtype)code;
     }
@@ -342,7 +349,14 @@ static kiln_status get_output(const kiln_engine *engine, size_t profile, size_t 
   return kiln_engine_output(engine, index, out);
 }
 
+/* Complex tensors as they are to Python: "c64", without the dimension of the pairs. */
+static const char *complex_dtype_name(kiln_dtype part) {
+  return part == KILN_F64 ? "c128" : part == KILN_F16 ? "c32" : "c64";
+}
+
 static PyObject *io_list(kiln_engine *engine, size_t count, io_fn get, size_t profile) {
+  int (*const is_complex)(const kiln_engine *, size_t) =
+      get == get_output ? kiln_engine_output_is_complex : kiln_engine_input_is_complex;
   PyObject *list = PyList_New((Py_ssize_t)count);
   for (size_t i = 0; list && i < count; i++) {
     kiln_io_info info;
@@ -351,7 +365,12 @@ static PyObject *io_list(kiln_engine *engine, size_t count, io_fn get, size_t pr
       Py_DECREF(list);
       return kiln_raise(status);
     }
-    PyObject *row = Py_BuildValue("(zsNNN)", info.name, kiln_dtype_name(info.dtype), shape_tuple(info.min, info.rank),
+    const char *dtype = kiln_dtype_name(info.dtype);
+    if (is_complex(engine, i)) {
+      dtype = complex_dtype_name(info.dtype);
+      info.rank--;
+    }
+    PyObject *row = Py_BuildValue("(zsNNN)", info.name, dtype, shape_tuple(info.min, info.rank),
                                   shape_tuple(info.opt, info.rank), shape_tuple(info.max, info.rank));
     if (!row)
       Py_CLEAR(list);
@@ -525,12 +544,20 @@ static PyObject *operator_supported_py(PyObject *module, PyObject *name) {
   return text ? PyBool_FromLong(kiln_operator_supported(text)) : NULL;
 }
 
+static PyObject *operator_takes_complex_py(PyObject *module, PyObject *name) {
+  (void)module;
+  const char *text = PyUnicode_AsUTF8(name);
+  return text ? PyBool_FromLong(kiln_operator_takes_complex(text)) : NULL;
+}
+
 static PyMethodDef module_methods[] = {
     {"model_report", model_report_py, METH_VARARGS,
      "model_report(path, what) -> str: a report on a model file, without building it."},
     {"ops_report", ops_report_py, METH_O, "ops_report(json) -> str: operator coverage as text or JSON."},
     {"operator_supported", operator_supported_py, METH_O,
      "operator_supported(name) -> bool: is there a row for \"aten::add.Tensor\"?"},
+    {"operator_takes_complex", operator_takes_complex_py, METH_O,
+     "operator_takes_complex(name) -> bool: does that row take complex tensors, or make them?"},
     {NULL, NULL, 0, NULL},
 };
 

@@ -17,7 +17,7 @@ Path = Union[str, "os.PathLike[str]"]
 class TensorInfo(NamedTuple):
     """One input or output of an engine.
 
-    ``dtype`` is "f32", "i64", ... A dimension with ``min_shape[i] == max_shape[i]`` is static; ``None`` in ``max_shape``
+    ``dtype`` is "f32", "i64", ... and "c64" or "c128" for complex tensors. A dimension with ``min_shape[i] == max_shape[i]`` is static; ``None`` in ``max_shape``
     means no upper bound; ``opt_shape`` is what the plan was made for.
     """
 
@@ -236,13 +236,23 @@ class Engine(_kiln.Engine):
         """Text for people: "graph", "plan", "memory", "why", "summary" or "signature"."""
         return self._report(what)
 
-    def runner(self, threads: int = 0, single: bool = False, fallback: Optional[Callable[..., Any]] = None) -> _kiln.Runner:
+    def runner(
+        self,
+        threads: int = 0,
+        single: bool = False,
+        fallback: Optional[Callable[..., Any]] = None,
+        form: Optional[tuple[tuple[Optional[str], ...], tuple[Any, ...], Any, Optional[Callable[..., Any]]]] = None,
+    ) -> _kiln.Runner:
         """A callable with contexts of its own, each using ``threads`` threads (0: one per core).
 
         With ``single`` the only output is returned itself, else a tuple. With ``fallback``, calls whose arguments are
         not exactly one ``torch.Tensor`` for each input go there.
+
+        ``form`` tells how arguments and results nest: names of the arguments, what each is (the number of an input, ``None``, or tuples,
+        lists and dicts of such), what the result is of the outputs' numbers (``None``: the tuple of them), and a function that makes the
+        result of that tuple, or ``None``. ``run`` neither takes nor makes any of it.
         """
-        return self._runner(threads=threads, single=single, fallback=fallback)
+        return self._runner(threads=threads, single=single, fallback=fallback, form=form)
 
     def __call__(self, *inputs: Any) -> tuple[Any, ...]:
         """Runs once and returns a tuple with one array for each output."""

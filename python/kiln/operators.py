@@ -76,6 +76,9 @@ _DTYPES = {
     "i32": torch.int32,
     "i64": torch.int64,
     "bool": torch.bool,
+    "c32": torch.complex32,
+    "c64": torch.complex64,
+    "c128": torch.complex128,
 }
 Size = Union[int, torch.SymInt]
 

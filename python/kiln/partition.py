@@ -19,7 +19,7 @@ from torch.fx.passes.operator_support import OperatorSupportBase
 from torch.utils import _pytree as pytree
 
 from kiln import extend
-from kiln._kiln import KilnError, operator_supported
+from kiln._kiln import KilnError, operator_supported, operator_takes_complex
 
 __all__ = ["Choices", "EngineCall", "HybridModule", "PartitionReport", "Unfit", "partition"]
 
@@ -365,8 +365,6 @@ class _Support(OperatorSupportBase):
     def why_not(self, node: torch.fx.Node) -> Optional[str]:
         """None: Kiln takes the node."""
         target = node.target
-        if _is_complex(node) or any(_is_complex(given) for given in node.all_input_nodes):
-            return "complex numbers, which cannot cross an engine's border"
         if target is operator.getitem:
             return None
         if not isinstance(target, torch._ops.OpOverload):
@@ -384,6 +382,9 @@ class _Support(OperatorSupportBase):
             return "in a module named in torch_executed_modules"
         if not operator_supported(operator_name(target)):
             return "Kiln has no such operator"
+        is_complex = _is_complex(node) or any(_is_complex(given) for given in node.all_input_nodes)
+        if is_complex and not operator_takes_complex(operator_name(target)):
+            return "Kiln takes no complex numbers in this operator"
         return extend.lacking_kernel(target, self.options)
 
     def is_node_supported(self, submodules: Any, node: torch.fx.Node) -> bool:

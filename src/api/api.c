@@ -4,7 +4,9 @@
 
 #include "base/memory.h"
 #include "engine/engine.h"
+#include "graph/complex_io.h"
 #include "import/aten.h"
+#include "import/complex.h"
 #include "import/export.h"
 
 #define STRING(x) STRING_(x)
@@ -52,6 +54,13 @@ kiln_status kiln_engine_output(const kiln_engine *e, size_t index, kiln_io_info 
     return KILN_FAIL(KILN_INVALID_ARGUMENT, "output %zu of %zu", index, kiln_engine_output_count(e));
   fill_info(e->plan, e->plan->output_names[index], &e->plan->body.results[index].v->type, out);
   return KILN_OK;
+}
+
+int kiln_engine_input_is_complex(const kiln_engine *e, size_t index) {
+  return e && index < kiln_engine_input_count(e) && graph_input_is_complex(e->plan, (int32_t)index);
+}
+int kiln_engine_output_is_complex(const kiln_engine *e, size_t index) {
+  return e && index < kiln_engine_output_count(e) && graph_output_is_complex(e->plan, (int32_t)index);
 }
 
 size_t kiln_engine_optimization_profile_count(const kiln_engine *e) { return e ? (size_t)e->profiles.count : 0; }
@@ -127,13 +136,27 @@ kiln_status kiln_ops_report(int json, char **out_text) {
   return status;
 }
 
+/* "aten::add" of "aten::add.Tensor", and "Tensor". */
+static const char *split_name(const char *name, char base[128]) {
+  const char *dot = name ? strchr(name, '.') : NULL;
+  const size_t length = !name ? 0 : dot ? (size_t)(dot - name) : strlen(name);
+  if (!length || length >= 128) return NULL;
+  memcpy(base, name, length);
+  base[length] = 0;
+  return dot ? dot + 1 : "";
+}
+
 int kiln_operator_supported(const char *name) {
   char base[128];
   bool in_place;
-  const char *dot = name ? strchr(name, '.') : NULL;
-  const size_t length = !name ? 0 : dot ? (size_t)(dot - name) : strlen(name);
-  if (!length || length >= sizeof base) return 0;
-  memcpy(base, name, length);
-  base[length] = 0;
-  return aten_resolve(base, dot ? dot + 1 : "", &in_place) != NULL || export_takes_size_operator(name);
+  const char *overload = split_name(name, base);
+  return overload && (aten_resolve(base, overload, &in_place) != NULL || export_takes_size_operator(name));
+}
+
+int kiln_operator_takes_complex(const char *name) {
+  char base[128];
+  bool in_place;
+  const char *overload = split_name(name, base);
+  const aten_schema *schema = overload ? aten_resolve(base, overload, &in_place) : NULL;
+  return schema && complex_operator(schema);
 }

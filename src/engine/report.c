@@ -4,6 +4,7 @@
 
 #include "base/memory.h"
 #include "engine/engine.h"
+#include "graph/complex_io.h"
 #include "import/torchscript/torchscript.h"
 #include "ops/op.h"
 #include "runtime/program.h"
@@ -83,8 +84,12 @@ static kiln_status memory_report(const kiln_engine *e, text *t) {
 static void print_types(const graph *g, const block *b, bool inputs, text *t) {
   text_putc(t, '(');
   for (int32_t i = 0; i < (inputs ? g->n_inputs : g->n_outputs); i++) {
+    const tensor_type *type = inputs ? &b->params[i]->type : &b->results[i].v->type;
     if (i) text_puts(t, ", ");
-    type_print(g, inputs ? &b->params[i]->type : &b->results[i].v->type, t);
+    if (inputs ? graph_input_is_complex(g, i) : graph_output_is_complex(g, i))
+      complex_type_print(g, type, t);
+    else
+      type_print(g, type, t);
   }
   text_putc(t, ')');
 }

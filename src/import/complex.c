@@ -18,6 +18,44 @@ itensor *complex_tensor(importer *im, itensor *re, itensor *imaginary) {
   return t;
 }
 
+itensor *complex_unpack(importer *im, builder *b, value *pairs) {
+  itensor *parts[2] = {NULL, NULL};
+  for (int i = 0; i < 2 && pairs; i++) {
+    value *v = lowering_select(b, pairs, pairs->type.rank - 1, i);
+    parts[i] = v ? lower_tensor(im, v) : NULL;
+  }
+  return complex_tensor(im, parts[0], parts[1]);
+}
+
+value *complex_pack(builder *b, const itensor *t) {
+  value *re = lower_value(b, t->parts[0]), *im = lower_value(b, t->parts[1]);
+  if (!re || !im) return NULL;
+  const int rank = re->type.rank;
+  if (rank == KILN_MAX_RANK && !b->graph->failed) {
+    b->graph->failed = true;
+    b->graph->failure = KILN_FAIL(KILN_UNSUPPORTED, "a complex input or output with more than %d dimensions", rank - 1);
+  }
+  return build(b, "concat", IN(lowering_unsqueeze(b, re, rank), lowering_unsqueeze(b, im, rank)),
+               ATTRS(A_INT("axis", rank)));
+}
+
+value *complex_value_of(builder *b, itensor *t, bool *out_complex) {
+  *out_complex = t && t->parts[0];
+  return *out_complex ? complex_pack(b, t) : lower_value(b, t);
+}
+
+uint32_t complex_version(const itensor *t) {
+  return t->parts[0] ? t->parts[0]->version + t->parts[1]->version : t->version;
+}
+
+kiln_status complex_write(builder *b, itensor *t, itensor *from) {
+  if (!t->parts[0] && !from->parts[0]) return lower_write(b, t, lower_value(b, from));
+  if (!t->parts[0] || !from->parts[0])
+    return KILN_FAIL(KILN_UNSUPPORTED, "a write that mixes complex and real tensors is not supported");
+  for (int i = 0; i < 2; i++) KILN_TRY(lower_write(b, t->parts[i], lower_value(b, from->parts[i])));
+  return KILN_OK;
+}
+
 static bool is_complex(const ivalue *v) { return v->kind == IV_TENSOR && v->u.t->parts[0]; }
 
 /* How many complex tensors are among the arguments? */
@@ -31,11 +69,15 @@ static int count_complex(const lower_call *c) {
   return n;
 }
 
+static const char *short_name(const aten_schema *schema) {
+  return str_starts(schema->name, "aten::") ? schema->name + 6 : "";
+}
+
 /* Operators that fill a new tensor. */
-static bool fills(const lower_call *c) {
+static bool fills(const aten_schema *schema) {
   static const char *const names[] = {"zeros",      "ones",      "full",      "empty",     "zeros_like", "ones_like",
                                       "empty_like", "full_like", "new_zeros", "new_empty", "new_ones",   "new_full"};
-  const char *name = str_starts(c->schema->name, "aten::") ? c->schema->name + 6 : "";
+  const char *name = short_name(schema);
   for (size_t i = 0; i < KILN_COUNT(names); i++)
     if (str_eq(names[i], name)) return true;
   return false;
@@ -48,7 +90,7 @@ static bool asks_complex(const lower_call *c) {
   return false;
 }
 
-bool complex_call(const lower_call *c) { return count_complex(c) > 0 || (asks_complex(c) && fills(c)); }
+bool complex_call(const lower_call *c) { return count_complex(c) > 0 || (asks_complex(c) && fills(c->schema)); }
 
 static kiln_status no_memory(const lower_call *c) {
   KILN_TRY(graph_check(c->b.graph));
@@ -512,14 +554,23 @@ static const struct rule {
     {"where", where},
 };
 
-static kiln_status find_rule(const lower_call *c, const struct rule **out) {
-  const char *name = str_starts(c->schema->name, "aten::") ? c->schema->name + 6 : "";
-  for (size_t i = 0; i < KILN_COUNT(rules); i++) {
-    if (!str_eq(rules[i].name, name)) continue;
-    *out = &rules[i];
-    return KILN_OK;
-  }
-  return LOWER_FAIL((lower_call *)(uintptr_t)c, "complex tensors are not supported here");
+static const struct rule *find_rule(const aten_schema *schema) {
+  for (size_t i = 0; i < KILN_COUNT(rules); i++)
+    if (str_eq(rules[i].name, short_name(schema))) return &rules[i];
+  return NULL;
+}
+
+/* Rows that take or make complex tensors themselves. */
+static bool has_own_row(const aten_schema *schema) {
+  return str_starts(schema->name, "aten::_fft_") || str_starts(schema->name, "aten::fft_") ||
+         str_eq(schema->name, "aten::stft") || str_eq(schema->name, "aten::istft");
+}
+
+bool complex_operator(const aten_schema *schema) {
+  static const char *const makers[] = {"aten::complex", "aten::polar", "aten::view_as_complex"};
+  for (size_t i = 0; i < KILN_COUNT(makers); i++)
+    if (str_eq(schema->name, makers[i])) return true;
+  return has_own_row(schema) || fills(schema) || find_rule(schema);
 }
 
 /* The results of rules that do not write themselves go to the first argument. */
@@ -538,12 +589,12 @@ static kiln_status write_back(lower_call *c) {
 }
 
 kiln_status complex_run(lower_call *c) {
-  if (str_starts(c->schema->name, "aten::_fft_") || str_starts(c->schema->name, "aten::fft_") ||
-      str_eq(c->schema->name, "aten::stft") || str_eq(c->schema->name, "aten::istft"))
+  if (has_own_row(c->schema))
     return c->in_place ? LOWER_FAIL(c, "there is no in-place form") : c->schema->row->lower(c);
   const struct rule *rule = NULL;
   if (c->schema->n_args > MAX_ARGS) return LOWER_FAIL(c, "complex tensors are not supported here");
-  if (!fills(c)) KILN_TRY(find_rule(c, &rule));
+  if (!fills(c->schema) && !(rule = find_rule(c->schema)))
+    return LOWER_FAIL(c, "complex tensors are not supported here");
   KILN_TRY(rule ? rule->run(c) : fill(c));
   KILN_TRY(graph_check(c->b.graph));
   if (c->im->arena->failed) return no_memory(c);

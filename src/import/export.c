@@ -7,6 +7,8 @@
 
 #include <string.h>
 
+#include "graph/complex_io.h"
+#include "import/complex.h"
 #include "import/export_internal.h"
 #include "import/sympy.h"
 
@@ -158,11 +160,19 @@ static kiln_status tensor_input(pt2 *p, scope *s, const json_t *argument, user_i
   KILN_TRY(pt2_string(argument, "name", "user input", &in->name));
   const json_t *meta = json_object_get(json_object_get(s->graph, "tensor_values"), in->name);
   tensor_type type;
+  bool is_complex;
   if (!meta) return KILN_FAIL(KILN_INVALID_FILE, "model.json: input `%.100s` has no entry in tensor_values", in->name);
-  KILN_TRY(pt2_tensor_type(p, meta, in->name, true, &type));
+  KILN_TRY(pt2_value_type(p, meta, in->name, true, &type, &is_complex));
+  if (is_complex && type.rank == KILN_MAX_RANK)
+    return KILN_FAIL(KILN_UNSUPPORTED, "input `%.100s` is complex with %d dimensions, at most %d are possible",
+                     in->name, (int)type.rank, KILN_MAX_RANK - 1);
+  if (is_complex) {
+    type.dims[type.rank++] = 2;
+    KILN_TRY(graph_mark_complex(p->graph, 'i', index));
+  }
   in->tensor = index;
   in->param = graph_add_param(&p->graph->body, copy_name(p, in->name), &type);
-  in->handle = in->param ? lower_tensor(&p->im, in->param) : NULL;
+  if (in->param) in->handle = is_complex ? complex_unpack(&p->im, &p->b, in->param) : lower_tensor(&p->im, in->param);
   if (!in->handle) return graph_check(p->graph) != KILN_OK ? graph_check(p->graph) : KILN_NO_MEMORY("import");
   ivalue v = {.kind = IV_TENSOR};
   v.u.t = in->handle;
@@ -296,6 +306,10 @@ static kiln_status add_result(pt2 *p, io *x, value *v, const char *name, int32_t
   return KILN_OK;
 }
 
+static value *output_value(pt2 *p, const ivalue *v) {
+  return v->kind == IV_TENSOR && v->u.t->parts[0] ? complex_pack(&p->b, v->u.t) : pt2_number_tensor(p, v);
+}
+
 static kiln_status user_output(pt2 *p, scope *s, const json_t *spec, io *x, const char *name) {
   const json_t *arg, *v;
   const char *kind;
@@ -310,17 +324,21 @@ static kiln_status user_output(pt2 *p, scope *s, const json_t *spec, io *x, cons
     return KILN_OK;
   }
   KILN_TRY(pt2_argument(p, s, arg, &r));
+  if (r.kind == IV_TENSOR && r.u.t->parts[0]) KILN_TRY(graph_mark_complex(p->graph, 'o', x->n_results));
   const char *label = r.kind == IV_INT            ? "int"
                       : r.kind == IV_BOOL         ? "bool"
                       : str_eq(kind, "as_tensor") ? "tensor"
                                                   : "float";
-  KILN_TRY(add_result(p, x, pt2_number_tensor(p, &r), name, &index));
+  KILN_TRY(add_result(p, x, output_value(p, &r), name, &index));
   text_printf(&x->outputs, "{\"%s\": %d}", label, index);
   return KILN_OK;
 }
 
-static kiln_status mutated_input(pt2 *p, io *x, int32_t i, value *v) {
+static kiln_status mutated_input(pt2 *p, io *x, int32_t i) {
   int32_t index;
+  bool is_complex;
+  value *v = complex_value_of(&p->b, x->inputs[i].handle, &is_complex);
+  if (is_complex) KILN_TRY(graph_mark_complex(p->graph, 'o', x->n_results));
   KILN_TRY(add_result(p, x, v, arena_printf(&p->graph->arena, "new_%s", x->inputs[i].name), &index));
   text_printf(&x->mutated, "%s{\"input\": %d, \"output\": %d}", x->mutated.length ? ", " : "", x->inputs[i].tensor,
               index);
@@ -349,12 +367,12 @@ static kiln_status mutation_output(pt2 *p, scope *s, const json_t *spec, const c
     int32_t i = 0;
     KILN_TRY(pt2_string(spec, "user_input_name", kind, &target));
     KILN_TRY(named_input(x, target, &i));
-    return lower_write(&p->b, x->inputs[i].handle, lower_value(&p->b, v->u.t));
+    return complex_write(&p->b, x->inputs[i].handle, v->u.t);
   }
   KILN_TRY(pt2_string(spec, str_eq(kind, "buffer_mutation") ? "buffer_name" : "parameter_name", kind, &target));
   weight *w = map_get(&p->states, target);
   if (!w) return KILN_FAIL(KILN_INVALID_FILE, "model.json: output spec: there is no buffer `%.100s`", target);
-  return lower_write(&p->b, w->tensor, lower_value(&p->b, v->u.t));
+  return complex_write(&p->b, w->tensor, v->u.t);
 }
 
 /* Names of outputs: keys of dicts and indices of sequences, from the root of the treespec; "output" for a lone
@@ -433,8 +451,7 @@ static kiln_status read_outputs(pt2 *p, scope *s, const json_t *specs, io *x) {
   }
   text_putc(&x->outputs, ']');
   for (int32_t i = 0; i < x->n_inputs; i++)
-    if (x->inputs[i].handle && x->inputs[i].handle->version > 0)
-      KILN_TRY(mutated_input(p, x, i, lower_value(&p->b, x->inputs[i].handle)));
+    if (x->inputs[i].handle && complex_version(x->inputs[i].handle) > 0) KILN_TRY(mutated_input(p, x, i));
   return KILN_OK;
 }
 
@@ -457,10 +474,7 @@ static kiln_status find_written(pt2 *p, const json_t *specs, written **out, int3
     if (str_eq(kind, "buffer")) name = json_string_value(json_object_get(v, "buffer_name"));
     if (str_eq(kind, "parameter")) name = json_string_value(json_object_get(v, "parameter_name"));
     weight *w = name ? map_get(&p->states, name) : NULL;
-    for (int k = 0; w && w->tensor->parts[0] && k < 2; k++)
-      if (w->tensor->parts[k]->version > 0)
-        return KILN_FAIL(KILN_UNSUPPORTED, "the model writes to `%s`, which is complex", name);
-    bool known = !w || w->tensor->version == 0;
+    bool known = !w || complex_version(w->tensor) == 0;
     for (int32_t k = 0; k < n && !known; k++) known = list[k].w == w;
     if (!known) list[n++] = (written){name, w};
   }
@@ -481,7 +495,8 @@ static kiln_status finish_states(pt2 *p, const json_t *specs, io *x, value ***ou
   for (int32_t i = 0; i < n; i++) {
     value *initial = list[i].w->initial;
     value *param = graph_add_param(&g->body, NULL, &initial->type);
-    value *last = lower_value(&p->b, list[i].w->tensor);
+    bool is_complex;
+    value *last = complex_value_of(&p->b, list[i].w->tensor, &is_complex);
     const char *name = copy_name(p, list[i].name);
     if (!param || !last || !name) return graph_check(g) != KILN_OK ? graph_check(g) : KILN_NO_MEMORY("import");
     value_replace_uses(initial, param);

@@ -61,6 +61,9 @@ const ivalue *pt2_lookup(const scope *s, const char *name);
 kiln_status pt2_argument(pt2 *p, scope *s, const json_t *arg, ivalue *out);
 kiln_status pt2_size(pt2 *p, const json_t *sym_int, bool create, dim *out);
 kiln_status pt2_tensor_type(pt2 *p, const json_t *meta, const char *name, bool create, tensor_type *out);
+/* Of a complex tensor, the type of its parts. */
+kiln_status pt2_value_type(pt2 *p, const json_t *meta, const char *name, bool create, tensor_type *out,
+                           bool *out_complex);
 value *pt2_number_tensor(pt2 *p, const ivalue *v); /* rank-0 tensor of an int, float, bool; NULL: none of these */
 
 /* export_weights.c */

@@ -126,14 +126,23 @@ kiln_status pt2_size(pt2 *p, const json_t *sym_int, bool create, dim *out) {
 }
 
 kiln_status pt2_tensor_type(pt2 *p, const json_t *meta, const char *name, bool create, tensor_type *out) {
+  bool is_complex;
+  KILN_TRY(pt2_value_type(p, meta, name, create, out, &is_complex));
+  return is_complex ? KILN_FAIL(KILN_UNSUPPORTED, "tensor `%s`: complex numbers are not supported here", name)
+                    : KILN_OK;
+}
+
+kiln_status pt2_value_type(pt2 *p, const json_t *meta, const char *name, bool create, tensor_type *out,
+                           bool *out_complex) {
   const json_t *dtype = json_object_get(meta, "dtype"), *sizes;
   if (!json_is_integer(dtype))
     return KILN_FAIL(KILN_INVALID_FILE, "model.json: tensor `%s`: `dtype` is missing or no integer", name);
   KILN_TRY(pt2_array(meta, "sizes", name, &sizes));
-  *out = (tensor_type){.dtype = pt2_dtype(json_integer_value(dtype))};
+  const json_int_t code = json_integer_value(dtype);
+  *out_complex = code >= 9 && code <= 11; /* three places after the types of their parts */
+  *out = (tensor_type){.dtype = pt2_dtype(*out_complex ? code - 3 : code)};
   if (out->dtype == KILN_DTYPE_COUNT)
-    return KILN_FAIL(KILN_UNSUPPORTED, "tensor `%s`: dtype %s is not supported", name,
-                     pt2_dtype_name(json_integer_value(dtype)));
+    return KILN_FAIL(KILN_UNSUPPORTED, "tensor `%s`: dtype %s is not supported", name, pt2_dtype_name(code));
   if (json_array_size(sizes) > KILN_MAX_RANK)
     return KILN_FAIL(KILN_UNSUPPORTED, "tensor `%s`: %zu dimensions, Kiln has at most %d", name, json_array_size(sizes),
                      KILN_MAX_RANK);

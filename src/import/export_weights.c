@@ -62,14 +62,8 @@ static kiln_status complex_layout(pt2 *p, const char *name, const json_t *meta, 
 }
 
 static kiln_status complex_handle(pt2 *p, weight *w) {
-  itensor *parts[2];
-  const int axis = w->initial->type.rank - 1;
-  for (int i = 0; i < 2; i++) {
-    value *v = lowering_select(&p->b, w->initial, axis, i);
-    if (!v) return graph_check(p->graph);
-    parts[i] = lower_tensor(&p->im, v);
-  }
-  w->tensor = complex_tensor(&p->im, parts[0], parts[1]);
+  w->tensor = complex_unpack(&p->im, &p->b, w->initial);
+  KILN_TRY(graph_check(p->graph));
   return w->tensor ? KILN_OK : KILN_NO_MEMORY("weights");
 }
 

@@ -186,8 +186,8 @@ value *lower_value(builder *b, itensor *t) {
     g->failed = true;
     g->failure =
         KILN_FAIL(KILN_UNSUPPORTED,
-                  "complex tensors are supported between operators that take them, but not as a model's inputs, "
-                  "outputs or states, nor in branches and loops; use torch.view_as_real");
+                  "complex tensors are supported between operators that take them, but not in branches and loops; "
+                  "use torch.view_as_real");
   }
   return t && !g->failed && refresh(b, t) ? t->v : NULL;
 }

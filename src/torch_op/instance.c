@@ -147,6 +147,7 @@ static void slot_free(call_slot *s) {
   free(s->inputs);
   free(s->outputs);
   free(s->shapes);
+  free(s->pairs);
   free(s);
 }
 
@@ -167,7 +168,8 @@ static kiln_status slot_create(const instance *i, int32_t device, call_slot **ou
   s->inputs = calloc(n_in, sizeof *s->inputs);
   s->outputs = calloc(n_out, sizeof *s->outputs);
   s->shapes = calloc(n_out, sizeof *s->shapes);
-  if (!s->inputs || !s->outputs || !s->shapes) {
+  s->pairs = calloc(n_in, sizeof *s->pairs);
+  if (!s->inputs || !s->outputs || !s->shapes || !s->pairs) {
     slot_free(s);
     return instance_fail(KILN_OUT_OF_MEMORY, "no memory for a context");
   }

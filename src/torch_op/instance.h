@@ -12,12 +12,17 @@
 
 #include "torch_op/torch_abi.h"
 
+typedef struct pair_view { /* a complex tensor as one of pairs of real numbers */
+  int64_t shape[KILN_MAX_RANK], strides[KILN_MAX_RANK];
+} pair_view;
+
 /* A context and the room that one call needs. One call at a time uses it. */
 typedef struct call_slot {
   kiln_context *context;
   int32_t device; /* of an engine for GPUs; else 0 */
   kiln_tensor *inputs, *outputs;
   int64_t (*shapes)[KILN_MAX_RANK]; /* of outputs */
+  pair_view *pairs;                 /* of complex inputs */
 } call_slot;
 
 typedef struct instance instance;

@@ -172,8 +172,27 @@ static bool set_dtype(kiln_tensor *t, int32_t code) {
   return false;
 }
 
+/* A complex tensor of so many dimensions becomes one of pairs of real numbers. False: it is none. */
+static bool read_pairs(kiln_tensor *t, int32_t code, int64_t rank, pair_view *room) {
+  for (int k = 0; k < KILN_DTYPE_COUNT; k++) {
+    if (torch.complexes[k] != code || code < 0 || rank >= KILN_MAX_RANK) continue;
+    for (int64_t d = 0; d < rank; d++) {
+      room->shape[d] = t->shape[d];
+      room->strides[d] = 2 * t->strides[d];
+    }
+    room->shape[rank] = 2;
+    room->strides[rank] = 1;
+    t->shape = room->shape;
+    t->strides = room->strides;
+    t->ndim = (int32_t)rank + 1;
+    kiln_tensor_set_dtype(t, (kiln_dtype)k);
+    return true;
+  }
+  return false;
+}
+
 /* Points `t` at the tensor's memory, shape and strides, which the handle lends. */
-static kiln_status read_input(const instance *i, size_t at, torch_tensor handle, kiln_tensor *t) {
+static kiln_status read_input(const instance *i, size_t at, torch_tensor handle, kiln_tensor *t, pair_view *room) {
   int64_t rank = 0;
   int32_t dtype = 0, device = 0, index = 0;
   *t = (kiln_tensor){.device = {KILN_DEVICE_CPU, 0}};
@@ -190,6 +209,11 @@ static kiln_status read_input(const instance *i, size_t at, torch_tensor handle,
   if (rank > KILN_MAX_RANK)
     return instance_fail(KILN_INVALID_ARGUMENT, "input %zu has %lld dimensions; at most %d are possible", at,
                          (long long)rank, KILN_MAX_RANK);
+  const bool is_complex = kiln_engine_input_is_complex(instance_engine(i), at);
+  if (is_complex && read_pairs(t, dtype, rank, room)) return KILN_OK;
+  if (is_complex)
+    return instance_fail(KILN_INVALID_ARGUMENT, "input %zu must be a complex tensor of at most %d dimensions", at,
+                         KILN_MAX_RANK - 1);
   if (!set_dtype(t, dtype))
     return instance_fail(KILN_INVALID_ARGUMENT, "input %zu has PyTorch's dtype number %d, which engines do not take",
                          at, (int)dtype);
@@ -238,30 +262,31 @@ static void free_inputs(tensor_list *inputs) {
   if (inputs->handles != inputs->few) free(inputs->handles);
 }
 
-static kiln_status read_inputs(const instance *i, const tensor_list *inputs, kiln_tensor *out) {
+static kiln_status read_inputs(const instance *i, const tensor_list *inputs, kiln_tensor *out, pair_view *rooms) {
   const size_t wanted = kiln_engine_input_count(instance_engine(i));
   if (inputs->n != wanted)
     return instance_fail(KILN_INVALID_ARGUMENT, "the engine takes %zu input%s, got %zu", wanted, wanted == 1 ? "" : "s",
                          inputs->n);
   for (size_t k = 0; k < inputs->n; k++) {
     if (!inputs->handles[k]) return torch_failed("read an input");
-    const kiln_status status = read_input(i, k, inputs->handles[k], &out[k]);
+    const kiln_status status = read_input(i, k, inputs->handles[k], &out[k], &rooms[k]);
     if (status != KILN_OK) return status;
   }
   return KILN_OK;
 }
 
 /* A new contiguous tensor of this output's shape and device, at the end of `list`; its memory becomes the output's. */
-static kiln_status make_output(kiln_tensor *t, torch_list list) {
+static kiln_status make_output(kiln_tensor *t, bool is_complex, torch_list list) {
   int64_t strides[KILN_MAX_RANK], n = 1;
   torch_tensor made = NULL;
-  for (int32_t d = t->ndim - 1; d >= 0; d--) {
+  const int32_t rank = t->ndim - is_complex;
+  for (int32_t d = rank - 1; d >= 0; d--) {
     strides[d] = n;
     n *= t->shape[d] > 1 ? t->shape[d] : 1;
   }
-  const int32_t dtype = torch.dtypes[kiln_tensor_get_dtype(t)];
+  const int32_t dtype = (is_complex ? torch.complexes : torch.dtypes)[kiln_tensor_get_dtype(t)];
   const bool gpu = t->device.type == KILN_DEVICE_CUDA;
-  if (torch.aoti_torch_empty_strided(t->ndim, t->shape, strides, dtype, gpu ? torch.cuda : torch.cpu,
+  if (torch.aoti_torch_empty_strided(rank, t->shape, strides, dtype, gpu ? torch.cuda : torch.cpu,
                                      gpu ? t->device.id : -1, &made) != 0)
     return torch_failed("allocate an output");
   if (torch.aoti_torch_get_data_ptr(made, &t->data) != 0) {
@@ -275,9 +300,9 @@ static kiln_status make_output(kiln_tensor *t, torch_list list) {
 }
 
 /* Outputs whose size is known when the engine has run lie in the context's memory. */
-static kiln_status copy_output(call_slot *s, const kiln_tensor *lent, torch_list list) {
+static kiln_status copy_output(call_slot *s, const kiln_tensor *lent, bool is_complex, torch_list list) {
   kiln_tensor t = *lent;
-  kiln_status status = make_output(&t, list);
+  kiln_status status = make_output(&t, is_complex, list);
   if (status != KILN_OK) return status;
   status = kiln_context_copy(s->context, lent, &t);
   return status == KILN_OK ? KILN_OK : instance_fail(status, "%s", kiln_last_error());
@@ -291,7 +316,8 @@ static bool size_known(const kiln_tensor *t) {
 }
 
 static kiln_status run(const instance *i, call_slot *s, bool on_gpu, torch_list *out) {
-  const size_t n_in = kiln_engine_input_count(instance_engine(i)), n_out = kiln_engine_output_count(instance_engine(i));
+  const kiln_engine *e = instance_engine(i);
+  const size_t n_in = kiln_engine_input_count(e), n_out = kiln_engine_output_count(e);
   bool known = true;
   for (size_t k = 0; k < n_out; k++) {
     s->outputs[k] = (kiln_tensor){.device = {KILN_DEVICE_CPU, 0}, .shape = s->shapes[k]};
@@ -302,11 +328,13 @@ static kiln_status run(const instance *i, call_slot *s, bool on_gpu, torch_list 
   if (status != KILN_OK) return instance_fail(status, "%s", kiln_last_error());
   if (torch.torch_new_list_reserve_size(n_out, out) != 0) return torch_failed("make the list of outputs");
   for (size_t k = 0; k < n_out; k++) known = known && size_known(&s->outputs[k]);
-  for (size_t k = 0; known && k < n_out && status == KILN_OK; k++) status = make_output(&s->outputs[k], *out);
+  for (size_t k = 0; known && k < n_out && status == KILN_OK; k++)
+    status = make_output(&s->outputs[k], kiln_engine_output_is_complex(e, k) != 0, *out);
   if (status != KILN_OK) return status;
   status = kiln_context_run(s->context, s->inputs, n_in, s->outputs, n_out);
   if (status != KILN_OK) return instance_fail(status, "%s", kiln_last_error());
-  for (size_t k = 0; !known && k < n_out && status == KILN_OK; k++) status = copy_output(s, &s->outputs[k], *out);
+  for (size_t k = 0; !known && k < n_out && status == KILN_OK; k++)
+    status = copy_output(s, &s->outputs[k], kiln_engine_output_is_complex(e, k) != 0, *out);
   return status;
 }
 
@@ -337,7 +365,7 @@ static kiln_status execute(torch_tensor engine, const tensor_list *inputs, torch
   const int32_t gpu = status == KILN_OK && instance_on_gpu(i) ? find_gpu(inputs) : -1;
   if (status == KILN_OK) status = instance_acquire(i, gpu < 0 ? 0 : gpu, &s);
   if (status == KILN_OK) {
-    status = read_inputs(i, inputs, s->inputs);
+    status = read_inputs(i, inputs, s->inputs, s->pairs);
     if (status == KILN_OK && gpu >= 0) status = follow_stream(s);
     if (status == KILN_OK) status = run(i, s, gpu >= 0, out);
     instance_give_back(i, s);

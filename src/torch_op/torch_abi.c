@@ -35,6 +35,10 @@ static void find_codes(torch_abi *a) {
   a->dtypes[KILN_I32] = a->aoti_torch_dtype_int32();
   a->dtypes[KILN_I64] = a->aoti_torch_dtype_int64();
   a->dtypes[KILN_BOOL] = a->aoti_torch_dtype_bool();
+  for (int i = 0; i < 16; i++) a->complexes[i] = -1;
+  a->complexes[KILN_F16] = a->aoti_torch_dtype_complex32();
+  a->complexes[KILN_F32] = a->aoti_torch_dtype_complex64();
+  a->complexes[KILN_F64] = a->aoti_torch_dtype_complex128();
 }
 _Static_assert(KILN_DTYPE_COUNT == 10, "find_codes and torch_abi.dtypes list all dtypes");
 

@@ -68,14 +68,18 @@ typedef void (*torch_kernel)(torch_value *stack, uint64_t n_args, uint64_t n_res
   X(int32_t, aoti_torch_dtype_int16, (void))                                                                           \
   X(int32_t, aoti_torch_dtype_int32, (void))                                                                           \
   X(int32_t, aoti_torch_dtype_int64, (void))                                                                           \
-  X(int32_t, aoti_torch_dtype_bool, (void))
+  X(int32_t, aoti_torch_dtype_bool, (void))                                                                            \
+  X(int32_t, aoti_torch_dtype_complex32, (void))                                                                       \
+  X(int32_t, aoti_torch_dtype_complex64, (void))                                                                       \
+  X(int32_t, aoti_torch_dtype_complex128, (void))
 
 #define TORCH_POINTER(result, name, parameters) result(*name) parameters;
 typedef struct torch_abi {
   TORCH_FUNCTIONS(TORCH_POINTER)
   torch_error (*aoti_torch_get_current_cuda_stream)(int32_t device, void **out); /* NULL: this PyTorch has no CUDA */
   int32_t cpu, cuda, strided;
-  int32_t dtypes[16]; /* PyTorch's code of each kiln_dtype */
+  int32_t dtypes[16];    /* PyTorch's code of each kiln_dtype */
+  int32_t complexes[16]; /* and of the complex numbers with such parts; -1: there are none */
 } torch_abi;
 #undef TORCH_POINTER
 

@@ -245,7 +245,7 @@ static const struct {
      KILN_INVALID_FILE, "a size of -4"},
     {"\"x\": " META(SYM "," I(3), I(3) "," I(1)), "\"x\": " META(I(9223372036854775807) "," I(3), I(3) "," I(1)), false,
      KILN_INVALID_FILE, "a size of"},
-    {"\"x\": {\"dtype\": 7", "\"x\": {\"dtype\": 10", false, KILN_UNSUPPORTED, "dtype complex64"},
+    {"\"x\": {\"dtype\": 7", "\"x\": {\"dtype\": 10", false, KILN_UNSUPPORTED, "complex tensors are not supported here"},
     {"\"x\": {\"dtype\": 7", "\"x\": {\"dtype\": 99", false, KILN_UNSUPPORTED, "dtype unknown"},
     {"\"x\": {\"dtype\": 7", "\"x\": {\"dtype\": null", false, KILN_INVALID_FILE, "`dtype` is missing"},
     {"Symbol('s0', positive=True, integer=True)", "Symbol('s0", false, KILN_INVALID_FILE, "unclosed quote"},

@@ -167,6 +167,9 @@ EXPORT int32_t aoti_torch_dtype_float32(void) { return FLOAT; }
 EXPORT int32_t aoti_torch_dtype_float64(void) { return 7; }
 EXPORT int32_t aoti_torch_dtype_float16(void) { return 5; }
 EXPORT int32_t aoti_torch_dtype_bfloat16(void) { return 15; }
+EXPORT int32_t aoti_torch_dtype_complex32(void) { return 8; }
+EXPORT int32_t aoti_torch_dtype_complex64(void) { return 9; }
+EXPORT int32_t aoti_torch_dtype_complex128(void) { return 10; }
 EXPORT int32_t aoti_torch_dtype_int8(void) { return 1; }
 EXPORT int32_t aoti_torch_dtype_uint8(void) { return BYTE; }
 EXPORT int32_t aoti_torch_dtype_int16(void) { return 2; }
