@@ -215,7 +215,7 @@ static kiln_status check_options(const kiln_build_options *o, target *t) {
 }
 
 static kiln_status build_bytes(graph *portable, const target *t, const kiln_build_options *o, const graph *like,
-                               void **out_bytes, size_t *out_size) {
+                               pool *workers, void **out_bytes, size_t *out_size) {
   plan_options options = {0};
   if (o)
     options = (plan_options){.tune_seconds = o->tune_seconds,
@@ -241,7 +241,8 @@ static kiln_status build_bytes(graph *portable, const target *t, const kiln_buil
     status = plan_compile_kernels(plan, t, o ? o->threads : 0);
   }
   if (status == KILN_OK) status = progress(o, "writing", 0.9);
-  if (status == KILN_OK) status = engine_write(portable, plan, t, why.data ? why.data : "", out_bytes, out_size);
+  if (status == KILN_OK)
+    status = engine_write_on(portable, plan, t, why.data ? why.data : "", workers, out_bytes, out_size);
   text_free(&why);
   graph_destroy(plan);
   return status;
@@ -257,6 +258,14 @@ static kiln_status note_options(graph *source, const kiln_build_options *o) {
   return KILN_OK;
 }
 
+/* Are there so many that rounding and copying them is worth threads of its own? */
+static bool has_large_weights(const graph *g) {
+  enum { LARGE = 16 << 20 };
+  size_t total = 0;
+  for (const constant *c = g->constants; c && total < LARGE; c = c->next) total += c->size;
+  return total >= LARGE;
+}
+
 kiln_status engine_from_graph_like(graph *portable, const target *t, const kiln_build_options *o, const graph *like,
                                    kiln_engine **out) {
   void *bytes = NULL;
@@ -264,9 +273,14 @@ kiln_status engine_from_graph_like(graph *portable, const target *t, const kiln_
   if (o && o->precision && !str_eq(o->precision, "fp32") && !t->backend->device)
     return KILN_FAIL(KILN_UNSUPPORTED, "precision \"%.40s\": target %s computes in fp32 only", o->precision, t->name);
   if (portable->source) KILN_TRY(note_options(portable->source, o));
-  KILN_TRY_NOTE(pass_precision(portable, o ? o->precision : NULL), "in pass `precision`");
-  KILN_TRY(build_bytes(portable, t, o, like, &bytes, &size));
-  const kiln_status status = engine_open_bytes(bytes, size, bytes, NULL, out);
+  pool *workers = NULL;
+  if (has_large_weights(portable)) KILN_TRY(pool_create(o ? o->threads : 0, &workers));
+  kiln_status status = pass_precision_on(portable, o ? o->precision : NULL, workers);
+  if (status != KILN_OK) status = error_note(status, __FILE__, __LINE__, "in pass `precision`");
+  if (status == KILN_OK) status = build_bytes(portable, t, o, like, workers, &bytes, &size);
+  pool_destroy(workers);
+  KILN_TRY(status);
+  status = engine_open_bytes(bytes, size, bytes, NULL, out);
   if (status != KILN_OK) mem_free_aligned(bytes);
   if (status == KILN_OK) (*out)->target.ordinal = t->ordinal;
   return status;
