@@ -90,6 +90,7 @@ typedef struct runner_object {
   PyObject_HEAD vectorcallfunc vectorcall;
   engine_object *engine;
   PyObject *fallback;
+  form *form; /* NULL: arguments are one tensor after another, results a tuple */
   slot *idle;
   int threads;
   bool single;
@@ -786,23 +787,46 @@ done:
  * -----------------------------------------------------------------------------------------------------------------------
  */
 
+/* All of them tensors of PyTorch whose memory is plain? */
+static bool are_torch(PyObject *const *args, Py_ssize_t n) {
+  for (Py_ssize_t i = 0; i < n; i++) {
+    const int is_torch = torch_check(args[i]);
+    if (is_torch < 0) PyErr_Clear(); /* fake tensors, while something traces; for others the fallback raises it again */
+    if (is_torch <= 0) return false;
+  }
+  return true;
+}
+
+static PyObject *finish(const runner_object *r, PyObject *result) {
+  return result && r->form && !r->single ? form_results(r->form, result) : result;
+}
+
+enum { FEW_INPUTS = 64 };
+
+/* A call whose arguments nest, or have names. */
+static PyObject *runner_call_form(runner_object *r, PyObject *const *args, size_t flags, PyObject *keywords) {
+  PyObject *few[FEW_INPUTS], **inputs = few, *result = NULL;
+  if (r->n_in > FEW_INPUTS && !(inputs = PyMem_Malloc((size_t)r->n_in * sizeof *inputs))) return PyErr_NoMemory();
+  const bool fits = form_gather(r->form, args, PyVectorcall_NARGS(flags), keywords, inputs, r->n_in);
+  const bool direct = fits && are_torch(inputs, r->n_in);
+  if (direct) result = finish(r, runner_run(r, inputs, r->n_in, -1));
+  for (Py_ssize_t i = 0; fits && i < r->n_in; i++) Py_DECREF(inputs[i]);
+  if (inputs != few) PyMem_Free(inputs);
+  return direct ? result : PyObject_Vectorcall(r->fallback, args, flags, keywords);
+}
+
 static PyObject *runner_vectorcall(PyObject *self, PyObject *const *args, size_t flags, PyObject *keywords) {
   runner_object *r = (runner_object *)self;
   const Py_ssize_t n = PyVectorcall_NARGS(flags);
-  bool plain = !keywords || PyTuple_GET_SIZE(keywords) == 0;
-  if (r->fallback) {
-    plain = plain && n == r->n_in;
-    for (Py_ssize_t i = 0; plain && i < n; i++) {
-      const int is_torch = torch_check(args[i]);
-      if (is_torch < 0)
-        PyErr_Clear(); /* fake tensors, while something traces; for others the fallback raises it again */
-      plain = is_torch > 0;
-    }
-    if (!plain) return PyObject_Vectorcall(r->fallback, args, flags, keywords);
-  } else if (!plain) {
+  const bool plain = !keywords || PyTuple_GET_SIZE(keywords) == 0;
+  if (!r->fallback) {
+    if (plain) return runner_run(r, args, n, -1);
     return kiln_raise_text(KILN_INVALID_ARGUMENT, "an engine takes positional inputs only");
   }
-  return runner_run(r, args, n, -1);
+  if (plain && n == r->n_in && (!r->form || form_is_flat(r->form)) && are_torch(args, n))
+    return finish(r, runner_run(r, args, n, -1));
+  if (r->form && !(plain && form_is_flat(r->form))) return runner_call_form(r, args, flags, keywords);
+  return PyObject_Vectorcall(r->fallback, args, flags, keywords);
 }
 
 static PyObject *runner_run_py(PyObject *self, PyObject *inputs) {
@@ -974,11 +998,12 @@ static PyObject *runner_last_profile_py(PyObject *self, PyObject *unused) {
 static int runner_traverse(PyObject *self, visitproc visit, void *arg) {
   Py_VISIT(((runner_object *)self)->fallback);
   Py_VISIT((PyObject *)((runner_object *)self)->engine);
-  return 0;
+  return form_traverse(((runner_object *)self)->form, visit, arg);
 }
 
 static int runner_clear(PyObject *self) {
   Py_CLEAR(((runner_object *)self)->fallback);
+  form_clear(((runner_object *)self)->form);
   return 0;
 }
 
@@ -992,6 +1017,7 @@ static void runner_dealloc(PyObject *self) {
   }
   Py_CLEAR(r->fallback);
   free(r->complex_io);
+  form_free(r->form);
   Py_XDECREF((PyObject *)r->engine); /* contexts keep the C engine alive; its bytes live in this object */
   Py_TYPE(self)->tp_free(self);
 }
@@ -1048,21 +1074,22 @@ static bool note_complex(runner_object *r) {
   return r->complex_io != NULL;
 }
 
-PyObject *runner_create(engine_object *engine, int threads, bool single, PyObject *fallback) {
-  if (!names_intern()) return NULL;
+PyObject *runner_create(engine_object *engine, int threads, bool single, PyObject *fallback, form *f) {
   const size_t n_in = kiln_engine_input_count(engine->engine), n_out = kiln_engine_output_count(engine->engine);
-  if (single && n_out != 1) {
-    PyErr_Format(PyExc_ValueError, "single=True needs an engine with one output; this one has %zu", n_out);
+  const bool wrong = single && n_out != 1;
+  if (wrong) PyErr_Format(PyExc_ValueError, "single=True needs an engine with one output; this one has %zu", n_out);
+  runner_object *r = !wrong && names_intern() ? PyObject_GC_New(runner_object, &runner_type) : NULL;
+  if (!r) {
+    form_free(f);
     return NULL;
   }
-  runner_object *r = PyObject_GC_New(runner_object, &runner_type);
-  if (!r) return NULL;
   memset((char *)r + sizeof(PyObject), 0, sizeof *r - sizeof(PyObject));
   r->vectorcall = runner_vectorcall;
   Py_INCREF(engine);
   r->engine = engine;
   Py_XINCREF(fallback);
   r->fallback = fallback;
+  r->form = f;
   r->threads = threads;
   r->profile = -1;
   r->gpu = strncmp(kiln_engine_target(r->engine->engine), "cuda", 4) == 0;

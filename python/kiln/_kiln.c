@@ -461,12 +461,26 @@ static PyObject *engine_report_py(PyObject *self, PyObject *what) {
 }
 
 static PyObject *engine_runner_py(PyObject *self, PyObject *args, PyObject *keywords) {
-  static char *names[] = {"threads", "single", "fallback", NULL};
+  static char *names[] = {"threads", "single", "fallback", "form", NULL};
   int threads = 0, single = 0;
-  PyObject *fallback = NULL;
-  if (!engine_of(self)) return NULL;
-  if (!PyArg_ParseTupleAndKeywords(args, keywords, "|ipO", names, &threads, &single, &fallback)) return NULL;
-  return runner_create((engine_object *)self, threads, single != 0, fallback == Py_None ? NULL : fallback);
+  PyObject *fallback = Py_None, *form_args = Py_None;
+  PyObject *argument_names, *arguments, *results, *finish;
+  form *f = NULL;
+  const kiln_engine *engine = engine_of(self);
+  if (!engine) return NULL;
+  if (!PyArg_ParseTupleAndKeywords(args, keywords, "|ipOO", names, &threads, &single, &fallback, &form_args))
+    return NULL;
+  if (form_args != Py_None) {
+    if (fallback == Py_None || !PyTuple_Check(form_args)) {
+      PyErr_SetString(PyExc_ValueError, "a form is a tuple, and needs a fallback");
+      return NULL;
+    }
+    if (!PyArg_ParseTuple(form_args, "OOOO", &argument_names, &arguments, &results, &finish)) return NULL;
+    f = form_create(argument_names, arguments, results, finish, (Py_ssize_t)kiln_engine_input_count(engine),
+                    (Py_ssize_t)kiln_engine_output_count(engine));
+    if (!f) return NULL;
+  }
+  return runner_create((engine_object *)self, threads, single != 0, fallback == Py_None ? NULL : fallback, f);
 }
 
 static void engine_dealloc(PyObject *object) {
@@ -579,7 +593,7 @@ PyMODINIT_FUNC PyInit__kiln(void) {
   Py_INCREF(&engine_type);
   Py_INCREF(&runner_type);
   if (!kiln_error_type || PyModule_AddFunctions(module, torch_methods) < 0 ||
-      PyModule_AddFunctions(module, extend_methods) < 0 ||
+      PyModule_AddFunctions(module, extend_methods) < 0 || PyModule_AddFunctions(module, form_methods) < 0 ||
       PyModule_AddObject(module, "KilnError", kiln_error_type) < 0 ||
       PyModule_AddObject(module, "Engine", (PyObject *)&engine_type) < 0 ||
       PyModule_AddObject(module, "Runner", (PyObject *)&runner_type) < 0 ||

@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib
 import json
 import os
-from collections.abc import Sequence
-from typing import Any, Optional, Union
+from collections.abc import Iterator, Sequence
+from typing import Any, Callable, Optional, Union
 
 import torch
 from torch.utils import _pytree as pytree
 
-from kiln._kiln import KilnError
+from kiln._kiln import KilnError, call_directly
 from kiln.engine import Engine, TensorInfo
 
 __all__ = ["CompiledModule", "load", "save"]
@@ -57,6 +57,7 @@ class _Interface:
 
     def __init__(self, engine: Engine) -> None:
         n_in, n_out = len(engine.inputs), len(engine.outputs)
+        self.n_in = n_in
         text = engine.metadata("torch.inputs")
         self.inputs: list[dict[str, Any]] = (
             json.loads(text) if text else [{"name": info.name, "tensor": i} for i, info in enumerate(engine.inputs)]
@@ -82,18 +83,30 @@ class _Interface:
             self.names = list(names[: self.n_positional])
         elif self.in_spec is None:
             self.names = [item["name"] for item in self.inputs]
-        # One tensor after another in, one tensor out: the C call path alone does it.
-        self.flat_in = (
-            not self.keywords
-            and [item.get("tensor") for item in self.inputs] == list(range(n_in))
-            and (self.in_spec is None or all(child.is_leaf() for child in self.in_spec.children()[0].children()))
-        )
-        self.single_out = (
-            n_out == 1
-            and self.outputs == [{"tensor": 0}]
-            and not self.mutated
-            and (self.out_spec is None or self.out_spec.is_leaf())
-        )
+
+    # -- the form that the C call path takes --
+
+    def form(self) -> Optional[tuple[tuple[Optional[str], ...], tuple[Any, ...], Any, Optional[Callable[..., Any]]]]:
+        """What :meth:`kiln.Engine.runner` takes as a form; None where only Python can make the engine's inputs, or must do more than
+        to run it."""
+        if self.mutated:
+            return None
+        arguments = _form_of(self._argument_specs(), self.inputs)
+        if arguments is None or len(_numbers(arguments)) != self.n_in:
+            return None
+        names: list[Optional[str]] = [None] * len(arguments)
+        if self.in_spec is not None:
+            names = [*self.names, *self.keywords]
+        results = _form_of([self.out_spec], self.outputs) if self.out_spec is not None else _leaf_forms(self.outputs)
+        if results is None or (len(results) != 1 and self.out_spec is not None):
+            return tuple(names), arguments, None, self.unflatten
+        return tuple(names), arguments, results[0] if len(results) == 1 else results, None
+
+    def _argument_specs(self) -> list[Any]:
+        if self.in_spec is None:
+            return [None] * len(self.inputs)
+        args_spec, kwargs_spec = self.in_spec.children()
+        return [*args_spec.children(), *kwargs_spec.children()]
 
     # -- arguments --
 
@@ -158,6 +171,59 @@ class _Interface:
         return leaves[0] if len(leaves) == 1 else tuple(leaves)
 
 
+class _NoForm(Exception):
+    """Not what tuples, lists and dicts of tensors and None can tell."""
+
+
+def _leaf_form(item: dict[str, Any]) -> Any:
+    if "tensor" in item:
+        return item["tensor"]
+    if any(kind in item for kind in ("int", "float", "bool")) or item.get("value") is not None:
+        raise _NoForm
+    return None
+
+
+def _leaf_forms(items: list[dict[str, Any]]) -> Optional[tuple[Any, ...]]:
+    try:
+        return tuple(map(_leaf_form, items))
+    except _NoForm:
+        return None
+
+
+def _spec_form(spec: Any, leaves: Iterator[dict[str, Any]]) -> Any:
+    if spec is None or spec.is_leaf():
+        item = next(leaves, None)
+        if item is None:
+            raise _NoForm
+        return _leaf_form(item)
+    children = [_spec_form(child, leaves) for child in spec.children()]
+    if spec.type is tuple:
+        return tuple(children)
+    if spec.type is list:
+        return children
+    if spec.type is dict and all(type(key) is str for key in spec.context):
+        return dict(zip(spec.context, children))
+    raise _NoForm
+
+
+def _form_of(specs: list[Any], items: list[dict[str, Any]]) -> Optional[tuple[Any, ...]]:
+    """One form for each spec, whose leaves are ``items``; None: there is none."""
+    leaves = iter(items)
+    try:
+        forms = tuple(_spec_form(spec, leaves) for spec in specs)
+    except _NoForm:
+        return None
+    return forms if next(leaves, None) is None else None
+
+
+def _numbers(form: Any) -> list[int]:
+    if isinstance(form, (tuple, list)):
+        return [number for child in form for number in _numbers(child)]
+    if isinstance(form, dict):
+        return _numbers(list(form.values()))
+    return [] if form is None else [form]
+
+
 _MISSING = object()
 
 
@@ -176,6 +242,16 @@ def _output_leaf(item: dict[str, Any], outputs: tuple[Any, ...]) -> Any:
         if kind in item:
             return outputs[item[kind]].item()
     return item.get("value")
+
+
+def _make_runner(engine: Engine, threads: int, fallback: Callable[..., Any], form: Any) -> tuple[Any, bool]:
+    """A runner, and whether it takes a module's arguments: damaged metadata can tell of forms that the engine does not have."""
+    if form is not None:
+        try:
+            return engine.runner(threads=threads, fallback=fallback, form=form), True
+        except ValueError:
+            pass
+    return engine.runner(threads=threads), False
 
 
 class CompiledModule(torch.nn.Module):
@@ -197,12 +273,12 @@ class CompiledModule(torch.nn.Module):
         self.threads = threads
         self._profile: Optional[int] = None
         self._interface = _Interface(engine)
-        # Where the arguments are plain tensors, calls go straight to C, which comes back to _call for all other cases.
-        fast = self._interface.flat_in and self._interface.single_out
-        self._runner = engine.runner(threads=threads or 0)
-        self.forward = engine.runner(threads=threads or 0, single=True, fallback=self._call) if fast else self._call
+        # Where arguments and results are tensors, maybe nested, calls go straight to C, which comes back to _call for all other cases.
+        self._runner, direct = _make_runner(engine, threads or 0, self._call, self._interface.form())
+        self.forward = self._runner if direct else self._call
         self.training = False
         self.__dict__["_operators"] = None  # not a child: it is made when something traces
+        call_directly(CompiledModule)  # again each time: tools that replace nn.Module.__call__ for a while undo it
 
     def _call(self, *args: Any, **kwargs: Any) -> Any:
         if torch.jit.is_tracing() or torch.compiler.is_compiling():
@@ -258,7 +334,7 @@ class CompiledModule(torch.nn.Module):
     def run_into(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
         """One call with the engine's flat inputs (see :attr:`inputs`) that writes into ``outputs``, tensors of the caller of the right
         shapes and types, instead of new ones. Nothing is allocated, which also keeps calls with many outputs short."""
-        self._active().run_into(inputs, outputs)
+        self._runner.run_into(inputs, outputs)
 
     @property
     def optimization_profiles(self) -> list[list[TensorInfo]]:
@@ -273,38 +349,32 @@ class CompiledModule(torch.nn.Module):
     @property
     def last_profile_index(self) -> Optional[int]:
         """The profile that the last call took; None before the first."""
-        last = self._active().last_profile()
+        last = self._runner.last_profile()
         return None if last < 0 else last
 
     def set_active_profile_index(self, index: Optional[int]) -> None:
         """Calls take this optimization profile from now on, and refuse sizes outside of it. None: of the profiles that contain a call's
         sizes the one whose opt sizes are nearest."""
         number = -1 if index is None else int(index)
-        for runner in {id(r): r for r in (self._runner, self._active())}.values():
-            runner.set_profile(number)
+        self._runner.set_profile(number)
         self._profile = index
 
     def memory(self) -> dict[str, int]:
         """Bytes of weights (shared by all callers), arena and state of one caller."""
-        return self._active().memory()
+        return self._runner.memory()
 
     def reset(self) -> None:
         """Puts mutated buffers back to their values in the model."""
-        for runner in {id(r): r for r in (self._runner, self._active())}.values():
-            runner.reset()
+        self._runner.reset()
 
     def profile(self, *args: Any, runs: int = 5, **kwargs: Any) -> list[dict[str, Any]]:
         """Calls the module ``runs`` times with a clock around each step; returns the steps with their mean seconds."""
         self(*args, **kwargs)
-        runner = self._active() if not kwargs and self._interface.flat_in and self._interface.single_out else self._runner
-        runner.profile(True)
+        self._runner.profile(True)
         for _ in range(runs):
             self(*args, **kwargs)
-        steps = runner.profile(False) or []
+        steps = self._runner.profile(False) or []
         return [{**step, "seconds": step["seconds"] / runs} for step in steps]
-
-    def _active(self) -> Any:
-        return self._runner if self.forward == self._call else self.forward
 
     def train(self, mode: bool = True) -> CompiledModule:
         """A compiled module has no training mode: ``train(True)`` raises KilnError."""
