@@ -57,9 +57,8 @@ static bool spec_parse(build_options *b, const char *text, int role) {
   int32_t rank;
   if (!cli_parse_shape(value, colon ? (size_t)(colon - value) : strlen(value), &rank, shape)) return false;
   if (colon) {
-    spec->dtype = (kiln_dtype)cli_dtype_from_name(colon + 1);
-    if (spec->dtype == KILN_DTYPE_COUNT) {
-      cli_error(CLI_USAGE, "'%s' is no dtype; expected f32 f64 f16 bf16 i8 u8 i16 i32 i64 or bool", colon + 1);
+    if (!cli_spec_dtype(spec, colon + 1)) {
+      cli_error(CLI_USAGE, "'%s' is no dtype; expected f32 f64 f16 bf16 i8 u8 i16 i32 i64 bool c64 or c128", colon + 1);
       return false;
     }
   }

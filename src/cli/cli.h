@@ -32,6 +32,8 @@ bool cli_parse_seconds(const char *text, const char *what, double *out);
 /* "1x3x224x224" or "1,3,224,224"; "" and "()" are rank 0. False with a message. */
 bool cli_parse_shape(const char *text, size_t length, int32_t *out_rank, int64_t *out_shape);
 int cli_dtype_from_name(const char *name); /* KILN_DTYPE_COUNT: unknown */
+/* Also c64 and c128, as the dtype of their parts. */
+bool cli_spec_dtype(kiln_input_spec *spec, const char *name);
 
 /* A progress line on stderr when that is a terminal; pass as kiln_build_options.progress. */
 int cli_progress(void *user, const char *stage, double fraction);
@@ -70,7 +72,8 @@ void cli_inputs_free(cli_tensor *inputs, size_t count);
 
 /* .npy files, versions 1 to 3, row-major or column-major, little endian. False with a message. */
 bool npy_read(const char *path, cli_tensor *out);
-bool npy_write(const char *path, const kiln_tensor *t); /* contiguous */
+/* `t` is contiguous; `is_complex`: its last dimension, of 2, holds the parts of complex numbers. */
+bool npy_write(const char *path, const kiln_tensor *t, bool is_complex);
 
 /* Finds `name` among the inputs; -1 with a message that lists them. */
 int cli_input_index(const kiln_engine *engine, const char *name, size_t length);

@@ -106,6 +106,15 @@ int cli_dtype_from_name(const char *name) {
   return i;
 }
 
+bool cli_spec_dtype(kiln_input_spec *spec, const char *name) {
+  spec->is_complex = strcmp(name, "c64") == 0 || strcmp(name, "c128") == 0;
+  if (spec->is_complex)
+    spec->dtype = name[1] == '6' ? KILN_F32 : KILN_F64;
+  else
+    spec->dtype = (kiln_dtype)cli_dtype_from_name(name);
+  return spec->dtype != KILN_DTYPE_COUNT;
+}
+
 void cli_print_shape(FILE *file, const int64_t *shape, int rank) {
   fputc('[', file);
   for (int i = 0; i < rank; i++) {

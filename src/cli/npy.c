@@ -9,15 +9,17 @@
 typedef struct npy_type {
   const char *text; /* without byte order */
   kiln_dtype dtype;
+  bool is_complex; /* pairs of it */
 } npy_type;
 
-static const npy_type npy_types[] = {{"f4", KILN_F32}, {"f8", KILN_F64}, {"f2", KILN_F16},
-                                     {"i1", KILN_I8},  {"u1", KILN_U8},  {"i2", KILN_I16},
-                                     {"i4", KILN_I32}, {"i8", KILN_I64}, {"b1", KILN_BOOL}};
+static const npy_type npy_types[] = {{"f4", KILN_F32, false},  {"f8", KILN_F64, false}, {"f2", KILN_F16, false},
+                                     {"i1", KILN_I8, false},   {"u1", KILN_U8, false},  {"i2", KILN_I16, false},
+                                     {"i4", KILN_I32, false},  {"i8", KILN_I64, false}, {"c8", KILN_F32, true},
+                                     {"b1", KILN_BOOL, false}, {"c16", KILN_F64, true}};
 
 typedef struct npy_header {
   kiln_dtype dtype;
-  bool column_major;
+  bool column_major, is_complex;
   int32_t rank;
   int64_t shape[KILN_MAX_RANK];
 } npy_header;
@@ -41,14 +43,17 @@ static bool header_parse(const char *path, const char *text, npy_header *out) {
   if (!descr || !order || !shape || *descr != '\'' || *shape != '(')
     return npy_fail(path, "the .npy header is damaged");
   out->dtype = KILN_DTYPE_COUNT;
+  out->is_complex = false;
   for (size_t i = 0; i < sizeof npy_types / sizeof *npy_types; i++) {
-    if (strchr("<|=", descr[1]) && strncmp(descr + 2, npy_types[i].text, 2) == 0 && descr[4] == '\'')
-      out->dtype = npy_types[i].dtype;
+    const size_t n = strlen(npy_types[i].text);
+    if (!strchr("<|=", descr[1]) || strncmp(descr + 2, npy_types[i].text, n) != 0 || descr[2 + n] != '\'') continue;
+    out->dtype = npy_types[i].dtype;
+    out->is_complex = npy_types[i].is_complex;
   }
   if (out->dtype == KILN_DTYPE_COUNT) {
     cli_error(CLI_FAILED,
-              "%s: element type %.8s is not supported; expected little-endian f2 f4 f8 i1 i2 i4 i8 u1 or b1", path,
-              descr);
+              "%s: element type %.8s is not supported; expected little-endian f2 f4 f8 i1 i2 i4 i8 u1 b1 c8 or c16",
+              path, descr);
     return false;
   }
   out->column_major = strncmp(order, "True", 4) == 0;
@@ -61,6 +66,9 @@ static bool header_parse(const char *path, const char *text, npy_header *out) {
     out->shape[out->rank++] = size;
     p = end + strspn(end, ", ");
   }
+  if (!out->is_complex) return true;
+  if (out->rank == KILN_MAX_RANK) return npy_fail(path, "the array has more than 7 dimensions of complex numbers");
+  out->shape[out->rank++] = 2;
   return true;
 }
 
@@ -83,11 +91,11 @@ static bool header_read(const char *path, FILE *file, npy_header *out) {
   return ok;
 }
 
-/* Rewrites column-major data as row-major. */
-static bool npy_transpose(const char *path, cli_tensor *t) {
-  const int rank = t->tensor.ndim;
-  const size_t element = kiln_dtype_size(kiln_tensor_get_dtype(&t->tensor));
-  const int64_t n = cli_tensor_numel(&t->tensor);
+/* Rewrites column-major data as row-major; complex numbers stay together. */
+static bool npy_transpose(const char *path, bool is_complex, cli_tensor *t) {
+  const int rank = t->tensor.ndim - is_complex, parts = is_complex ? 2 : 1;
+  const size_t element = kiln_dtype_size(kiln_tensor_get_dtype(&t->tensor)) * (size_t)parts;
+  const int64_t n = cli_tensor_numel(&t->tensor) / parts;
   char *from = t->tensor.data, *to = aligned_alloc(64, (t->bytes + 64) / 64 * 64);
   if (!to) return npy_fail(path, "out of memory");
   int64_t index[KILN_MAX_RANK] = {0};
@@ -123,17 +131,17 @@ bool npy_read(const char *path, cli_tensor *out) {
   }
   ok = ok && cli_tensor_create(out, header.dtype, header.rank, header.shape);
   if (ok && fread(out->tensor.data, 1, out->bytes, file) != out->bytes) ok = npy_fail(path, "the file ends early");
-  if (ok && header.column_major && header.rank > 1) ok = npy_transpose(path, out);
+  if (ok && header.column_major && header.rank > 1) ok = npy_transpose(path, header.is_complex, out);
   fclose(file);
   if (!ok) cli_tensor_free(out);
   return ok;
 }
 
-static bool npy_write_header(FILE *file, const kiln_tensor *t, const char *descr) {
+static bool npy_write_header(FILE *file, const kiln_tensor *t, int rank, const char *descr) {
   char text[512];
   int n = snprintf(text, sizeof text, "{'descr': '%s', 'fortran_order': False, 'shape': (", descr);
-  for (int i = 0; i < t->ndim; i++) {
-    n += snprintf(text + n, sizeof text - (size_t)n, "%lld,%s", (long long)t->shape[i], i + 1 < t->ndim ? " " : "");
+  for (int i = 0; i < rank; i++) {
+    n += snprintf(text + n, sizeof text - (size_t)n, "%lld,%s", (long long)t->shape[i], i + 1 < rank ? " " : "");
   }
   n += snprintf(text + n, sizeof text - (size_t)n, "), }");
   while ((n + 11) % 64 != 0) text[n++] = ' '; /* data starts at a multiple of 64 */
@@ -143,11 +151,11 @@ static bool npy_write_header(FILE *file, const kiln_tensor *t, const char *descr
   return fwrite(head, 1, sizeof head, file) == sizeof head && fwrite(text, 1, (size_t)n, file) == (size_t)n;
 }
 
-bool npy_write(const char *path, const kiln_tensor *t) {
+bool npy_write(const char *path, const kiln_tensor *t, bool is_complex) {
   const kiln_dtype dtype = kiln_tensor_get_dtype(t);
   char descr[8] = "";
   for (size_t i = 0; i < sizeof npy_types / sizeof *npy_types; i++) {
-    if (npy_types[i].dtype == dtype) {
+    if (npy_types[i].dtype == dtype && npy_types[i].is_complex == is_complex) {
       snprintf(descr, sizeof descr, "%c%s", kiln_dtype_size(dtype) == 1 ? '|' : '<', npy_types[i].text);
     }
   }
@@ -161,7 +169,8 @@ bool npy_write(const char *path, const kiln_tensor *t) {
     return false;
   }
   const size_t bytes = (size_t)cli_tensor_numel(t) * kiln_dtype_size(dtype);
-  bool ok = npy_write_header(file, t, descr) && fwrite((const char *)t->data + t->byte_offset, 1, bytes, file) == bytes;
+  bool ok = npy_write_header(file, t, t->ndim - is_complex, descr) &&
+            fwrite((const char *)t->data + t->byte_offset, 1, bytes, file) == bytes;
   if (fclose(file) != 0) ok = false;
   if (!ok) {
     cli_error(CLI_FAILED, "%s: %s", path, strerror(errno));

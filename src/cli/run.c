@@ -21,7 +21,7 @@ static void print_summary(const char *name, const kiln_tensor *t) {
   putchar('\n');
 }
 
-static bool write_output(const char *folder, const char *name, const kiln_tensor *t) {
+static bool write_output(const char *folder, const char *name, const kiln_tensor *t, bool is_complex) {
   char path[4096];
   char safe[256];
   size_t n = 0;
@@ -31,7 +31,7 @@ static bool write_output(const char *folder, const char *name, const kiln_tensor
     cli_error(CLI_FAILED, "the path of output '%s' is too long", name);
     return false;
   }
-  if (!npy_write(path, t)) return false;
+  if (!npy_write(path, t, is_complex)) return false;
   printf("  wrote %s\n", path);
   return true;
 }
@@ -54,7 +54,8 @@ static int run_engine(const kiln_engine *engine, kiln_context *context, const cl
       result = cli_fail();
     else {
       print_summary(info.name, &out[i]);
-      if (folder && !write_output(folder, info.name, &out[i])) result = CLI_FAILED;
+      if (folder && !write_output(folder, info.name, &out[i], kiln_engine_output_is_complex(engine, i) != 0))
+        result = CLI_FAILED;
     }
   }
   free(in);

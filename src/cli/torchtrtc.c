@@ -272,9 +272,13 @@ static bool parse_spec(const char *text, kiln_input_spec *spec) {
     if (length >= sizeof dtype) return spec_error(text, "unknown data type");
     memcpy(dtype, p, length);
     p += length;
-    spec->dtype = dtype_named(dtype);
+    const bool is_complex = strcmp(dtype, "c64") == 0 || strcmp(dtype, "c128") == 0;
+    if (is_complex)
+      cli_spec_dtype(spec, dtype);
+    else
+      spec->dtype = dtype_named(dtype);
     if (spec->dtype == KILN_DTYPE_COUNT)
-      return spec_error(text, "unknown data type (f32 f16 bf16 f64 i8 u8 i32 i64 bool)");
+      return spec_error(text, "unknown data type (f32 f16 bf16 f64 i8 u8 i32 i64 bool c64 c128)");
   }
   if (*p == '%') return parse_format(text, p + 1);
   return *p ? spec_error(text, "something stands behind the shape") : true;

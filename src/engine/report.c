@@ -12,6 +12,10 @@
 static void io_line(const graph *g, const char *what, int i, const char *name, const tensor_type *type, text *t) {
   text_printf(t, "  %s %d  %s  ", what, i, name);
   type_print(g, type, t);
+  if (str_eq(what, "input") ? graph_input_is_complex(g, i) : str_eq(what, "output") && graph_output_is_complex(g, i)) {
+    text_puts(t, ", complex: ");
+    complex_type_print(g, type, t);
+  }
   text_putc(t, '\n');
 }
 

@@ -411,10 +411,12 @@ static bool element_accepts(const char *type, size_t n, const ivalue *v) {
     return true;
   }
   if (word_is(type, n, "Tensor"))
-    return v->kind == IV_TENSOR || v->kind == IV_INT || v->kind == IV_FLOAT || v->kind == IV_BOOL;
+    return v->kind == IV_TENSOR || v->kind == IV_INT || v->kind == IV_FLOAT || v->kind == IV_BOOL ||
+           v->kind == IV_COMPLEX;
   if (word_is(type, n, "int") || word_is(type, n, "SymInt")) return v->kind == IV_INT || v->kind == IV_BOOL;
   if (word_is(type, n, "float")) return v->kind == IV_FLOAT || v->kind == IV_INT || v->kind == IV_BOOL;
-  if (word_is(type, n, "Scalar")) return v->kind == IV_INT || v->kind == IV_FLOAT || v->kind == IV_BOOL;
+  if (word_is(type, n, "Scalar"))
+    return v->kind == IV_INT || v->kind == IV_FLOAT || v->kind == IV_BOOL || v->kind == IV_COMPLEX;
   if (word_is(type, n, "bool")) return v->kind == IV_BOOL || v->kind == IV_INT;
   if (word_is(type, n, "str")) return v->kind == IV_STR;
   if (word_is(type, n, "ScalarType")) return v->kind == IV_DTYPE;

@@ -63,7 +63,7 @@ static int count_complex(const lower_call *c) {
   int n = 0;
   for (int32_t i = 0; i < c->schema->n_args; i++) {
     const ivalue *v = &c->args[i];
-    n += is_complex(v);
+    n += is_complex(v) || v->kind == IV_COMPLEX;
     for (int32_t k = 0; v->kind == IV_LIST && k < v->count; k++) n += is_complex(&v->u.items[k]);
   }
   return n;
@@ -95,6 +95,36 @@ bool complex_call(const lower_call *c) { return count_complex(c) > 0 || (asks_co
 static kiln_status no_memory(const lower_call *c) {
   KILN_TRY(graph_check(c->b.graph));
   return KILN_NO_MEMORY("complex tensor");
+}
+
+/* The floats that the call's complex numbers become part of. */
+static kiln_dtype part_dtype(lower_call *c) {
+  for (int32_t i = 0; i < c->schema->n_args; i++) {
+    const ivalue *v = &c->args[i];
+    if (v->kind == IV_LIST && v->count) v = &v->u.items[0];
+    if (v->kind != IV_TENSOR) continue;
+    const value *x = lower_value(&c->b, v->u.t->parts[0] ? v->u.t->parts[0] : v->u.t);
+    if (x && dtype_is_float(x->type.dtype)) return x->type.dtype;
+  }
+  return KILN_F32;
+}
+
+/* Python's complex numbers become tensors. */
+static kiln_status convert_numbers(lower_call *c) {
+  for (int32_t i = 0; i < c->schema->n_args; i++) {
+    ivalue *v = &c->args[i];
+    itensor *parts[2];
+    if (v->kind != IV_COMPLEX) continue;
+    const kiln_dtype dtype = part_dtype(c);
+    for (int k = 0; k < 2; k++) {
+      value *x = graph_scalar(c->b.graph, dtype, v->u.items[k].u.f);
+      parts[k] = x ? lower_tensor(c->im, x) : NULL;
+    }
+    *v = (ivalue){.kind = IV_TENSOR};
+    v->u.t = complex_tensor(c->im, parts[0], parts[1]);
+    if (!v->u.t) return no_memory(c);
+  }
+  return KILN_OK;
 }
 
 /* ---- values ------------------------------------------------------------------------------------- */
@@ -407,8 +437,13 @@ static kiln_status fill(lower_call *c) {
   lower_call real = *c;
   kiln_dtype dtype;
   bool is_real = false;
+  double imaginary = 0;
   for (int32_t i = 0; i < c->schema->n_args; i++) {
     args[i] = c->args[i];
+    if (args[i].kind == IV_COMPLEX) {
+      imaginary = args[i].u.items[1].u.f;
+      args[i] = args[i].u.items[0];
+    }
     if (is_complex(&args[i])) args[i].u.t = args[i].u.t->parts[0];
     is_real |= args[i].kind == IV_DTYPE && args[i].u.i >= 0;
     if (complex_dtype(&args[i], &dtype)) args[i].u.i = (int64_t)dtype;
@@ -420,7 +455,7 @@ static kiln_status fill(lower_call *c) {
   if (!re) return no_memory(c);
   c->results[0] = result;
   if (is_real) return KILN_OK;
-  value *im = lowering_full(&c->b, re->type.dtype, re->type.rank, re->type.dims, 0);
+  value *im = lowering_full(&c->b, re->type.dtype, re->type.rank, re->type.dims, imaginary);
   if (im) return_tensor(c, 0, complex_tensor(c->im, result.u.t, lower_tensor(c->im, im)));
   return KILN_OK;
 }
@@ -595,6 +630,7 @@ kiln_status complex_run(lower_call *c) {
   if (c->schema->n_args > MAX_ARGS) return LOWER_FAIL(c, "complex tensors are not supported here");
   if (!fills(c->schema) && !(rule = find_rule(c->schema)))
     return LOWER_FAIL(c, "complex tensors are not supported here");
+  if (rule) KILN_TRY(convert_numbers(c));
   KILN_TRY(rule ? rule->run(c) : fill(c));
   KILN_TRY(graph_check(c->b.graph));
   if (c->im->arena->failed) return no_memory(c);

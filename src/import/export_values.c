@@ -225,6 +225,17 @@ static kiln_status to_float(pt2 *p, scope *s, const json_t *v, ivalue *out) {
     return wrong("a number, \"Infinity\", \"-Infinity\" or \"NaN\"");
   return KILN_OK;
 }
+/* {"real": 0.0, "imag": 2.0} */
+static kiln_status to_complex(pt2 *p, scope *s, const json_t *v, ivalue *out) {
+  ivalue *parts = ARENA_ARRAY(&p->arena, ivalue, 2);
+  if (!parts) return KILN_NO_MEMORY("importing a complex number");
+  if (!json_is_object(v)) return wrong("an object with real and imag");
+  KILN_TRY(to_float(p, s, json_object_get(v, "real"), &parts[0]));
+  KILN_TRY(to_float(p, s, json_object_get(v, "imag"), &parts[1]));
+  *out = (ivalue){.kind = IV_COMPLEX, .count = 2};
+  out->u.items = parts;
+  return KILN_OK;
+}
 static kiln_status to_string(pt2 *p, scope *s, const json_t *v, ivalue *out) {
   (void)p, (void)s;
   if (!json_is_string(v)) return wrong("a string");
@@ -308,6 +319,7 @@ static const struct {
     {"as_ints", to_int, true},
     {"as_float", to_float, false},
     {"as_floats", to_float, true},
+    {"as_complex", to_complex, false},
     {"as_string", to_string, false},
     {"as_strings", to_string, true},
     {"as_sym_int", to_symbol, false},
@@ -337,8 +349,7 @@ kiln_status pt2_argument(pt2 *p, scope *s, const json_t *arg, ivalue *out) {
     if (!str_eq(kind, conversions[i].kind)) continue;
     return conversions[i].list ? to_list(p, s, v, conversions[i].convert, out) : conversions[i].convert(p, s, v, out);
   }
-  static const char *const foreign[] = {"as_graph", "as_custom_obj", "as_operator", "as_complex",
-                                        "as_string_to_argument"};
+  static const char *const foreign[] = {"as_graph", "as_custom_obj", "as_operator", "as_string_to_argument"};
   for (size_t i = 0; i < KILN_COUNT(foreign); i++)
     if (str_eq(kind, foreign[i]))
       return KILN_FAIL(KILN_UNSUPPORTED, "arguments of kind `%s` are not supported here", kind);

@@ -416,8 +416,8 @@ kiln_status lower_check_row(const aten_schema *s) {
 /* ---- run ---------------------------------------------------------------------------------------- */
 
 static const char *kind_name(const ivalue *v) {
-  static const char *const names[] = {"None",     "a tensor", "an int",  "a float",  "a bool",
-                                      "a string", "a list",   "a dtype", "a device", "a layout"};
+  static const char *const names[] = {"None",   "a tensor", "an int",   "a float",  "a bool",          "a string",
+                                      "a list", "a dtype",  "a device", "a layout", "a complex number"};
   return names[v->kind];
 }
 

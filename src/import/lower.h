@@ -22,7 +22,8 @@ typedef enum ivalue_kind {
   IV_LIST,   /* also tuples: `items`, `count` */
   IV_DTYPE,  /* `i`, a kiln_dtype (already translated from the framework's code), or -1: a type that Kiln lacks */
   IV_DEVICE, /* ignored by lowerings */
-  IV_LAYOUT
+  IV_LAYOUT,
+  IV_COMPLEX /* a Python number: `items` has two floats */
 } ivalue_kind;
 
 typedef struct ivalue {

@@ -18,7 +18,6 @@ Operators run in worker processes, so that one that crashes is known by name. Wh
     crash     the process died or hung
     left      the deadline came first
 
-Complex results are made pairs of real numbers by view_as_real, since models give real ones.
 A table names its samples per operator, and PyTorch's version, in its first line. Exit status 1 if any is wrong or crashed. Needs the package `expecttest`, which PyTorch's testing module imports.
 """
 
@@ -41,7 +40,7 @@ from typing import Any, Optional
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).resolve().parent / "results"
 # Relative to the largest element, as sums of different order differ.
-TOLERANCE = {"float32": 2e-5, "float64": 1e-10, "float16": 4e-3, "bfloat16": 3e-2}
+TOLERANCE = {"float32": 2e-5, "float64": 1e-10, "float16": 4e-3, "bfloat16": 3e-2, "complex64": 2e-5, "complex128": 1e-10}
 # PyTorch's own results in float64 are off by that much for arguments over 5, or below 0 (found with 30 digits).
 ROUGH = {"special.bessel_j0": 1e-6, "special.bessel_j1": 1e-6, "special.bessel_y0": 1e-6, "special.bessel_y1": 1e-6}
 ROUGH["special.airy_ai"] = 1e-7
@@ -67,17 +66,13 @@ def make_module(op: Any, leaves: list[Any], spec: Any) -> tuple[Any, tuple[Any, 
 
     tensors = [i for i, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
 
-    def as_pairs(leaf: Any) -> Any:
-        is_complex = isinstance(leaf, torch.Tensor) and leaf.is_complex() and leaf.layout is torch.strided
-        return torch.view_as_real(leaf.resolve_conj()) if is_complex else leaf
-
     class Call(torch.nn.Module):
         def forward(self, *inputs: Any) -> Any:
             filled = list(leaves)
             for i, tensor in zip(tensors, inputs):
                 filled[i] = tensor
             args, kwargs = pytree.tree_unflatten(filled, spec)
-            return pytree.tree_map(as_pairs, op(*args, **kwargs))
+            return op(*args, **kwargs)
 
     return Call().eval(), tuple(leaves[i].detach() for i in tensors)
 
@@ -98,11 +93,13 @@ def compare(name: str, expected: Any, found: Any) -> Optional[str]:
             return f"result {i}: {w.dtype}{list(w.shape)} expected, {g.dtype}{list(g.shape)} found"
         if w.numel() == 0:
             continue
+        tolerance = max(TOLERANCE.get(str(w.dtype).partition(".")[2], 0), ROUGH.get(name, 0))
+        if w.is_complex():
+            w, g = torch.view_as_real(w.resolve_conj()), torch.view_as_real(g.resolve_conj())
         if not w.dtype.is_floating_point:
             if not torch.equal(w, g):
                 return f"result {i}: {int((w != g).sum())} of {w.numel()} elements differ"
             continue
-        tolerance = max(TOLERANCE[str(w.dtype).partition(".")[2]], ROUGH.get(name, 0))
         w, g = w.double(), g.double()
         finite = w.isfinite()
         if not torch.equal(finite, g.isfinite()) or not torch.equal(w[~finite].nan_to_num(), g[~finite].nan_to_num()):
@@ -142,13 +139,13 @@ def without_signs(name: str, results: Any) -> Any:
     leaves = list(results) if isinstance(results, (tuple, list)) else [results]
     if len(leaves) == 3:
         u, s, v = leaves
-        v = v if name == "svd" else v.mT
+        v = v if name == "svd" else v.mH
         k = s.shape[-1]
-        around = [basis.mT @ basis for basis in (u, v)]
-        return [s, (u[..., :k] * s.unsqueeze(-2)) @ v[..., :k].mT, *around]
+        around = [basis.mH @ basis for basis in (u, v)]
+        return [s, (u[..., :k] * s.unsqueeze(-2)) @ v[..., :k].mH, *around]
     if len(leaves) == 2:
         values, vectors = leaves
-        return [values, (vectors * values.unsqueeze(-2)) @ vectors.mT, vectors.mT @ vectors]
+        return [values, (vectors * values.unsqueeze(-2)) @ vectors.mH, vectors.mH @ vectors]
     return results
 
 
@@ -160,6 +157,8 @@ def worst(wanted: Any, got: Any) -> float:
     error = 0.0
     for w, g in zip(pytree.tree_leaves(wanted), pytree.tree_leaves(got)):
         if isinstance(w, torch.Tensor) and w.numel():
+            if w.is_complex():
+                w, g = torch.view_as_real(w.resolve_conj()), torch.view_as_real(g.to(w.dtype).resolve_conj())
             w, g = w.double(), g.double()
             same = (w == g) | (w.isnan() & g.isnan())
             difference = torch.where(same, 0.0, (w - g).abs()).nan_to_num(nan=float("inf"), posinf=float("inf"))
@@ -171,19 +170,22 @@ def rounding(exact: Any, result: Any) -> float:
     """Half a unit in the last place of the result's dtype, at its largest element."""
     import torch
 
-    if not isinstance(exact, torch.Tensor) or not exact.numel() or not result.dtype.is_floating_point:
+    if not isinstance(exact, torch.Tensor) or not exact.numel() or not (result.is_floating_point() or result.is_complex()):
         return 0.0
     return float(exact.abs().max()) * torch.finfo(result.dtype).eps / 2
 
 
 def is_closer(module: Any, tensors: tuple[Any, ...], expected: Any, found: Any) -> bool:
     """Is `found` at least as near to the result in float64 as PyTorch's own?"""
+    import torch
     from torch.utils import _pytree as pytree
 
-    if not any(t.is_floating_point() for t in tensors):
+    if not any(t.is_floating_point() or t.is_complex() for t in tensors):
         return False
+    wide = {torch.float32: torch.float64, torch.float16: torch.float64, torch.bfloat16: torch.float64}
+    wide[torch.complex64] = torch.complex128
     try:
-        exact = module(*[t.double() if t.is_floating_point() else t for t in tensors])
+        exact = module(*[t.to(wide.get(t.dtype, t.dtype)) for t in tensors])
         leaves = [pytree.tree_leaves(results) for results in (exact, expected, found)]
         return all(worst(e, f) <= max(worst(e, w), rounding(e, w)) for e, w, f in zip(*leaves))
     except Exception:
@@ -199,8 +201,8 @@ def run_sample(name: str, op: Any, sample: Any, device: str) -> tuple[str, str]:
 
     leaves, spec = pytree.tree_flatten(((sample.input, *sample.args), sample.kwargs))
     leaves = [leaf.detach() if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
-    if any(isinstance(leaf, torch.Tensor) and (leaf.is_complex() or leaf.layout is not torch.strided) for leaf in leaves):
-        return "none", "complex or sparse"
+    if any(isinstance(leaf, torch.Tensor) and leaf.layout is not torch.strided for leaf in leaves):
+        return "none", "sparse"
     module, tensors = make_module(op, leaves, spec)
     copies = [t.clone() for t in tensors]
     with torch.no_grad():
@@ -208,11 +210,8 @@ def run_sample(name: str, op: Any, sample: Any, device: str) -> tuple[str, str]:
             expected = module(*copies)
         except Exception as error:
             return "none", f"PyTorch itself: {error}".splitlines()[0]
-        if any(
-            isinstance(leaf, torch.Tensor) and (leaf.is_complex() or leaf.layout is not torch.strided)
-            for leaf in pytree.tree_leaves(expected)
-        ):
-            return "none", "complex or sparse result"
+        if any(isinstance(leaf, torch.Tensor) and leaf.layout is not torch.strided for leaf in pytree.tree_leaves(expected)):
+            return "none", "sparse result"
         try:
             program = torch.export.export(module, tensors, strict=False)
         except Exception as error:

@@ -1,8 +1,10 @@
-"""Complex tensors inside of models: Fourier transforms, spectrograms, rotations."""
+"""Complex tensors in models, and as their inputs and outputs: Fourier transforms, spectrograms, rotations."""
 
 from __future__ import annotations
 
+import pickle
 import subprocess
+import sys
 from typing import Any, Callable
 
 import pytest
@@ -131,11 +133,13 @@ def test_buffer(persistent: bool) -> None:
 def test_written_buffer() -> None:
     class Module(Rotary):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            self.turns.mul_(2)
+            self.turns.mul_(x[0] + 1j)
             return x + self.turns.real.sum()
 
-    with pytest.raises(kiln.KilnError, match="turns"):
-        kiln.compile(Module().eval(), [torch.randn(3)], threads=1)
+    module, x = Module().eval(), torch.randn(3)
+    compiled = kiln.compile(module, [x], threads=1)
+    for _ in range(3):
+        assert_same(compiled(x), module(x))
 
 
 class Scripted(torch.nn.Module):
@@ -154,12 +158,11 @@ def test_script(tmp_path: Any) -> None:
 @pytest.mark.parametrize(
     ("function", "reason"),
     [
-        (lambda x: fft.rfft(x), "view_as_real"),
         (lambda x: fft.rfft(x).tan().abs(), "aten::tan: complex tensors are not supported here"),
         (lambda x: fft.rfft(x).prod().abs(), "aten::prod: complex tensors are not supported here"),
         (lambda x: (fft.rfft(x) ** 3).abs(), "only power 2"),
     ],
-    ids=["output", "tan", "prod", "power"],
+    ids=["tan", "prod", "power"],
 )
 def test_refused(function: Callable[..., Any], reason: str) -> None:
     with pytest.raises(kiln.KilnError, match=reason):
@@ -180,6 +183,222 @@ def test_stale_view() -> None:
 
     with pytest.raises(kiln.KilnError, match="in-place write"):
         kiln.compile(module_of(function), [torch.randn(2, 8)], threads=1)
+
+
+# ---- Inputs and outputs --------------------------------------------------------------------------------------------------------
+
+
+class Mixer(torch.nn.Module):
+    """Complex numbers in and out, beside real ones."""
+
+    def __init__(self, dtype: torch.dtype = torch.complex64) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.randn(8, 8, dtype=dtype))
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"product": (x @ self.weight) * y, "spectrum": fft.fft(x.real), "length": y.abs(), "given": x}
+
+
+def pair(dtype: torch.dtype = torch.complex64) -> tuple[Any, Any]:
+    return torch.randn(4, 8, dtype=dtype), torch.randn(4, 8, dtype=dtype)
+
+
+def assert_all_same(found: Any, expected: Any, tolerance: float = 2e-5) -> None:
+    assert list(found) == list(expected)
+    for key in expected:
+        assert_same(found[key], expected[key], tolerance)
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128], ids=str)
+def test_border(dtype: torch.dtype, tmp_path: Any) -> None:
+    module = Mixer(dtype).eval()
+    x, y = pair(dtype)
+    compiled = kiln.compile(module, [x, y], threads=1)
+    name = {torch.complex64: "c64", torch.complex128: "c128"}[dtype]
+    assert [(info.name, info.dtype, info.max_shape) for info in compiled.inputs] == [("x", name, (4, 8)), ("y", name, (4, 8))]
+    assert [info.dtype for info in compiled.outputs] == [name, name, {"c64": "f32", "c128": "f64"}[name], name]
+    for a, b in [(x, y), (x.conj(), y.t().contiguous().t()), (x.flip(0)[:, ::1], y.mT.conj().mT)]:
+        assert_all_same(compiled(a, b), module(a, b))
+    kiln.save(compiled, tmp_path / "model.kiln")
+    for again in (kiln.load(tmp_path / "model.kiln"), pickle.loads(pickle.dumps(compiled))):
+        assert_all_same(again(x, y), module(x, y))
+
+
+def test_border_arrays_and_own_outputs() -> None:
+    numpy = pytest.importorskip("numpy")
+    module = module_of(lambda x: (fft.fft(x), x.imag))
+    x = torch.randn(3, 8, dtype=torch.complex64)
+    engine = kiln.compile(module, [x], threads=1).engine
+    found = engine(x.numpy())
+    expected = module(x)
+    assert [type(array) for array in found] == [numpy.ndarray] * 2 and found[0].dtype == numpy.complex64
+    for array, tensor in zip(found, expected):
+        assert_same(torch.from_numpy(array), tensor)
+    room = [torch.empty(8, 3, dtype=torch.complex64).t(), torch.empty(3, 8)]
+    engine.run_into([x], room)
+    assert_same(room[0], expected[0])
+    array = numpy.empty((3, 8), dtype=numpy.complex64)
+    engine.run_into([x], [array, room[1]])
+    assert_same(torch.from_numpy(array), expected[0])
+    with pytest.raises(kiln.KilnError, match="output 0 is complex"):
+        engine.run_into([x], [torch.empty(3, 8, 2), room[1]])
+
+
+def test_border_dynamic_and_scalar() -> None:
+    module = module_of(lambda x: (fft.fft(x).sum(), x * 2j))
+    inputs = [kiln.Input(min_shape=(1, 6), opt_shape=(4, 6), max_shape=(9, 6), dtype=torch.complex64)]
+    compiled = kiln.compile(module, inputs, threads=1)
+    assert compiled.inputs[0].max_shape == (9, 6) and compiled.outputs[0].max_shape == ()
+    for n in (1, 4, 9):
+        x = torch.randn(n, 6, dtype=torch.complex64)
+        for found, expected in zip(compiled(x), module(x)):
+            assert_same(found, expected)
+    with pytest.raises(kiln.KilnError, match="dimension 0"):
+        compiled(torch.randn(10, 6, dtype=torch.complex64))
+
+
+def test_border_written_input() -> None:
+    class Module(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x.mul_(1j)
+            return x.sum(-1)
+
+    module, x = Module().eval(), torch.randn(3, 5, dtype=torch.complex64)
+    compiled = kiln.compile(module, [x.clone()], threads=1)
+    one, two = x.clone(), x.clone()
+    assert_same(compiled(one), module(two))
+    assert_same(one, two)
+
+
+def test_border_bad_arguments() -> None:
+    x, y = pair()
+    compiled = kiln.compile(Mixer().eval(), [x, y], threads=1)
+    for bad, text in [
+        (x.real, "is real, but the model takes complex numbers"),
+        (torch.view_as_real(x), "view_as_complex"),
+        (x.to(torch.complex128), "expected f32"),
+        (x[:2], "dimension 0|\\[4,8"),
+    ]:
+        with pytest.raises(kiln.KilnError, match=text):
+            compiled(bad, y)
+    real = kiln.compile(module_of(lambda x: x * 2), [torch.randn(4)], threads=1)
+    with pytest.raises(kiln.KilnError, match="view_as_real"):
+        real(torch.randn(4, dtype=torch.complex64))
+
+
+def test_border_of_torch_compile() -> None:
+    module = Mixer().eval()
+    x, y = pair()
+    compiled = torch.compile(module, backend="kiln", options={"require_full_compilation": True})
+    assert_all_same(compiled(x, y), module(x, y))
+
+
+def test_border_of_pieces() -> None:
+    """Complex tensors between engines and PyTorch; what Kiln does not do with complex numbers stays there."""
+    module = module_of(lambda x: fft.fft(torch.tan(fft.fft(x * 0.1)) * x).abs())
+    x = torch.randn(3, 8, dtype=torch.complex64) * 0.1
+    program = torch.export.export(module, (x,), strict=False)
+    compiled, report = kiln.partition.partition(program)
+    assert list(report.left) == ["aten::tan"] and len(report.engines) == 2
+    assert_same(compiled(x), module(x))
+
+
+def test_border_of_torch_tensorrt_and_torch2trt(tmp_path: Any) -> None:
+    from kiln import torch_tensorrt
+    from kiln.torch2trt import TRTModule, torch2trt
+
+    module = Mixer().eval()
+    x, y = pair()
+    compiled = torch_tensorrt.compile(module, inputs=[x, y])
+    assert_all_same(compiled(x, y), module(x, y))
+    torch_tensorrt.save(compiled, str(tmp_path / "model.ep"), inputs=[x, y])
+    assert_all_same(torch_tensorrt.load(str(tmp_path / "model.ep")).module()(x, y), module(x, y))
+    single = module_of(lambda x: fft.ifft(x) * 2)
+    converted = torch2trt(single.eval(), [x])
+    assert_same(converted(x), single(x))
+    torch.save(converted.state_dict(), tmp_path / "model.pth")
+    again = TRTModule()
+    again.load_state_dict(torch.load(tmp_path / "model.pth"))
+    assert_same(again(x), single(x))
+
+
+def test_border_of_scripts(tmp_path: Any) -> None:
+    """Saved as TorchScript and as an exported program, loaded in a new process."""
+    module = Mixer().eval()
+    x, y = pair()
+    compiled = kiln.compile(module, [x, y], threads=1)
+    script = kiln.script.embed_engine(compiled)
+    torch.jit.save(script, tmp_path / "model.ts")
+    torch.save([x.conj(), y, module(x.conj(), y)], tmp_path / "data.pt")
+    assert_all_same(script(x, y), module(x, y))
+    program = """
+import sys, torch, kiln
+x, y, expected = torch.load(sys.argv[2])
+found = torch.jit.load(sys.argv[1])(x, y)
+assert all(torch.allclose(found[k], expected[k], atol=1e-4) for k in expected), found
+"""
+    subprocess.run([sys.executable, "-c", program, tmp_path / "model.ts", tmp_path / "data.pt"], check=True)
+    exported = torch.export.export(kiln.script.embed_engine(compiled, script=False), (x, y), strict=False)
+    assert_all_same(exported.module()(x, y), module(x, y))
+
+
+class Scriptable(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.randn(8, 8, dtype=torch.complex64))
+        self.register_buffer("seen", torch.zeros(8, dtype=torch.complex64))
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        return (x @ self.weight) * y, x.abs(), y.conj()
+
+    @torch.jit.export
+    def count(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen.add_(x[0])
+        x.mul_(2)
+        return self.seen * 1
+
+
+@pytest.mark.parametrize("kind", ["script", "trace", "freeze"])
+def test_border_of_torchscript(kind: str) -> None:
+    module = Scriptable().eval()
+    x, y = pair()
+    script = torch.jit.trace(module, (x, y)) if kind == "trace" else torch.jit.script(module)
+    script = torch.jit.freeze(script) if kind == "freeze" else script
+    compiled = kiln.compile(script, [x, y], threads=1)
+    for found, expected in zip(compiled(x, y.conj()), module(x, y.conj())):
+        assert_same(found, expected)
+
+
+def test_states_of_torchscript() -> None:
+    module = Scriptable().eval()
+    compiled = kiln.compile(torch.jit.script(Scriptable().eval()), [torch.ones(4, 8, dtype=torch.complex64)], method="count")
+    for _ in range(3):
+        one = torch.randn(4, 8, dtype=torch.complex64)
+        two = one.clone()
+        assert_same(compiled(one), module.count(two))
+        assert_same(one, two)
+
+
+def test_program(build_folder: Any, tmp_path: Any) -> None:
+    """kiln build, inspect and run: complex64 in .npy files, and c64 as a dtype."""
+    numpy = pytest.importorskip("numpy")
+    module = Scriptable().eval()
+    x, y = pair()
+    torch.jit.save(torch.jit.script(module), tmp_path / "model.ts")
+    numpy.save(tmp_path / "x.npy", numpy.asfortranarray(x.numpy()))
+    numpy.save(tmp_path / "y.npy", y.numpy())
+
+    def kiln_program(*arguments: Any) -> str:
+        call = [str(build_folder / "kiln"), *map(str, arguments)]
+        return subprocess.run(call, check=True, capture_output=True, text=True).stdout
+
+    engine = tmp_path / "model.kiln"
+    kiln_program("build", tmp_path / "model.ts", "--input", "x=4x8:c64", "--input", "y=4x8:c64", "-o", engine)
+    assert "x  f32[4,8,2], complex: c64[4,8]" in kiln_program("inspect", engine)
+    inputs = ["--input", f"x={tmp_path}/x.npy", "--input", f"y={tmp_path}/y.npy"]
+    kiln_program("run", engine, *inputs, "--output", tmp_path / "out")
+    for i, expected in enumerate(module(x, y)):
+        assert_same(torch.from_numpy(numpy.load(tmp_path / "out" / f"output{i}.npy")), expected.resolve_conj())
 
 
 def test_precision(build_folder: Any, tmp_path: Any) -> None:

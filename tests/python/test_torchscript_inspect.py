@@ -108,13 +108,11 @@ def test_all_kinds_of_modules(build_folder: Path, tmp_path: Path) -> None:
     assert len(names) >= 6
 
 
-@pytest.mark.parametrize("tensor", ["torch.eye(3).to_sparse()", "torch.ones(2, dtype=torch.complex64)"])
-def test_tensors_that_are_refused(build_folder: Path, tmp_path: Path, tensor: str) -> None:
+def test_tensors_that_are_refused(build_folder: Path, tmp_path: Path) -> None:
     module = torch.nn.Linear(2, 2)
-    module.extra = eval(tensor)
+    module.extra = torch.eye(3).to_sparse()
     torch.jit.script(module).save(tmp_path / "m.pt")
-    text = inspect(build_folder, tmp_path / "m.pt", status=1)
-    assert "`extra` is a sparse tensor" in text or "tensor `extra`: Kiln has no tensors of ComplexFloatStorage" in text
+    assert "`extra` is a sparse tensor" in inspect(build_folder, tmp_path / "m.pt", status=1)
 
 
 def test_missing_entries(build_folder: Path, net: torch.nn.Module, tmp_path: Path) -> None:

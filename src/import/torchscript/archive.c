@@ -112,7 +112,7 @@ static kiln_status collect(collector *c, ts_object *o, int depth) {
   if (!o->path) o->path = "";
   for (int32_t i = 0; i < o->n_attrs; i++) {
     const ts_value *v = &o->attrs[i];
-    if (v->kind == TSV_TENSOR) KILN_TRY(add_parameter(c, o, i, v->u.tensor->v));
+    if (v->kind == TSV_TENSOR && v->u.tensor->v) KILN_TRY(add_parameter(c, o, i, v->u.tensor->v));
     if (v->kind == TSV_QTENSOR) KILN_TRY(add_parameter(c, o, i, v->u.qtensor->integers->v));
   }
   for (int32_t i = 0; i < o->n_attrs; i++) {

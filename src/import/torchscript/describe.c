@@ -90,12 +90,18 @@ static kiln_status print_methods(ts_archive *a, text *out) {
 
 /* ---- example inputs ---------------------------------------------------------------------------------------------- */
 
+/* Of a complex tensor: the type of a part, and that there are two. */
+static void print_type(const ts_archive *a, const itensor *t, text *out) {
+  type_print(a->im.graph, &(t->parts[0] ? t->parts[0] : t)->v->type, out);
+  if (t->parts[0]) text_puts(out, " x 2, complex");
+}
+
 static void print_example(ts_archive *a, const ts_value *v, int depth, text *out) {
   const bool list = v->kind == TSV_LIST || v->kind == TSV_TUPLE;
   if (depth > MAX_DEPTH) {
     text_puts(out, "...");
   } else if (v->kind == TSV_TENSOR) {
-    type_print(a->im.graph, &v->u.tensor->v->type, out);
+    print_type(a, v->u.tensor, out);
   } else if (v->kind == TSV_INT || v->kind == TSV_BOOL) {
     text_printf(out, "%" PRId64, v->u.i);
   } else if (v->kind == TSV_FLOAT) {
@@ -194,7 +200,9 @@ static void print_constants(ts_archive *a, text *out) {
   for (int32_t i = 0; i < a->n_constants; i++) {
     if (a->constants[i].kind != TSV_TENSOR) continue;
     n++;
-    total += a->constants[i].u.tensor->v->constant->size;
+    const itensor *t = a->constants[i].u.tensor;
+    size_t bytes = 0;
+    if (type_bytes(&(t->parts[0] ? t->parts[0] : t)->v->type, &bytes)) total += bytes * (t->parts[0] ? 2 : 1);
   }
   if (!n) return;
   text_printf(out, "\nconstants of the code: %d tensor%s, ", n, n == 1 ? "" : "s");
@@ -203,7 +211,7 @@ static void print_constants(ts_archive *a, text *out) {
   for (int32_t i = 0; i < a->n_constants; i++) {
     if (a->constants[i].kind != TSV_TENSOR) continue;
     text_printf(out, "  c%-39d ", i);
-    type_print(a->im.graph, &a->constants[i].u.tensor->v->type, out);
+    print_type(a, a->constants[i].u.tensor, out);
     text_putc(out, '\n');
   }
 }

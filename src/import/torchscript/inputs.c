@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "graph/complex_io.h"
+#include "import/complex.h"
 #include "import/torchscript/method.h"
 
 typedef struct reader {
@@ -72,14 +74,18 @@ static kiln_status spec_dim(reader *r, const kiln_input_spec *s, const char *nam
   return KILN_OK;
 }
 
-static kiln_status tensor_type_of(reader *r, const char *name, const ts_value *sample, tensor_type *out, bool *known) {
+static kiln_status tensor_type_of(reader *r, const char *name, const ts_value *sample, tensor_type *out, bool *known,
+                                  bool *is_complex) {
   const kiln_input_spec *s = find_spec(r, name, true);
-  const tensor_type *like = sample && sample->kind == TSV_TENSOR ? &sample->u.tensor->v->type : NULL;
+  const itensor *given = sample && sample->kind == TSV_TENSOR ? sample->u.tensor : NULL;
+  const tensor_type *like = given ? &(given->parts[0] ? given->parts[0] : given)->v->type : NULL;
   *known = s || like;
+  *is_complex = given && given->parts[0];
   if (!s) {
     if (like) *out = *like;
     return KILN_OK;
   }
+  if (s->dtype != KILN_DTYPE_COUNT) *is_complex = s->is_complex != 0;
   if (s->constant)
     return KILN_FAIL(KILN_INVALID_ARGUMENT, "input \"%s\" is a tensor and cannot be fixed to \"%.60s\"", name,
                      s->constant);
@@ -101,16 +107,29 @@ static bool is_identifier(const char *s) {
 
 static kiln_status read_tensor(reader *r, const ts_type *t, const char *name, const ts_value *sample, ts_value *out) {
   tensor_type type = {0};
-  bool known = false;
-  KILN_TRY(tensor_type_of(r, name, sample, &type, &known));
+  bool known = false, is_complex = false;
+  KILN_TRY(tensor_type_of(r, name, sample, &type, &known, &is_complex));
   if (!known) {
     note_missing(r, name, t);
     r->m->n_tensors++; /* keeps positions */
     *out = of_none();
     return KILN_OK;
   }
+  if (is_complex && (type.rank == KILN_MAX_RANK || !dtype_is_float(type.dtype) || type.dtype == KILN_BF16))
+    return KILN_FAIL(KILN_INVALID_ARGUMENT,
+                     "input \"%s\": complex tensors have at most %d dimensions and parts of f32, f64 or f16", name,
+                     KILN_MAX_RANK - 1);
+  if (is_complex) {
+    type.dims[type.rank++] = 2;
+    KILN_TRY(graph_mark_complex(r->it->g, 'i', r->m->n_tensors));
+  }
   value *param = graph_add_param(&r->it->g->body, is_identifier(name) ? name : NULL, &type);
-  KILN_TRY(interp_new_tensor(r->it, param, out));
+  if (is_complex) {
+    *out = of_tensor(param ? complex_unpack(&r->it->a->im, &r->it->b, param) : NULL);
+    if (!out->u.tensor) return interp_no_memory(r->it);
+  } else {
+    KILN_TRY(interp_new_tensor(r->it, param, out));
+  }
   return add_leaf(r, name, *out, r->m->n_tensors++);
 }
 

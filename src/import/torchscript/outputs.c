@@ -4,6 +4,8 @@
 #include <string.h>
 
 #include "format/json.h"
+#include "graph/complex_io.h"
+#include "import/complex.h"
 #include "import/torchscript/method.h"
 
 typedef struct writer {
@@ -85,7 +87,9 @@ static kiln_status output_leaf(writer *w, const ts_value *v, const char *name) {
   text_puts(&w->spec, leaf_spec);
   if (!*name) name = "output";
   if (v->kind == TSV_TENSOR) {
-    x = lower_value(&it->b, v->u.tensor);
+    bool is_complex;
+    x = complex_value_of(&it->b, v->u.tensor, &is_complex);
+    if (is_complex) KILN_TRY(graph_mark_complex(it->g, 'o', w->n));
     text_printf(&w->outputs, "{\"tensor\": %d}", w->n);
     return add_result(w, x, name);
   }
@@ -251,10 +255,12 @@ static kiln_status mutated_inputs(writer *w) {
   kiln_status status = KILN_OK;
   for (int i = 0; i < w->m->n_leaves && status == KILN_OK; i++) {
     const method_leaf *leaf = &w->m->leaves[i];
-    if (leaf->tensor < 0 || leaf->v.u.tensor->version == 0) continue;
+    bool is_complex;
+    if (leaf->tensor < 0 || complex_version(leaf->v.u.tensor) == 0) continue;
     text_printf(&t, "%s{\"input\": %d, \"output\": %d}", t.length ? ", " : "[", leaf->tensor, w->n);
-    status =
-        add_result(w, lower_value(&w->it->b, leaf->v.u.tensor), arena_printf(&w->it->g->arena, "new_%s", leaf->name));
+    value *v = complex_value_of(&w->it->b, leaf->v.u.tensor, &is_complex);
+    if (is_complex) KILN_TRY(graph_mark_complex(w->it->g, 'o', w->n));
+    status = add_result(w, v, arena_printf(&w->it->g->arena, "new_%s", leaf->name));
   }
   if (t.length) text_putc(&t, ']');
   if (status == KILN_OK && t.length) status = set_text(w, "torch.mutated_inputs", &t);

@@ -168,8 +168,13 @@ static bool same_contents(const ts_saved *a, const ts_saved *b) {
 }
 
 static bool is_input(const method *m, const itensor *t) {
-  for (int i = 0; i < m->n_leaves; i++)
-    if (m->leaves[i].tensor >= 0 && m->leaves[i].v.u.tensor->base == t->base) return true;
+  for (int i = 0; i < m->n_leaves; i++) {
+    const itensor *input = m->leaves[i].tensor >= 0 ? m->leaves[i].v.u.tensor : NULL;
+    if (!input) continue;
+    if (input->base == t->base) return true;
+    for (int k = 0; k < 2; k++)
+      if (input->parts[k] && input->parts[k]->base == t->base) return true;
+  }
   return false;
 }
 

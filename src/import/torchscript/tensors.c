@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "import/complex.h"
 #include "import/stored_tensor.h"
 #include "import/torchscript/archive.h"
 
@@ -20,28 +21,34 @@ static void name_tensor(const ts_reader *r, const char *where, char *name, store
 
 /* ---- layouts ----------------------------------------------------------------------------------------------------- */
 
-static kiln_status storage_type(const stored_tensor *t, const char *name, bool quantized, kiln_dtype *out) {
+static kiln_status storage_type(const stored_tensor *t, const char *name, bool quantized, kiln_dtype *out,
+                                bool *is_complex) {
   static const struct {
     const char *name;
     kiln_dtype dtype;
-    bool quantized;
+    bool quantized, is_complex;
   } known[] = {
-      {"FloatStorage", KILN_F32, false},     {"DoubleStorage", KILN_F64, false}, {"HalfStorage", KILN_F16, false},
-      {"BFloat16Storage", KILN_BF16, false}, {"LongStorage", KILN_I64, false},   {"IntStorage", KILN_I32, false},
-      {"ShortStorage", KILN_I16, false},     {"CharStorage", KILN_I8, false},    {"ByteStorage", KILN_U8, false},
-      {"BoolStorage", KILN_BOOL, false},     {"QInt8Storage", KILN_I8, true},    {"QUInt8Storage", KILN_U8, true},
-      {"QInt32Storage", KILN_I32, true},
+      {"FloatStorage", KILN_F32, false, false},        {"DoubleStorage", KILN_F64, false, false},
+      {"HalfStorage", KILN_F16, false, false},         {"BFloat16Storage", KILN_BF16, false, false},
+      {"LongStorage", KILN_I64, false, false},         {"IntStorage", KILN_I32, false, false},
+      {"ShortStorage", KILN_I16, false, false},        {"CharStorage", KILN_I8, false, false},
+      {"ByteStorage", KILN_U8, false, false},          {"BoolStorage", KILN_BOOL, false, false},
+      {"QInt8Storage", KILN_I8, true, false},          {"QUInt8Storage", KILN_U8, true, false},
+      {"QInt32Storage", KILN_I32, true, false},        {"ComplexFloatStorage", KILN_F32, false, true},
+      {"ComplexDoubleStorage", KILN_F64, false, true}, {"ComplexHalfStorage", KILN_F16, false, true},
   };
   for (size_t i = 0; i < KILN_COUNT(known); i++) {
     if (!str_eq(name, known[i].name) || known[i].quantized != quantized) continue;
     *out = known[i].dtype;
+    *is_complex = known[i].is_complex;
     return KILN_OK;
   }
   return KILN_FAIL(KILN_UNSUPPORTED, "%s: Kiln has no tensors of %.100s", t->what, name);
 }
 
 /* ('storage', torch.FloatStorage, '0', 'cpu', 9) */
-static kiln_status read_storage(const ts_reader *r, const pickle_value *p, bool quantized, stored_tensor *t) {
+static kiln_status read_storage(const ts_reader *r, const pickle_value *p, bool quantized, stored_tensor *t,
+                                bool *is_complex) {
   const pickle_value *id = p->kind == PICKLE_PERSID ? p->u.call.args : NULL;
   if (!id || id->kind != PICKLE_TUPLE || id->count < 5 || id->items[0]->kind != PICKLE_STRING ||
       !str_eq(id->items[0]->u.s.data, "storage") || id->items[1]->kind != PICKLE_GLOBAL ||
@@ -49,7 +56,7 @@ static kiln_status read_storage(const ts_reader *r, const pickle_value *p, bool 
     return bad(t, "a storage that is not described as PyTorch does");
   const char *key = id->items[2]->u.s.data;
   if (strlen(key) > 200) return bad(t, "the name of its storage is too long");
-  KILN_TRY(storage_type(t, id->items[1]->u.global.name, quantized, &t->type.dtype));
+  KILN_TRY(storage_type(t, id->items[1]->u.global.name, quantized, &t->type.dtype, is_complex));
   t->entry = arena_printf(&r->a->arena, "%s/%s", r->storages ? r->storages : "", key);
   return t->entry ? KILN_OK : KILN_NO_MEMORY("tensors");
 }
@@ -74,12 +81,50 @@ static kiln_status read_layout(const pickle_value *args, stored_tensor *t) {
   return stored_tensor_measure(t);
 }
 
+/* Complex numbers are pairs of real ones: a last dimension more, of 2. */
+static kiln_status as_pairs(stored_tensor *t) {
+  const int32_t rank = t->type.rank;
+  if (rank == KILN_MAX_RANK)
+    return KILN_FAIL(KILN_UNSUPPORTED, "%s is complex with %d dimensions; at most %d are supported", t->what, (int)rank,
+                     KILN_MAX_RANK - 1);
+  bool overflow = __builtin_mul_overflow(t->offset, 2, &t->offset);
+  for (int32_t i = 0; i < rank; i++) overflow |= __builtin_mul_overflow(t->strides[i], 2, &t->strides[i]);
+  if (overflow) return bad(t, "its sizes and strides overflow");
+  t->type.dims[rank] = 2;
+  t->strides[rank] = 1;
+  t->type.rank = rank + 1;
+  return stored_tensor_measure(t);
+}
+
 /* A value that only tells a type. */
 static kiln_status shape_only(const ts_reader *r, const stored_tensor *t, itensor **out) {
   block *nowhere = graph_new_block(r->a->im.graph, NULL);
   value *v = nowhere ? graph_add_param(nowhere, NULL, &t->type) : NULL;
   *out = v ? lower_tensor(&r->a->im, v) : NULL;
   return *out ? KILN_OK : KILN_NO_MEMORY("tensors");
+}
+
+static kiln_status complex_handle(const ts_reader *r, const stored_tensor *t, itensor **out) {
+  importer *im = &r->a->im;
+  builder b = builder_at_end(&im->graph->body);
+  value *v = NULL;
+  if (!r->storages) {
+    stored_tensor part = *t;
+    itensor *parts[2];
+    part.type.rank--;
+    for (int i = 0; i < 2; i++) KILN_TRY(shape_only(r, &part, &parts[i]));
+    *out = complex_tensor(im, parts[0], parts[1]);
+    return *out ? KILN_OK : KILN_NO_MEMORY("tensors");
+  }
+  const char *key = stored_tensor_key(t, &r->a->arena);
+  if (key) key = arena_printf(&r->a->arena, "%s, complex", key);
+  if (!key) return KILN_NO_MEMORY("tensors");
+  *out = map_get(&r->a->tensors, key);
+  if (*out) return KILN_OK;
+  KILN_TRY(stored_tensor_constant(t, &r->a->zip, im->graph, &v));
+  *out = complex_unpack(im, &b, v);
+  KILN_TRY(graph_check(im->graph));
+  return *out && map_put(&r->a->tensors, key, *out) ? KILN_OK : KILN_NO_MEMORY("tensors");
 }
 
 static kiln_status handle(const ts_reader *r, const stored_tensor *t, itensor **out) {
@@ -101,10 +146,13 @@ kiln_status ts_tensor_read(ts_reader *r, const pickle_value *args, const char *w
   char name[LARGEST_NAME];
   name_tensor(r, where, name, &t);
   if (args->count < 4) return bad(&t, "described with too few arguments");
-  KILN_TRY(read_storage(r, args->items[0], false, &t));
+  bool is_complex = false;
+  KILN_TRY(read_storage(r, args->items[0], false, &t, &is_complex));
   KILN_TRY(read_layout(args, &t));
   out->kind = TSV_TENSOR;
-  return handle(r, &t, &out->u.tensor);
+  if (!is_complex) return handle(r, &t, &out->u.tensor);
+  KILN_TRY(as_pairs(&t));
+  return complex_handle(r, &t, &out->u.tensor);
 }
 
 /* ---- quantized --------------------------------------------------------------------------------------------------- */
@@ -118,7 +166,8 @@ static kiln_status channel_tensor(ts_reader *r, const pickle_value *p, const cha
                                   int64_t channels, itensor **out) {
   ts_value v = {0};
   KILN_TRY(ts_value_read(r, p, where, ts_type_simple(TST_TENSOR), &v));
-  if (v.kind != TSV_TENSOR || v.u.tensor->v->type.rank != 1 || v.u.tensor->v->type.dims[0] != channels)
+  if (v.kind != TSV_TENSOR || !v.u.tensor->v || v.u.tensor->v->type.rank != 1 ||
+      v.u.tensor->v->type.dims[0] != channels)
     return bad(t, "scales and zero points of its channels must be one for each channel");
   *out = v.u.tensor;
   return KILN_OK;
@@ -152,7 +201,8 @@ kiln_status ts_qtensor_read(ts_reader *r, const pickle_value *args, const char *
   char name[LARGEST_NAME];
   name_tensor(r, where, name, &t);
   if (args->count < 5) return bad(&t, "described with too few arguments");
-  KILN_TRY(read_storage(r, args->items[0], true, &t));
+  bool is_complex = false;
+  KILN_TRY(read_storage(r, args->items[0], true, &t, &is_complex));
   KILN_TRY(read_layout(args, &t));
   ts_qtensor *q = ARENA_NEW(&r->a->arena, ts_qtensor);
   if (!q) return KILN_NO_MEMORY("tensors");
