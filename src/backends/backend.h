@@ -38,6 +38,8 @@ typedef struct device_hooks {
   /* Makes the device current in this thread, and puts back what was. */
   kiln_status (*enter)(device *d);
   void (*leave)(device *d);
+  /* Is it current in this thread, and alive? Then a graph that was launched before may be launched without entering. NULL: never. */
+  bool (*current)(device *d);
   kiln_status (*allocate)(device *d, size_t bytes, const char *what, void **out);
   /* Nothing on the device uses it any more: it may be handed out again at once. */
   void (*release)(device *d, void *memory, size_t bytes);

@@ -8,6 +8,7 @@
 #include "runtime/adopt.h"
 #include "runtime/choose_profile.h"
 #include "runtime/stages.h"
+#include "runtime/steady.h"
 
 /* ---- checking inputs --------------------------------------------------------------------------------------------- */
 
@@ -281,6 +282,7 @@ static kiln_status create_program(kiln_context *c, bound_program *b) {
 
 static kiln_status bind_shapes(kiln_context *c) {
   bound_program *b = NULL;
+  c->steady.ready = false;
   KILN_TRY(find_program(c, &b));
   const int n = dim_symbol_count(graph_of(c)->dims);
   if (b->program && program_arena_bytes(b->program) > c->arena_bytes) KILN_TRY(check_not_capturing(c));
@@ -341,10 +343,11 @@ static void input_layouts(kiln_context *c, const kiln_tensor *inputs) {
 
 static bool shapes_unchanged(kiln_context *c, const kiln_tensor *inputs) {
   if (!c->current) return false;
+  if (steady_same_inputs(c, inputs)) return true;
   for (int32_t i = 0; i < graph_of(c)->n_inputs; i++) {
     const tensor *bound = program_param(c->current, i);
     if (inputs[i].ndim != bound->rank || kiln_tensor_get_dtype(&inputs[i]) != bound->dtype ||
-        !device_fits(c, &inputs[i]))
+        (bound->rank && !inputs[i].shape) || !device_fits(c, &inputs[i]))
       return false;
     for (int32_t d = 0; d < bound->rank; d++) {
       if (inputs[i].shape[d] != bound->shape[d]) return false;
@@ -396,7 +399,8 @@ kiln_status kiln_context_prepare(kiln_context *c, const kiln_tensor *inputs, siz
 
 static kiln_status check_output(const kiln_context *c, int32_t i, const kiln_tensor *t) {
   const tensor *bound = program_result(c->current, i);
-  bool same = t->ndim == bound->rank && kiln_tensor_get_dtype(t) == bound->dtype && device_fits(c, t);
+  bool same = t->ndim == bound->rank && kiln_tensor_get_dtype(t) == bound->dtype && device_fits(c, t) &&
+              (t->shape || !bound->rank);
   for (int32_t d = 0; same && d < bound->rank; d++) same = t->shape[d] == bound->shape[d];
   if (same) return KILN_OK;
   for (int32_t d = 0; d < bound->rank; d++) {
@@ -473,6 +477,10 @@ static void lend_outputs(kiln_context *c, kiln_tensor *outputs) {
 kiln_status kiln_context_run(kiln_context *c, const kiln_tensor *inputs, size_t input_count, kiln_tensor *outputs,
                              size_t output_count) {
   if (!c) return KILN_FAIL(KILN_INVALID_ARGUMENT, "context is NULL");
+  bool done = false;
+  KILN_TRY(steady_run(c, inputs, input_count, outputs, output_count, &done));
+  if (done) return KILN_OK;
+  c->steady.ready = false;
   KILN_TRY(prepare_inputs(c, inputs, input_count));
   const graph *g = graph_of(c);
   if (output_count != (size_t)g->n_outputs || (output_count && !outputs))
@@ -490,6 +498,7 @@ kiln_status kiln_context_run(kiln_context *c, const kiln_tensor *inputs, size_t 
     c->state_next[i] = swap;
   }
   if (c->gpu && c->gpu->captured) c->arena_captured = c->bound->captured = true;
+  steady_note(c, inputs, outputs);
   lend_outputs(c, outputs);
   return KILN_OK;
 }
@@ -533,6 +542,7 @@ static kiln_status context_allocate(kiln_context *c, int ordinal) {
   if (!c->symbols || !c->symbol_known || !c->strides || !c->params || !c->results || !c->lent_shapes || !c->state_now ||
       !c->state_next)
     return KILN_NO_MEMORY("context");
+  KILN_TRY(steady_create(c));
   const target *t = &c->engine->target;
   if (t->backend->device) KILN_TRY(device_run_create(t, ordinal, g->body.n_params, g->body.n_results, &c->gpu));
   for (int32_t i = 0; i < g->n_states; i++) {
@@ -700,6 +710,7 @@ void kiln_context_destroy(kiln_context *c) {
   mem_free(c->lent_shapes);
   mem_free(c->state_now);
   mem_free(c->state_next);
+  steady_free(c);
   engine_leave(c->handle, c->engine);
   kiln_engine_destroy(c->handle);
   mem_free(c);

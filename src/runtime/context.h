@@ -27,17 +27,26 @@ typedef struct retired {
   kiln_engine *engine; /* whose weights the program reads, or NULL */
 } retired;
 
-struct kiln_context {
+typedef struct steady { /* what steady.c compares; `ready`: the last run was of that kind */
+  bool ready;
+  int32_t n_inputs, n_outputs;
+  int64_t *words;
+  const void **externals; /* of the run in progress */
+} steady;
+
+struct kiln_context {  /* first what each call reads */
   kiln_engine *handle; /* the caller's, which may get other weights */
   kiln_engine *engine; /* the version of it that this context runs, */
   uint64_t generation; /* and its number */
-  pool *workers;
-  device_run *gpu;                   /* NULL: runs on the host */
-  int64_t (*strides)[KILN_MAX_RANK]; /* GPU engines: of the inputs of this call */
-  bound_program programs[CONTEXT_PROGRAMS];
+  device_run *gpu;     /* NULL: runs on the host */
   program *current;
   bound_program *bound; /* that `current` is of */
-  int64_t *symbols;     /* scratch for solving */
+  steady steady;
+  bool profile; /* steps are timed */
+  pool *workers;
+  int64_t (*strides)[KILN_MAX_RANK]; /* GPU engines: of the inputs of this call */
+  bound_program programs[CONTEXT_PROGRAMS];
+  int64_t *symbols; /* scratch for solving */
   char *symbol_known;
   uint64_t clock;
   void *arena;
@@ -50,7 +59,6 @@ struct kiln_context {
   void **state_now, **state_next; /* one pair for each mutated buffer, swapped after each run */
   size_t state_bytes;
   int32_t threads;
-  bool profile;   /* steps are timed */
   int32_t wanted; /* optimization profile that the caller chose; -1: the one that fits best */
   int32_t chosen; /* for the sizes of this call */
 };

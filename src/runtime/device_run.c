@@ -212,16 +212,20 @@ static void choose_staging(device_run *r, program *p, char *memory, const graph 
  * -------------------------------------------------------------------------------------------------------------------
  */
 
-static device_graph *find_graph(device_run *r, device_graphs *g) {
-  const size_t bytes = (size_t)r->n_externals * sizeof *r->externals;
-  for (int i = 0; i < DEVICE_GRAPHS; i++) {
-    device_graph *x = &g->graphs[i];
-    if (x->exec && memcmp(x->externals, r->externals, bytes) == 0) {
-      x->last_use = ++r->clock;
-      return x;
-    }
+static bool is_for(const device_run *r, const device_graph *x, const void *const *externals) {
+  return x->exec && memcmp(x->externals, externals, (size_t)r->n_externals * sizeof *externals) == 0;
+}
+
+/* The last one first: the others' addresses need not be read then. */
+static device_graph *find_graph(device_run *r, device_graphs *g, const void *const *externals) {
+  int i = g->last;
+  if (!is_for(r, &g->graphs[i], externals)) {
+    for (i = 0; i < DEVICE_GRAPHS && !is_for(r, &g->graphs[i], externals);) i++;
   }
-  return NULL;
+  if (i == DEVICE_GRAPHS) return NULL;
+  g->last = i;
+  g->graphs[i].last_use = ++r->clock;
+  return &g->graphs[i];
 }
 
 /* Did these addresses come before? Notes them if not. */
@@ -250,6 +254,7 @@ static kiln_status capture(device_run *r, program *p, device_graphs *g, void *me
   r->hooks->graph_destroy(r->device, oldest->exec);
   oldest->exec = NULL;
   oldest->last_use = 0;
+  oldest->launched = false;
   KILN_TRY(r->hooks->capture_begin(r->device, r->stream));
   const kiln_status status = program_launch(p, memory, r->externals, r->stream, false);
   const kiln_status ended = r->hooks->capture_end(r->device, r->stream, status == KILN_OK, &oldest->exec);
@@ -271,11 +276,11 @@ static bool has_room(const device_run *r, device_graphs *g) {
 /* Finds or makes the graph for r->externals; those become the staged ones where a new graph does not pay. */
 static kiln_status choose_graph(device_run *r, program *p, device_graphs *g, char *memory, const graph *plan,
                                 device_graph **out) {
-  *out = find_graph(r, g);
+  *out = find_graph(r, g, r->externals);
   if (*out) return KILN_OK;
   if (seen_before(r, g) && has_room(r, g)) return capture(r, p, g, memory, out);
   choose_staging(r, p, memory, plan);
-  *out = find_graph(r, g);
+  *out = find_graph(r, g, r->externals);
   return *out ? KILN_OK : capture(r, p, g, memory, out);
 }
 
@@ -443,6 +448,7 @@ static kiln_status run_whole(device_run *r, program *p, device_graphs *g, char *
     KILN_TRY(choose_graph(r, p, g, memory, plan, &x));
     KILN_TRY(copies_in(r, p, plan, params, r->externals, stream));
     KILN_TRY(r->hooks->graph_launch(r->device, x->exec, stream));
+    x->launched = true;
   }
   return copies_out(r, p, plan, results, outputs, for_inputs, stream);
 }
@@ -461,6 +467,22 @@ static kiln_status run_inside(device_run *r, program *p, device_graphs *g, char 
     KILN_TRY(run_whole(r, p, g, memory, plan, params, results, profile, captured_by_caller));
   r->captured = captured_by_caller;
   if (captured_by_caller) return KILN_OK;
+  return note_run(r, stream);
+}
+
+/* A graph's first launch may make room on the device, for which the device must be entered; later ones need it only to be current. */
+kiln_status device_run_again(device_run *r, device_graphs *g, const void *const *externals, bool *out_done) {
+  void *const stream = r->user_stream;
+  bool captured_by_caller = false;
+  *out_done = false;
+  if (!r->ran || r->last_stream != stream || !r->hooks->current || !r->hooks->current(r->device)) return KILN_OK;
+  device_graph *x = find_graph(r, g, externals);
+  if (!x || !x->launched) return KILN_OK;
+  KILN_TRY(r->hooks->capturing(r->device, stream, &captured_by_caller));
+  if (captured_by_caller) return KILN_OK;
+  KILN_TRY(r->hooks->graph_launch(r->device, x->exec, stream));
+  *out_done = true;
+  r->captured = false;
   return note_run(r, stream);
 }
 

@@ -12,15 +12,16 @@ typedef struct device_graph {
   const void **externals;
   void *exec;
   uint64_t last_use;
+  bool launched; /* at least once */
 } device_graph;
 
 typedef struct device_graphs { /* of one bound program */
   device_graph graphs[DEVICE_GRAPHS];
   uint64_t seen[DEVICE_SEEN]; /* hashes of addresses that ran once and are not captured yet */
-  int next_seen;
+  int next_seen, last;        /* `last`: the graph that ran last */
 } device_graphs;
 
-typedef struct device_run {
+typedef struct device_run { /* first what each run reads */
   const device_hooks *hooks;
   device *device;
   void *stream;      /* its own; captures happen here */
@@ -32,13 +33,13 @@ typedef struct device_run {
   bool ran;          /* is there one? */
   bool plain;        /* launches kernels one by one: KILN_CUDA_GRAPHS is 0 */
   bool captured;     /* did the last run become part of a caller's graph? */
+  int32_t n_externals;
+  uint64_t clock;
   char *pinned;
   size_t pinned_bytes;
   bool pinned_busy; /* an upload may still read it */
   const void **externals;
-  int32_t n_externals;
   bool *host_in, *host_out; /* of this run's tensors: in host memory? */
-  uint64_t clock;
 } device_run;
 
 /* Is the caller capturing the stream that runs go to? */
@@ -59,6 +60,9 @@ void device_graphs_clear(device_run *r, device_graphs *g);
  * or of the arena. Returns when the work is enqueued, or done if a tensor is on the host. */
 kiln_status device_run_program(device_run *r, program *p, device_graphs *g, void *arena, const graph *plan,
                                const tensor *params, tensor *results, bool profile);
+
+/* The same for addresses that have a graph, where nothing else is to be done: else *out_done is false, and nothing has happened. */
+kiln_status device_run_again(device_run *r, device_graphs *g, const void *const *externals, bool *out_done);
 
 /* Copies between tensors of the device, after what runs; and between tensors of the host. */
 kiln_status device_run_copy(device_run *r, program *p, const tensor *from, const tensor *to);

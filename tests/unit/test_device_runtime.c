@@ -36,7 +36,13 @@ static kiln_status fake_open(const target *t, int ordinal, device **out) {
 }
 static void fake_close(device *d) { (void)d; }
 static int fake_ordinal(const device *d) { return d->ordinal; }
-static kiln_status fake_enter(device *d) { return d == &only ? KILN_OK : KILN_INTERNAL; }
+static int enters;
+static bool elsewhere; /* is another device current in this thread? */
+static kiln_status fake_enter(device *d) {
+  enters++;
+  return d == &only ? KILN_OK : KILN_INTERNAL;
+}
+static bool fake_current(device *d) { return d == &only && !elsewhere; }
 static void fake_leave(device *d) { (void)d; }
 
 static kiln_status fake_allocate(device *d, size_t bytes, const char *what, void **out) {
@@ -242,6 +248,7 @@ static const device_hooks hooks = {.open = fake_open,
                                    .ordinal = fake_ordinal,
                                    .enter = fake_enter,
                                    .leave = fake_leave,
+                                   .current = fake_current,
                                    .allocate = fake_allocate,
                                    .release = fake_release,
                                    .in_doubt = fake_in_doubt,
@@ -504,6 +511,107 @@ static void sets_of_addresses(void **unused) {
   assert_int_equal(n_blocks, 0);
 }
 
+static void run_and_check(kiln_context *c, const kiln_tensor *in, kiln_tensor *out) {
+  float *x = in->data;
+  const char *data = (const char *)in->data + in->byte_offset;
+  const int64_t n = in->shape[0], step = in->strides ? in->strides[0] : 2, last = in->strides ? in->strides[1] : 1;
+  static float next;
+  for (int i = 0; i < 8; i++) x[i] = next += 1;
+  expect_ok(kiln_context_run(c, in, 1, out, 1));
+  for (int64_t i = 0; i < 2 * n; i++) {
+    const float v = ((const float *)data)[i / 2 * step + i % 2 * last];
+    assert_true(((const float *)out->data)[i] == (v + (i % 2 ? 20 : 10)) * v);
+  }
+}
+
+/* Runs so often that there is a graph for these addresses, and tells how many of `n` more had to enter the device. */
+static int count_entries(kiln_context *c, const kiln_tensor *in, kiln_tensor *out, int n) {
+  for (int i = 0; i < 3; i++) run_and_check(c, in, out);
+  const int before = enters, launched = launches;
+  for (int i = 0; i < n; i++) run_and_check(c, in, out);
+  assert_int_equal(launches - launched, n);
+  return enters - before;
+}
+
+/* What repeats is compared and launched; whatever differs from the last run goes the long way, and is right. */
+static void runs_like_the_last(void **unused) {
+  (void)unused;
+  kiln_engine *e = open_engine(simple);
+  kiln_context *c = open_context(e);
+  int64_t two[2] = {2, 2}, three[2] = {3, 2}, strides[2] = {2, 1}, across[2] = {1, 2};
+  float x[8] = {0};
+  int64_t room[2] = {4, 2};
+  kiln_tensor in = there(given(KILN_F32, 2, room, x)), out = there(given(KILN_F32, 2, room, x));
+  kiln_tensor other = there(given(KILN_F32, 2, room, x)), lent = {0};
+  in.shape = out.shape = other.shape = two;
+  assert_int_equal(count_entries(c, &in, &out, 5), 0);
+  assert_int_equal(count_entries(c, &in, &other, 5), 0);
+  run_and_check(c, &in, &out); /* its graph is still there */
+  kiln_tensor in3 = in, out3 = out;
+  in3.shape = out3.shape = three;
+  run_and_check(c, &in3, &out3);
+  run_and_check(c, &in, &out);
+  assert_int_equal(count_entries(c, &in3, &out3, 2), 0);
+  kiln_tensor strided = in;
+  strided.strides = strides;
+  assert_int_equal(count_entries(c, &strided, &out, 2), 0);
+  strided.strides = across;
+  run_and_check(c, &strided, &out);
+  run_and_check(c, &in, &out);
+  kiln_tensor shifted = in; /* vectors cannot be read there */
+  shifted.byte_offset = 4;
+  assert_int_not_equal(count_entries(c, &shifted, &out, 2), 0);
+  shifted.byte_offset = 16;
+  assert_int_equal(count_entries(c, &shifted, &out, 2), 0);
+  assert_int_equal(count_entries(c, &in, &out, 2), 0);
+  run_and_check(c, &in, &lent);
+  assert_ptr_not_equal(lent.data, out.data);
+  assert_int_equal(count_entries(c, &in, &out, 2), 0);
+
+  elsewhere = true;
+  assert_int_equal(count_entries(c, &in, &out, 4), 4);
+  elsewhere = false;
+  expect_ok(kiln_context_set_stream(c, (void *)(uintptr_t)128));
+  assert_int_equal(count_entries(c, &in, &out, 2), 0);
+  kiln_context_profile(c, 1);
+  run_and_check(c, &in, &out);
+  kiln_context_profile(c, 0);
+  assert_int_equal(count_entries(c, &in, &out, 2), 0);
+  expect_ok(kiln_context_set_optimization_profile(c, 0));
+  run_and_check(c, &in, &out);
+  caller_captures = true;
+  const int before = launches;
+  run_and_check(c, &in, &out);
+  assert_int_equal(launches, before);
+  caller_captures = false;
+  assert_int_equal(count_entries(c, &in, &out, 2), 0);
+
+  kiln_tensor bad = in;
+  bad.shape = NULL;
+  assert_int_equal(kiln_context_run(c, &bad, 1, &out, 1), KILN_INVALID_ARGUMENT);
+  bad = in;
+  kiln_tensor_set_dtype(&bad, KILN_F16);
+  assert_int_equal(kiln_context_run(c, &bad, 1, &out, 1), KILN_INVALID_ARGUMENT);
+  bad = in;
+  bad.data = NULL;
+  assert_int_equal(kiln_context_run(c, &bad, 1, &out, 1), KILN_INVALID_ARGUMENT);
+  bad = out;
+  bad.shape = NULL;
+  assert_int_equal(kiln_context_run(c, &in, 1, &bad, 1), KILN_INVALID_ARGUMENT);
+  bad = out;
+  bad.ndim = 1;
+  assert_int_equal(kiln_context_run(c, &in, 1, &bad, 1), KILN_INVALID_ARGUMENT);
+  assert_int_equal(kiln_context_run(c, &in, 0, &out, 1), KILN_INVALID_ARGUMENT);
+  assert_int_equal(kiln_context_run(c, NULL, 1, &out, 1), KILN_INVALID_ARGUMENT);
+  run_and_check(c, &in, &out);
+  drop(&in);
+  drop(&out);
+  drop(&other);
+  kiln_context_destroy(c);
+  kiln_engine_destroy(e);
+  assert_int_equal(n_blocks, 0);
+}
+
 /* Some nodes have kernels of the CPU: their operands come to the host, constants are read there. */
 static void steps_on_the_host(void **unused) {
   (void)unused;
@@ -727,6 +835,7 @@ int main(void) {
       cmocka_unit_test_teardown(tensors_of_another_device, nothing_left),
       cmocka_unit_test_teardown(captures_by_the_caller, nothing_left),
       cmocka_unit_test_teardown(sets_of_addresses, nothing_left),
+      cmocka_unit_test_teardown(runs_like_the_last, nothing_left),
       cmocka_unit_test_teardown(sizes_from_data, nothing_left),
       cmocka_unit_test_teardown(steps_on_the_host, nothing_left),
       cmocka_unit_test_teardown(branches_and_loops, nothing_left),

@@ -73,6 +73,11 @@ static void hook_leave(device *d) {
   (void)d->driver->CtxPopCurrent(&context);
 }
 
+static bool hook_current(device *d) {
+  void *context = NULL;
+  return !is_lost(d) && d->driver && d->driver->CtxGetCurrent(&context) == CU_SUCCESS && context == d->context;
+}
+
 kiln_status cuda_enter_relaxed(device *d, int *out_mode) {
   *out_mode = 0;
   return hook_enter(d);
@@ -626,6 +631,7 @@ const device_hooks cuda_hooks = {
     .info = hook_info,
     .enter = hook_enter,
     .leave = hook_leave,
+    .current = hook_current,
     .allocate = hook_allocate,
     .release = hook_release,
     .in_doubt = hook_in_doubt,
