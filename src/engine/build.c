@@ -214,6 +214,13 @@ static kiln_status check_options(const kiln_build_options *o, target *t) {
   return target_parse(o ? o->target : NULL, t);
 }
 
+/* Planning and tuning count from 0 to 1: between 0.3 and 0.6 of the whole. */
+static int plan_progress(void *user, const char *stage, double fraction) {
+  const kiln_build_options *o = user;
+  return o->progress(o->progress_user, stage, 0.3 + 0.3 * fraction);
+}
+static kiln_status kernel_progress(void *user, double part) { return progress(user, "compiling", 0.6 + 0.3 * part); }
+
 static kiln_status build_bytes(graph *portable, const target *t, const kiln_build_options *o, const graph *like,
                                pool *workers, void **out_bytes, size_t *out_size) {
   plan_options options = {0};
@@ -221,8 +228,8 @@ static kiln_status build_bytes(graph *portable, const target *t, const kiln_buil
     options = (plan_options){.tune_seconds = o->tune_seconds,
                              .cache = o->tactic_cache,
                              .threads = o->threads,
-                             .progress = o->progress,
-                             .progress_user = o->progress_user,
+                             .progress = o->progress ? plan_progress : NULL,
+                             .progress_user = (void *)(uintptr_t)o,
                              .allow_host_fallback = o->allow_host_fallback != 0};
   graph *plan = NULL;
   options.like = like;
@@ -238,7 +245,7 @@ static kiln_status build_bytes(graph *portable, const target *t, const kiln_buil
     plan->kernels = like->kernels;
     plan->kernels_size = like->kernels_size;
   } else if (status == KILN_OK) {
-    status = plan_compile_kernels(plan, t, o ? o->threads : 0);
+    status = plan_compile_kernels(plan, t, o ? o->threads : 0, kernel_progress, (void *)(uintptr_t)o);
   }
   if (status == KILN_OK) status = progress(o, "writing", 0.9);
   if (status == KILN_OK)

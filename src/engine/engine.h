@@ -36,8 +36,9 @@ kiln_status plan_pack_node(node *n, const kernel *k);
 kiln_status plan_make_weights(graph *plan, pool *workers);
 
 /* Compiles what a plan for a device runs at the opt shapes, for the engine file (plan->kernels): opening it needs no compiler. Without
- * a compiler the plan has none. engine/kernels.c */
-kiln_status plan_compile_kernels(graph *plan, const target *t, int threads);
+ * a compiler the plan has none. `progress` may be NULL; an error of it ends the work. engine/kernels.c */
+kiln_status plan_compile_kernels(graph *plan, const target *t, int threads,
+                                 kiln_status (*progress)(void *user, double part), void *user);
 
 /* The bytes of an engine file (64-byte aligned, release with mem_free_aligned). Numbers the constants of both
  * graphs, and of the portable one's source, which is written too if there is one. */

@@ -58,17 +58,45 @@ static kiln_status bind_profiles(graph *plan, const target *t, device *d, int th
   return status;
 }
 
-kiln_status plan_compile_kernels(graph *plan, const target *t, int threads) {
+/* Whether it was the caller who ended the compilation, which is no reason to go on without compiled kernels. */
+typedef struct watcher {
+  kiln_status (*progress)(void *user, double part);
+  void *user;
+  bool ended;
+} watcher;
+
+static kiln_status watch(void *user, double part) {
+  watcher *w = user;
+  const kiln_status status = w->progress ? w->progress(w->user, part) : KILN_OK;
+  w->ended = status != KILN_OK;
+  return status;
+}
+
+/* All layouts and profiles are bound first, so that their kernels are compiled together. */
+static kiln_status compile_all(graph *plan, const target *t, device *d, int threads, watcher *w) {
+  const device_hooks *h = t->backend->device;
+  h->defer(d, true);
+  const kiln_status status = bind_profiles(plan, t, d, threads);
+  h->defer(d, false);
+  KILN_TRY(status);
+  h->watch(d, watch, w);
+  return h->finish_prepare(d, threads);
+}
+
+kiln_status plan_compile_kernels(graph *plan, const target *t, int threads,
+                                 kiln_status (*progress)(void *user, double part), void *user) {
+  watcher w = {.progress = progress, .user = user};
   const device_hooks *h = t->backend->device;
   device *d = NULL;
   void *bytes = NULL;
   size_t size = 0;
   if (!h || !h->open_compiler) return KILN_OK;
   KILN_TRY(h->open_compiler(t, &d));
-  kiln_status status = bind_profiles(plan, t, d, threads > 0 ? threads : cpu_count());
+  kiln_status status = compile_all(plan, t, d, threads > 0 ? threads : cpu_count(), &w);
   if (status == KILN_OK) status = h->compiled(d, &bytes, &size);
   h->close(d);
-  if (status == KILN_INCOMPATIBLE || status == KILN_INVALID_ARGUMENT) { /* no compiler; or the opt shapes cannot run */
+  if (!w.ended && (status == KILN_INCOMPATIBLE ||
+                   status == KILN_INVALID_ARGUMENT)) { /* no compiler; or the opt shapes cannot run */
     error_clear();
     return KILN_OK;
   }

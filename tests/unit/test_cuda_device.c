@@ -4,10 +4,13 @@
 #include <pthread.h>
 #include <stdlib.h>
 
+#include "kiln/kiln_ext.h"
+/* before cmocka, whose `fail` is a macro */
 #include "backends/cuda/internal.h"
 #include "driver/driver.h"
 #include "engine/engine.h"
 #include "expect.h"
+#include "runtime/program.h"
 
 enum { MIB = 1 << 20 };
 static const device_hooks *const h = &cuda_hooks;
@@ -282,6 +285,53 @@ static void an_engine_for_another_architecture(void **unused) {
   kiln_engine_destroy(e);
 }
 
+/* A kernel that a user compiled, which the driver does not take: the text says what of it, and nothing of NVRTC. */
+static void code_of_users(void **unused) {
+  (void)unused;
+  static const struct {
+    int code;
+    const char *part;
+  } all[] = {{218, "cannot compile this PTX: its text has an error, or its .target is newer"},
+             {222, "made by a CUDA that is newer than the driver"},
+             {209, "no code for this GPU: compile it for that architecture too"},
+             {200, "not PTX, a cubin or a fatbin for this GPU"},
+             {1, "an error of the test"}};
+  const char *source = "kiln.graph 1\ninput \"x\" %x : f32[4]\n%y = test.code(%x) : f32[4]\noutput \"y\" %y\n";
+  const int64_t none = 0;
+  graph *g = NULL;
+  kiln_engine *e = NULL;
+  program *p = NULL;
+  target t;
+  expect_ok(graph_parse(source, strlen(source), NULL, NULL, &g));
+  expect_ok(target_parse("cuda:sm_90", &t));
+  expect_ok(engine_from_graph(g, &t, NULL, &e));
+  graph_destroy(g);
+  device *d = open_device(0);
+  for (size_t i = 0; i < KILN_COUNT(all); i++) {
+    knobs->refuses_code = all[i].code;
+    expect_failure(program_create_on(e->plan, &t, d, &none, 1, &p), KILN_DEVICE_ERROR, all[i].part);
+    assert_non_null(strstr(error_text(), "custom operator `test.code`, kernel `f`"));
+    assert_null(strstr(error_text(), "NVRTC"));
+    if (i < 4) assert_non_null(strstr(error_text(), "ptxas application input, line 7; fatal"));
+  }
+  knobs->refuses_code = 0;
+  expect_ok(program_create_on(e->plan, &t, d, &none, 1, &p));
+  program_destroy(p);
+  h->close(d);
+  kiln_engine_destroy(e);
+}
+
+static kiln_status register_code(void) {
+  static const char ptx[] = ".version 7.0\n.target sm_80\n.visible .entry f() { ret; }";
+  static const kiln_cuda_kernel f = {.name = "f", .arguments = "x out"};
+  const kiln_op_def def = {.struct_size = sizeof def,
+                           .schema = "test::code(Tensor x) -> Tensor",
+                           .cuda = &f,
+                           .cuda_image = ptx,
+                           .cuda_image_size = sizeof ptx};
+  return kiln_op_register(&def);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test_teardown(an_engine_for_another_architecture, nothing_taken),
@@ -294,6 +344,7 @@ int main(void) {
       cmocka_unit_test_teardown(large_constants, nothing_taken),
       cmocka_unit_test_teardown(streams_and_captures, nothing_taken),
       cmocka_unit_test_teardown(a_compiler, nothing_taken),
+      cmocka_unit_test_teardown(code_of_users, nothing_taken),
       cmocka_unit_test_teardown(threads, nothing_taken),
       cmocka_unit_test_teardown(a_lost_gpu, nothing_taken),
   };
@@ -301,7 +352,7 @@ int main(void) {
   knobs = driver ? dlsym(driver, "fake_driver") : NULL;
   if (!knobs) return fprintf(stderr, "%s\n", dlerror()), 1;
   setenv("KILN_CUDA_PATH", FAKE_DRIVER_FOLDER, 1);
-  if (ops_init() != KILN_OK) return 1;
+  if (ops_init() != KILN_OK || register_code() != KILN_OK) return 1;
   at_start = mem_test_live_blocks();
   return cmocka_run_group_tests_name("a GPU as an object", tests, NULL, NULL);
 }

@@ -130,11 +130,80 @@ static void kernel_that_does_not_compile(void **unused) {
   arena_free(&memory);
 }
 
+typedef struct watched {
+  int calls;
+  double last;
+  bool end;
+} watched;
+
+static kiln_status watch(void *user, double part) {
+  watched *w = user;
+  assert_true(part > w->last && part <= 1);
+  w->last = part;
+  w->calls++;
+  return w->end ? KILN_FAIL(KILN_INVALID_ARGUMENT, "cancelled by a test") : KILN_OK;
+}
+
+static void ask_for(kernel_prep *p, int count, const cuda_function **out) {
+  for (int i = 0; i < count; i++) {
+    const char *body = cuda_text(p, "extern \"C\" __global__ void k(float *x) { x[0] = %d; }\n", i);
+    assert_non_null(body);
+    expect_ok(cuda_compile(p, &(cuda_source){.entry = "k", .text = body}, &out[i]));
+  }
+}
+
+/* Whoever watches hears of each kernel that its thread compiled, and may end it. */
+static void compilation_is_watched(void **unused) {
+  (void)unused;
+  const cuda_nvrtc *nvrtc = NULL;
+  const cuda_function *f[5], *again[5];
+  arena memory = {0};
+  if (cuda_nvrtc_get(&nvrtc) != KILN_OK) skip();
+  setenv("KILN_CACHE_DIR", "", 1);
+  device *d = open_device(true);
+  kernel_prep p = {.arena = &memory, .device = d};
+  watched w = {.end = true};
+  cuda_hooks.watch(d, watch, &w);
+  ask_for(&p, 5, f);
+  expect_failure(cuda_hooks.finish_prepare(d, 1), KILN_INVALID_ARGUMENT, "cancelled by a test");
+  assert_int_equal(w.calls, 1);
+  w = (watched){.end = false};
+  ask_for(&p, 5, again);
+  assert_ptr_equal(f[4], again[4]); /* equal texts are one function */
+  expect_ok(cuda_hooks.finish_prepare(d, 1));
+  assert_int_equal(w.calls, 4); /* one was there */
+  assert_true(w.last == 1);
+  for (int i = 0; i < 5; i++) assert_true(f[i]->done && f[i]->image_bytes > 64);
+  cuda_hooks.close(d);
+  arena_free(&memory);
+}
+
+/* A text of ours may not use textures; a user's may. */
+static void all_of_the_language(void **unused) {
+  (void)unused;
+  const cuda_nvrtc *nvrtc = NULL;
+  const cuda_function *f = NULL;
+  arena memory = {0};
+  if (cuda_nvrtc_get(&nvrtc) != KILN_OK) skip();
+  setenv("KILN_CACHE_DIR", "", 1);
+  device *d = open_device(true);
+  kernel_prep p = {.arena = &memory, .device = d};
+  const char *body =
+      "extern \"C\" __global__ void look(cudaTextureObject_t t, float *x) { x[0] = tex2D<float>(t, 0, 0); }\n";
+  expect_ok(cuda_compile(&p, &(cuda_source){.entry = "look", .text = body, .foreign = true}, &f));
+  expect_ok(cuda_hooks.finish_prepare(d, 2));
+  assert_true(f->done && f->image_bytes > 64);
+  cuda_hooks.close(d);
+  arena_free(&memory);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(images_are_found),
       cmocka_unit_test(damaged_images),
       cmocka_unit_test(kernel_that_does_not_compile),
+      cmocka_unit_test(compilation_is_watched),
+      cmocka_unit_test(all_of_the_language),
   };
   return cmocka_run_group_tests_name("compiled kernels", tests, NULL, NULL);
 }

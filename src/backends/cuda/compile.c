@@ -1,6 +1,7 @@
 /* Kernel text to functions: NVRTC, with a cache in memory (one function for equal texts) and one of cubins on disk. Functions are
  * requested one by one while a program is prepared, and compiled together in parallel at the end. */
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -82,20 +83,32 @@ static kiln_status keep_log(const cuda_nvrtc *v, void *program, const cuda_funct
 }
 
 enum { NVRTC_INVALID_OPTION = 5 };
+static atomic_bool no_minimal; /* an old NVRTC, which has no such option */
+
+/* Without what only users' texts may need (textures, launches by kernels): a sixth of what a small kernel takes. */
+static int compile_program(const cuda_nvrtc *v, void *program, const cuda_function *f) {
+  char arch[40];
+  snprintf(arch, sizeof arch, "--gpu-architecture=%s", f->arch);
+  const char *const options[] = {arch, "-std=c++17", "-default-device", "--minimal"};
+  if (!f->foreign && !atomic_load(&no_minimal)) {
+    const int code = v->CompileProgram(program, 4, options);
+    if (code != NVRTC_INVALID_OPTION) return code;
+  }
+  const int code = v->CompileProgram(program, 3, options);
+  if (code != NVRTC_INVALID_OPTION && !f->foreign) atomic_store(&no_minimal, true);
+  return code;
+}
 
 static kiln_status compile_text(const cuda_function *f, char **out, size_t *out_bytes) {
   const cuda_nvrtc *v = NULL;
   void *program = NULL;
-  char arch[40];
   size_t bytes = 0;
   KILN_TRY(cuda_nvrtc_get(&v));
-  snprintf(arch, sizeof arch, "--gpu-architecture=%s", f->arch);
-  const char *const options[] = {arch, "-std=c++17", "-default-device"};
   if (v->CreateProgram(&program, f->text, f->entry, 0, NULL, NULL) != 0)
     return KILN_FAIL(KILN_INTERNAL, "NVRTC takes no program");
   kiln_status status = KILN_OK;
   char *image = NULL;
-  const int code = v->CompileProgram(program, 3, options);
+  const int code = compile_program(v, program, f);
   if (code == NVRTC_INVALID_OPTION) {
     status =
         KILN_FAIL(KILN_INCOMPATIBLE,
@@ -192,19 +205,43 @@ typedef struct compile_batch {
   device *device;
   cuda_function **functions;
   char (*texts)[512]; /* error texts are per thread: carried over */
+  size_t count;
+  atomic_size_t done;
+  atomic_int ended;    /* the status of whoever watches */
+  char why_ended[512]; /* of the thread that waits */
 } compile_batch;
+
+static void tell(compile_batch *b, size_t done) {
+  const device *d = b->device;
+  const kiln_status status = d->progress(d->progress_user, (double)done / (double)b->count);
+  if (status == KILN_OK) return;
+  snprintf(b->why_ended, sizeof b->why_ended, "%.500s", error_text());
+  atomic_store(&b->ended, (int)status);
+}
 
 static void compile_one(void *user, int64_t i, int worker) {
   compile_batch *b = user;
   cuda_function *f = b->functions[i];
-  (void)worker;
+  f->status = (kiln_status)atomic_load(&b->ended);
+  if (f->status != KILN_OK) return;
   f->status = function_make(b->device, f);
   if (f->status != KILN_OK) snprintf(b->texts[i], sizeof b->texts[i], "%.500s", error_text());
+  const size_t done = atomic_fetch_add(&b->done, 1) + 1;
+  if (worker == 0 && b->device->progress) tell(b, done);
+}
+
+/* Long texts take long: they go first, so that no thread is left with one at the end. */
+static int by_length(const void *a, const void *b) {
+  const cuda_function *const *x = a, *const *y = b;
+  const size_t of_x = (*x)->text ? strlen((*x)->text) : 0, of_y = (*y)->text ? strlen((*y)->text) : 0;
+  return of_x < of_y ? 1 : of_x > of_y ? -1 : strcmp((*x)->key, (*y)->key);
 }
 
 static kiln_status compile_batch_run(device *d, cuda_function **list, size_t count, int threads) {
-  compile_batch b = {d, list, mem_calloc(count + 1, sizeof(char[512]))};
+  compile_batch b = {.device = d, .functions = list, .count = count};
+  b.texts = mem_calloc(count + 1, sizeof(char[512]));
   pool *workers = NULL;
+  qsort(list, count, sizeof(cuda_function *), by_length);
   if (!b.texts) return KILN_NO_MEMORY("compiling kernels");
   kiln_status status = pool_create((size_t)threads > count ? (int)count : threads, &workers);
   if (status == KILN_OK) pool_run(workers, (int64_t)count, compile_one, &b);
@@ -217,7 +254,7 @@ static kiln_status compile_batch_run(device *d, cuda_function **list, size_t cou
     cuda_function *f = list[i];
     if (f->status != KILN_OK) {
       f->failed = true;
-      if (status == KILN_OK) status = KILN_FAIL(f->status, "%s", b.texts[i]);
+      if (status == KILN_OK && b.texts[i][0]) status = KILN_FAIL(f->status, "%s", b.texts[i]);
       continue;
     }
     f->done = true;
@@ -225,7 +262,8 @@ static kiln_status compile_batch_run(device *d, cuda_function **list, size_t cou
     f->text = NULL;
   }
   mem_free(b.texts);
-  return status;
+  const kiln_status ended = (kiln_status)atomic_load(&b.ended);
+  return ended != KILN_OK ? KILN_FAIL(ended, "%s", b.why_ended) : status;
 }
 
 kiln_status cuda_functions_compile(device *d, int threads) {
@@ -271,6 +309,7 @@ static kiln_status function_new(device *d, const char *key, const cuda_source *s
   snprintf(f->entry, sizeof f->entry, "%s", s->entry);
   f->text = whole;
   f->shared = s->shared;
+  f->foreign = s->foreign;
   if (!map_put(&d->function_index, f->key, f)) {
     mem_free(f);
     return KILN_NO_MEMORY("kernel");

@@ -46,6 +46,7 @@ typedef struct cuda_source {
   const char *text;    /* copied */
   const char *more;    /* put behind text; NULL: none */
   size_t shared; /* dynamic shared memory of a block; above 48 KiB the limit is raised when the function is loaded */
+  bool foreign;  /* a user's text, which may need all of the language; ours needs little, which compiles faster */
   bool specific; /* compile for sm_90a or sm_100a (wgmma, tcgen05, setmaxnreg); else plain sm_NN */
 } cuda_source;
 

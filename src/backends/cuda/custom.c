@@ -200,12 +200,44 @@ static const char *types_text(kernel_prep *p) {
 
 /* ---- code that the user compiled ------------------------------------------------------------------------------------ */
 
-enum { FUNCTION_MAX_DYNAMIC_SHARED = 8 }; /* CUfunction_attribute in cuda.h */
+enum { FUNCTION_MAX_DYNAMIC_SHARED = 8 };            /* CUfunction_attribute in cuda.h */
+enum { JIT_ERROR_LOG = 5, JIT_ERROR_LOG_BYTES = 6 }; /* CUjit_option */
+
+/* The user can change this code, so the driver's words about NVRTC do not apply. */
+static const char *advice_on_given(int code) {
+  switch (code) {
+    case CU_INVALID_PTX:
+      return "the driver cannot compile this PTX: its text has an error, or its .target is newer than this GPU";
+    case CU_UNSUPPORTED_PTX:
+      return "its PTX was made by a CUDA that is newer than the driver: make it with an older one, or install a newer "
+             "driver";
+    case CU_NO_BINARY:
+      return "it has no code for this GPU: compile it for that architecture too, or give PTX, which the driver "
+             "compiles";
+    case CU_INVALID_IMAGE:
+      return "it is not PTX, a cubin or a fatbin for this GPU, or it is damaged";
+    default:
+      return NULL;
+  }
+}
+
+static kiln_status load_module(device *d, cuda_function *f, const void *image) {
+  char log[400] = "";
+  int options[] = {JIT_ERROR_LOG, JIT_ERROR_LOG_BYTES};
+  void *values[] = {log, (void *)(uintptr_t)(sizeof log - 1)};
+  const int code = d->driver->ModuleLoadDataEx(&f->module, image, 2, options, values);
+  const char *advice = advice_on_given(code);
+  if (!advice) return cuda_check(d, code, "loading its PTX, cubin or fatbin");
+  size_t length = strnlen(log, sizeof log - 1);
+  while (length && (log[length - 1] == '\n' || log[length - 1] == ' ')) length--;
+  return KILN_FAIL(KILN_DEVICE_ERROR, "loading its PTX, cubin or fatbin on GPU %d (%s, sm_%d): %s (code %d)%s%.*s",
+                   d->ordinal, d->facts.name, d->facts.arch, advice, code, length ? ": " : "", (int)length, log);
+}
 
 static kiln_status load_given(device *d, cuda_function *f, const void *image) {
   if (!d->driver) return KILN_OK;
   KILN_TRY(cuda_hooks.enter(d));
-  kiln_status status = cuda_check(d, d->driver->ModuleLoadData(&f->module, image), "loading its PTX, cubin or fatbin");
+  kiln_status status = load_module(d, f, image);
   if (status == KILN_OK)
     status = cuda_check(d, d->driver->ModuleGetFunction(&f->handle, f->module, f->entry), "finding its kernel");
   if (status == KILN_OK && f->shared > 48 * 1024)
@@ -278,8 +310,9 @@ static kiln_status custom_prepare(kernel_prep *p) {
   if (impl->image) return use_given(p, impl, &l->f);
   const char *types = types_text(p);
   if (!types) return KILN_NO_MEMORY("kernel text");
-  return cuda_compile(p, &(cuda_source){.entry = k->name, .defines = types, .text = k->source, .shared = k->shared},
-                      &l->f);
+  const cuda_source source = {
+      .entry = k->name, .defines = types, .text = k->source, .shared = k->shared, .foreign = true};
+  return cuda_compile(p, &source, &l->f);
 }
 
 static kiln_status custom_text_run(const kernel_args *a) {

@@ -17,8 +17,9 @@ struct cuda_function {
   void *module, *handle;
   void *image; /* of devices that keep images */
   size_t image_bytes;
-  bool failed; /* not tried again until it is asked for again */
-  bool done;   /* compiled (and loaded, on a present device) */
+  bool failed;  /* not tried again until it is asked for again */
+  bool foreign; /* as in cuda_source */
+  bool done;    /* compiled (and loaded, on a present device) */
   kiln_status status;
   struct cuda_function *next;
 };
@@ -45,6 +46,8 @@ struct device {
   pthread_mutex_t constants_lock; /* held while a weight is uploaded; taken before `lock` */
   cuda_function *functions;
   map function_index;
+  kiln_status (*progress)(void *user, double part); /* of compiling; NULL: nobody asks */
+  void *progress_user;
   device_constant *constants;
   size_t n_constants, constant_capacity, constant_bytes;
   pthread_mutex_t memory_lock; /* taken last */

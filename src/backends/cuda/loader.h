@@ -85,6 +85,8 @@ enum { CU_CAPTURE_RELAXED = 2, CU_EVENT_DISABLE_TIMING = 2 };
   X(EventSynchronize, "cuEventSynchronize", (void *event))                                                             \
   X(EventElapsedTime, "cuEventElapsedTime", (float *milliseconds, void *start, void *end))                             \
   X(ModuleLoadData, "cuModuleLoadData", (void **module, const void *image))                                            \
+  X(ModuleLoadDataEx, "cuModuleLoadDataEx",                                                                            \
+    (void **module, const void *image, unsigned count, int *options, void **values))                                   \
   X(ModuleUnload, "cuModuleUnload", (void *module))                                                                    \
   X(ModuleGetFunction, "cuModuleGetFunction", (void **function, void *module, const char *name))                       \
   X(FuncSetAttribute, "cuFuncSetAttribute", (void *function, int attribute, int value))                                \

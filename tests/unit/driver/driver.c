@@ -157,6 +157,13 @@ int fake_EventElapsedTime(float *milliseconds, void *start, void *end) {
   return (void)start, (void)end, *milliseconds = 1, 0;
 }
 int fake_ModuleLoadData(void **module, const void *image) { return (void)image, make(module, 0); }
+int fake_ModuleLoadDataEx(void **module, const void *image, unsigned count, int *options, void **values) {
+  (void)image;
+  for (unsigned i = 0; i < count && fake_driver.refuses_code; i++) {
+    if (options[i] == 5) strcpy(values[i], "ptxas application input, line 7; fatal\n");
+  }
+  return fake_driver.refuses_code ? fake_driver.refuses_code : make(module, 0);
+}
 int fake_ModuleUnload(void *module) { return (void)module, 0; }
 int fake_ModuleGetFunction(void **function, void *module, const char *name) {
   return (void)module, (void)name, make(function, 0);

@@ -10,6 +10,7 @@ typedef struct fake_knobs {
   int allocations, frees;
   int broken; /* this GPU fails with an illegal address; -1: none */
   bool capture_fails;
+  int refuses_code; /* what loading users' code answers; 0: it loads */
 } fake_knobs;
 
 #endif
