@@ -367,6 +367,21 @@ static bool only_reshapes(const char *functional) {
   return false;
 }
 
+/* The overload of the functional form that computes what the in-place form's `overload` does: mostly the one of its name. */
+static const char *functional_overload(const char *functional, const char *overload) {
+  static const char *const others[][3] = {
+      {"aten::transpose", "", "int"},
+      {"aten::floor_divide", "Tensor", ""},
+      {"aten::pow", "Scalar", "Tensor_Scalar"}, /* pow.Scalar raises a number to a tensor */
+      {"aten::pow", "Tensor", "Tensor_Tensor"},
+      {"aten::float_power", "Scalar", "Tensor_Scalar"},
+      {"aten::float_power", "Tensor", "Tensor_Tensor"}};
+  if (str_eq(overload, "default")) overload = "";
+  for (size_t i = 0; i < KILN_COUNT(others); i++)
+    if (str_eq(functional, others[i][0]) && str_eq(overload, others[i][1])) return others[i][2];
+  return overload;
+}
+
 const aten_schema *aten_resolve(const char *name, const char *overload, bool *out_in_place) {
   *out_in_place = false;
   const size_t n = strlen(name);
@@ -385,11 +400,7 @@ const aten_schema *aten_resolve(const char *name, const char *overload, bool *ou
   char functional[104];
   memcpy(functional, name, n - 1);
   functional[n - 1] = 0;
-  s = aten_find_overload(functional, overload);
-  if (!s && str_eq(functional, "aten::transpose"))
-    s = aten_find_overload(functional, "int"); /* transpose_ has no overload name */
-  if (!s && str_eq(functional, "aten::floor_divide") && str_eq(overload, "Tensor"))
-    s = aten_find_overload(functional, "");         /* floor_divide_ has one, floor_divide does not */
+  s = aten_find_overload(functional, functional_overload(functional, overload));
   if (s && (s->op->flags & OP_CUSTOM)) return NULL; /* a name that only looks like the in-place form */
   *out_in_place = s != NULL && !only_reshapes(functional);
   return s;

@@ -7,6 +7,7 @@ import runpy
 import threading
 from typing import Optional
 
+import numpy as np
 import pytest
 import torch
 
@@ -26,6 +27,8 @@ from kiln.torch2trt import (
     get_arg,
     infer_dynamic_axes,
     load_plugins,
+    make_int_wrapper,
+    make_size_wrapper,
     tensorrt_converter,
     torch2trt,
     torch_device_from_trt,
@@ -39,6 +42,7 @@ from kiln.torch2trt import (
     trt_version,
     use_shape_wrapping,
 )
+from kiln.torch2trt.version_utils import Version
 
 
 class Small(torch.nn.Module):
@@ -409,10 +413,7 @@ def test_wrong_arguments_are_named(arguments, text):
 
 
 def test_refusals():
-    model, x = torch.nn.Linear(2, 2), torch.randn(1, 2)
-    with pytest.raises(kiln.KilnError, match="training mode"):
-        torch2trt(model, [x])
-    model.eval()
+    x = torch.randn(1, 2)
     with pytest.raises(kiln.KilnError, match="no engine"):
         TRTModule()(x)
     with pytest.raises(RuntimeError, match="engine"):
@@ -532,3 +533,135 @@ def test_small_helpers():
         size = SizeWrapper((2, 3))
     assert size.numel() == 6 and isinstance(size[0], IntWrapper) and size._trt.value.tolist() == [2, 3]
     assert (load_plugins(), trt_version(), torch_version()) == (False, trt.__version__, torch.__version__)
+    assert trt_version() >= "8.6" and trt_version() < "11" and Version("10.0.1") > "9.3" and Version("2.10.0+cpu") == "2.10"
+    with pytest.raises(ValueError, match="no version"):
+        Version("new") < "1.0"  # noqa: B015
+    assert len(Flattener.from_value([x := torch.ones(1), {"a": x}])) == 2
+
+
+def test_modules_in_training_mode():
+    model = torch.nn.Sequential(torch.nn.Conv1d(2, 4, 1), torch.nn.BatchNorm1d(4), torch.nn.Dropout(0.9))
+    model[2].eval()
+    x = torch.randn(2, 2, 5)
+    with pytest.warns(UserWarning, match="Sequential is in training mode"):
+        converted = torch2trt(model, [x])
+    assert [m.training for m in model] == [True, True, False]
+    close(converted(x), model.eval()(x))
+
+
+def test_a_batch_that_the_model_fixes():
+    class Fixed(torch.nn.Module):
+        def forward(self, x):
+            return x.view(1, 6) + 1
+
+    x = torch.randn(1, 2, 3)
+    with pytest.warns(UserWarning, match="max_batch_size has no effect"):
+        converted = torch2trt(Fixed().eval(), [x], max_batch_size=4)
+    close(converted(x), x.view(1, 6) + 1)
+    with pytest.raises(kiln.KilnError, match="could not capture"):
+        torch2trt(Fixed().eval(), [x], min_shapes=[(1, 2, 3)], max_shapes=[(4, 2, 3)])
+
+
+class Parts(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = torch.nn.BatchNorm2d(4)
+        self.norm.running_var += torch.arange(4) / 3
+        self.norm.running_mean += torch.arange(4) / 5
+
+    def forward(self, x):
+        a, b = torch.chunk(self.norm(x), 2, 1)
+        return (
+            torch.flatten(a, 1),
+            torch.roll(b, 1, 3),
+            torch.nn.functional.interpolate(a, scale_factor=2),
+            b[:, :1].expand(-1, 5, -1, -1),
+        )
+
+
+def test_converters_that_compute_with_numpy_and_sizes():
+    """What users' converters do beside adding layers: numbers by NumPy, sizes by layers, lists that they change afterwards."""
+    seen = []
+
+    @tensorrt_converter("torch.nn.functional.batch_norm")
+    def convert_norm(ctx):
+        x, mean, variance, weight, bias = ctx.method_args[:5]
+        scale = weight.detach().cpu().numpy() / np.sqrt(variance.detach().cpu().numpy() + 1e-5)
+        shift = bias.detach().cpu().numpy() - mean.detach().cpu().numpy() * scale
+        layer = ctx.network.add_scale_nd(x._trt, trt.ScaleMode.CHANNEL, shift, scale, np.ones_like(scale), 1)
+        seen.append((ctx.current_module_name(), ctx.get_module_name(ctx.current_module()), ctx.torch2trt_kwargs["fp16_mode"]))
+        ctx.method_return._trt = layer.get_output(0)
+
+    @tensorrt_converter("torch.chunk")
+    def convert_chunk(ctx):
+        x = ctx.method_args[0]
+        start = [0] * x.ndim
+        for part in ctx.method_return:
+            shape = make_size_wrapper(part.shape)
+            layer = ctx.network.add_slice(x._trt, start=start, shape=(1,) * x.ndim, stride=[1] * x.ndim)
+            layer.set_input(2, shape._trt)
+            part._trt = layer.get_output(0)
+            start[1] += part.shape[1]
+
+    @tensorrt_converter("torch.flatten")
+    def convert_flatten(ctx):
+        x, net = ctx.method_args[0]._trt, ctx.network
+        first = net.add_slice(net.add_shape(x).get_output(0), [0], [1], [1]).get_output(0)
+        doubled = net.add_elementwise(first, IntWrapper(2)._trt, trt.ElementWiseOperation.PROD).get_output(0)
+        halved = net.add_elementwise(doubled, IntWrapper(2)._trt, trt.ElementWiseOperation.FLOOR_DIV).get_output(0)
+        rest = net.add_constant([1], np.array([-1], dtype=np.int64)).get_output(0)
+        both = net.add_concatenation([halved, rest])
+        both.axis = 0
+        layer = net.add_shuffle(x)
+        layer.set_input(1, both.get_output(0))
+        ctx.method_return._trt = layer.get_output(0)
+
+    @tensorrt_converter("torch.roll")
+    def convert_roll(ctx):
+        x = ctx.method_args[0]
+        size = make_size_wrapper(x.size())
+        layer = ctx.network.add_slice(x._trt, (0, 0, 0, -1), (1, 1, 1, 1), (1, 1, 1, 1))
+        layer.set_input(2, size._trt)
+        layer.mode = trt.SliceMode.WRAP
+        assert isinstance(x.size(0), IntWrapper) and isinstance(size[3], IntWrapper)
+        ctx.method_return._trt = layer.get_output(0)
+
+    @tensorrt_converter("torch.nn.functional.interpolate")
+    def convert_interpolate(ctx):
+        x = ctx.method_args[0]
+        layer = ctx.network.add_resize(x._trt)
+        sizes = [x.size(0), x.size(1), x.size(2) * 2, make_int_wrapper(2) * x.size(3)]
+        layer.set_input(1, make_size_wrapper(sizes)._trt)
+        layer.resize_mode = trt.InterpolationMode.NEAREST
+        layer.coordinate_transformation = trt.ResizeCoordinateTransformation.ASYMMETRIC
+        ctx.method_return._trt = layer.get_output(0)
+
+    @tensorrt_converter("torch.Tensor.expand")
+    def convert_expand(ctx):
+        x, result = ctx.method_args[0], ctx.method_return
+        strides = [int(a == b) for a, b in zip(x.shape, result.shape)]
+        ctx.method_return._trt = ctx.network.add_slice(x._trt, [0] * 4, tuple(result.shape), strides).get_output(0)
+
+    @tensorrt_converter("torch.no_such_function")
+    def convert_nothing(ctx):
+        raise AssertionError
+
+    model = Parts().eval()
+    with pytest.warns(UserWarning, match="no_such_function is not used"):
+        converted = torch2trt(model, [torch.randn(1, 4, 3, 6)], max_batch_size=3)
+    assert seen[0] == ("norm", "norm", False)
+    assert converted.network.num_layers >= 8 and converted.network.get_layer(0) is converted.network.layers[0]
+    for batch in (1, 3):
+        x = torch.randn(batch, 4, 3, 6)
+        for got, expected in zip(converted(x), model(x)):
+            close(got, expected)
+    assert not hasattr(torch.SymInt, "_trt") and torch.ones(2).numpy().tolist() == [1, 1]
+
+
+def test_folders_that_torch2trt_wrote(tmp_path):
+    for i in (0, 2, 10):
+        torch.save([torch.full((1,), float(i))], tmp_path / f"input_{i}.pth")
+    dataset = FolderDataset(str(tmp_path))
+    assert [item[0].item() for item in dataset] == [0, 2, 10]
+    dataset.insert([torch.ones(1)])
+    assert len(dataset) == 4 and dataset[2][0].item() == 1 and dataset.file_paths()[2].endswith("input_3.pth")

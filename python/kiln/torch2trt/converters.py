@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, Callable, Optional, Union
 
@@ -18,6 +19,7 @@ from torch.utils import _pytree as pytree
 
 from kiln.torch2trt import trt
 from kiln.torch2trt.network import ITensor, Network
+from kiln.torch2trt.traced_arrays import arrays_of_traced_tensors
 
 __all__ = [
     "CONVERTERS",
@@ -67,7 +69,7 @@ class ConversionContext:
         network: where layers are added.
         method_args, method_kwargs, method_return: of the call; tensors have ``_trt``.
         method_str: name of the method.
-        torch2trt_kwargs: further keyword arguments of ``torch2trt``.
+        torch2trt_kwargs: all arguments of ``torch2trt``, by name.
         builder_config: accepts any attribute; there is nothing to configure.
     """
 
@@ -80,10 +82,30 @@ class ConversionContext:
         self.method_return: Any = None
         self.method_str = ""
         self.lock = False
-        self._modules: list[str] = []
+        self.targets: dict[Any, tuple[Any, str]] = {}
+        self._modules: list[tuple[str, torch.nn.Module]] = []
 
     def current_module_name(self) -> str:
-        return self._modules[-1] if self._modules else ""
+        """The dotted name of the module whose forward runs, "" in the outermost one."""
+        return self._modules[-1][0] if self._modules else ""
+
+    def current_module(self) -> Optional[torch.nn.Module]:
+        return self._modules[-1][1] if self._modules else self.torch2trt_kwargs.get("module")
+
+    def get_module_name(self, module: torch.nn.Module) -> Optional[str]:
+        whole = self.torch2trt_kwargs.get("module")
+        names = {id(child): name for name, child in whole.named_modules()} if whole is not None else {}
+        return names.get(id(module), next((name for name, child in self._modules if child is module), None))
+
+    def watch(self, module: torch.nn.Module) -> Iterator[Any]:
+        """Hooks by which the context knows which module runs."""
+        for name, child in module.named_modules():
+            yield child.register_forward_pre_hook(lambda own, _, name=name: self._modules.append((name, own)))  # type: ignore[misc]
+            yield child.register_forward_hook(lambda *_: self._leave(), always_call=True)
+
+    def _leave(self) -> None:
+        if self._modules:
+            self._modules.pop()
 
     def current_device_type(self) -> Any:
         return trt.DeviceType.GPU
@@ -96,12 +118,21 @@ class _Anything:
         return lambda *args, **kwargs: None
 
 
+_noted: set[str] = set()
+
+
+def _note(text: str) -> None:
+    if text not in _noted:
+        _noted.add(text)
+        warnings.warn(text, stacklevel=4)
+
+
 def get_conversion_context() -> Optional[ConversionContext]:
     return _contexts[-1] if _contexts else None
 
 
 def _locate(name: Any, imports: Sequence[str]) -> tuple[Any, str]:
-    """The object that holds a dotted name, and its last part."""
+    """The object that holds a dotted name, and its last part. A part that is not there raises AttributeError."""
     if not isinstance(name, str):
         name = f"{name.__module__}.{name.__qualname__}"
     for module in imports:
@@ -160,9 +191,12 @@ def _wrap(context: ConversionContext, name: str, original: Any, entry: dict[str,
             made = getattr(leaf, "_trt", None)
             if not isinstance(leaf, torch.Tensor) or made is None:
                 return leaf
-            if tuple(made.value.shape) != tuple(leaf.shape):
-                raise ValueError(f"converter for {name}: made {tuple(made.value.shape)}, the function gives {tuple(leaf.shape)}")
-            return written[id(leaf)].copy_(made.value) if id(leaf) in written else made.value
+            value = made.value
+            if [size for size in value.shape if size != 1] != [size for size in leaf.shape if size != 1]:
+                raise ValueError(f"converter for {name}: made {tuple(value.shape)}, the function gives {tuple(leaf.shape)}")
+            if value.ndim != leaf.ndim:  # TensorRT has no tensors without dimensions
+                value = value.reshape(leaf.shape)
+            return written[id(leaf)].copy_(value) if id(leaf) in written else value
 
         return pytree.tree_map(replace, result)
 
@@ -171,28 +205,48 @@ def _wrap(context: ConversionContext, name: str, original: Any, entry: dict[str,
 
 @contextlib.contextmanager
 def converting(torch2trt_kwargs: dict[str, Any]) -> Iterator[ConversionContext]:
-    """Registered converters are in effect."""
+    """A context for :func:`replacing`."""
     context = ConversionContext(torch2trt_kwargs=torch2trt_kwargs)
-    saved: list[tuple[Any, str, Any, bool]] = []
+    for name, entry in CONVERTERS.items():
+        try:
+            context.targets[name] = _locate(name, entry["imports"])
+        except AttributeError as error:  # of another version of PyTorch: nobody calls it
+            _note(f"torch2trt: the converter for {name} is not used: {error}")
     _contexts.append(context)
-    # Converters hand weights over as `weight.detach().cpu().numpy()`. Traced tensors have no data to give; layers take tensors.
-    numpy = torch.Tensor.numpy
-    torch.Tensor.numpy = lambda self, **_: self  # type: ignore[method-assign,assignment]
     try:
-        for name, entry in CONVERTERS.items():
-            owner, attribute = _locate(name, entry["imports"])
+        yield context
+    finally:
+        _contexts.pop()
+
+
+@contextlib.contextmanager
+def replacing(module: torch.nn.Module) -> Iterator[None]:
+    """Registered converters are in effect, for calls of ``module``."""
+    context = get_conversion_context()
+    if context is None or not context.targets:
+        yield
+        return
+    saved: list[tuple[Any, str, Any, bool]] = []
+    stack = contextlib.ExitStack()
+    stack.enter_context(arrays_of_traced_tensors())  # converters hand weights over as `weight.detach().cpu().numpy()`
+    torch.SymInt._trt = property(lambda size: ITensor(sizes=[size]))  # type: ignore[attr-defined]
+    hooks = list(context.watch(module))
+    try:
+        for name, (owner, attribute) in context.targets.items():
             original = getattr(owner, attribute)
             saved.append((owner, attribute, original, attribute in vars(owner)))
-            setattr(owner, attribute, _wrap(context, str(name), original, entry))
-        yield context
+            setattr(owner, attribute, _wrap(context, str(name), original, CONVERTERS[name]))
+        yield
     finally:
         for owner, attribute, original, own in reversed(saved):
             if own:
                 setattr(owner, attribute, original)
             else:
                 delattr(owner, attribute)
-        torch.Tensor.numpy = numpy  # type: ignore[method-assign]
-        _contexts.pop()
+        for hook in hooks:
+            hook.remove()
+        stack.close()
+        del torch.SymInt._trt  # type: ignore[attr-defined]
 
 
 # ---- Helpers that converters are written with ---------------------------------------------------------------------------
@@ -220,6 +274,8 @@ def add_missing_trt_tensors(network: Network, tensors: Sequence[Any]) -> list[IT
         elif isinstance(item, torch.Tensor):
             _with_trt(item)
             result.append(item._trt)  # type: ignore[attr-defined]
+        elif hasattr(item, "_trt"):  # a size
+            result.append(item._trt)
         else:
             result.append(ITensor(torch.tensor(item, dtype=dtype if not isinstance(item, bool) else torch.bool)))
     return result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -127,25 +128,34 @@ class TensorBatchDataset(Dataset):
 
 
 class FolderDataset(Dataset):
-    """Items are files ``0.pth``, ``1.pth``... of a folder, which is made if it is not there."""
+    """Items are the ``.pth`` files of a folder, in the order of their names; the folder is made if it is not there."""
 
     def __init__(self, folder: Union[str, os.PathLike[str]]) -> None:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
 
-    def _path(self, index: int) -> Path:
-        return self.folder / f"{index}.pth"
+    def file_paths(self) -> list[str]:
+        numbers = re.compile(r"(\d+)")  # so that input_10 comes after input_9
+
+        def order(path: Path) -> list[Any]:
+            return [int(part) if part.isdigit() else part for part in numbers.split(path.stem)]
+
+        return [str(path) for path in sorted(self.folder.glob("*.pth"), key=order)]
 
     def __len__(self) -> int:
-        return sum(1 for path in self.folder.glob("*.pth") if path.stem.isdigit())
+        return len(self.file_paths())
 
     def __getitem__(self, index: int) -> Any:
-        if index >= len(self):
-            raise IndexError(f"item {index} of {len(self)}")
-        return torch.load(self._path(index), weights_only=True)
+        paths = self.file_paths()
+        if not -len(paths) <= index < len(paths):
+            raise IndexError(f"item {index} of {len(paths)}")
+        return torch.load(paths[index], weights_only=True)
 
     def insert(self, item: Any) -> None:
-        path = self._path(len(self))
+        number = len(self)
+        while (self.folder / f"input_{number}.pth").exists():
+            number += 1
+        path = self.folder / f"input_{number}.pth"
         temporary = path.with_suffix(".pth.tmp")
         torch.save(item, temporary)
         os.replace(temporary, path)

@@ -69,6 +69,9 @@ class Flattener:
     def size(self) -> int:
         return self._size
 
+    def __len__(self) -> int:
+        return self._size
+
     @staticmethod
     def from_value(value: Any, condition: Callable[[Any], bool] = _is_tensor) -> Flattener:
         """The flattener of this structure; leaves for which ``condition`` does not hold are left out."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Optional, Union
 
 import torch
@@ -14,7 +15,7 @@ import kiln
 from kiln import checks, compiler, quantization
 from kiln.torch2trt import trt
 from kiln.torch2trt.calibration import DEFAULT_CALIBRATION_ALGORITHM, calibration_of
-from kiln.torch2trt.converters import converting
+from kiln.torch2trt.converters import converting, replacing
 from kiln.torch2trt.dataset import Dataset, ListDataset
 from kiln.torch2trt.flattener import Flattener, fields_of, is_dataclass
 
@@ -174,10 +175,12 @@ class _Flat(torch.nn.Module):
         self._flattener = flattener
         self._example = example
         self.note = _Note()
-        self.training = module.training
+        self.training = False
 
     def forward(self, *flat: torch.Tensor) -> Any:
-        result = self.module(*_nest(self._flattener.schema, self._example, flat))
+        arguments = _nest(self._flattener.schema, self._example, flat)
+        with replacing(self.module):
+            result = self.module(*arguments)
         flattener = self.note.output_flattener = Flattener.from_value(result)
         leaves = flattener.flatten(result)
         return leaves[0] if len(leaves) == 1 else tuple(leaves)
@@ -274,7 +277,7 @@ def torch2trt(
     """Compiles a module; the drop-in for ``torch2trt.torch2trt``.
 
     Args:
-        module: called as ``module(*inputs)``, in eval mode, on the CPU or a GPU: the engine is made for where its parameters are.
+        module: called as ``module(*inputs)``, on the CPU or a GPU: the engine is made for where its parameters are, and for inference.
         inputs: example arguments, which may nest, or a :class:`Dataset` of such, whose items give the ranges of shapes.
         input_names, output_names: one for each tensor.
         log_level: of :class:`trt.Logger`; from INFO on, the build reports its stages.
@@ -294,7 +297,8 @@ def torch2trt(
         KilnError: the model cannot be captured or uses operators that Kiln lacks; all are listed with source lines.
         ValueError: an argument is wrong; the text names it.
     """
-    checks.check_all("torch2trt", locals(), _RULES)
+    arguments = {**kwargs, **{name: value for name, value in locals().items() if name != "kwargs"}}
+    checks.check_all("torch2trt", arguments, _RULES)
     if use_onnx or onnx_opset is not None:
         _note("torch2trt: use_onnx and onnx_opset have no effect: Kiln captures the model with torch.export, without ONNX")
     if default_device_type is not trt.DeviceType.GPU or device_types or dla_core:
@@ -318,18 +322,53 @@ def torch2trt(
     if input_names is not None and len(input_names) != flattener.size:
         raise ValueError(f"input_names has {len(input_names)} names, but the inputs hold {flattener.size} tensors")
     options: dict[str, Any] = {"target": str(device), "precision": precision, "progress": report}
-    with converting(kwargs) as context:
+    with converting(arguments) as context, _for_inference(module):
         if int8_mode:
             calibration = calibration_of(
                 dataset if int8_calib_dataset is None else int8_calib_dataset, int8_calib_algorithm, flattener
             )
             compiled = _compile_int8(flat, examples, calibration, options)
         else:
-            compiled = kiln.compile(flat, inputs=examples, **options)
+            compiled = _compile(
+                flat, examples, options, tensors if max_batch_size is not None and not (min_shapes or max_shapes) else None
+            )
     result = TRTModule(compiled, input_names, output_names, flattener, flat.note.output_flattener)
     if keep_network:
         result.network = context.network
     return result
+
+
+@contextlib.contextmanager
+def _for_inference(module: torch.nn.Module) -> Iterator[None]:
+    """torch2trt converts layers as they are for inference, whatever mode they are in."""
+    training = [child for child in module.modules() if child.training]
+    if training:
+        _note(
+            f"torch2trt: {type(module).__name__} is in training mode; it is converted as after module.eval(): "
+            "dropout does nothing, and normalizations take their running statistics"
+        )
+    for child in training:
+        child.training = False
+    try:
+        yield
+    finally:
+        for child in training:
+            child.training = True
+
+
+def _compile(flat: _Flat, examples: list[Any], options: dict[str, Any], static: Optional[list[torch.Tensor]]) -> Any:
+    """With ``static``, a model that cannot be captured with sizes that vary is compiled for those of these examples."""
+    try:
+        return kiln.compile(flat, inputs=examples, **options)
+    except kiln.KilnError as error:
+        if static is None or "could not capture" not in str(error):
+            raise
+        try:
+            compiled = kiln.compile(flat, inputs=static, **options)
+        except kiln.KilnError:
+            raise error from None
+        _note(f"torch2trt: max_batch_size has no effect: the model fixes the size of its batch. {error}")
+        return compiled
 
 
 def _compile_int8(flat: _Flat, examples: list[Any], calibration: quantization.Calibration, options: dict[str, Any]) -> Any:

@@ -7,33 +7,50 @@ looked at, so that attributes set after ``add_*`` (``layer.stride_nd = ...``) co
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any, Callable, Optional
 
 import torch
 import torch.nn.functional as F
 
-from kiln.torch2trt import trt
+from kiln.torch2trt import traced_arrays, trt
 from kiln.torch2trt.layers import MoreLayers, product
 
 __all__ = ["ITensor", "Layer", "Network"]
 
 
 class ITensor:
-    """A tensor of the network; ``value`` is the traced PyTorch tensor."""
+    """A tensor of the network; ``value`` is the traced PyTorch tensor, and ``sizes`` its numbers where they come from shapes."""
 
-    def __init__(self, value: Optional[torch.Tensor] = None, layer: Optional[Layer] = None, index: int = 0) -> None:
+    def __init__(
+        self,
+        value: Optional[torch.Tensor] = None,
+        layer: Optional[Layer] = None,
+        index: int = 0,
+        sizes: Optional[list[Any]] = None,
+    ) -> None:
         self._value = value
         self._layer = layer
         self._index = index
+        self._sizes = sizes
         self.name = ""
 
     @property
     def value(self) -> torch.Tensor:
+        if self._value is None and self._sizes is not None:
+            self._value = torch.tensor(self._sizes, dtype=torch.int64)
         if self._value is None:
             assert self._layer is not None
             self._value = self._layer.compute()[self._index]
         return self._value
+
+    @property
+    def sizes(self) -> Optional[list[Any]]:
+        """The numbers of a tensor that is computed from shapes; they stay symbolic. None for other tensors."""
+        if self._sizes is None and self._layer is not None and self._layer.sizes is not None:
+            self._sizes = self._layer.sizes(self._layer)
+        return self._sizes
 
     @property
     def shape(self) -> trt.Dims:
@@ -52,7 +69,9 @@ class Layer:
         self._results: Optional[tuple[torch.Tensor, ...]] = None
         self.name = ""
         self.precision: Any = None
-        self.__dict__.update(attributes)
+        self.sizes: Optional[Callable[[Layer], Optional[list[Any]]]] = None  # of the result, where it is a list of sizes
+        # Copies, for callers change their lists and go on with them.
+        self.__dict__.update({key: list(value) if isinstance(value, list) else value for key, value in attributes.items()})
 
     def compute(self) -> tuple[torch.Tensor, ...]:
         if self._results is None:
@@ -88,16 +107,82 @@ def _axes(mask: int, rank: int) -> list[int]:
 
 def _ints(tensor: ITensor) -> list[int]:
     """A tensor of sizes as a list; the sizes stay symbolic where the network took them from a shape."""
-    sizes = getattr(tensor, "sizes", None)
+    sizes = tensor.sizes
     return list(sizes) if sizes is not None else tensor.value.tolist()
 
 
+def _all_sizes(*tensors: ITensor) -> Optional[list[list[Any]]]:
+    """The sizes of each, if all have them."""
+    found = [tensor.sizes for tensor in tensors]
+    return None if any(sizes is None for sizes in found) else [list(sizes) for sizes in found if sizes is not None]
+
+
+def _elementwise_sizes(input1: ITensor, input2: ITensor, op: Any) -> Optional[list[Any]]:
+    both, function = _all_sizes(input1, input2), _SIZES.get(getattr(op, "name", str(op)))
+    if both is None or function is None:
+        return None
+    count = max(len(both[0]), len(both[1]))
+    a, b = (sizes * count if len(sizes) == 1 else sizes for sizes in both)
+    return [function(x, y) for x, y in zip(a, b)]
+
+
+def _slice_sizes(layer: Layer, input: ITensor) -> Optional[list[Any]]:
+    if input.sizes is None or getattr(layer, "inputs", None):
+        return None
+    start, count, step = (int(next(iter(given))) for given in (layer.start, layer.shape, layer.stride))
+    return [input.sizes[start + i * step] for i in range(count)]
+
+
+def _gather_sizes(input: ITensor, indices: ITensor) -> Optional[list[Any]]:
+    both = _all_sizes(input, indices)
+    return None if both is None else [both[0][i] for i in both[1]]
+
+
+def _is_traced(value: torch.Tensor) -> bool:
+    """It stands for numbers that are not known yet."""
+    return isinstance(value, (torch._subclasses.FakeTensor, torch._subclasses.functional_tensor.FunctionalTensor))
+
+
 def _constant(weights: Any) -> Optional[torch.Tensor]:
-    if isinstance(weights, trt.Weights):
-        weights = weights.value
+    weights = traced_arrays.tensor_of(weights.value if isinstance(weights, trt.Weights) else weights)
     if weights is None:
         return None
     return weights if isinstance(weights, torch.Tensor) else torch.as_tensor(weights)
+
+
+def _whole_numbers(weights: Any) -> Optional[list[int]]:
+    """The numbers of a constant of integers, which may be sizes."""
+    if isinstance(weights, torch.Tensor):
+        known = weights.dtype in (torch.int32, torch.int64) and not _is_traced(weights)
+    else:
+        known = getattr(getattr(weights, "dtype", None), "kind", "") == "i"
+    return list(weights.reshape(-1).tolist()) if known else None
+
+
+def _divide(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Integers stay integers."""
+    whole = not a.is_floating_point() and not b.is_floating_point()
+    return torch.div(a, b, rounding_mode="trunc" if whole else None)
+
+
+def _take_beyond(x: torch.Tensor, axis: int, at: torch.Tensor, mode: str) -> torch.Tensor:
+    """Places of an axis that may lie outside of it, or go backwards."""
+    count = x.shape[axis]
+    if mode == "WRAP":
+        at = at % count
+    elif mode == "CLAMP":
+        at = at.clamp(0, count - 1)
+    elif mode == "REFLECT":
+        period = 2 * (count - 1)
+        at = at % period
+        at = torch.minimum(at, period - at)
+    elif mode not in ("STRICT_BOUNDS", "DEFAULT", "FILL"):
+        raise ValueError(f"slice: mode {mode} is not supported; known: STRICT_BOUNDS, WRAP, CLAMP, REFLECT, FILL")
+    taken = x.index_select(axis, at.clamp(0, count - 1))
+    if mode != "FILL":
+        return taken
+    inside = ((at >= 0) & (at < count)).reshape([-1 if i == axis else 1 for i in range(x.ndim)])
+    return torch.where(inside, taken, torch.zeros((), dtype=x.dtype, device=x.device))
 
 
 _UNARY = {
@@ -108,10 +193,19 @@ _UNARY = {
     "ISINF": torch.isinf, "ISNAN": torch.isnan,
 }  # fmt: skip
 _BINARY = {
-    "SUM": torch.add, "PROD": torch.mul, "MAX": torch.maximum, "MIN": torch.minimum, "SUB": torch.sub, "DIV": torch.div,
+    "SUM": torch.add, "PROD": torch.mul, "MAX": torch.maximum, "MIN": torch.minimum, "SUB": torch.sub, "DIV": _divide,
     "POW": torch.pow, "FLOOR_DIV": torch.floor_divide, "AND": torch.logical_and, "OR": torch.logical_or, "XOR": torch.logical_xor,
     "EQUAL": torch.eq, "GREATER": torch.gt, "LESS": torch.lt,
 }  # fmt: skip
+_SIZES: dict[str, Callable[[Any, Any], Any]] = {
+    "SUM": operator.add,
+    "SUB": operator.sub,
+    "PROD": operator.mul,
+    "DIV": operator.floordiv,
+    "FLOOR_DIV": operator.floordiv,
+    "MAX": torch.sym_max,
+    "MIN": torch.sym_min,
+}
 _ACTIVATION: dict[str, Callable[[torch.Tensor, float, float], torch.Tensor]] = {
     "RELU": lambda x, a, b: F.relu(x),
     "SIGMOID": lambda x, a, b: torch.sigmoid(x),
@@ -153,6 +247,13 @@ class Network(MoreLayers):
 
     def __init__(self) -> None:
         self.layers: list[Layer] = []
+        self.inputs: list[ITensor] = []
+        self.outputs: list[ITensor] = []
+
+    @property
+    def _network(self) -> Network:
+        """torch2trt wraps TensorRT's network; here both are one."""
+        return self
 
     def _add(self, function: Callable[[Layer], Any], **attributes: Any) -> Layer:
         layer = Layer(function, **attributes)
@@ -163,6 +264,9 @@ class Network(MoreLayers):
     def num_layers(self) -> int:
         return len(self.layers)
 
+    def get_layer(self, index: int) -> Layer:
+        return self.layers[index]
+
     def __getattr__(self, name: str) -> Any:
         if name.startswith("add_"):
             known = sorted(n for n in dir(type(self)) if n.startswith("add_"))
@@ -172,16 +276,19 @@ class Network(MoreLayers):
     # ---- elements ----
 
     def add_identity(self, input: ITensor) -> Layer:
-        return self._add(lambda layer: input.value.clone())
+        return self._add(lambda layer: input.value.clone(), sizes=lambda layer: input.sizes)
 
     def add_cast(self, input: ITensor, to_type: trt.DataType) -> Layer:
-        return self._add(lambda layer: input.value.to(to_type.value))
+        whole = to_type.value in (torch.int32, torch.int64)
+        return self._add(lambda layer: input.value.to(to_type.value), sizes=lambda layer: input.sizes if whole else None)
 
     def add_constant(self, shape: Sequence[int], weights: Any) -> Layer:
         value = _constant(weights)
         if value is None:
             raise ValueError("add_constant: weights are empty")
-        return self._add(lambda layer: value.reshape(tuple(shape)))
+        dims = tuple(shape)
+        sizes = _whole_numbers(weights) if len(dims) <= 1 else None
+        return self._add(lambda layer: value.reshape(dims), sizes=lambda layer: sizes)
 
     def add_activation(self, input: ITensor, type: Any) -> Layer:
         function = _name(type, _ACTIVATION, "activation")
@@ -196,7 +303,9 @@ class Network(MoreLayers):
 
     def add_elementwise(self, input1: ITensor, input2: ITensor, op: Any) -> Layer:
         function = _name(op, _BINARY, "elementwise operation")
-        return self._add(lambda layer: function(input1.value, input2.value), op=op)
+        return self._add(
+            lambda layer: function(input1.value, input2.value), op=op, sizes=lambda layer: _elementwise_sizes(input1, input2, op)
+        )
 
     def add_select(self, condition: ITensor, then_input: ITensor, else_input: ITensor) -> Layer:
         return self._add(lambda layer: torch.where(condition.value, then_input.value, else_input.value))
@@ -343,22 +452,41 @@ class Network(MoreLayers):
         return self._add(compute, first_transpose=None, reshape_dims=None, second_transpose=None, inputs={})
 
     def add_concatenation(self, inputs: Sequence[ITensor]) -> Layer:
-        return self._add(lambda layer: torch.cat([t.value for t in inputs], layer.axis), axis=1)
+        inputs = list(inputs)
+
+        def sizes(layer: Layer) -> Optional[list[Any]]:
+            parts = _all_sizes(*inputs)
+            return None if parts is None else [size for part in parts for size in part]
+
+        return self._add(lambda layer: torch.cat([t.value for t in inputs], layer.axis), axis=1, sizes=sizes)
 
     def add_slice(self, input: ITensor, start: Sequence[int], shape: Sequence[int], stride: Sequence[int]) -> Layer:
         def compute(layer: Layer) -> torch.Tensor:
             given = (layer.start, layer.shape, layer.stride)
             starts, sizes, steps = (_ints(layer.inputs[i + 1]) if i + 1 in layer.inputs else list(g) for i, g in enumerate(given))
             x = input.value
+            mode = layer.mode.name
             for axis, (first, size, step) in enumerate(zip(starts, sizes, steps)):
-                if step < 0:
-                    raise ValueError("slice: negative strides are not supported")
+                if isinstance(step, int) and step == 0:
+                    x = x.narrow(axis, first, 1).expand([size if i == axis else -1 for i in range(x.ndim)])
+                    continue
+                if mode not in ("STRICT_BOUNDS", "DEFAULT") or (isinstance(step, int) and step < 0):
+                    x = _take_beyond(x, axis, first + step * torch.arange(size, device=x.device), mode)
+                    continue
                 x = x.narrow(axis, first, (size - 1) * step + 1 if step != 1 else size)
                 if step != 1:
                     x = x[(slice(None),) * axis + (slice(None, None, step),)]
             return x
 
-        return self._add(compute, start=start, shape=shape, stride=stride, inputs={})
+        return self._add(
+            compute,
+            start=start,
+            shape=shape,
+            stride=stride,
+            inputs={},
+            mode=trt.SampleMode.STRICT_BOUNDS,
+            sizes=lambda layer: _slice_sizes(layer, input),
+        )
 
     def add_gather(self, input: ITensor, indices: ITensor, axis: int) -> Layer:
         def compute(layer: Layer) -> torch.Tensor:
@@ -366,19 +494,12 @@ class Network(MoreLayers):
             taken = torch.index_select(x, axis, at.reshape(-1).to(torch.int64))
             return taken.reshape((*x.shape[:axis], *at.shape, *x.shape[axis + 1 :]))
 
-        return self._add(compute, axis=axis)
+        return self._add(compute, axis=axis, sizes=lambda layer: _gather_sizes(input, indices))
 
     def add_shape(self, input: ITensor) -> Layer:
-        layer = self._add(lambda layer: torch.tensor(list(input.value.shape), dtype=torch.int64))
-        get_output = layer.get_output
-
-        def output(index: int) -> ITensor:
-            tensor = get_output(index)
-            tensor.sizes = list(input.value.shape)  # type: ignore[attr-defined]
-            return tensor
-
-        layer.get_output = output  # type: ignore[method-assign]
-        return layer
+        return self._add(
+            lambda layer: torch.tensor(list(input.value.shape), dtype=torch.int64), sizes=lambda layer: list(input.value.shape)
+        )
 
     def add_padding_nd(self, input: ITensor, pre_padding: Sequence[int], post_padding: Sequence[int]) -> Layer:
         def compute(layer: Layer) -> torch.Tensor:
@@ -395,13 +516,26 @@ class Network(MoreLayers):
             spatial = x.ndim - 2
             modes = {"NEAREST": "nearest", "LINEAR": ("linear", "bilinear", "trilinear")[spatial - 1], "CUBIC": "bicubic"}
             mode = modes[layer.resize_mode.name]
-            options: dict[str, Any] = {} if mode == "nearest" else {"align_corners": layer.align_corners}
-            if layer.shape is not None:
-                return F.interpolate(x, size=list(layer.shape)[2:], mode=mode, **options)
+            where = getattr(layer.coordinate_transformation, "name", "")
+            if mode == "nearest":
+                mode = "nearest-exact" if where == "HALF_PIXEL" else mode
+            elif where == "ASYMMETRIC":
+                raise ValueError(f"resize: coordinate_transformation ASYMMETRIC is not supported for {layer.resize_mode.name}")
+            corners = bool(layer.align_corners) or where == "ALIGN_CORNERS"
+            options: dict[str, Any] = {} if mode.startswith("nearest") else {"align_corners": corners}
+            size = _ints(layer.inputs[1]) if 1 in layer.inputs else layer.shape
+            if size is not None:
+                return F.interpolate(x, size=list(size)[2:], mode=mode, **options)
             if layer.scales is None:
                 raise ValueError("resize: set shape or scales")
             return F.interpolate(x, scale_factor=[float(s) for s in list(layer.scales)[2:]], mode=mode, **options)
 
         return self._add(
-            compute, shape=None, scales=None, resize_mode=trt.InterpolationMode.NEAREST, align_corners=False, inputs={}
+            compute,
+            shape=None,
+            scales=None,
+            resize_mode=trt.InterpolationMode.NEAREST,
+            coordinate_transformation=None,
+            align_corners=False,
+            inputs={},
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -12,12 +12,15 @@ import kiln
 from kiln import checks
 from kiln.torch2trt import trt
 from kiln.torch2trt.network import ITensor
+from kiln.torch2trt.version_utils import torch_version, trt_version
 
 __all__ = [
     "IntWrapper",
     "SizeWrapper",
     "infer_dynamic_axes",
     "load_plugins",
+    "make_int_wrapper",
+    "make_size_wrapper",
     "set_layer_precision",
     "torch_device_from_trt",
     "torch_device_to_trt",
@@ -26,29 +29,74 @@ __all__ = [
     "trt_num_outputs",
     "trt_version",
     "use_shape_wrapping",
+    "wrap_ints",
 ]
 
 
-class IntWrapper(int):
-    """A size that layers take: ``_trt`` is its ITensor. Sizes of traced tensors need no wrapper here: they are symbolic ints."""
+class _Sizes(type):
+    """``isinstance(x, IntWrapper)`` holds for the sizes of traced tensors, which are symbolic ints."""
+
+    def __instancecheck__(cls, value: Any) -> bool:
+        return super().__instancecheck__(value) or isinstance(value, torch.SymInt)
+
+
+def _plain(value: int) -> int:
+    return value if isinstance(value, torch.SymInt) else int(value)
+
+
+class IntWrapper(int, metaclass=_Sizes):
+    """A size that layers take: ``_trt`` is its ITensor. Sizes of traced tensors need no wrapper here: they are symbolic ints, which
+    have ``_trt`` while converters run."""
+
+    def __add__(self, other: int) -> int:
+        return make_int_wrapper(int(self) + _plain(other))
+
+    def __sub__(self, other: int) -> int:
+        return make_int_wrapper(int(self) - _plain(other))
+
+    def __mul__(self, other: int) -> int:
+        return make_int_wrapper(int(self) * _plain(other))
+
+    def __floordiv__(self, other: int) -> int:
+        return make_int_wrapper(int(self) // _plain(other))
+
+    def __rsub__(self, other: int) -> int:
+        return make_int_wrapper(_plain(other) - int(self))
+
+    def __rfloordiv__(self, other: int) -> int:
+        return make_int_wrapper(_plain(other) // int(self))
+
+    __radd__, __rmul__ = __add__, __mul__
 
     @property
     def _trt(self) -> ITensor:
-        return ITensor(torch.tensor([int(self)], dtype=torch.int32))
+        return ITensor(sizes=[int(self)])
 
 
 class SizeWrapper(tuple):
-    """A shape of :class:`IntWrapper`."""
+    """A shape of :class:`IntWrapper`; symbolic sizes stay as they are."""
 
-    def __new__(cls, sizes: Sequence[int]) -> SizeWrapper:
-        return super().__new__(cls, (IntWrapper(size) for size in sizes))
+    def __new__(cls, sizes: Iterable[int]) -> SizeWrapper:
+        return super().__new__(cls, wrap_ints(sizes))
 
-    def numel(self) -> IntWrapper:
-        return IntWrapper(trt.volume(self))
+    def numel(self) -> int:
+        return make_int_wrapper(trt.volume(self))
 
     @property
     def _trt(self) -> ITensor:
-        return ITensor(torch.tensor([int(size) for size in self], dtype=torch.int32))
+        return ITensor(sizes=[_plain(size) for size in self])
+
+
+def make_int_wrapper(x: int) -> int:
+    return x if isinstance(x, IntWrapper) else IntWrapper(x)
+
+
+def wrap_ints(x: Iterable[int]) -> Iterator[int]:
+    return (make_int_wrapper(size) for size in x)
+
+
+def make_size_wrapper(args: Iterable[int]) -> SizeWrapper:
+    return SizeWrapper(args)
 
 
 @contextlib.contextmanager
@@ -92,12 +140,3 @@ def set_layer_precision(ctx: Any, layer: Any) -> None:
 def load_plugins() -> bool:
     """There are none to load: False. ``kiln.load_plugin`` loads a library of kernels in C."""
     return False
-
-
-def trt_version() -> str:
-    """The version of TensorRT whose names :mod:`kiln.torch2trt.trt` has."""
-    return trt.__version__
-
-
-def torch_version() -> str:
-    return torch.__version__

@@ -29,15 +29,19 @@ __all__ = [
     "Permutation",
     "PoolingType",
     "ReduceOperation",
+    "ResizeCoordinateTransformation",
     "ResizeMode",
     "Runtime",
     "SampleMode",
     "ScaleMode",
     "ScatterMode",
+    "SliceMode",
     "TensorLocation",
     "TopKOperation",
     "UnaryOperation",
     "Weights",
+    "bfloat16",
+    "bool",
     "float16",
     "float32",
     "init_libnvinfer_plugins",
@@ -45,6 +49,7 @@ __all__ = [
     "int32",
     "int64",
     "nptype",
+    "uint8",
     "volume",
 ]
 
@@ -89,7 +94,7 @@ class Runtime:
         pass
 
 
-def init_libnvinfer_plugins(logger: Any = None, namespace: str = "") -> bool:
+def init_libnvinfer_plugins(logger: Any = None, namespace: str = "") -> Any:
     """There are none to load."""
     return True
 
@@ -106,6 +111,7 @@ class DataType(enum.Enum):
 
 
 float32, float16, int8, int32, int64 = DataType.FLOAT, DataType.HALF, DataType.INT8, DataType.INT32, DataType.INT64
+bfloat16, uint8, bool = DataType.BF16, DataType.UINT8, DataType.BOOL
 
 
 def nptype(dtype: DataType) -> Any:
@@ -163,16 +169,20 @@ BuilderFlag = _names(
     "FP16 INT8 DEBUG GPU_FALLBACK REFIT DISABLE_TIMING_CACHE TF32 SPARSE_WEIGHTS SAFETY_SCOPE OBEY_PRECISION_CONSTRAINTS "
     "PREFER_PRECISION_CONSTRAINTS DIRECT_IO STRICT_TYPES BF16 FP8 VERSION_COMPATIBLE STRIP_PLAN WEIGHT_STREAMING",
 )
-NetworkDefinitionCreationFlag = _names("NetworkDefinitionCreationFlag", "EXPLICIT_BATCH EXPLICIT_PRECISION STRONGLY_TYPED")
+NetworkDefinitionCreationFlag = enum.IntEnum(  # flags are shifted by them
+    "NetworkDefinitionCreationFlag", "EXPLICIT_BATCH EXPLICIT_PRECISION STRONGLY_TYPED".split(), module=__name__, start=0
+)
 DeviceType = _names("DeviceType", "GPU DLA")
 ElementWiseOperation = _names("ElementWiseOperation", "SUM PROD MAX MIN SUB DIV POW FLOOR_DIV AND OR XOR EQUAL GREATER LESS")
 FillOperation = _names("FillOperation", "LINSPACE RANDOM_UNIFORM RANDOM_NORMAL")
 CumulativeOperation = _names("CumulativeOperation", "SUM")
 GatherMode = _names("GatherMode", "DEFAULT ELEMENT ND")
-SampleMode = _names("SampleMode", "STRICT_BOUNDS WRAP CLAMP FILL REFLECT")
+SampleMode = _names("SampleMode", "STRICT_BOUNDS WRAP CLAMP FILL REFLECT DEFAULT")
+SliceMode = SampleMode
 ScatterMode = _names("ScatterMode", "ELEMENT ND")
 InterpolationMode = _names("InterpolationMode", "NEAREST LINEAR CUBIC")
 ResizeMode = InterpolationMode
+ResizeCoordinateTransformation = _names("ResizeCoordinateTransformation", "ALIGN_CORNERS ASYMMETRIC HALF_PIXEL")
 MatrixOperation = _names("MatrixOperation", "NONE TRANSPOSE VECTOR")
 PaddingMode = _names("PaddingMode", "EXPLICIT_ROUND_DOWN EXPLICIT_ROUND_UP SAME_UPPER SAME_LOWER")
 PoolingType = _names("PoolingType", "MAX AVERAGE MAX_AVERAGE_BLEND")
