@@ -1,8 +1,7 @@
 /* The call path: a Runner is a callable object that takes tensors and gives tensors.
  *
- * PyTorch tensors are read and made through the DLPack C exchange API: a struct of C functions that the tensor class
- * publishes, so that no Python code runs. Inputs are used where they lie, with their strides; outputs are allocated by
- * PyTorch and written in place. NumPy arrays come in through the buffer protocol, everything else through __dlpack__.
+ * PyTorch's tensors are used where they lie, with their strides; outputs are allocated by PyTorch and written in place (_torch_io.c). NumPy
+ * arrays come in through the buffer protocol, everything else through __dlpack__.
  *
  * A runner keeps a stack of idle contexts. A call takes one (or makes one) and gives it back, so threads never share
  * one and a single caller always gets the same. The GIL guards the stack; it is given up only around runs that are
@@ -12,51 +11,9 @@
 #include <string.h>
 #include <time.h>
 
-#include "_kiln.h"
+#include "_torch_io.h"
 
-/* ---- DLPack, version 1 (dmlc/dlpack, dlpack.h)
- * ------------------------------------------------------------------------------ */
-
-typedef struct dl_version {
-  uint32_t major, minor;
-} dl_version;
-
-typedef struct dl_managed { /* DLManagedTensorVersioned; kiln_tensor has DLTensor's layout */
-  dl_version version;
-  void *owner;
-  void (*release)(struct dl_managed *);
-  uint64_t flags;
-  kiln_tensor tensor;
-} dl_managed;
-
-typedef struct dl_managed_old { /* DLManagedTensor */
-  kiln_tensor tensor;
-  void *owner;
-  void (*release)(struct dl_managed_old *);
-} dl_managed_old;
-
-typedef void (*dl_error_fn)(void *user, const char *kind, const char *message);
-
-typedef struct dl_exchange { /* DLPackExchangeAPI */
-  dl_version version;
-  const void *previous;
-  int (*allocate)(kiln_tensor *prototype, dl_managed **out, void *user, dl_error_fn error);
-  int (*managed_from_object)(void *object, dl_managed **out);
-  int (*object_from_managed)(dl_managed *tensor, void **out_object); /* takes the tensor */
-  int (*view_from_object)(void *object, kiln_tensor *out);           /* lends the object's memory */
-  int (*stream)(int32_t device, int32_t id, void **out);
-} dl_exchange;
-
-/* What is known of PyTorch once a tensor has been seen. Written once, under the GIL. */
-static struct {
-  const dl_exchange *exchange;
-  PyTypeObject *tensor, *parameter;
-  PyObject *is_grad_enabled; /* torch.is_grad_enabled */
-  PyObject *dispatch;        /* torch.Tensor.__torch_dispatch__, which plain subclasses inherit */
-  PyTypeObject *subclass;    /* the last subclass that was found to be plain */
-} torch;
-
-static PyObject *name_requires_grad, *name_is_neg, *name_is_conj, *name_resolve_conj, *name_dlpack, *name_empty;
+static PyObject *name_requires_grad, *name_is_conj, *name_resolve_conj, *name_dlpack, *name_empty;
 static PyObject *numpy_module;
 
 /* ---- Runner
@@ -73,12 +30,18 @@ typedef struct pair_view { /* the shape and strides of a complex tensor of the c
   int64_t shape[KILN_MAX_RANK], strides[KILN_MAX_RANK];
 } pair_view;
 
+typedef struct asked { /* the object that an input was in the last call, to compare only, and its memory */
+  const void *object, *data;
+} asked;
+
 typedef struct slot { /* a context and the room that one call needs */
   kiln_context *context;
   kiln_tensor *inputs, *outputs;
   int64_t (*shapes)[KILN_MAX_RANK]; /* of outputs */
-  dl_managed **made;
+  PyObject **made;                  /* outputs of a call in progress */
   held *holds;
+  bool holding; /* is there anything in `holds`? */
+  asked *asked;
   pair_view *pairs; /* for outputs of the caller; NULL: no output is complex */
   double seconds;   /* that the last run took; 0: unknown */
   int device;       /* GPU engines: which one */
@@ -115,6 +78,7 @@ static void slot_destroy(slot *s) {
   free(s->shapes);
   free(s->made);
   free(s->holds);
+  free(s->asked);
   free(s->pairs);
   free(s);
 }
@@ -128,8 +92,9 @@ static slot *slot_create(const runner_object *r, int device) {
   s->outputs = calloc(n_out, sizeof *s->outputs);
   s->shapes = calloc(n_out, sizeof *s->shapes);
   s->made = calloc(n_out, sizeof *s->made);
+  s->asked = calloc(n_in, sizeof *s->asked);
   if (r->complex_io) s->pairs = calloc(n_out, sizeof *s->pairs);
-  if (!s->inputs || !s->holds || !s->outputs || !s->shapes || !s->made || (r->complex_io && !s->pairs)) {
+  if (!s->inputs || !s->holds || !s->outputs || !s->shapes || !s->made || !s->asked || (r->complex_io && !s->pairs)) {
     slot_destroy(s);
     return (slot *)PyErr_NoMemory();
   }
@@ -170,13 +135,14 @@ static slot *slot_acquire(runner_object *r, int device) {
 }
 
 static void slot_release(runner_object *r, slot *s) {
-  for (Py_ssize_t i = 0; i < r->n_in; i++) {
+  for (Py_ssize_t i = 0; s->holding && i < r->n_in; i++) {
     held *h = &s->holds[i];
     if (h->view.obj) PyBuffer_Release(&h->view);
     h->view.obj = NULL;
     Py_CLEAR(h->capsule);
     Py_CLEAR(h->resolved);
   }
+  s->holding = false;
   s->next = r->idle;
   r->idle = s;
 }
@@ -189,8 +155,6 @@ static double seconds_now(void) {
 
 /* ---- Complex tensors, which engines have as pairs of real numbers
  * ---------------------------------------------------------------- */
-
-enum { DL_FLOAT = 2, DL_COMPLEX = 5 };
 
 /* Turns a complex tensor into one of pairs. The shape and strides are copied to where there is room for one more. False: too many
  * dimensions. */
@@ -252,85 +216,18 @@ static bool read_complex(const runner_object *r, slot *s, Py_ssize_t index) {
 /* ---- Input: PyTorch
  * ----------------------------------------------------------------------------------------------------------- */
 
-/* Looks PyTorch up if the program has imported it. 1: known, 0: not imported, -1: exception. */
-static int torch_find(void) {
-  if (torch.exchange) return 1;
-  PyObject *name = PyUnicode_FromString("torch"), *module = name ? PyImport_GetModule(name) : NULL;
-  Py_XDECREF(name);
-  if (!module || module == Py_None) { /* None: a program that forbids the import */
-    Py_XDECREF(module);
-    return PyErr_Occurred() ? -1 : 0;
-  }
-  PyObject *tensor = PyObject_GetAttrString(module, "Tensor");
-  PyObject *nn = tensor ? PyObject_GetAttrString(module, "nn") : NULL;
-  PyObject *parameter = nn ? PyObject_GetAttrString(nn, "Parameter") : NULL;
-  PyObject *grad = parameter ? PyObject_GetAttrString(module, "is_grad_enabled") : NULL;
-  PyObject *dispatch = grad ? PyObject_GetAttrString(tensor, "__torch_dispatch__") : NULL;
-  PyObject *capsule = dispatch ? PyObject_GetAttrString(tensor, "__dlpack_c_exchange_api__") : NULL;
-  const dl_exchange *exchange = capsule ? PyCapsule_GetPointer(capsule, "dlpack_exchange_api") : NULL;
-  Py_XDECREF(capsule); /* the struct is static in PyTorch */
-  Py_XDECREF(nn);
-  Py_DECREF(module);
-  if (exchange && exchange->version.major == 1 && exchange->view_from_object && PyType_Check(tensor) &&
-      PyType_Check(parameter)) {
-    torch.tensor = (PyTypeObject *)tensor;
-    torch.parameter = (PyTypeObject *)parameter;
-    torch.is_grad_enabled = grad;
-    torch.dispatch = dispatch;
-    torch.exchange = exchange;
-    return 1;
-  }
-  Py_XDECREF(tensor);
-  Py_XDECREF(parameter);
-  Py_XDECREF(grad);
-  Py_XDECREF(dispatch);
-  kiln_raise_text(KILN_UNSUPPORTED,
-                  "this PyTorch has no DLPack C exchange API of version 1; Kiln needs torch 2.11 or newer");
-  return -1;
-}
-
-/* 1: a tensor whose memory is plain, 0: no tensor, -1: exception. */
-static int torch_check(PyObject *object) {
-  PyTypeObject *type = Py_TYPE(object);
-  if (!torch.exchange) {
-    const int found = torch_find();
-    if (found <= 0) return found;
-  }
-  if (type == torch.tensor || type == torch.parameter || type == torch.subclass) return 1;
-  if (!PyType_IsSubtype(type, torch.tensor)) return 0;
-  PyObject *dispatch = PyObject_GetAttrString((PyObject *)type, "__torch_dispatch__");
-  if (!dispatch) return -1;
-  const int plain = PyObject_RichCompareBool(dispatch, torch.dispatch, Py_EQ);
-  Py_DECREF(dispatch);
-  if (plain < 0) return -1;
-  if (!plain) {
-    kiln_raise_text(KILN_INVALID_ARGUMENT,
-                    "a %s stands for a tensor but has no memory of its own; call with a plain torch.Tensor",
-                    type->tp_name);
-    return -1;
-  }
-  Py_INCREF(type);
-  Py_XDECREF(torch.subclass);
-  torch.subclass = type;
-  return 1;
-}
-
 static const char *input_name(const runner_object *r, Py_ssize_t index, kiln_io_info *info) {
   return kiln_engine_input(r->engine->engine, (size_t)index, info) == KILN_OK ? info->name : "?";
 }
 
 /* Autograd cannot see through an engine: say so instead of returning tensors without history. */
 static bool torch_check_grad(const runner_object *r, PyObject *object, Py_ssize_t index) {
+  const int recording = torch_records();
+  if (recording <= 0) return recording == 0;
   PyObject *flag = PyObject_GetAttr(object, name_requires_grad);
   if (!flag) return false;
-  const bool requires = flag == Py_True;
   Py_DECREF(flag);
-  if (!requires) return true;
-  PyObject *enabled = PyObject_CallNoArgs(torch.is_grad_enabled);
-  if (!enabled) return false;
-  const bool recording = enabled == Py_True;
-  Py_DECREF(enabled);
-  if (!recording) return true;
+  if (flag != Py_True) return true;
   kiln_io_info info;
   kiln_raise_text(
       KILN_INVALID_ARGUMENT,
@@ -340,12 +237,26 @@ static bool torch_check_grad(const runner_object *r, PyObject *object, Py_ssize_
   return false;
 }
 
-static bool torch_check_negative(const runner_object *r, PyObject *object, Py_ssize_t index) {
-  PyObject *flag = PyObject_CallMethodNoArgs(object, name_is_neg);
-  if (!flag) return false;
-  const bool negative = flag == Py_True;
-  Py_DECREF(flag);
-  if (!negative) return true;
+/* Views of the imaginary parts of complex numbers can be negated lazily: their strides are even. */
+static bool may_be_negative(const kiln_tensor *t) {
+  for (int32_t d = t->ndim - 1; t->strides && d >= 0; d--) {
+    if (t->shape[d] > 1 && t->strides[d] % 2 != 0) return false;
+  }
+  return true;
+}
+
+/* Asking takes longer than all else that is done for an input: the last call's object is not asked again if its strides tell that it is
+ * no such view, which only PyTorch's internals could deceive. */
+static bool torch_check_negative(const runner_object *r, slot *s, PyObject *object, Py_ssize_t index) {
+  const kiln_tensor *t = &s->inputs[index];
+  asked *last = &s->asked[index];
+  if (last->object == object && last->data == t->data && !may_be_negative(t)) return true;
+  const int negative = torch_is_negative(object);
+  if (negative < 0) return false;
+  if (!negative) {
+    *last = (asked){object, t->data};
+    return true;
+  }
   kiln_io_info info;
   kiln_raise_text(KILN_INVALID_ARGUMENT, "input %zd (%s) is a lazily negated view; pass input.resolve_neg()", index,
                   input_name(r, index, &info));
@@ -359,6 +270,7 @@ static PyObject *torch_resolve(slot *s, PyObject *object, Py_ssize_t index) {
   const bool lazy = flag == Py_True;
   Py_DECREF(flag);
   if (!lazy) return object;
+  s->holding = true;
   s->holds[index].resolved = PyObject_CallMethodNoArgs(object, name_resolve_conj);
   return s->holds[index].resolved;
 }
@@ -368,7 +280,7 @@ static bool read_torch(const runner_object *r, slot *s, PyObject *object, Py_ssi
   if (!torch_check_grad(r, object, index)) return false;
   if (complex_in(r, index) && !(object = torch_resolve(s, object, index))) return false;
   kiln_io_info info;
-  if (torch.exchange->view_from_object(object, t) != 0) {
+  if (!torch_view(object, t)) {
     kiln_raise_text(KILN_INVALID_ARGUMENT, "input %zd (%s) cannot be read in place; expected a dense tensor on the CPU",
                     index, input_name(r, index, &info));
     return false;
@@ -380,7 +292,7 @@ static bool read_torch(const runner_object *r, slot *s, PyObject *object, Py_ssi
                     index, input_name(r, index, &info), (int)t->device.type, kiln_engine_target(r->engine->engine));
     return false;
   }
-  return read_complex(r, s, index) && torch_check_negative(r, object, index);
+  return read_complex(r, s, index) && torch_check_negative(r, s, object, index);
 }
 
 /* ---- Input: others
@@ -480,6 +392,7 @@ static int read_input(const runner_object *r, slot *s, PyObject *object, Py_ssiz
   const int is_torch = torch_check(object);
   if (is_torch < 0) return -1;
   if (is_torch) return read_torch(r, s, object, index) ? 1 : -1;
+  s->holding = true;
   const bool ok = PyObject_CheckBuffer(object) ? read_buffer(r, s, object, index) : read_dlpack(r, s, object, index);
   return ok ? 0 : -1;
 }
@@ -487,11 +400,6 @@ static int read_input(const runner_object *r, slot *s, PyObject *object, Py_ssiz
 /* ---- Outputs
  * ----------------------------------------------------------------------------------------------------------------------
  */
-
-static void raise_exchange_error(void *user, const char *kind, const char *message) {
-  (void)user;
-  if (!PyErr_Occurred()) PyErr_Format(PyExc_RuntimeError, "%s: %s", kind, message);
-}
 
 /* The first input on a GPU; NULL: all are on the host. */
 static const kiln_tensor *gpu_input(const runner_object *r, const slot *s) {
@@ -509,36 +417,24 @@ static bool make_torch_outputs(const runner_object *r, slot *s) {
     t->device.id = there ? there->device.id : 0;
     t->strides = NULL;
     t->byte_offset = 0;
-    kiln_tensor prototype = complex_out(r, i) ? as_complex(t) : *t;
-    if (torch.exchange->allocate(&prototype, &s->made[i], NULL, raise_exchange_error) != 0) {
-      s->made[i] = NULL;
+    const kiln_tensor prototype =
+        complex_out(r, i) ? as_complex(t) : *t; /* as pairs: dense, as all that is made here */
+    if (!(s->made[i] = torch_new(&prototype, &t->data))) {
       kiln_raise_text(KILN_OUT_OF_MEMORY, "PyTorch could not allocate output %zd", i);
       return false;
     }
-    if (!complex_out(r, i)) {
-      *t = s->made[i]->tensor;
-      continue;
-    }
-    t->data = s->made[i]->tensor.data; /* as pairs; dense, as all that is made here */
-    t->device = s->made[i]->tensor.device;
-    t->byte_offset = s->made[i]->tensor.byte_offset;
   }
   return true;
 }
 
 static PyObject *take_torch_output(slot *s, Py_ssize_t i) {
-  void *object = NULL;
-  dl_managed *made = s->made[i];
+  PyObject *made = s->made[i];
   s->made[i] = NULL;
-  if (torch.exchange->object_from_managed(made, &object) != 0) return NULL;
-  return object;
+  return made;
 }
 
 static void drop_torch_outputs(const runner_object *r, slot *s) {
-  for (Py_ssize_t i = 0; i < r->n_out; i++) {
-    if (s->made[i] && s->made[i]->release) s->made[i]->release(s->made[i]);
-    s->made[i] = NULL;
-  }
+  for (Py_ssize_t i = 0; i < r->n_out; i++) Py_CLEAR(s->made[i]);
 }
 
 static const char *numpy_dtype(kiln_dtype dtype) {
@@ -613,11 +509,8 @@ static PyObject *make_numpy_output(const runner_object *r, slot *s, Py_ssize_t i
 
 /* Runs are enqueued on PyTorch's current stream. */
 static kiln_status follow_stream(const runner_object *r, slot *s) {
-  const kiln_tensor *there = torch.exchange ? gpu_input(r, s) : NULL;
-  void *stream = NULL;
-  if (!there) return KILN_OK;
-  if (torch.exchange->stream(KILN_DEVICE_CUDA, there->device.id, &stream) != 0) stream = NULL;
-  return kiln_context_set_stream(s->context, stream);
+  const kiln_tensor *there = torch_known() ? gpu_input(r, s) : NULL;
+  return there ? kiln_context_set_stream(s->context, torch_stream(there->device.id)) : KILN_OK;
 }
 
 static bool run_slot(const runner_object *r, slot *s) {
@@ -848,7 +741,7 @@ static bool read_output(const runner_object *r, slot *s, PyObject *object, Py_ss
     if (!flag) return false;
     const bool requires = flag == Py_True;
     Py_DECREF(flag);
-    if (!requires && torch.exchange->view_from_object(object, t) == 0) {
+    if (!requires && torch_view(object, t)) {
       if ((t->dtype.code == DL_COMPLEX) == pairs &&
           (!pairs || as_pairs(t, s->pairs[index].shape, s->pairs[index].strides)))
         return true;
@@ -1052,11 +945,10 @@ PyTypeObject runner_type = {
 static bool names_intern(void) {
   if (name_empty) return true;
   name_requires_grad = PyUnicode_InternFromString("requires_grad");
-  name_is_neg = PyUnicode_InternFromString("is_neg");
   name_dlpack = PyUnicode_InternFromString("__dlpack__");
   name_is_conj = PyUnicode_InternFromString("is_conj");
   name_resolve_conj = PyUnicode_InternFromString("resolve_conj");
-  if (name_requires_grad && name_is_neg && name_is_conj && name_resolve_conj && name_dlpack)
+  if (name_requires_grad && name_is_conj && name_resolve_conj && name_dlpack)
     name_empty = PyUnicode_InternFromString("empty");
   return name_empty != NULL;
 }
