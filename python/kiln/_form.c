@@ -4,7 +4,10 @@
  * A form is made of Python objects: an int stands for the engine's tensor of this number, None for None, and tuples, lists and dicts
  * (keys are texts) for themselves. call_directly
  * makes calls of a module reach its forward as nn.Module does, where no hook is in the way. */
+#define _GNU_SOURCE
+#include <dlfcn.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "_kiln.h"
 
@@ -243,7 +246,8 @@ static struct {
   PyObject *module; /* its dict, where tools put another __call__ for a while */
   PyObject *call;   /* what is there otherwise */
   PyObject *global_hooks[4];
-  PyObject *tracing; /* torch._C._get_tracing_state */
+  PyObject *tracing;     /* torch._C._get_tracing_state */
+  void **(*state)(void); /* what that function asks: a reference to a shared pointer; NULL: not there */
 } nn;
 
 static const char *const global_names[4] = {"_global_backward_pre_hooks", "_global_backward_hooks",
@@ -261,6 +265,26 @@ static bool intern_keys(void) {
   return key_forward != NULL;
 }
 
+/* 1: PyTorch traces, 0: it does not, -1: exception. */
+static int is_tracing(void) {
+  if (nn.state) return *nn.state() != NULL;
+  PyObject *state = PyObject_CallNoArgs(nn.tracing);
+  if (!state) return -1;
+  Py_DECREF(state);
+  return state != Py_None;
+}
+
+/* The function in C++ is not documented: it must say the same as the one in Python. */
+static void find_state(void) {
+  void *library = dlopen("libtorch_cpu.so", RTLD_LAZY | RTLD_NOLOAD);
+  void *symbol = library ? dlsym(library, "_ZN5torch3jit6tracer15getTracingStateEv") : NULL;
+  void **(*state)(void) = NULL;
+  memcpy(&state, &symbol, sizeof symbol);
+  if (library) dlclose(library);
+  const int traces = state ? is_tracing() : -1;
+  if (traces >= 0 && (*state() != NULL) == traces) nn.state = state;
+}
+
 /* A PyTorch that is not as this file knows it leaves nn.tracing NULL: then all calls go its own way. */
 static bool find_nn(void) {
   if (nn.call) return true;
@@ -276,6 +300,7 @@ static bool find_nn(void) {
   }
   PyObject *c = known ? PyObject_GetAttrString(torch, "_C") : NULL;
   if (c) nn.tracing = PyObject_GetAttrString(c, "_get_tracing_state");
+  if (nn.tracing) find_state();
   Py_XDECREF(c);
   Py_XDECREF(file);
   Py_XDECREF(torch);
@@ -300,9 +325,7 @@ static bool is_plain(PyObject *dict) {
   }
   PyObject *compiled = PyDict_GetItemWithError(dict, own_keys[4]);
   if (compiled && compiled != Py_None) return false;
-  PyObject *state = PyObject_CallNoArgs(nn.tracing);
-  Py_XDECREF(state);
-  return state == Py_None;
+  return is_tracing() == 0;
 }
 
 /* nn.Module.__call__(self, ...) */
