@@ -86,6 +86,7 @@ struct kiln_engine {
   pthread_mutex_t refit_lock;  /* of `newer`, `users` and the listing */
   struct weight_row *listing;  /* of the weights by name; NULL: not made yet */
   size_t n_listing;
+  uint64_t listed_generation;   /* atomic: 1 + that for which the listing tells what is required */
   graph *listed;                /* what the listing's names and types live in */
   void **unpacked;              /* plain forms that a new plan needed, by weight */
   int references;               /* atomic: handles and contexts */
@@ -122,6 +123,9 @@ kiln_engine *engine_hold(const kiln_engine *handle, kiln_engine *version);
 kiln_status engine_check_weights(const kiln_engine *version);
 /* The graph as it was imported. Constants that are not in the file in their original form have no data. */
 kiln_status engine_source(kiln_engine *e, graph **out);
+/* Tells constants of the portable graph, as parsed, where they came from (passes/origin.h): metadata of the source has it. */
+#define ENGINE_ORIGINS "kiln.origins"
+void engine_read_origins(graph *source, graph *portable);
 bool engine_has_weight(const kiln_engine *e, int64_t index); /* of the file, and not stripped */
 void engine_drop_weights(kiln_engine *e);                    /* for ever; the plan still tells of inputs and outputs */
 void engine_free_listing(kiln_engine *e);

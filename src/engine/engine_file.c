@@ -11,6 +11,7 @@
  * `weight -1` there means that the file does not have this weight in its original form. A stripped file has only those
  * weights that the source cannot do without and that no state dictionary gives. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <zlib.h>
 
@@ -182,9 +183,57 @@ static void number_originals(originals *o, graph *source) {
   }
 }
 
+/* What the portable graph has of weights that went into others, for refits that do not give all of them: "number:origin " for each, in
+ * the source's metadata. */
+static void note_origin(void *user, constant *c) {
+  text *out = user;
+  if (c->of->scratch || !c->origin || c->names || c->packing || c->weight < 0 || is_inline(c)) return;
+  c->of->scratch = c->of; /* once */
+  text_printf(out, "%lld:%llx ", (long long)c->weight, (unsigned long long)c->origin);
+}
+
+static void clear_scratch(void *user, constant *c) {
+  (void)user;
+  c->of->scratch = NULL;
+}
+
+static kiln_status note_origins(graph *portable) {
+  text known = {0};
+  text_puts(&known, "");
+  graph_visit_constants(portable, clear_scratch, NULL);
+  graph_visit_constants(portable, note_origin, &known);
+  graph_visit_constants(portable, clear_scratch, NULL);
+  kiln_status status = known.failed || !known.data ? KILN_NO_MEMORY("engine file") : KILN_OK;
+  if (status == KILN_OK && (known.length || graph_metadata(portable->source, ENGINE_ORIGINS)))
+    status = graph_set_metadata(portable->source, ENGINE_ORIGINS, known.data);
+  text_free(&known);
+  return status;
+}
+
+void engine_read_origins(graph *source, graph *portable) {
+  const char *at = graph_metadata(source, ENGINE_ORIGINS);
+  map by_number = {0};
+  for (constant *c = portable->constants; at && *at && c; c = c->next) {
+    if (c->weight >= 0 && !map_put_number(&by_number, (uint64_t)c->weight, c)) break; /* fewer are known then */
+  }
+  while (at && *at) {
+    char *end = NULL;
+    const unsigned long long number = strtoull(at, &end, 10);
+    if (end == at || *end != ':') break;
+    at = end + 1;
+    const unsigned long long origin = strtoull(at, &end, 16);
+    constant *c = map_get_number(&by_number, number);
+    if (end == at) break;
+    if (c) c->origin = origin;
+    at = *end == ' ' ? end + 1 : end;
+  }
+  map_free(&by_number);
+}
+
 static kiln_status print_source(graph *portable, writer *w, text *out) {
   originals o = {.w = w};
   if (!portable->source) return KILN_OK;
+  KILN_TRY(note_origins(portable));
   graph_visit_constants(portable, note_portable, &o);
   number_originals(&o, portable->source);
   map_free(&o.portable);

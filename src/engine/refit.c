@@ -12,9 +12,11 @@
 #include "engine/engine.h"
 #include "format/safetensors.h"
 #include "ops/ref.h"
+#include "passes/origin.h"
 #include "passes/pass.h"
 
 enum { MAX_PROBLEMS = 40 };
+enum { SMALL_WEIGHT = 1 << 16 }; /* bytes; whether larger ones have changed at all is not looked at */
 
 /* ---- versions ---------------------------------------------------------------------------------------------------- */
 
@@ -137,9 +139,12 @@ size_t kiln_engine_weight_count(const kiln_engine *engine) {
   return count;
 }
 
+static kiln_status update_required(kiln_engine *h);
+
 kiln_status kiln_engine_weight(const kiln_engine *engine, size_t index, kiln_weight_info *out_info) {
   if (!engine || !out_info) return KILN_FAIL(KILN_INVALID_ARGUMENT, "%s is NULL", engine ? "out_info" : "engine");
   kiln_engine *h = unconst(engine);
+  KILN_TRY(update_required(h));
   pthread_mutex_lock(&h->refit_lock);
   kiln_status status = make_listing(h);
   if (status == KILN_OK && index >= h->n_listing)
@@ -174,8 +179,10 @@ typedef struct refitter {
   graph *source;
   weight_row *rows;
   size_t n_rows;
-  map by_name;     /* name -> weight_row */
-  graph *portable; /* of the version: originals that it has packed; NULL: not read */
+  map by_name; /* name -> weight_row */
+  graph
+      *portable; /* of the version: originals that it has packed, and what it made of those it lacks; NULL: not read */
+  bool lacks;    /* originals that are not given either */
   text problems;
   int n_problems;
 } refitter;
@@ -276,6 +283,7 @@ static kiln_status give(refitter *r, const char *name, const kiln_tensor *t) {
     return KILN_OK;
   }
   value *v = row->of->of;
+  const void *before = v->constant->data;
   bool same = true;
   const bool first = !v->scratch;
   v->scratch = v;
@@ -294,6 +302,9 @@ static kiln_status give(refitter *r, const char *name, const kiln_tensor *t) {
     problem(r, name,
             first ? "the engine was built for its old values, which decided what it computes; build it again"
                   : "given under two names with different contents");
+  const constant *c = v->constant;
+  if (!before || c->size > SMALL_WEIGHT || !c->data || memcmp(before, c->data, c->size) != 0)
+    v->constant->changed = row->name;
   return KILN_OK;
 }
 
@@ -304,23 +315,36 @@ static void take_portable(void *user, constant *c) {
   }
 }
 
-/* What was not given stays as it is, if the engine has it in a form that can be undone. */
+/* The source has it no more, and it was not given. */
+static bool is_lost(const refitter *r, const constant *c) { return !c->data && c->size && is_used(r->source, c); }
+
+/* Passes note of what is made of it that it is missing, and with which others it would be needed (passes/origin.h). */
+static kiln_status mark_missing(refitter *r, constant *c) {
+  weight_name *name = ARENA_NEW(&r->source->arena, weight_name);
+  if (!name) return KILN_NO_MEMORY("refit");
+  name->name = c->names->name;
+  c->missing = name;
+  r->lacks = true;
+  return KILN_OK;
+}
+
+/* What was not given stays as it is: in its original form, if the engine has it in one that can be undone, or as a part of what was made
+ * of it. */
 static kiln_status keep_others(refitter *r) {
-  bool packed = false;
+  bool lost = false;
   for (const constant *c = r->source->constants; c; c = c->next)
-    packed = packed || (!c->data && engine_has_weight(r->version, c->weight));
-  if (packed) {
-    KILN_TRY(engine_portable(r->version, &r->portable));
-    graph_visit_constants(r->portable, take_portable, r);
+    lost = lost || is_lost(r, c) || (!c->data && engine_has_weight(r->version, c->weight));
+  if (!lost) return KILN_OK;
+  KILN_TRY(engine_portable(r->version, &r->portable));
+  graph_visit_constants(r->portable, take_portable, r);
+  for (constant *c = r->source->constants; c; c = c->next) {
+    if (!is_lost(r, c) || c->of->scratch) continue;
+    if (!c->names) return KILN_FAIL(KILN_INVALID_FILE, "engine file: a constant of its source is missing");
+    KILN_TRY(mark_missing(r, c));
   }
-  for (size_t i = 0; i < r->n_rows; i++) {
+  for (size_t i = 0; r->version->stripped && i < r->n_rows; i++) { /* in the order of the listing */
     const constant *c = r->rows[i].of;
-    if (!c->data && !c->of->scratch && r->rows[i].used && str_eq(c->names->name, r->rows[i].name))
-      problem(r, r->rows[i].name, "missing");
-  }
-  for (const constant *c = r->source->constants; c; c = c->next) {
-    if (!c->data && !c->names && is_used(r->source, c))
-      return KILN_FAIL(KILN_INVALID_FILE, "engine file: a constant of its source is missing");
+    if (c->missing && str_eq(c->names->name, r->rows[i].name)) problem(r, r->rows[i].name, "missing");
   }
   return KILN_OK;
 }
@@ -351,8 +375,6 @@ static kiln_status fill_source(refitter *r, const char *const *names, const kiln
   return report_problems(r);
 }
 
-/* ---- the new version ---------------------------------------------------------------------------------------------- */
-
 /* The same inputs, outputs and states as before? Contexts rely on it. */
 static bool same_frame(const graph *a, const graph *b) {
   if (a->n_inputs != b->n_inputs || a->n_outputs != b->n_outputs || a->n_states != b->n_states) return false;
@@ -372,19 +394,108 @@ static bool same_frame(const graph *a, const graph *b) {
   return true;
 }
 
-/* Takes r->source. */
-static kiln_status rebuild(refitter *r, kiln_engine **out) {
+/* ---- what was not given, and is there only as a part of others ------------------------------------------------------ */
+
+typedef struct recall {
+  refitter *r;
+  map known; /* origin -> constant of the version's portable graph */
+} recall;
+
+static void take_known(void *user, constant *c) {
+  const recall *w = user;
+  if (!constant_is_missing(c) || c->changed || !c->origin) return;
+  const constant *old = map_get_number(&w->known, c->origin);
+  if (old && old->size == c->size && type_equal(&old->of->type, &c->of->type)) c->data = old->data;
+}
+
+/* Each weight once, although it may be missing in several places. */
+static void tell_missing(void *user, constant *c) {
+  const recall *w = user;
+  if (!constant_is_missing(c)) return;
+  for (weight_name *n = c->missing; n; n = n->next) {
+    weight_row *row = map_get(&w->r->by_name, n->name);
+    if (!row || row->of->of->scratch) continue;
+    row->of->of->scratch = row->of->of;
+    row->required = true;
+    text what = {0};
+    text_puts(&what, "missing");
+    if (c->changed)
+      text_printf(&what, ": the engine has only what was made of it and of `%.200s`, so both must be given",
+                  c->changed);
+    problem(w->r, n->name, what.data ? what.data : "missing");
+    text_free(&what);
+  }
+}
+
+/* A constant that no weight's name tells of cannot be asked for. */
+static void count_missing(void *user, constant *c) { *(int *)user += constant_is_missing(c); }
+
+static kiln_status recall_others(refitter *r, graph *portable) {
+  recall w = {.r = r};
+  int left = 0;
+  if (!r->lacks) return KILN_OK;
+  for (constant *c = r->portable->constants; c; c = c->next) {
+    if (c->origin && c->data && !map_put_number(&w.known, c->origin, c)) {
+      map_free(&w.known);
+      return KILN_NO_MEMORY("refit");
+    }
+  }
+  for (size_t i = 0; i < r->n_rows; i++) r->rows[i].of->of->scratch = NULL;
+  graph_visit_constants(portable, take_known, &w);
+  graph_visit_constants(portable, tell_missing, &w);
+  graph_visit_constants(portable, count_missing, &left);
+  map_free(&w.known);
+  if (r->problems.failed) return KILN_NO_MEMORY("refit");
+  if (left && !r->n_problems) return KILN_FAIL(KILN_INTERNAL, "weights that were not given are missing");
+  return KILN_OK;
+}
+
+/* ---- the new version ---------------------------------------------------------------------------------------------- */
+
+static bool is_large(const graph *source) {
+  enum { LARGE = 16 << 20 };
+  size_t total = 0;
+  for (const constant *c = source->constants; c && total < LARGE; c = c->next) total += c->size;
+  return total >= LARGE;
+}
+
+/* Portable passes and precision. Takes r->source. */
+static kiln_status make_portable(refitter *r, graph **out) {
   graph *portable = NULL;
-  kiln_build_options options = KILN_BUILD_OPTIONS_INIT;
+  pool *workers = NULL;
   for (constant *c = r->source->constants; c; c = c->next) {
     c->weight = -1;
     c->of->scratch = NULL;
   }
+  if (r->lacks) engine_read_origins(r->source, r->portable);
+  if (graph_metadata(r->source, ENGINE_ORIGINS)) KILN_TRY(graph_set_metadata(r->source, ENGINE_ORIGINS, ""));
   KILN_TRY(graph_clone(r->source, &portable));
   portable->source = r->source;
   r->source = NULL;
-  options.precision = graph_metadata(portable->source, "kiln.precision");
   kiln_status status = passes_portable(portable, false);
+  if (status == KILN_OK && is_large(portable->source)) status = pool_create(0, &workers);
+  if (status == KILN_OK)
+    status = pass_precision_on(portable, graph_metadata(portable->source, "kiln.precision"), workers);
+  pool_destroy(workers);
+  if (status == KILN_OK) status = recall_others(r, portable);
+  if (status != KILN_OK) {
+    graph_destroy(portable);
+    return status;
+  }
+  for (constant *c = portable->constants; c; c = c->next) {
+    c->changed = NULL;
+    c->missing = NULL;
+  }
+  *out = portable;
+  return KILN_OK;
+}
+
+/* Takes r->source. */
+static kiln_status rebuild(refitter *r, kiln_engine **out) {
+  graph *portable = NULL;
+  kiln_build_options options = KILN_BUILD_OPTIONS_INIT;
+  KILN_TRY(make_portable(r, &portable));
+  kiln_status status = report_problems(r);
   if (status == KILN_OK)
     status = engine_from_graph_like(portable, &r->version->target, &options, r->version->plan, out);
   if (status == KILN_OK && !same_frame(r->version->plan, (*out)->plan)) {
@@ -396,28 +507,58 @@ static kiln_status rebuild(refitter *r, kiln_engine **out) {
   return status;
 }
 
-static void update_listing(kiln_engine *h, kiln_engine *version) {
-  weight_row *rows = NULL;
-  graph *source = NULL;
-  size_t n = 0;
-  if (engine_source(version, &source) == KILN_OK && list_rows(version, source, &rows, &n) == KILN_OK) {
-    for (size_t i = 0; i < n && i < h->n_listing; i++) h->listing[i].required = rows[i].required;
-  } else {
-    error_clear();
+static void refitter_free(refitter *r) {
+  graph_destroy(r->source);
+  graph_destroy(r->portable);
+  map_free(&r->by_name);
+  mem_free(r->rows);
+  text_free(&r->problems);
+}
+
+/* What would be missing if nothing were given. */
+static kiln_status find_required(refitter *r) {
+  graph *portable = NULL;
+  KILN_TRY(engine_source(r->version, &r->source));
+  KILN_TRY(index_rows(r));
+  if (r->version->stripped) return KILN_OK; /* what it has no original of */
+  KILN_TRY(keep_others(r));
+  for (size_t i = 0; i < r->n_rows; i++) r->rows[i].required = false;
+  if (!r->lacks) return KILN_OK;
+  const kiln_status status = make_portable(r, &portable);
+  if (status == KILN_OK) {
+    r->source = portable->source; /* the rows' */
+    portable->source = NULL;
+    graph_destroy(portable);
   }
-  mem_free(rows);
-  graph_destroy(source);
+  return status;
+}
+
+/* After a build, and after a refit that made something else of the weights. */
+static kiln_status update_required(kiln_engine *h) {
+  const uint64_t now = __atomic_load_n(&h->generation, __ATOMIC_ACQUIRE) + 1;
+  if (__atomic_load_n(&h->listed_generation, __ATOMIC_ACQUIRE) == now) return KILN_OK;
+  pthread_mutex_lock(&h->change_lock);
+  refitter r = {.version = engine_current(h, NULL)};
+  kiln_status status = find_required(&r);
+  pthread_mutex_lock(&h->refit_lock);
+  if (status == KILN_OK) status = make_listing(h);
+  for (size_t i = 0; status == KILN_OK && i < r.n_rows && i < h->n_listing; i++) {
+    const weight_row *row = map_get(&r.by_name, r.rows[i].of->names->name); /* tied ones share the first one's */
+    h->listing[i].required = row && row->required && row->used;
+  }
+  if (status == KILN_OK) __atomic_store_n(&h->listed_generation, now, __ATOMIC_RELEASE);
+  pthread_mutex_unlock(&h->refit_lock);
+  engine_leave(h, r.version);
+  refitter_free(&r);
+  pthread_mutex_unlock(&h->change_lock);
+  return status;
 }
 
 static kiln_status refit_version(refitter *r, const char *const *names, const kiln_tensor *tensors, size_t count,
                                  kiln_engine **out) {
   kiln_status status = fill_source(r, names, tensors, count);
   if (status == KILN_OK) status = rebuild(r, out);
-  graph_destroy(r->source);
-  graph_destroy(r->portable);
-  map_free(&r->by_name);
-  mem_free(r->rows);
-  text_free(&r->problems);
+  refitter_free(r);
   return status;
 }
 
@@ -432,9 +573,6 @@ static kiln_status refit(kiln_engine *engine, const char *const *names, const ki
   status = refit_version(&r, names, tensors, count, &version);
   engine_leave(engine, r.version);
   KILN_TRY(status);
-  pthread_mutex_lock(&engine->refit_lock);
-  update_listing(engine, version);
-  pthread_mutex_unlock(&engine->refit_lock);
   kiln_engine_destroy(engine_replace(engine, version));
   return KILN_OK;
 }

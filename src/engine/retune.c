@@ -26,6 +26,7 @@ static kiln_status graphs_of(kiln_engine *e, graph **out) {
     graph_destroy(*out);
     return status;
   }
+  engine_read_origins((*out)->source, *out);
   originals o = {(*out)->source};
   graph_visit_constants(*out, take_portable, &o);
   return KILN_OK;

@@ -23,6 +23,9 @@ static value *clone_value(cloner *c, const value *v) {
   copy->constant->plain_size = v->constant->plain_size;
   copy->constant->weight = v->constant->weight;
   copy->constant->fixed = v->constant->fixed;
+  copy->constant->origin = v->constant->origin;
+  copy->constant->changed = v->constant->changed;
+  copy->constant->missing = v->constant->missing;
   for (const weight_name *n = v->constant->names; n; n = n->next) {
     if (!graph_name_constant(c->to, copy, n->name)) return NULL;
   }

@@ -76,10 +76,13 @@ struct constant {
   size_t plain_size;
   int64_t weight;     /* index of the weight in the engine file that this came from, or -1 */
   weight_name *names; /* of the model's weights that these are the contents of, as imported; NULL: none */
-  bool fixed;     /* with names: its contents decided how the model was imported, so no others can take their place */
-  bool owned;     /* data must be freed with mem_free_aligned when the graph is (else: borrowed or arena) */
-  value *of;      /* the value that has these contents */
-  constant *next; /* list of all constants of the graph */
+  bool fixed;      /* with names: its contents decided how the model was imported, so no others can take their place */
+  uint64_t origin; /* passes/origin.h; 0: not known, or not asked for yet */
+  const char *changed;  /* refits: a weight that went into it and has other values now; NULL: none */
+  weight_name *missing; /* refits: the weights that its data would have to be made of; borrowed, as `changed` */
+  bool owned;           /* data must be freed with mem_free_aligned when the graph is (else: borrowed or arena) */
+  value *of;            /* the value that has these contents */
+  constant *next;       /* list of all constants of the graph */
 };
 
 typedef struct use {

@@ -87,7 +87,7 @@ static void print_constant(printer *p, const value *v) {
   type_print(p->g, &v->type, p->out);
   text_puts(p->out, " = ");
   const bool named = p->named && c->names;
-  if (!c->packing && c->size <= p->inline_bytes && !named) {
+  if (!c->packing && c->size <= p->inline_bytes && !named && (c->data || !c->size)) {
     print_elements(v, p->out);
   } else if (p->named) {
     text_printf(p->out, "weight %lld", (long long)c->weight);

@@ -25,7 +25,7 @@ static bool is_plain_pointwise(const node *n) {
 static bool uniform_bytes(const value *v) {
   const size_t size = kiln_dtype_size(v->type.dtype);
   const char *data = v->constant->data;
-  return v->constant->size > size && memcmp(data, data + size, v->constant->size - size) == 0;
+  return data && v->constant->size > size && memcmp(data, data + size, v->constant->size - size) == 0;
 }
 
 /* A constant operand with the same number everywhere, as `full` and `full_like` leave: one element says as much. */

@@ -7,6 +7,7 @@
 
 #include "ops/ref.h"
 #include "passes/match.h"
+#include "passes/origin.h"
 #include "passes/rule_files.h"
 
 /* ---- products over flattened batches ----------------------------------------------------------------------------- */
@@ -260,7 +261,7 @@ typedef enum mask_kind { MASK_OTHER, MASK_NOTHING, MASK_CAUSAL } mask_kind;
  * score. */
 static mask_kind constant_mask_kind(const value *mask) {
   const int rank = mask->type.rank;
-  if (!mask->constant || mask->constant->packing) return MASK_OTHER;
+  if (!mask->constant || mask->constant->packing || constant_is_missing(mask->constant)) return MASK_OTHER;
   const int64_t l = rank > 1 ? mask->type.dims[rank - 2] : 1, s = rank > 0 ? mask->type.dims[rank - 1] : 1;
   const tensor t = {.data = (void *)(uintptr_t)mask->constant->data, .dtype = mask->type.dtype};
   const int64_t count = (int64_t)(mask->constant->size / kiln_dtype_size(t.dtype));

@@ -3,8 +3,11 @@
 
 #include "base/memory.h"
 #include "ops/ref.h"
+#include "passes/origin.h"
 #include "passes/pass.h"
 #include "runtime/program.h"
+
+enum { MAX_OUTPUTS = 8 };
 
 /* Masks and positions may grow more than weights: attention recognizes a causal mask once it is a constant. */
 static size_t growth_limit(const node *n, size_t max_growth) {
@@ -52,10 +55,28 @@ static value *fold_reshape(graph *g, const node *n) {
   return v;
 }
 
+/* In refits: of a weight that the engine does not have any more. */
+static bool reads_missing(const node *n) {
+  for (int32_t i = 0; i < n->n_inputs; i++) {
+    if (n->inputs[i].v && constant_is_missing(n->inputs[i].v->constant)) return true;
+  }
+  return false;
+}
+
+static kiln_status fold_missing(graph *g, const node *n, value **out) {
+  if (n->n_outputs > MAX_OUTPUTS) return KILN_FAIL(KILN_UNSUPPORTED, "too many results to fold");
+  for (int32_t i = 0; i < n->n_outputs; i++) {
+    out[i] = graph_constant(g, &n->outputs[i]->type, NULL);
+    KILN_TRY(graph_check(g));
+  }
+  return KILN_OK;
+}
+
 static kiln_status evaluate(graph *g, const node *n, value **out) {
   if ((out[0] = fold_reshape(g, n)) != NULL) return KILN_OK;
-  tensor in[64], made[8];
-  if (n->n_inputs > 64 || n->n_outputs > 8) return KILN_FAIL(KILN_UNSUPPORTED, "too many operands to fold");
+  if (reads_missing(n)) return fold_missing(g, n, out);
+  tensor in[64], made[MAX_OUTPUTS];
+  if (n->n_inputs > 64 || n->n_outputs > MAX_OUTPUTS) return KILN_FAIL(KILN_UNSUPPORTED, "too many operands to fold");
   for (int32_t i = 0; i < n->n_inputs; i++) {
     in[i] = (tensor){.rank = -1};
     if (n->inputs[i].v) in[i] = constant_tensor(n->inputs[i].v);
@@ -90,11 +111,14 @@ static kiln_status fold_block(graph *g, block *b, size_t max_growth) {
     for (int32_t i = 0; i < n->n_blocks && (n->op->flags & OP_CONTROL_FLOW); i++)
       KILN_TRY(fold_block(g, n->blocks[i], max_growth));
     if (foldable(n, max_growth)) {
-      value *made[8] = {0};
+      value *made[MAX_OUTPUTS] = {0};
       const kiln_status status = evaluate(g, n, made);
       if (status == KILN_OUT_OF_MEMORY) return status;
       if (status == KILN_OK) { /* otherwise it stays, and fails when (and if) it runs */
-        for (int32_t i = 0; i < n->n_outputs; i++) value_replace_uses(n->outputs[i], made[i]);
+        for (int32_t i = 0; i < n->n_outputs; i++) {
+          origin_note(g, n, i, made[i]->constant);
+          value_replace_uses(n->outputs[i], made[i]);
+        }
         node_remove(n);
       }
     }

@@ -4,9 +4,10 @@
 
 #include "base/map.h"
 #include "base/memory.h"
+#include "passes/origin.h"
 #include "passes/pass.h"
 
-static uint64_t attr_hash(const attr *a, uint64_t seed) {
+uint64_t attr_hash(const attr *a, uint64_t seed) {
   seed = hash_bytes(&a->kind, sizeof a->kind, seed);
   switch (a->kind) {
     case ATTR_NONE:
@@ -90,6 +91,7 @@ static kiln_status cse_constants(map *seen, block *b) {
     for (int32_t i = 0; i < n->n_inputs; i++) {
       value *v = n->inputs[i].v;
       if (!v || !v->constant || v->constant->packing || v->constant->size > SMALL_CONSTANT) continue;
+      if (constant_is_missing(v->constant)) continue;
       uint64_t h = hash_bytes(v->constant->data, v->constant->size, (uint64_t)v->type.dtype + 1);
       h = hash_bytes(v->type.dims, (size_t)v->type.rank * sizeof(dim), h + (uint64_t)v->type.rank);
       value *earlier = map_get_number(seen, h);

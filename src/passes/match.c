@@ -1,5 +1,6 @@
 /* Small helpers for matching in rules. */
 #include "passes/match.h"
+#include "passes/origin.h"
 
 #include <math.h>
 #include <string.h>
@@ -14,7 +15,7 @@ node *producer_of(const value *v, const char *op_name) {
 bool only_use(const value *v) { return v->uses && !v->uses->next && v->uses->user; }
 
 bool scalar_constant(const value *v, double *out) {
-  if (!v || !v->constant || v->constant->packing) return false;
+  if (!v || !v->constant || v->constant->packing || constant_is_missing(v->constant)) return false;
   for (int i = 0; i < v->type.rank; i++) {
     if (v->type.dims[i] != 1) return false;
   }

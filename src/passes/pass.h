@@ -22,6 +22,7 @@ typedef struct rule {
  * an error). */
 kiln_status rules_run(graph *g, const rule *rules, size_t count);
 
+uint64_t attr_hash(const attr *a, uint64_t seed);
 kiln_status pass_dead_code(graph *g);
 kiln_status pass_cse(graph *g);
 /* Evaluates nodes whose inputs are all constants with their reference kernels, unless the result would be larger than

@@ -9,6 +9,7 @@
 
 #include "base/halves.h"
 #include "base/memory.h"
+#include "passes/origin.h"
 #include "passes/pass.h"
 
 typedef enum precision_class { CLASS_KEEP, CLASS_FOLLOW, CLASS_ANCHOR } precision_class;
@@ -108,6 +109,11 @@ static void narrow_part(void *user, int64_t part, int worker) {
   if (end > begin) w->convert(w->from + begin, w->to + begin, (size_t)(end - begin));
 }
 
+static value *with_origin(const value *from, value *made) {
+  if (made) origin_note_cast(from->constant, made->constant);
+  return made;
+}
+
 /* Finite numbers beyond the type's range (masks) become its largest ones, not infinite. */
 static value *narrow_constant(precision_state *s, value *v) {
   enum { PART = 1 << 16 };
@@ -115,6 +121,7 @@ static value *narrow_constant(precision_state *s, value *v) {
   size_t bytes = 0;
   type.dtype = s->half;
   if (!type_bytes(&type, &bytes)) return NULL;
+  if (constant_is_missing(v->constant)) return with_origin(v, graph_constant(s->graph, &type, NULL));
   void *data = mem_alloc_aligned(bytes ? bytes : 1);
   if (!data) {
     s->graph->failed = true;
@@ -125,7 +132,7 @@ static value *narrow_constant(precision_state *s, value *v) {
   w.convert = s->half == KILN_F16 ? floats_to_f16 : floats_to_bf16;
   w.parts = (w.count + PART - 1) / PART;
   pool_run(s->workers, w.parts, narrow_part, &w);
-  return graph_constant_take(s->graph, &type, data);
+  return with_origin(v, graph_constant_take(s->graph, &type, data));
 }
 
 /* A cast of `v` that stands right behind it, so that all its readers can share it. */
@@ -145,8 +152,7 @@ static value *as_half(precision_state *s, value *v) {
   if (v->id >= s->n_values) return v;
   if (s->narrowed[v->id] || v->type.dtype != KILN_F32) return v;
   if (!s->half_of[v->id])
-    s->half_of[v->id] =
-        v->constant && v->constant->data && !v->constant->packing ? narrow_constant(s, v) : cast_behind(s, v, s->half);
+    s->half_of[v->id] = v->constant && !v->constant->packing ? narrow_constant(s, v) : cast_behind(s, v, s->half);
   return s->half_of[v->id] ? s->half_of[v->id] : v;
 }
 

@@ -262,6 +262,113 @@ def test_numpy_strides_and_other_layouts(small: nn.Module) -> None:
     assert_same(kiln.compile(small, inputs=[X]).refit(state), other, X)
 
 
+class Folded(nn.Module):
+    """Large weights that engines have folded only: convolutions with norms, a product with a constant; and a plain one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 64, 3, padding=1)
+        self.norm1 = nn.BatchNorm2d(64)
+        self.second = nn.Conv2d(64, 64, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(64)
+        self.left = nn.Linear(64, 320)
+        self.right = nn.Linear(320, 320)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = torch.relu(self.norm1(self.first(x)))
+        y = torch.relu(self.norm2(self.second(y))).mean((2, 3))
+        return nn.functional.linear(torch.tanh(self.left(y)), self.right.weight * 0.5, self.right.bias)
+
+
+PARTS = [
+    ["left.weight"],
+    ["right.weight"],
+    ["second.weight"],
+    ["second.weight", "norm2"],
+    ["first", "norm1"],
+    ["right.bias", "left"],
+]
+
+
+@pytest.mark.parametrize("trained", [False, True], ids=["fresh", "trained"])
+@pytest.mark.parametrize(
+    ("target", "precision"), [("cpu", "fp32"), ("cuda:sm_90", "fp32"), ("cuda:sm_90", "fp16"), ("cuda:sm_90", "bf16")]
+)
+def test_some_weights_where_others_are_folded_or_rounded(trained: bool, target: str, precision: str) -> None:
+    torch.manual_seed(3)
+    model = Folded().eval()  # all values of fresh norms are equal, and engines have them once
+    model = other_weights(model) if trained else model
+    engine = kiln.compile(model, inputs=[X], target=target, precision=precision).engine
+    whole = kiln.Engine.load(engine.serialize())
+    assert not any(info.required for info in engine.weights)
+    for i, part in enumerate(PARTS):
+        other = other_weights(model, seed=i).state_dict()
+        given = {name: tensor for name, tensor in other.items() if name.startswith(tuple(part)) and tensor.is_floating_point()}
+        model.load_state_dict(given, strict=False)
+        engine.refit(given)
+        whole.refit(model)
+        assert engine.serialize() == whole.serialize()
+        if target == "cpu":
+            assert max(relative_errors(engine(X)[0], model(X))) < TOLERANCE
+    engine.verify()
+
+
+def test_what_must_come_together() -> None:
+    model = other_weights(Folded().eval())
+    engine = kiln.compile(model, inputs=[X], target="cuda:sm_90", precision="fp16").engine
+    engine.refit(model)
+    before = engine.serialize()
+    with pytest.raises(kiln.KilnError) as caught:
+        engine.refit({"norm2.weight": torch.full((64,), 2.0), "left.weight": model.left.weight})
+    assert "1 of those given do not fit or are missing" in str(caught.value)
+    assert "`second.weight`: missing: the engine has only what was made of it and of `norm2.weight`" in str(caught.value)
+    assert engine.serialize() == before
+    whole = kiln.Engine.load(before)
+    whole.refit(model)
+    engine.refit(
+        {name: model.state_dict()[name] for name in ("norm2.weight", "left.weight")}
+    )  # with its old values it needs no other
+    assert engine.serialize() == whole.serialize()
+
+
+def test_some_weights_after_tuning_and_loading() -> None:
+    model = other_weights(Folded().eval())
+    engine = kiln.compile(model, inputs=[X]).engine
+    engine.tune(0.05)
+    engine = kiln.Engine.load(engine.serialize())
+    other = other_weights(model)
+    model.second, model.norm2 = other.second, other.norm2
+    engine.refit({name: tensor for name, tensor in other.state_dict().items() if name.startswith(("second", "norm2"))})
+    assert max(relative_errors(engine(X)[0], model(X))) < TOLERANCE
+    with pytest.raises(kiln.KilnError, match=r"`second.weight`: missing"):
+        engine.strip().refit({"left.bias": model.left.bias})
+    assert [info.name for info in engine.strip().weights if info.required]
+
+
+@pytest.mark.parametrize(
+    ("name", "precision"), [("resnet18", "fp32"), ("resnet18", "fp16"), ("bert_base", "fp16"), ("gpt2", "fp16")]
+)
+def test_each_matrix_of_models_alone(name: str, precision: str) -> None:
+    """Refits of one matrix each either give what a whole refit gives, or say what is missing."""
+    model = MODELS[name]
+    module, args = model.module("tiny"), model.example("tiny", 2)
+    engine = kiln.compile(module, inputs=list(args), target="cuda:sm_90", precision=precision).engine
+    whole = kiln.Engine.load(engine.serialize())
+    other = other_weights(module).state_dict()
+    refusals = []
+    keys = [key for key, tensor in other.items() if tensor.ndim > 1][::9]
+    for key in keys:
+        module.load_state_dict({**module.state_dict(), key: other[key]})
+        try:
+            engine.refit({key: other[key]})
+        except kiln.KilnError as error:
+            refusals.append(str(error))
+            engine.refit(module)
+        whole.refit(module)
+        assert engine.serialize() == whole.serialize(), key
+    assert len(refusals) < len(keys) and all("so both must be given" in text for text in refusals)
+
+
 # ---- Wrong ones ----------------------------------------------------------------------------------------------------------
 
 
@@ -291,8 +398,10 @@ def test_missing_weights_are_listed() -> None:
     model = nn.Sequential(nn.Conv2d(64, 64, 3, bias=False), nn.BatchNorm2d(64)).eval()
     model[1].running_var.uniform_(0.5, 2)
     engine = kiln.compile(model, inputs=[torch.randn(1, 64, 8, 8)]).engine
-    with pytest.raises(kiln.KilnError, match=r"`0\.weight`: missing"):
-        engine.refit({"1.weight": torch.ones(64)})
+    with pytest.raises(
+        kiln.KilnError, match=r"`0\.weight`: missing: .*what was made of it and of `1\.weight`, so both must be given"
+    ):
+        engine.refit({"1.weight": torch.full((64,), 2.0)})
     engine.refit({"0.weight": torch.ones(64, 64, 3, 3)})  # the norm's are small: the engine has kept them
 
 
