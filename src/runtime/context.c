@@ -381,6 +381,7 @@ static kiln_status prepare_inputs(kiln_context *c, const kiln_tensor *inputs, si
 kiln_status kiln_context_prepare(kiln_context *c, const kiln_tensor *inputs, size_t input_count, kiln_tensor *outputs,
                                  size_t output_count) {
   if (!c) return KILN_FAIL(KILN_INVALID_ARGUMENT, "context is NULL");
+  if (steady_prepare(c, inputs, input_count, outputs, output_count)) return KILN_OK;
   KILN_TRY(prepare_inputs(c, inputs, input_count));
   if (!outputs) return KILN_OK;
   if (output_count != (size_t)graph_of(c)->n_outputs)

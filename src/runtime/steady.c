@@ -92,6 +92,24 @@ bool steady_same_inputs(const kiln_context *c, const kiln_tensor *inputs) {
   return c->steady.ready && c->current && same_tensors(c->steady.words, inputs, c->steady.n_inputs);
 }
 
+bool steady_prepare(const kiln_context *c, const kiln_tensor *inputs, size_t input_count, kiln_tensor *outputs,
+                    size_t output_count) {
+  const steady *s = &c->steady;
+  if (!s->ready || !c->current || input_count != (size_t)s->n_inputs || output_count != (size_t)s->n_outputs ||
+      (input_count && !inputs) || (output_count && !outputs) || context_is_outdated(c))
+    return false;
+  const int64_t *at = same_tensors(s->words, inputs, s->n_inputs);
+  for (int32_t i = 0; at && i < s->n_outputs; i++) {
+    kiln_tensor *t = &outputs[i];
+    memcpy(&t->ndim, at + 1, 8); /* and the type */
+    const int64_t stored = at[2] ? 2 * t->ndim : t->ndim;
+    at += HEAD;
+    for (int32_t d = 0; t->shape && d < t->ndim; d++) t->shape[d] = at[d];
+    at += stored;
+  }
+  return at != NULL;
+}
+
 /* Where graphs may read and write; false: one of them is nowhere, or not where vectors may be. */
 static bool note_addresses(const void **at, const kiln_tensor *tensors, int32_t n) {
   for (int32_t i = 0; i < n; i++) {

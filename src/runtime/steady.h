@@ -12,6 +12,9 @@ void steady_free(kiln_context *c);
 void steady_note(kiln_context *c, const kiln_tensor *inputs, const kiln_tensor *outputs);
 /* Are these like the last run's inputs, and is the same program bound? */
 bool steady_same_inputs(const kiln_context *c, const kiln_tensor *inputs);
+/* kiln_context_prepare for inputs like the last run's; false: they are not. */
+bool steady_prepare(const kiln_context *c, const kiln_tensor *inputs, size_t input_count, kiln_tensor *outputs,
+                    size_t output_count);
 /* Runs, if it can: else *out_done is false, and nothing has happened. */
 kiln_status steady_run(kiln_context *c, const kiln_tensor *inputs, size_t input_count, const kiln_tensor *outputs,
                        size_t output_count, bool *out_done);

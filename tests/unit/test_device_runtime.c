@@ -547,6 +547,15 @@ static void runs_like_the_last(void **unused) {
   assert_int_equal(count_entries(c, &in, &out, 5), 0);
   assert_int_equal(count_entries(c, &in, &other, 5), 0);
   run_and_check(c, &in, &out); /* its graph is still there */
+  int64_t told[KILN_MAX_RANK] = {0};
+  kiln_tensor prepared = {.shape = told};
+  expect_ok(kiln_context_prepare(c, &in, 1, &prepared, 1));
+  assert_int_equal(prepared.ndim, 2);
+  assert_int_equal(kiln_tensor_get_dtype(&prepared), KILN_F32);
+  assert_memory_equal(told, two, sizeof two);
+  prepared = (kiln_tensor){.data = NULL};
+  expect_ok(kiln_context_prepare(c, &in, 1, &prepared, 1));
+  assert_int_equal(prepared.ndim, 2);
   kiln_tensor in3 = in, out3 = out;
   in3.shape = out3.shape = three;
   run_and_check(c, &in3, &out3);
