@@ -62,6 +62,9 @@ typedef struct device_hooks {
                                 int threads); /* all prepares of a program are done: compile what they asked for */
   /* Between defer(true) and defer(false) finish_prepare does nothing in this thread: many programs are then compiled together. */
   void (*defer)(device *d, bool on);
+  /* While it compiles, `progress` (NULL: nobody) is called by the thread that waits for it with the part that is done, 0..1. An error of it
+   * ends the compilation with that error. */
+  void (*watch)(device *d, kiln_status (*progress)(void *user, double part), void *user);
   /* A device of the target's architecture for compiling only: with the facts of GPU t->ordinal of this machine, if that is one. */
   kiln_status (*open_compiler)(const target *t, device **out);
   /* What was compiled on it so far, as bytes for `offer` (release with mem_free). */

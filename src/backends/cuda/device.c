@@ -623,6 +623,13 @@ static void hook_defer(device *d, bool on) {
   deferred += on ? 1 : -1;
 }
 
+static void hook_watch(device *d, kiln_status (*progress)(void *user, double part), void *user) {
+  pthread_mutex_lock(&d->lock);
+  d->progress = progress;
+  d->progress_user = user;
+  pthread_mutex_unlock(&d->lock);
+}
+
 const device_hooks cuda_hooks = {
     .open = hook_open,
     .close = hook_close,
@@ -648,6 +655,7 @@ const device_hooks cuda_hooks = {
     .synchronize = hook_synchronize,
     .finish_prepare = hook_finish_prepare,
     .defer = hook_defer,
+    .watch = hook_watch,
     .open_compiler = hook_open_compiler,
     .compiled = cuda_images_make,
     .offer = cuda_images_offer,
