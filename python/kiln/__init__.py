@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from kiln.compiler import compile, unsupported_ops
     from kiln.engine_cache import DiskEngineCache, EngineCache
     from kiln.module import CompiledModule, load, save
-    from kiln.script import embed_engine, engine_bytes, reset
+    from kiln.script import embed_engine, engine_bytes, refit, reset
 
 __all__ = [
     "AccuracyReport",
@@ -50,6 +50,7 @@ __all__ = [
     "load_plugin",
     "model_report",
     "ops_report",
+    "refit",
     "register_cuda_kernel",
     "register_decomposition",
     "register_rule",
@@ -72,6 +73,7 @@ _LAZY = {
     "save": "kiln.module",
     "embed_engine": "kiln.script",
     "engine_bytes": "kiln.script",
+    "refit": "kiln.script",
     "reset": "kiln.script",
     "unsupported_ops": "kiln.compiler",
 }

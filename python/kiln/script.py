@@ -25,8 +25,9 @@ from kiln.engine import Engine
 from kiln.engine_module import EngineModule, PlainEngineModule, StatefulEngineModule
 from kiln.inputs import Input
 from kiln.module import CompiledModule, _Interface
+from kiln.weights import Weights
 
-__all__ = ["embed_engine", "engine_bytes", "reset"]
+__all__ = ["embed_engine", "engine_bytes", "refit", "reset"]
 
 operators.register()
 
@@ -237,6 +238,126 @@ def reset(module: torch.nn.Module) -> None:
             child.reset()
     for _, tensor in _engine_tensors(module):
         torch.ops.kiln.reset(tensor)
+
+
+# ---- Other weights -----------------------------------------------------------------------------------------------------------
+
+
+def refit(module: Any, weights: Weights, *, strict: bool = True) -> Any:
+    """Gives a compiled module other weights, in place, and returns it: see :meth:`kiln.Engine.refit`.
+
+    Of a ScriptModule, and of a module of ``embed_engine(..., script=False)``, each engine tensor is replaced by one with the new weights.
+    Where a compiled module is a part of another one, names begin with its path there, as in the state dict of the whole before that
+    part was compiled; parts that PyTorch runs get their weights too. State goes back to the model's values, and no other thread may call the module meanwhile.
+
+    Args:
+        module: what ``kiln.compile``, ``kiln.embed_engine``, ``kiln.load`` or ``torch.jit.load`` returned, alone or as a part of others.
+        weights: a state dict, or a module that has one. Some of the names are enough.
+        strict: False ignores names that no engine has.
+
+    Raises:
+        KilnError: as :meth:`kiln.Engine.refit`; or the module is frozen, or has no engine. It is as it was then.
+    """
+    if isinstance(module, (Engine, CompiledModule)):
+        module.refit(weights, strict=strict)
+        return module
+    if not isinstance(module, torch.nn.Module):
+        raise TypeError(f"module must be a compiled module, got {type(module).__name__}")
+    if isinstance(weights, torch.nn.Module):
+        weights = weights.state_dict()
+    if not isinstance(weights, Mapping):
+        raise TypeError(f"weights must be a state dict or an nn.Module, got {type(weights).__name__}")
+    holders = list(_holders(module))
+    if not holders:
+        raise _error("the module has no engine: pass what kiln.compile or kiln.embed_engine returned, or a module with such parts")
+    engines = [Engine.load(_bytes_of(holder)) for _, holder in holders]
+    left = set(weights)
+    parts = [_part(path, engine, weights, left) for (path, _), engine in zip(holders, engines)]
+    beside = _beside(module, weights, left)
+    for name in left if strict else ():
+        parts[0][name] = weights[name]  # for the library to complain about, unless it is tied to one that the engine has
+    for part, engine in zip(parts, engines):
+        if part or len(engines) == 1:
+            engine.refit(part)
+    for part, engine, (_, holder) in zip(parts, engines, holders):
+        if part:
+            _replace(holder, torch.ops.kiln.load(torch.frombuffer(bytearray(engine.serialize()), dtype=torch.uint8)))
+    with torch.no_grad():
+        for tensor, value in beside:
+            tensor.copy_(value)
+    return module
+
+
+def _beside(module: torch.nn.Module, weights: Mapping[str, Any], left: set[str]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Weights of parts that PyTorch runs, and their new values. These are taken out of ``left``."""
+    found = []
+    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+        if name not in left or name.endswith("kiln_engine"):
+            continue
+        value = torch.as_tensor(weights[name])
+        if value.shape != tensor.shape:
+            raise _error(f"`{name}`: expected {list(tensor.shape)}, got {list(value.shape)}; the module keeps its weights")
+        found.append((tensor, value))
+        left.discard(name)
+    return found
+
+
+def _holders(module: torch.nn.Module, path: str = "") -> Iterator[tuple[str, Any]]:
+    """What has an engine tensor as an attribute, and the path of the compiled module around it."""
+    if isinstance(module, torch.jit.ScriptModule):
+        yield from _script_holders(module._c, path)
+    elif isinstance(module, PlainEngineModule):
+        yield path.rpartition(".")[0], module
+    else:
+        for name, child in module.named_children():
+            yield from _holders(child, f"{path}.{name}" if path else name)
+
+
+def _script_holders(module: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if module.hasattr("kiln_engine"):
+        yield path.rpartition(".")[0], module
+        return
+    for name in module._method_names():
+        if any(True for _ in _engine_constants(module._get_method(name).graph)):
+            raise _error(
+                f"{path or 'the module'} is frozen: its engine is a constant of its code. Refit the module that torch.jit.freeze was "
+                "given, and freeze it again",
+                "KILN_UNSUPPORTED",
+            )
+    for name, child in torch._C.ModuleDict(module).items():
+        yield from _script_holders(child, f"{path}.{name}" if path else name)
+
+
+def _tensor_of(holder: Any) -> torch.Tensor:
+    return holder.kiln_engine if isinstance(holder, PlainEngineModule) else holder.getattr("kiln_engine")
+
+
+def _bytes_of(holder: Any) -> bytes:
+    return _tensor_of(holder).cpu().numpy().tobytes()
+
+
+def _replace(holder: Any, tensor: torch.Tensor) -> None:
+    if isinstance(holder, PlainEngineModule):
+        holder.kiln_engine = tensor
+    else:
+        holder.setattr("kiln_engine", tensor)
+
+
+def _part(path: str, engine: Engine, weights: Mapping[str, Any], left: set[str]) -> dict[str, Any]:
+    """What of ``weights`` is this engine's, by the engine's names. These are taken out of ``left``."""
+    known = {info.name for info in engine.weights}
+    start = f"{path}." if path else ""
+    part = {}
+    for name, value in weights.items():
+        if not isinstance(name, str) or not name.startswith(start):
+            continue
+        own = name[len(start) :]
+        if own not in known and f"model.{own}" in known:  # arguments that nest: the importer was given a module around the model
+            own = f"model.{own}"
+        if own in known:
+            part[own] = value
+            left.discard(name)
+    return part
 
 
 # ---- Compiling ScriptModules -------------------------------------------------------------------------------------------------

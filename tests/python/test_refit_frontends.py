@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
+import io
 from pathlib import Path
 from typing import Any, Optional
 
@@ -189,3 +191,109 @@ def test_an_engine_call_builds_again_where_a_refit_cannot_do(built: list[Any]) -
         tensor.copy_(torch.arange(20) % 4 == 0 if tensor.dtype == torch.bool else tensor)
     masked.mask.copy_(torch.arange(20) % 4 == 0)
     assert_same(compiled, masked, X)
+
+
+# ---- ScriptModules -------------------------------------------------------------------------------------------------------
+
+
+class Named(Model):
+    def forward(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {"y": self.last(torch.relu(self.norm(self.first(inputs["x"]))))}
+
+
+class Total(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(4))
+        self.register_buffer("total", torch.zeros(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.total += x * self.weight
+        return self.total.clone()
+
+
+def saved_and_loaded(module: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
+    file = io.BytesIO()
+    torch.jit.save(module, file)
+    file.seek(0)
+    return torch.jit.load(file)
+
+
+@pytest.mark.parametrize("make", [torch.jit.script, lambda model: torch.jit.trace(model, X)], ids=["script", "trace"])
+def test_script_module(model: nn.Module, make: Any) -> None:
+    compiled = kiln.compile(make(model), inputs=[X])
+    loaded, other = saved_and_loaded(compiled), other_weights(model)
+    assert kiln.refit(compiled, other) is compiled
+    assert_same(compiled, other, X)
+    assert_same(loaded, model, X)
+    kiln.refit(loaded, {name: tensor for name, tensor in other.state_dict().items() if name.startswith("last")})
+    model.last = other.last
+    assert_same(loaded, model, X)
+    assert_same(saved_and_loaded(loaded), model, X)
+    assert_same(torch.jit.freeze(loaded), model, X)
+
+
+def test_script_module_with_nested_arguments() -> None:
+    model = Named().eval()
+    compiled, other = kiln.compile(torch.jit.script(model), inputs=[{"x": X}]), other_weights(model)
+    kiln.refit(compiled, other)
+    assert torch.allclose(compiled({"x": X})["y"], other({"x": X})["y"], atol=1e-4)
+
+
+@pytest.mark.parametrize("script", [False, True])
+def test_compiled_parts_of_a_module(model: nn.Module, script: bool) -> None:
+    whole = nn.Sequential(model, nn.Sequential(nn.Linear(10, 20), nn.Tanh()), Model()).eval()
+    parts = [kiln.embed_engine(kiln.compile(part, inputs=[X]), script=script) for part in (whole[0], whole[2])]
+    mixed = nn.Sequential(parts[0], copy.deepcopy(whole[1]), parts[1])
+    assert_same(mixed, whole, X)
+    other = other_weights(whole)
+    kiln.refit(mixed, other)
+    assert_same(mixed, other, X)
+    if script:
+        assert_same(kiln.refit(torch.jit.script(mixed), whole), whole, X)
+        kiln.refit(mixed, other)
+    for weights, text in [
+        ({"2.last.bias": torch.zeros(3), "0.last.bias": torch.zeros(10)}, r"`last\.bias`: expected f32\[10\], got f32\[3\]"),
+        ({"1.0.bias": torch.zeros(3), "0.last.bias": torch.zeros(10)}, r"`1\.0\.bias`: expected \[20\], got \[3\]"),
+        ({"3.bias": torch.zeros(3)}, r"`3\.bias`: the engine has no such weight"),
+    ]:
+        with pytest.raises(kiln.KilnError, match=text):
+            kiln.refit(mixed, weights)
+        assert_same(mixed, other, X)
+    kiln.refit(mixed, {"3.bias": torch.zeros(3)}, strict=False)
+
+
+def test_script_module_with_state() -> None:
+    x, compiled = torch.ones(4), kiln.compile(torch.jit.script(Total().eval()), inputs=[torch.ones(4)])
+    assert compiled(x).tolist() == [1, 1, 1, 1]
+    kiln.refit(compiled, {"weight": torch.full((4,), 3.0)})
+    assert compiled(x).tolist() == [3, 3, 3, 3]
+    assert compiled(x).tolist() == [6, 6, 6, 6]
+
+
+def test_modules_that_cannot_be_refitted(model: nn.Module) -> None:
+    compiled = kiln.compile(torch.jit.script(model), inputs=[X])
+    frozen = torch.jit.freeze(compiled)
+    with pytest.raises(kiln.KilnError, match=r"is frozen.*Refit the module that torch\.jit\.freeze was given"):
+        kiln.refit(frozen, model)
+    with pytest.raises(kiln.KilnError, match="0 is frozen"):
+        kiln.refit(nn.Sequential(frozen), model)
+    with pytest.raises(kiln.KilnError, match="the module has no engine"):
+        kiln.refit(model, model)
+    with pytest.raises(TypeError, match="must be a compiled module, got int"):
+        kiln.refit(3, model)
+    with pytest.raises(TypeError, match="must be a state dict"):
+        kiln.refit(compiled, [1])
+    of_frozen = kiln.compile(torch.jit.freeze(torch.jit.script(model)), inputs=[X])
+    with pytest.raises(kiln.KilnError, match="frozen TorchScript module, which forgets"):
+        kiln.refit(of_frozen, model)
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_refit_module_weights_of_a_script_module(model: nn.Module, in_place: bool) -> None:
+    compiled = torch_tensorrt.compile(torch.jit.script(model), ir="ts", inputs=[X])
+    other = other_weights(model)
+    refitted = refit_module_weights(compiled, other, arg_inputs=[X], verify_output=True, in_place=in_place)
+    assert (refitted is compiled) == in_place
+    assert_same(refitted, other, X)
+    assert_same(compiled, other if in_place else model, X)

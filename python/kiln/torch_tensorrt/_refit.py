@@ -35,7 +35,7 @@ def refit_module_weights(
     """The compiled module with the weights of another exported program of the same model.
 
     Args:
-        compiled_module: of ``compile``, in one engine or with parts in PyTorch.
+        compiled_module: of ``compile``, in one engine or with parts in PyTorch, or a ScriptModule of it that is not frozen.
         new_weight_module: an ExportedProgram, or an nn.Module.
         arg_inputs, kwarg_inputs: with ``verify_output``, what to compare the results on.
         use_weight_map_cache: accepted; engines know which weights came from where.
@@ -44,10 +44,10 @@ def refit_module_weights(
     Raises:
         KilnError: weights do not fit (all are listed), or the results differ; ``compiled_module`` is as it was in the first case.
     """
-    if not isinstance(compiled_module, (kiln.CompiledModule, HybridModule)):
+    if not isinstance(compiled_module, (kiln.CompiledModule, HybridModule, torch.jit.ScriptModule)):
         raise TypeError(
-            f"compiled_module must be what torch_tensorrt.compile returned, got {type(compiled_module).__name__}: ScriptModules "
-            "and loaded programs have their engines as constants"
+            f"compiled_module must be what torch_tensorrt.compile returned, got {type(compiled_module).__name__}: loaded programs have "
+            "their engines as constants"
         )
     if not isinstance(new_weight_module, (torch.export.ExportedProgram, torch.nn.Module)):
         raise TypeError(f"new_weight_module must be an ExportedProgram, got {type(new_weight_module).__name__}")
@@ -62,8 +62,8 @@ def refit_module_weights(
 
 def refit_with(module: torch.nn.Module, state: Mapping[str, Any]) -> None:
     """Gives all engines of a compiled module, and what runs in PyTorch beside them, the weights of a state dict."""
-    if isinstance(module, kiln.CompiledModule):
-        module.refit(state)
+    if isinstance(module, (kiln.CompiledModule, torch.jit.ScriptModule)):
+        kiln.refit(module, state)
         return
     assert isinstance(module, HybridModule)
     graph = module.graph_module
@@ -91,7 +91,7 @@ def _copy(module: torch.nn.Module) -> torch.nn.Module:
     """With engines of its own."""
     if isinstance(module, kiln.CompiledModule):
         return _own_engine(module)
-    made = copy.deepcopy(module)
+    made = copy.deepcopy(module)  # ScriptModules load engines of their own
     for child in made.modules():
         if isinstance(child, _EngineModule) and isinstance(child.call.engine, kiln.CompiledModule):
             child.call.engine = _own_engine(child.call.engine)
