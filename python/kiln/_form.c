@@ -2,8 +2,9 @@
  * puts results together, without Python code. Whatever is not exactly as the form says goes the slow way, which explains it.
  *
  * A form is made of Python objects: an int stands for the engine's tensor of this number, None for None, and tuples, lists and dicts
- * (keys are texts) for themselves. call_directly
- * makes calls of a module reach its forward as nn.Module does, where no hook is in the way. */
+ * (keys are texts) for themselves.
+ *
+ * call_directly makes calls of a module reach its forward as nn.Module does, where no hook is in the way. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <stdlib.h>

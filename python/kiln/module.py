@@ -278,7 +278,7 @@ class CompiledModule(torch.nn.Module):
         self.forward = self._runner if direct else self._call
         self.training = False
         self.__dict__["_operators"] = None  # not a child: it is made when something traces
-        call_directly(CompiledModule)  # again each time: tools that replace nn.Module.__call__ for a while undo it
+        call_directly(type(self))  # again each time: tools that replace nn.Module.__call__ for a while undo it
 
     def _call(self, *args: Any, **kwargs: Any) -> Any:
         if torch.jit.is_tracing() or torch.compiler.is_compiling():
