@@ -147,7 +147,7 @@ class Gpu:
                 steps = [t.stride(2) * 2, t.stride(1) * 2, t.stride(0) * 2]
                 maps.append(self.tensor_map(p.dtype, t, [e, n, h, b], steps, [64, rows, 1, 1]))
             args = [*maps, ctypes.c_void_p(o.data_ptr()), ctypes.c_void_p(mask.data_ptr() if mask is not None else 0)]
-            args.append(ctypes.c_int(p.items))
+            args += [ctypes.c_int(p.items), ctypes.c_int(p.section)]
             stream = self.torch.cuda.current_stream().cuda_stream
             self.driver.launch(p.kernel.function, p.kernel.grid, p.kernel.threads, p.kernel.smem, stream, args, True)
             return

@@ -132,7 +132,7 @@ def variants() -> list[tuple[str, Plan]]:
     ]
     long: list[dict[str, Any]] = [
         {"lq": 197, "lk": 197, "e": 64, "packed": True, "bkv": 64},
-        {"lq": 700, "lk": 700, "e": 64, "causal": True, "bkv": 128, "blocks": 5},
+        {"lq": 700, "lk": 700, "e": 64, "causal": True, "bkv": 128, "blocks": 5, "section": 3},
         {"lq": 300, "lk": 300, "e": 64, "causal": True, "bkv": 64, "groups": 3},
         {"lq": 130, "lk": 150, "e": 64, "mask": "add", "bkv": 128},
         {"lq": 130, "lk": 150, "e": 56, "ev": 40, "mask": "bool", "bkv": 64, "groups": 3, "blocks": 3},

@@ -439,6 +439,7 @@ class AttentionWg(Attention):
 
     groups: int = 2
     blocks: int = 132
+    section: int = 0  # heads whose parts lie beside each other; 0: all if causal
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -448,12 +449,13 @@ class AttentionWg(Attention):
         d |= {"HD": hd, "HDV": hdv, "BN": self.bkv, "GROUPS": self.groups, "STAGES": self.stages, "PDL": 1}
         smem = 2 * bq * hd * 2 + self.stages * self.bkv * (hd + hdv) * 2 + self.groups * 64 * (hdv + 8) * 2 + 32 + self.stages * 32
         self.items = math.ceil(self.lq / bq) * self.b * self.h
+        self.section = self.section or (self.b * self.h if self.causal else 1)
         grid = (min(self.items, self.blocks), 1, 1)
         files = ("wgmma.cu", "attention_wgmma.cu")
         self.kernel = Kernel("kiln_attention_wgmma", files, d, self.groups * 128 + 128, smem, grid)
 
     def name(self) -> str:
-        return f"wg{self.groups}b{self.bkv}s{self.stages}"
+        return f"wg{self.groups}b{self.bkv}s{self.stages}/{self.section}"
 
 
 @dataclass

@@ -192,6 +192,9 @@ def attention_cases() -> list[tuple[str, dict[str, Any], list[dict[str, Any]]]]:
         ("decode", {"b": 1, "h": 32, "lq": 1, "lk": 512, "e": 64, "group": 4}, decode),
         ("decode4k", {"b": 1, "h": 32, "lq": 1, "lk": 4096, "e": 128, "group": 4}, decode),
         ("long", {"b": 4, "h": 16, "lq": 2048, "lk": 2048, "e": 128, "causal": True}, some[1:]),
+        ("long64", {"b": 4, "h": 16, "lq": 2048, "lk": 2048, "e": 64, "causal": True}, some[1:2]),
+        ("full", {"b": 2, "h": 16, "lq": 2048, "lk": 2048, "e": 128}, some[1:2]),
+        ("odd", {"b": 1, "h": 25, "lq": 1500, "lk": 1500, "e": 64, "causal": True}, some[1:2]),
     ]
 
 
@@ -204,9 +207,10 @@ def command_time_attention(g: Gpu, which: str, only: str, log: dict[str, Any]) -
     for (_, plans), (_, shape, _) in zip(cases, shapes, strict=True):
         if shape["lq"] >= 64:
             for groups, b, s in ways:
-                p = AttentionWg("f16", **shape, groups=groups, bkv=b, stages=s)
-                if p.kernel.smem <= 227 * 1024:
-                    plans.append(p)
+                for section in (0, 33) if shape.get("causal") and s == 2 else (0,):
+                    p = AttentionWg("f16", **shape, groups=groups, bkv=b, stages=s, section=section)
+                    if p.kernel.smem <= 227 * 1024:
+                        plans.append(p)
     cases = [(n, [p for p in ps if re.match(only, p.name())]) for n, ps in cases]
     errors = compile_all([p for _, ps in cases for p in ps], g.compiler, g.driver, "sm_90a")
     for e in errors[:5]:

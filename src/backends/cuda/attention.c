@@ -1,5 +1,6 @@
 /* Fused attention: shapes and strides to the macros of attention.cu (f16, bf16) or attention_simt.cu (f32), and how to
  * cut it. */
+#include <math.h>
 #include <stdio.h>
 
 #include "backends/cuda/gemm.h"
@@ -23,7 +24,7 @@ typedef struct attention_state {
   size_t shared, counters_at, partials_at;
   bool wgmma;
   attention_map maps[3];
-  int keys, items; /* keys of a tile; items that the blocks share */
+  int keys, items, section; /* keys of a tile; items that the blocks share; heads whose parts lie beside each other */
 } attention_state;
 
 typedef struct attention_shape {
@@ -209,11 +210,56 @@ static bool wgmma_suits(const kernel_prep *p, const attention_shape *s, attentio
   return true;
 }
 
+/* How much more the busiest block does than all on average if causal attention's items are dealt out `section` heads at a time (as in
+ * attention_wgmma.cu: longest first, every other turn backwards). An item is its tiles of keys and 1.5 for its start and end. */
+static double section_load(const attention_shape *s, const wgmma_tile *tile, int64_t items, int64_t blocks,
+                           int64_t section, float *load) {
+  const int64_t bq = tile->groups * 64, parts = cuda_div_up(s->len_q, bq), all = cuda_div_up(s->len_k, tile->keys);
+  double total = 0, most = 0;
+  for (int64_t b = 0; b < blocks; b++) load[b] = 0;
+  for (int64_t i = 0; i < items; i++) {
+    const int64_t turn = i / blocks, first = i / (section * parts) * section, left = items / parts - first;
+    const int64_t row = parts - 1 - (i - first * parts) / (section < left ? section : left);
+    const int64_t last = (row + 1) * bq < s->len_q ? (row + 1) * bq - 1 : s->len_q - 1, keys = last / tile->keys + 1;
+    const float work = (float)(keys < all ? keys : all) + 1.5f;
+    load[turn % 2 ? blocks - 1 - i % blocks : i % blocks] += work;
+    total += (double)work;
+  }
+  for (int64_t b = 0; b < blocks; b++)
+    if ((double)load[b] > most) most = (double)load[b];
+  return most * (double)blocks / total;
+}
+
+/* Parts of few heads at a time find keys and values in the cache; the blocks' loads differ least where sections are whole turns, or
+ * all heads. The fewest that are within 3 % of the best. */
+static kiln_status choose_section(kernel_prep *p, const attention_shape *s, const wgmma_tile *tile, int64_t items,
+                                  int64_t blocks, int *section) {
+  const int64_t parts = cuda_div_up(s->len_q, tile->groups * 64), heads = items / parts;
+  int64_t a = blocks, b = parts;
+  while (b) {
+    const int64_t rest = a % b;
+    a = b, b = rest;
+  }
+  const int64_t candidates[3] = {blocks / a, 2 * (blocks / a), heads};
+  double loads[3], best = 0;
+  *section = !s->causal ? 1 : items <= 1 << 18 || candidates[1] > heads ? (int)heads : (int)candidates[1];
+  if (!s->causal || items <= blocks || items > 1 << 18) return KILN_OK;
+  float *room = arena_alloc(p->arena, (size_t)blocks * sizeof *room);
+  if (!room) return KILN_NO_MEMORY("attention");
+  for (int i = 0; i < 3; i++) {
+    loads[i] = candidates[i] < heads || i == 2 ? section_load(s, tile, items, blocks, candidates[i], room) : HUGE_VAL;
+    if (i == 0 || loads[i] < best) best = loads[i];
+  }
+  for (int i = 2; i >= 0; i--)
+    if (loads[i] <= best * 1.03) *section = (int)candidates[i];
+  return KILN_OK;
+}
+
 static kiln_status compile_wgmma(kernel_prep *p, const attention_shape *s, attention_state *state, text *t) {
   const int64_t hd = s->dim <= 64 ? 64 : 128, hdv = s->dim_v <= 64 ? 64 : 128;
   const int64_t items = cuda_div_up(s->len_q, 128) * s->batch * s->heads * s->group;
   const int sms = cuda_device_facts(p->device)->sm_count;
-  const bool many_keys = hd == 64 && hdv == 64 && items > 132; /* by timings on an H100 */
+  const bool many_keys = items > 132 && ((hd == 64 && hdv == 64) || !s->causal); /* by timings on an H100 */
   const wgmma_tile tile = {2, many_keys ? 128 : 64, 2};
   if (items > INT32_MAX / 2) return KILN_FAIL(KILN_UNSUPPORTED, "attention: too many blocks for a GPU kernel");
   state->shared = wgmma_shared(&tile, hd, hdv);
@@ -223,6 +269,7 @@ static kiln_status compile_wgmma(kernel_prep *p, const attention_shape *s, atten
   state->split = 1;
   state->keys = tile.keys;
   state->wgmma = true;
+  KILN_TRY(choose_section(p, s, &tile, items, state->blocks, &state->section));
   text_printf(
       t, "#undef HD\n#undef HDV\n#define HD %lld\n#define HDV %lld\n#define GROUPS %d\n#define BKV %d\n#define BN %d\n",
       (long long)hd, (long long)hdv, tile.groups, tile.keys, tile.keys);
@@ -244,7 +291,7 @@ static kiln_status run_wgmma(const kernel_args *a, const attention_state *s, con
                              const void *mask) {
   cuda_map maps[3];
   void *o = a->out[0].data;
-  int items = s->items;
+  int items = s->items, section = s->section;
   for (int i = 0; i < 3; i++) {
     const int box[4] = {64, i == 0 ? 64 : s->keys, 1, 1};
     KILN_TRY(cuda_map_tiled(a, &maps[i], data[i], a->out[0].dtype, 4, s->maps[i].sizes, s->maps[i].strides, box, 128));
@@ -255,7 +302,7 @@ static kiln_status run_wgmma(const kernel_args *a, const attention_state *s, con
       .block = {(unsigned)s->threads, 1, 1},
       .shared = s->shared,
       .overlap = true,
-      .params = CUDA_PARAMS(&maps[0], &maps[1], &maps[2], &o, &mask, &items),
+      .params = CUDA_PARAMS(&maps[0], &maps[1], &maps[2], &o, &mask, &items, &section),
   };
   return cuda_launch(a, &launch);
 }

@@ -103,14 +103,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_CTAS)
   const mx_u32 smem_q = mx_shared(smem), smem_kv = smem_q + Q_BYTES;
   const int tid = threadIdx.x, lane = tid & 31, warp = tid >> 5, wq = warp % WARPS_Q, wkv = warp / WARPS_Q;
   const int head = blockIdx.x / BLOCKS % HEADS, batch = blockIdx.x / BLOCKS / HEADS, split = blockIdx.y;
-  const int row0 = blockIdx.x % BLOCKS * BQ;
+  const int row0 = (CAUSAL ? BLOCKS - 1 - blockIdx.x % BLOCKS : blockIdx.x % BLOCKS) * BQ; /* the longest first */
   mx_grid_wait();
   k += K_AT((long long)batch, head);
   v += V_AT((long long)batch, head);
 
   /* Key tiles of this block. */
   int tiles = (LEN_K + BKV - 1) / BKV;
-  if (CAUSAL && GROUP == 1) tiles = min(tiles, (min(row0 + BQ, LEN_Q) - 1) / BKV + 1);
+  if (CAUSAL) tiles = min(tiles, (min(row0 % LEN_Q + BQ, LEN_Q) - 1) / BKV + 1);
   const int t_first = SPLIT > 1 ? tiles * split / SPLIT : 0, t_last = SPLIT > 1 ? tiles * (split + 1) / SPLIT : tiles;
   const int count = t_last - t_first;
 

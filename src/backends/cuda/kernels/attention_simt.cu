@@ -19,7 +19,8 @@ extern "C" __global__ void __launch_bounds__(128)
     KERNEL_NAME(const void *q, const void *k, const void *v, void *__restrict__ o, const void *mask, int len_arg) {
   extern __shared__ __align__(16) unsigned char smem[];
   float *sq = (float *)smem, *sk = sq + BQ * PITCH_QK, *sv = sk + BKV * PITCH_QK, *sp = sv + BKV * DIM_V;
-  const int tid = threadIdx.x, r = tid / 4, part = tid % 4, row0 = blockIdx.x % BLOCKS * BQ;
+  const int tid = threadIdx.x, r = tid / 4, part = tid % 4;
+  const int row0 = (CAUSAL ? BLOCKS - 1 - blockIdx.x % BLOCKS : blockIdx.x % BLOCKS) * BQ; /* the longest first */
   const int head = blockIdx.x / BLOCKS % HEADS, batch = blockIdx.x / BLOCKS / HEADS;
   const int row = min(row0 + r, ROWS - 1), query = row % LEN_Q;
   const float none = __int_as_float(0xff800000);
@@ -33,7 +34,7 @@ extern "C" __global__ void __launch_bounds__(128)
 #pragma unroll
   for (int j = 0; j < COLS_V; j++) acc[j] = 0.0f;
   int keys = LEN_K;
-  if (CAUSAL && GROUP == 1) keys = min(keys, min(row0 + BQ, LEN_Q));
+  if (CAUSAL) keys = min(keys, min(row0 % LEN_Q + BQ, LEN_Q));
   for (int k0 = 0; k0 < keys; k0 += BKV) {
     __syncthreads();
     for (int e = tid; e < BKV * DIM; e += 128) {

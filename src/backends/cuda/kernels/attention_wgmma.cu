@@ -5,7 +5,8 @@
  *
  * Macros as in attention.cu: IN_TYPE HEADS GROUP LEN_Q LEN_K DIM DIM_V O_AT O_ROW VEC_O MASK_* CAUSAL SCALE BKV STAGES PDL; HD and
  * HDV are 64 or 128; BN is BKV (for wgmma.cu); GROUPS is 2 or 3. Tensor maps of q, k and v: dimensions (column, row, head, batch),
- * boxes of 64 columns and 64 (q) or BKV rows, 128-byte swizzle. `items`: ceil(LEN_Q / BQ) * heads * batches.
+ * boxes of 64 columns and 64 (q) or BKV rows, 128-byte swizzle. `items`: ceil(LEN_Q / BQ) * heads * batches; `section`: in their order,
+ * parts of so many heads (of all batches) lie beside each other (attention.c chooses it).
  * Grid: any number of blocks up to `items`; block: THREADS. Shared memory: SMEM_BYTES. */
 
 #define THREADS (GROUPS * 128 + 128) /* the copying warpgroup, of which one warp works, gives its registers to the others */
@@ -70,10 +71,15 @@ __device__ __forceinline__ void wg_mma_rows(float *d, const mx_u32 *a, mx_u64 b)
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }
 
-/* An item's queries and head. Blocks of causal attention that are next to each other take parts of one head, of all lengths in turn. */
-__device__ __forceinline__ void place(int item, int &row0, int &head, int &batch) {
-  const int all = item / BLOCKS, turn = CAUSAL ? (int)((long long)all * BLOCKS / gridDim.x) : 0;
-  row0 = (BLOCKS - 1 - (item % BLOCKS + turn) % BLOCKS) * BQ;
+/* The n-th item of this block. Every other turn goes backwards: items get shorter, so that who had a long one has a short one next. */
+__device__ __forceinline__ int item_of(int n) {
+  return n * gridDim.x + (CAUSAL && n % 2 ? gridDim.x - 1 - blockIdx.x : blockIdx.x);
+}
+/* An item's queries and head: `section` heads at a time, of all of them the last queries first. */
+__device__ __forceinline__ void place(int item, int items, int section, int &row0, int &head, int &batch) {
+  const int first = item / (section * BLOCKS) * section, heads = min(section, items / BLOCKS - first), at = item - first * BLOCKS;
+  const int all = first + at % heads;
+  row0 = (BLOCKS - 1 - at / heads) * BQ;
   head = all % (HEADS * GROUP);
   batch = all / (HEADS * GROUP);
 }
@@ -92,7 +98,7 @@ __device__ __forceinline__ int tiles_for(int last) {
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
     kiln_attention_wgmma(const __grid_constant__ tensor_map map_q, const __grid_constant__ tensor_map map_k,
-                         const __grid_constant__ tensor_map map_v, in_t *__restrict__ o, const void *mask, int items) {
+                         const __grid_constant__ tensor_map map_v, in_t *__restrict__ o, const void *mask, int items, int section) {
   extern __shared__ __align__(1024) unsigned char smem[];
   const mx_u32 smem0 = mx_shared(smem), q_full = smem0 + BARRIERS, q_empty = q_full + 16, k_full = q_empty + 16;
   const mx_u32 v_full = k_full + STAGES * 8, k_empty = v_full + STAGES * 8, v_empty = k_empty + STAGES * 8, smem_kv = smem0 + 2 * Q_BYTES;
@@ -117,9 +123,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
   if (warp >= GROUPS * 4) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(GROUPS == 2 ? 40 : 32));
     if (warp == GROUPS * 4 && lane == 0) { /* the copying thread */
-      int stage = 0, phase = 0, n = 0;
-      for (int item = blockIdx.x; item < items; item += gridDim.x, n++) {
-        place(item, row0, head, batch);
+      int stage = 0, phase = 0;
+      for (int n = 0, item; (item = item_of(n)) < items; n++) {
+        place(item, items, section, row0, head, batch);
         const int tiles = tiles_for(row0 + BQ - 1), slot = n & 1;
         barrier_wait(q_empty + slot * 8, (n >> 1 & 1) ^ 1);
         barrier_expect(q_full + slot * 8, Q_BYTES);
@@ -147,9 +153,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     constexpr bool LATE = MASK_KIND == 0 && (float)(SCALE) > 0.0f;
     constexpr float UNIT = LATE ? (float)(SCALE)*LOG2E : 1.0f;
     in_t *buffer = (in_t *)(smem + STAGING + warp * (16 * PITCH_O * 2));
-    int k_stage = 0, k_phase = 0, v_stage = 0, v_phase = 0, n = 0;
-    for (int item = blockIdx.x; item < items; item += gridDim.x, n++) {
-      place(item, row0, head, batch);
+    int k_stage = 0, k_phase = 0, v_stage = 0, v_phase = 0;
+    for (int n = 0, item; (item = item_of(n)) < items; n++) {
+      place(item, items, section, row0, head, batch);
       const int tiles = tiles_for(row0 + BQ - 1), slot = n & 1, own = tiles_for(row0 + group * 64 + 63);
       const int first = row0 + group * 64 + (warp & 3) * 16; /* of this warp's rows */
       float s[BKV / 8][4], acc[VB][8][4], top[2] = {none, none}, sum[2] = {0.0f, 0.0f}, shrink[2];

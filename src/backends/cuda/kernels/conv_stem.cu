@@ -52,8 +52,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_CTAS)
   for (int i = tid; i < WEIGHTS; i += THREADS) {
     const int n = i / 4 % OUT_C, step = i / (4 * OUT_C), j = n / 8, e = n % 8, column = step % QUADS * 4 + i % 4;
     const int channel = j / 4 * 32 + e / 2 * 8 + j % 4 * 2 + e % 2;
-    weights[i] = column < KERNEL_W ? w[(channel * KERNEL_H + step / QUADS) * KERNEL_W + column] : make_uint2(0, 0);
+    const bool inside = column < KERNEL_W; /* what is not becomes 0 */
+    mx_copy_async<8>(mx_shared(weights + i), w + (channel * KERNEL_H + step / QUADS) * KERNEL_W + (inside ? column : 0), inside);
   }
+  mx_commit();
   mx_grid_wait();
 
   auto place = [&](int tile, int &image, int &oy, int &ox) {
@@ -81,6 +83,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_CTAS)
 
   int tile = blockIdx.x;
   if (tile < tiles) load(tile);
+  mx_wait<0>();
   for (; tile < tiles; tile += gridDim.x) {
     __syncthreads(); /* nobody reads the tile before any more */
 #pragma unroll
