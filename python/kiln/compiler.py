@@ -15,13 +15,14 @@ import os
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Callable, Optional, Union
+from typing import Any, Optional, Union
 
 import torch
 from torch.utils import _pytree as pytree
 
 from kiln import checks, extend, rewrite
 from kiln._kiln import KilnError, operator_supported
+from kiln._progress import Line, Progress
 from kiln.engine import Engine
 from kiln.engine_cache import EngineCache, cached_engine, open_cache
 from kiln.inputs import Input
@@ -42,7 +43,9 @@ _RULES = {
     "tune": checks.SECONDS,
     "cache": checks.optional(checks.PATH),
     "threads": checks.optional(checks.count(0, 1024)),
-    "progress": checks.optional(checks.CALLABLE),
+    "progress": checks.optional(
+        checks.Rule(lambda value: callable(value) or isinstance(value, bool), "True, or a function of stage and fraction")
+    ),
     "allow_host_fallback": checks.BOOL,
     "metadata": checks.optional(
         checks.Rule(
@@ -66,7 +69,7 @@ def compile(
     tune: float = 0.0,
     cache: Union[str, os.PathLike[str], None] = None,
     threads: Optional[int] = None,
-    progress: Optional[Callable[[str, float], Any]] = None,
+    progress: Progress = None,
     allow_host_fallback: bool = False,
     metadata: Optional[Mapping[str, str]] = None,
     engine_cache: Union[str, os.PathLike[str], EngineCache, None] = None,
@@ -90,7 +93,8 @@ def compile(
         tune: seconds to spend on timing candidate kernels; 0 takes the heuristic choice.
         cache: file where the tuner's results are kept.
         threads: how many threads one call may use; None is one per core.
-        progress: called as ``progress(stage, fraction)`` now and then; an exception in it cancels the build.
+        progress: called as ``progress(stage, fraction)`` now and then; an exception in it cancels the build. True: a line on standard
+            error that tells what is being done.
         allow_host_fallback: on GPUs: operators without a kernel there run on the CPU, with copies of their tensors. Without it the build
             fails with a list of them.
         metadata: texts to keep in the engine, for :meth:`kiln.Engine.metadata`.
@@ -106,7 +110,12 @@ def compile(
         KilnError: the model is in training mode, cannot be captured, uses unsupported operators (all are listed with their
             source lines), or an option is wrong.
     """
-    checks.check_all("kiln.compile", locals(), _RULES)
+    given = dict(locals())
+    checks.check_all("kiln.compile", given, _RULES)
+    if progress is True:
+        with Line() as line:
+            line("exporting", 0.0)
+            return compile(**{**given, "progress": line})
     if target is None:
         target = _gpu_of(model) or "cpu"
     if isinstance(model, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):

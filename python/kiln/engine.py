@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Callable, NamedTuple, Optional, Union
 
 from kiln import _kiln
+from kiln._progress import Progress, shown
 from kiln.weights import WeightInfo, Weights, rows_of
 
 __all__ = ["Engine", "TensorInfo", "model_report", "ops_report"]
@@ -83,7 +84,7 @@ class Engine(_kiln.Engine):
         tune: float = 0.0,
         cache: Optional[Path] = None,
         threads: int = 0,
-        progress: Optional[Callable[[str, float], Any]] = None,
+        progress: Progress = None,
         method: Optional[str] = None,
         metadata: Optional[dict[str, str]] = None,
         allow_host_fallback: bool = False,
@@ -101,7 +102,8 @@ class Engine(_kiln.Engine):
             tune: seconds to spend on timing candidates; 0 takes the heuristic choice.
             cache: file where the tuner's results are kept.
             threads: that the tuner assumes; 0 is one per core.
-            progress: called as ``progress(stage, fraction)`` now and then; an exception in it cancels the build.
+            progress: called as ``progress(stage, fraction)`` now and then; an exception in it cancels the build. True: a line on
+                standard error.
             method: of a TorchScript file; default "forward".
             metadata: texts to keep in the engine, for :meth:`metadata`.
             allow_host_fallback: GPUs: operators without a kernel there run on the CPU; else the build lists them and fails.
@@ -113,20 +115,21 @@ class Engine(_kiln.Engine):
         shared = _shared_dims(list(inputs))
         if shared:
             metadata = {**(metadata or {}), "kiln.shared_dims": shared}
-        return cls._build(
-            model,
-            target=target,
-            precision=precision,
-            inputs=rows,
-            profiles=profiles,
-            tune=tune,
-            cache=None if cache is None else os.fspath(cache),
-            threads=threads,
-            progress=progress,
-            method=method,
-            metadata=metadata,
-            allow_host_fallback=allow_host_fallback,
-        )
+        with shown(progress) as call:
+            return cls._build(
+                model,
+                target=target,
+                precision=precision,
+                inputs=rows,
+                profiles=profiles,
+                tune=tune,
+                cache=None if cache is None else os.fspath(cache),
+                threads=threads,
+                progress=call,
+                method=method,
+                metadata=metadata,
+                allow_host_fallback=allow_host_fallback,
+            )
 
     @classmethod
     def open(cls, path: Path) -> Engine:

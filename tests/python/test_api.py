@@ -355,6 +355,28 @@ def test_progress_and_cancelling(mlp: nn.Module) -> None:
         kiln.compile(mlp, inputs=[torch.zeros(2, 16)], progress=stop)
 
 
+def test_progress_is_shown(mlp: nn.Module, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    program = torch.export.export(mlp, (torch.zeros(2, 16),))
+    kiln.compile(program, progress=True)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split()[-1] for line in lines] == [
+        "exporting",
+        "importing",
+        "optimizing",
+        "planning",
+        "compiling",
+        "writing",
+        "done",
+    ]
+    parts = [float(line.split()[1]) for line in lines]
+    assert parts == sorted(parts) and parts[0] == 0 and parts[-1] == 100
+    torch.export.save(program, tmp_path / "mlp.pt2")
+    kiln.Engine.build(tmp_path / "mlp.pt2", progress=True)
+    assert "optimizing" in capsys.readouterr().err
+    kiln.Engine.build(tmp_path / "mlp.pt2", progress=False)
+    assert capsys.readouterr().err == ""
+
+
 # ---- Files -----------------------------------------------------------------------------------------------------------
 
 
