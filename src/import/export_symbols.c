@@ -259,7 +259,8 @@ static kiln_status do_ite(operands *a, ivalue *out) {
 /* ---- sizes of tensors --------------------------------------------------------------------------- */
 
 static kiln_status size_operand(operands *a, value **out) {
-  *out = a->n > 0 && a->v[0].kind == IV_TENSOR ? lower_value(&a->p->b, a->v[0].u.t) : NULL;
+  itensor *t = a->n > 0 && a->v[0].kind == IV_TENSOR ? a->v[0].u.t : NULL;
+  *out = t ? lower_value(&a->p->b, t->parts[0] ? t->parts[0] : t) : NULL; /* of a complex tensor: as its parts */
   return *out ? KILN_OK : KILN_FAIL(KILN_INVALID_FILE, "model.json: the first argument is not a tensor");
 }
 static kiln_status do_size(operands *a, ivalue *out) {
