@@ -107,8 +107,14 @@ def timm_models() -> list[tuple[str, str]]:
     for name in timm.list_models():
         module = _registry._model_to_module[name] if hasattr(_registry, "_model_to_module") else None
         modules.setdefault(module or timm.model_entrypoint(name).__module__.rpartition(".")[2], []).append(name)
-    chosen = [(family, smallest([n for n in names if not n.startswith("test_")] or names)) for family, names in modules.items()]
-    return sorted(chosen)
+
+    def candidates(names: list[str]) -> list[str]:
+        """Those for images of 1024 pixels take PyTorch itself minutes on a CPU: SAM has one for 224, too."""
+        names = [n for n in names if not n.startswith("test_")] or names
+        configs = {n: timm.get_pretrained_cfg(n) for n in names}
+        return [n for n, c in configs.items() if not c or max(c.input_size) < 1000] or names
+
+    return sorted((family, smallest(candidates(names))) for family, names in modules.items())
 
 
 def torchvision_models() -> list[tuple[str, str]]:
