@@ -2,9 +2,9 @@
 
     python bench/refit.py [--target cpu|cuda] [--precision fp32]
 
-Prints a table of processor seconds (of all threads, so that other work on the machine does not count): of a build with its export, of a
-refit with a whole state dict, of one with a single matrix, and of the first call after it, which binds the shapes again (medians of
-five); and the sizes of the engine file with and without weights.
+Prints a table of processor seconds (of all threads, so that other work on the machine does not count) and, behind a slash, of seconds by
+the clock: of a build with its export, of a refit with a whole state dict, of one with a single matrix, and of the first call after it,
+which binds the shapes again (medians of five); and the sizes of the engine file with and without weights.
 """
 
 from __future__ import annotations
@@ -37,38 +37,50 @@ def resnet() -> tuple[torch.nn.Module, tuple[Any, ...], str]:
     return model.module(), model.example(), next(reversed(list(model.module().state_dict())))
 
 
-def seconds(run: Callable[[], Any], times: int = 5) -> float:
+def seconds(run: Callable[[], Any], times: int = 5) -> tuple[float, float]:
+    """Medians: of the processor, and by the clock."""
     samples = []
     for _ in range(times):
-        start = time.process_time()
+        start = time.process_time(), time.perf_counter()
         run()
-        samples.append(time.process_time() - start)
-    return statistics.median(samples)
+        samples.append((time.process_time() - start[0], time.perf_counter() - start[1]))
+    return medians(samples)
+
+
+def medians(samples: list[tuple[float, float]]) -> tuple[float, float]:
+    return statistics.median(cpu for cpu, _ in samples), statistics.median(clock for _, clock in samples)
+
+
+def text(pair: tuple[float, float]) -> str:
+    return f"{pair[0]:.2f} / {pair[1]:.2f}"
 
 
 def measure(name: str, make: Callable[[], Any], target: str, precision: str) -> str:
     torch.manual_seed(0)
     model, inputs, single = make()
     model.eval()
-    start = time.process_time()
-    compiled = kiln.compile(model, inputs=inputs, target=target, precision=precision)
-    built = time.process_time() - start
-    inputs = tuple(value.to(target) for value in inputs)
-    compiled(*inputs)
+    made: list[Any] = []
+    built = seconds(lambda: made.append(kiln.compile(model, inputs=inputs, target=target, precision=precision)), 1)
+    compiled = made[0]
+    inputs = tuple(value.to("cuda" if target.startswith("cuda") else "cpu") for value in inputs)
+
+    def call() -> None:
+        compiled(*inputs)
+        if target.startswith("cuda"):
+            torch.cuda.synchronize()
+
+    call()
     state = {key: value + 0.01 if value.is_floating_point() else value for key, value in model.state_dict().items()}
     whole, first = [], []
     for weights in (state, model.state_dict()) * 2 + (state,):
         whole.append(seconds(lambda weights=weights: compiled.refit(weights), 1))
-        first.append(seconds(lambda: compiled(*inputs)[0], 1))
+        first.append(seconds(call, 1))
     try:
-        one = f"{seconds(lambda: compiled.refit({single: state[single]})):.2f}"
+        one = text(seconds(lambda: compiled.refit({single: state[single]})))
     except kiln.KilnError:
         one = "needs others"
     sizes = [len(engine.serialize()) / 1e6 for engine in (compiled.engine, compiled.engine.strip())]
-    return (
-        f"| {name} | {built:.2f} | {statistics.median(whole):.2f} | {one} | {1000 * statistics.median(first):.0f} | {sizes[0]:.0f} | "
-        f"{sizes[1]:.2f} |"
-    )
+    return f"| {name} | {text(built)} | {text(medians(whole))} | {one} | {text(medians(first))} | {sizes[0]:.0f} | {sizes[1]:.2f} |"
 
 
 def main() -> None:
@@ -76,7 +88,7 @@ def main() -> None:
     parser.add_argument("--target", default="cpu")
     parser.add_argument("--precision", default="fp32")
     arguments = parser.parse_args()
-    print("| model | build, CPU s | refit, CPU s | one matrix, CPU s | first call, CPU ms | file, MB | stripped, MB |")
+    print("| model | build, s | refit, s | one matrix, s | first call, s | file, MB | stripped, MB |")
     print("|---|---|---|---|---|---|---|")
     with torch.no_grad():
         for name, make in (("BERT-base", bert), ("ResNet-50", resnet)):

@@ -125,7 +125,7 @@ kiln_status engine_check_weights(const kiln_engine *version);
 kiln_status engine_source(kiln_engine *e, graph **out);
 /* Tells constants of the portable graph, as parsed, where they came from (passes/origin.h): metadata of the source has it. */
 #define ENGINE_ORIGINS "kiln.origins"
-void engine_read_origins(graph *source, graph *portable);
+kiln_status engine_read_origins(const graph *source, graph *portable);
 bool engine_has_weight(const kiln_engine *e, int64_t index); /* of the file, and not stripped */
 void engine_drop_weights(kiln_engine *e);                    /* for ever; the plan still tells of inputs and outputs */
 void engine_free_listing(kiln_engine *e);

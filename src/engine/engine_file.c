@@ -210,16 +210,18 @@ static kiln_status note_origins(graph *portable) {
   return status;
 }
 
-void engine_read_origins(graph *source, graph *portable) {
+kiln_status engine_read_origins(const graph *source, graph *portable) {
   const char *at = graph_metadata(source, ENGINE_ORIGINS);
   map by_number = {0};
   for (constant *c = portable->constants; at && *at && c; c = c->next) {
-    if (c->weight >= 0 && !map_put_number(&by_number, (uint64_t)c->weight, c)) break; /* fewer are known then */
+    if (c->weight < 0 || map_put_number(&by_number, (uint64_t)c->weight, c)) continue;
+    map_free(&by_number);
+    return KILN_NO_MEMORY("origins of weights");
   }
   while (at && *at) {
     char *end = NULL;
     const unsigned long long number = strtoull(at, &end, 10);
-    if (end == at || *end != ':') break;
+    if (end == at || *end != ':') break; /* whatever it is, nothing is known of what comes then */
     at = end + 1;
     const unsigned long long origin = strtoull(at, &end, 16);
     constant *c = map_get_number(&by_number, number);
@@ -228,6 +230,7 @@ void engine_read_origins(graph *source, graph *portable) {
     at = *end == ' ' ? end + 1 : end;
   }
   map_free(&by_number);
+  return KILN_OK;
 }
 
 static kiln_status print_source(graph *portable, writer *w, text *out) {

@@ -467,7 +467,7 @@ static kiln_status make_portable(refitter *r, graph **out) {
     c->weight = -1;
     c->of->scratch = NULL;
   }
-  if (r->lacks) engine_read_origins(r->source, r->portable);
+  if (r->lacks) KILN_TRY(engine_read_origins(r->source, r->portable));
   if (graph_metadata(r->source, ENGINE_ORIGINS)) KILN_TRY(graph_set_metadata(r->source, ENGINE_ORIGINS, ""));
   KILN_TRY(graph_clone(r->source, &portable));
   portable->source = r->source;

@@ -21,12 +21,12 @@ static void take_portable(void *user, constant *c) {
 static kiln_status graphs_of(kiln_engine *e, graph **out) {
   KILN_TRY(engine_portable(e, out));
   if (!e->source_size) return KILN_OK; /* an old file */
-  const kiln_status status = engine_source(e, &(*out)->source);
+  kiln_status status = engine_source(e, &(*out)->source);
+  if (status == KILN_OK) status = engine_read_origins((*out)->source, *out);
   if (status != KILN_OK) {
     graph_destroy(*out);
     return status;
   }
-  engine_read_origins((*out)->source, *out);
   originals o = {(*out)->source};
   graph_visit_constants(*out, take_portable, &o);
   return KILN_OK;

@@ -1,4 +1,5 @@
 /* Other weights for engines that exist: the C interface, memory that runs out on the way, threads, old files. */
+#include <math.h>
 #include <pthread.h>
 #include <stdlib.h>
 
@@ -437,6 +438,136 @@ static void models_of_files(void **state) {
   }
 }
 
+/* ---- large weights that are there only as a part of others -------------------------------------------------------- */
+
+enum { WIDE = 160 }; /* squares of more than 64 KiB */
+
+typedef struct folded_weights { /* y = x (big * scale)^T + bias */
+  float big[WIDE * WIDE], scale[WIDE], bias[WIDE];
+} folded_weights;
+
+static kiln_engine *folded_engine(const folded_weights *w) {
+  target t;
+  graph *g = NULL;
+  kiln_engine *e = NULL;
+  expect_ok(ops_init());
+  expect_ok(graph_create(&g));
+  const tensor_type x_type = type_of(KILN_F32, 2, (dim[]){1, WIDE}), row = type_of(KILN_F32, 1, (dim[]){WIDE});
+  const tensor_type square = type_of(KILN_F32, 2, (dim[]){WIDE, WIDE});
+  value *x = graph_add_param(&g->body, "x", &x_type), *big = weight(g, &square, w->big, "big");
+  value *scale = weight(g, &row, w->scale, "scale"), *bias = weight(g, &row, w->bias, "bias");
+  builder b = builder_at_end(&g->body);
+  value *y = build(&b, "linear", IN(x, build(&b, "mul", IN(big, scale), NO_ATTRS), bias), NO_ATTRS);
+  expect_ok(graph_check(g));
+  block_set_results(&g->body, 1, &y);
+  g->n_inputs = g->n_outputs = 1;
+  g->input_names = ARENA_ARRAY(&g->arena, const char *, 1);
+  g->output_names = ARENA_ARRAY(&g->arena, const char *, 1);
+  g->input_names[0] = "x";
+  g->output_names[0] = "y";
+  expect_ok(graph_clone(g, &g->source));
+  expect_ok(passes_portable(g, true));
+  expect_ok(target_parse("cpu", &t));
+  expect_ok(engine_from_graph(g, &t, NULL, &e));
+  graph_destroy(g);
+  return e;
+}
+
+static kiln_status refit_row(kiln_engine *e, const char *name, float *data) {
+  int64_t shape[1] = {WIDE};
+  kiln_tensor t = {.data = data, .device = {KILN_DEVICE_CPU, 0}, .ndim = 1, .shape = shape};
+  kiln_tensor_set_dtype(&t, KILN_F32);
+  return kiln_engine_refit(e, &name, &t, 1);
+}
+
+static void expect_folded(kiln_engine *e, const folded_weights *w) {
+  float x[WIDE], y[WIDE];
+  int64_t shape[2] = {1, WIDE};
+  kiln_context *c = NULL;
+  const kiln_context_options options = {sizeof options, 1};
+  fill(x, WIDE, 50);
+  kiln_tensor in = {.data = x, .device = {KILN_DEVICE_CPU, 0}, .ndim = 2, .shape = shape}, out = in;
+  kiln_tensor_set_dtype(&in, KILN_F32);
+  kiln_tensor_set_dtype(&out, KILN_F32);
+  out.data = y;
+  expect_ok(kiln_context_create_with(e, &options, &c));
+  expect_ok(kiln_context_run(c, &in, 1, &out, 1));
+  kiln_context_destroy(c);
+  for (int o = 0; o < WIDE; o++) {
+    double expected = w->bias[o];
+    for (int i = 0; i < WIDE; i++) expected += (double)w->big[o * WIDE + i] * w->scale[i] * x[i];
+    assert_true(fabs(y[o] - expected) < 1e-3);
+  }
+}
+
+static void parts_of_others(void **state) {
+  (void)state;
+  static folded_weights w;
+  float row[WIDE];
+  kiln_weight_info info;
+  fill(w.big, KILN_COUNT(w.big), 1);
+  fill(w.scale, WIDE, 2);
+  fill(w.bias, WIDE, 3);
+  expect_ok(ops_init());
+  const int64_t live = mem_test_live_blocks();
+  kiln_engine *e = folded_engine(&w);
+  for (size_t i = 0; i < kiln_engine_weight_count(e); i++) {
+    expect_ok(kiln_engine_weight(e, i, &info));
+    assert_int_equal(info.required, 0);
+  }
+  fill(w.bias, WIDE, 4);
+  expect_ok(refit_row(e, "bias", w.bias));
+  expect_folded(e, &w);
+  fill(row, WIDE, 5);
+  expect_failure(refit_row(e, "scale", row), KILN_INVALID_ARGUMENT,
+                 "`big`: missing: the engine has only what was made of it and of `scale`");
+  expect_ok(refit_row(e, "scale", w.scale)); /* as it was */
+  expect_folded(e, &w);
+  kiln_status status = KILN_OUT_OF_MEMORY;
+  for (int64_t n = 0; status != KILN_OK; n++) {
+    assert_true(n < 20000);
+    mem_test_fail_after(n);
+    status = kiln_engine_weight(e, 0, &info); /* finds out what is required, once after each refit */
+    mem_test_fail_after(-1);
+    if (status != KILN_OK) assert_int_equal(status, KILN_OUT_OF_MEMORY);
+  }
+  fill(w.bias, WIDE, 6);
+  status = KILN_OUT_OF_MEMORY;
+  for (int64_t n = 0; status != KILN_OK; n++) {
+    assert_true(n < 20000);
+    mem_test_fail_after(n);
+    status = refit_row(e, "bias", w.bias);
+    mem_test_fail_after(-1);
+    if (status != KILN_OK) assert_int_equal(status, KILN_OUT_OF_MEMORY);
+  }
+  expect_folded(e, &w);
+  kiln_engine_destroy(e);
+  assert_int_equal(mem_test_live_blocks(), live);
+}
+
+/* What stands in a file need not be true. */
+static void odd_origins(void **state) {
+  (void)state;
+  static folded_weights w;
+  static const char *const texts[] = {"",        " ",      "0", "0:", "0:zz", ":", "-1:1", "99999999999999999999:1 0:7",
+                                      "0:5 0:6", "0:1,1:2"};
+  static const uint64_t expected[] = {0, 0, 0, 0, 0, 0, 0, 7, 6, 1};
+  kiln_engine *e = folded_engine(&w);
+  for (size_t i = 0; i < KILN_COUNT(texts); i++) {
+    graph *source = NULL, *portable = NULL;
+    expect_ok(engine_source(e, &source));
+    expect_ok(engine_portable(e, &portable));
+    expect_ok(graph_set_metadata(source, ENGINE_ORIGINS, texts[i]));
+    expect_ok(engine_read_origins(source, portable));
+    for (const constant *c = portable->constants; c; c = c->next) {
+      if (c->weight == 0 && c->size > 64) assert_int_equal(c->origin, expected[i]);
+    }
+    graph_destroy(source);
+    graph_destroy(portable);
+  }
+  kiln_engine_destroy(e);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(in_place_cpu),
@@ -450,6 +581,8 @@ int main(void) {
       cmocka_unit_test(runs_see_old_or_new_weights),
       cmocka_unit_test(files_of_version_1),
       cmocka_unit_test(models_of_files),
+      cmocka_unit_test(parts_of_others),
+      cmocka_unit_test(odd_origins),
   };
   return cmocka_run_group_tests_name("refit", tests, NULL, NULL);
 }
