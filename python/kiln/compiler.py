@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import inspect
 import io
 import json
 import os
 import re
+import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Optional, Union
 
 import torch
+from torch._export.serde import serialize as serde
 from torch.utils import _pytree as pytree
 
 from kiln import checks, extend, rewrite
@@ -31,6 +34,8 @@ from kiln.module import CompiledModule
 __all__ = ["compile", "unsupported_ops"]
 
 Model = Union[torch.nn.Module, torch.jit.ScriptModule, torch.jit.ScriptFunction, torch.export.ExportedProgram]
+
+_form_lock = threading.Lock()
 
 _RULES = {
     "kwargs": checks.optional(checks.MAPPING),
@@ -493,10 +498,35 @@ def _name_return_types() -> None:
             pytree.SERIALIZED_TYPE_TO_PYTHON_TYPE[name] = kind
 
 
+@functools.cache
+def _form_is_dropped() -> bool:
+    """Whether PyTorch's writer of programs computes the canonical form only to see that it can: more than half of its time."""
+    try:
+        text = inspect.getsource(serde.ExportedProgramSerializer.serialize)
+    except (AttributeError, OSError, TypeError):
+        return False
+    calls = re.findall(r"^(.*)\bcanonicalize\(", text, re.MULTILINE)
+    return len(calls) == 1 and not calls[0].strip() and callable(getattr(serde, "canonicalize", None))
+
+
+@contextlib.contextmanager
+def _without_canonical_form() -> Iterator[None]:
+    if not _form_is_dropped():
+        yield
+        return
+    with _form_lock:
+        kept = serde.canonicalize
+        serde.canonicalize = lambda program, *unused: program  # type: ignore[assignment]
+        try:
+            yield
+        finally:
+            serde.canonicalize = kept
+
+
 def _program_bytes(program: torch.export.ExportedProgram) -> memoryview:
     buffer = io.BytesIO()
     _name_return_types()
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _without_canonical_form():
         warnings.simplefilter("ignore")
         try:
             torch.export.save(program, buffer)
