@@ -54,6 +54,7 @@ static void gemm_job_split(gemm_job *j, int threads) {
   }
   j->n_block = div_up(panels, n_tasks) * nr;
   j->m_block = div_up(strips, m_tasks) * mr;
+  j->fetch_each = (size_t)k * (size_t)j->n_block > cpu_l2_bytes() / sizeof(float) / 2;
   j->n_tasks = div_up(max_i64(j->n, 1), j->n_block);
   j->m_tasks = div_up(max_i64(j->m, 1), j->m_block);
 }
@@ -140,6 +141,7 @@ static void gemm_task(void *user, int64_t index, int worker) {
   scratch += epilogue_scratch(j->chain);
 
   const float *b = j->b + (j->b_batch ? j->b_batch[batch] : 0);
+  float *packed = NULL;
   gemm_strip s = {.a = a,
                   .tap = j->tap,
                   .taps = j->taps,
@@ -155,7 +157,7 @@ static void gemm_task(void *user, int64_t index, int worker) {
     s.b_tap = j->s_tap;
     s.b_panel = nr;
   } else if (j->pack) {
-    float *packed = (float *)(void *)scratch;
+    packed = (float *)(void *)scratch;
     s.b = packed;
     s.b_tap = j->kc * nr;
     s.b_panel = j->taps * j->kc * nr;
@@ -179,6 +181,7 @@ static void gemm_task(void *user, int64_t index, int worker) {
       gemm_rows_plain(j, batch, m, mr, a);
     }
     s.c = c + m * j->ldc;
+    s.fetch = !packed && (m == m0 || j->fetch_each);
     if (j->out_rows) {
       j->out_rows(j, batch, m, mr, c_rows);
       s.c_rows = c_rows;

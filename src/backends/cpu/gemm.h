@@ -28,6 +28,7 @@ typedef struct gemm_strip {
   int64_t c_col;
   const float *bias; /* NULL: none */
   bool accumulate;   /* C += instead (bias must be NULL) */
+  bool fetch;        /* B is not in L2: asks for it ahead of its use */
   float lo, hi;      /* the result is clamped to this */
 } gemm_strip;
 typedef void (*gemm_strip_fn)(const gemm_strip *s, int mr);
@@ -81,6 +82,7 @@ struct gemm_job {
   int64_t ldc;
   /* Set by gemm_job_plan. */
   int64_t m_block, n_block, m_tasks, n_tasks;
+  bool fetch_each; /* a block's columns of B do not stay in L2 from strip to strip */
   epilogue *chain; /* NULL when lo and hi do all of it */
   float lo, hi;
   int64_t epilogue_row; /* row of the epilogue's matrix that row 0 of batch b is: epilogue_row + b * m */

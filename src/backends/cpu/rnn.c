@@ -18,6 +18,7 @@ typedef struct rnn_state {
   int64_t block, tasks; /* hidden units of a task */
   const float *w_hh;    /* packed at prepare; NULL: at run */
   bool pack_ih, reverse, relu;
+  bool fetch; /* a task's part of w_hh does not stay in L2 from step to step */
   size_t gates_at, bias_at, cell_at, hidden_n_at, w_hh_at, w_ih_at, scratch_at;
 } rnn_state;
 
@@ -83,6 +84,7 @@ static kiln_status rnn_prepare(kernel_prep *p, int isa, int gates, int states) {
   if (tasks > panels) tasks = panels > 0 ? panels : 1;
   s->block = (panels + tasks - 1) / tasks * nr;
   s->tasks = s->block > 0 ? (s->hidden + s->block - 1) / s->block : 0;
+  s->fetch = (double)gates * (double)s->hidden * (double)s->block * sizeof(float) > (double)cpu_l2_bytes() / 2;
   size_t size = gemm_job_scratch(j, p->threads);
   KILN_TRY(workspace_add(&size, s->steps * s->batch, gates, s->hidden, &s->gates_at));
   KILN_TRY(workspace_add(&size, gates, s->hidden, 1, &s->bias_at));
@@ -148,6 +150,7 @@ static void rnn_task(void *user, int64_t index, int worker) {
                                 .n = count,
                                 .bias = apart && t->bias_n ? t->bias_n + j0 : NULL,
                                 .accumulate = !apart,
+                                .fetch = s->fetch,
                                 .lo = -INFINITY,
                                 .hi = INFINITY};
       isa->strip(&strip, mr);

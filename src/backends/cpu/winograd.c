@@ -220,6 +220,7 @@ static void winograd_multiply(const winograd_pass *r, int64_t plane, int64_t til
     const int count = (int)div_up(tiles - t, strips);
     for (int i = 0; i < count; i++) rows[i] = v + plane * s->v_plane + (t + i) * c;
     strip.a = rows;
+    strip.fetch = t == 0;
     strip.c = m + plane * s->m_plane + t * pitch;
     s->gemm->strip(&strip, count);
     t += count;

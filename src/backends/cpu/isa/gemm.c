@@ -26,6 +26,13 @@ VF_INLINE void step(vf (*acc)[NV], const float *const *rows, int64_t k, const fl
   }
 }
 
+/* Asks for the lines of four steps at b. */
+VF_INLINE void fetch_steps(const float *b, int64_t b_k, int nv) {
+  UNROLL for (int u = 0; u < 4; u++) {
+    UNROLL for (int j = 0; j < nv * VF; j += 16) vf_prefetch((const char *)b + (u * b_k + j) * (int64_t)sizeof *b);
+  }
+}
+
 /* mr, nv, masked and split are constants wherever this is inlined. `split` sums even and odd steps (or four ways)
  * apart, to hide the latency of FMA when there are few rows. */
 VF_INLINE void tile(const gemm_strip *s, const float *b, int64_t col, const float *bias, int64_t cols, int mr, int nv,
@@ -43,13 +50,16 @@ VF_INLINE void tile(const gemm_strip *s, const float *b, int64_t col, const floa
       UNROLL for (int i = 0; i < mr; i++) acc[u][i][j] = start;
     }
   }
-  const int64_t kc = s->kc, b_k = s->b_k;
+  enum { AHEAD = 32 }; /* steps: one page of 4 KiB further, where the processor's own prefetching stops */
+  const int64_t kc = s->kc, b_k = s->b_k, ahead = AHEAD * b_k;
+  const bool fetch = s->fetch;
   for (int64_t t = 0; t < s->taps; t++) {
     const float *bt = b + (s->tap ? s->tap[t] : t) * s->b_tap;
     const float *rows[MR];
     UNROLL for (int i = 0; i < mr; i++) rows[i] = s->a[t * mr + i] + s->a_offset;
     int64_t k = 0;
     for (; k + 4 <= kc; k += 4) {
+      if (fetch) fetch_steps(bt + ahead, b_k, nv);
       step(acc[0], rows, k, bt, mask, mr, nv, masked);
       step(acc[1 % split], rows, k + 1, bt + b_k, mask, mr, nv, masked);
       step(acc[2 % split], rows, k + 2, bt + 2 * b_k, mask, mr, nv, masked);
