@@ -264,6 +264,7 @@ static kiln_status fill(lower_call *c) {
   c->results[0] = parts[0];
   if (is_real) return KILN_OK;
   for (int32_t i = 0; i < c->schema->n_args; i++) numbers |= complex_is(&c->args[i]);
+  if (numbers && str_eq(c->schema->name, "aten::logspace")) return LOWER_FAIL(c, "complex exponents are not supported");
   if (numbers && !str_ends(c->schema->name, "s_like") && !str_ends(c->schema->name, "_zeros") &&
       !str_ends(c->schema->name, "_ones")) {
     KILN_TRY(fill_part(c, 1, &parts[1], &is_real));

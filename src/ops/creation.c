@@ -296,6 +296,33 @@ static kiln_status lower_linspace(lower_call *c) {
   return KILN_OK;
 }
 
+/* Likewise: the exponents are in the dtype's arithmetic (in float for integers), the powers in double. */
+static kiln_status lower_logspace(lower_call *c) {
+  enum { MAX_STEPS = 1 << 24 };
+  const double start = call_float(c, "start"), end = call_float(c, "end"), base = call_float(c, "base");
+  const dim steps = call_int(c, "steps");
+  kiln_dtype dtype;
+  KILN_TRY(lowering_dtype(c, "dtype", KILN_F32, &dtype));
+  if (!dim_is_const(steps) || steps < 0 || steps > MAX_STEPS)
+    return LOWER_FAIL(c, "argument steps must be a constant from 0 to %d", MAX_STEPS);
+  const tensor_type type = type_of(dtype, 1, &steps);
+  tensor t = {.dtype = dtype, .rank = 1, .shape = {steps}, .strides = {1}};
+  t.data = arena_array(&c->b.graph->arena, (size_t)steps + 1, sizeof(double));
+  if (!t.data) return KILN_NO_MEMORY("logspace");
+  const bool exact = dtype == KILN_F64, whole = !dtype_is_float(dtype);
+  const double from = whole ? trunc(start) : exact ? start : (double)(float)start;
+  const double to = whole ? trunc(end) : exact ? end : (double)(float)end;
+  const double gap = steps > 1 ? (to - from) / (double)(steps - 1) : 0, step = exact ? gap : (double)(float)gap;
+  for (int64_t i = 0; i < steps; i++) {
+    double exponent = i < steps / 2 ? from + step * (double)i : to - step * (double)(steps - 1 - i);
+    if (steps == 1) exponent = from;
+    const double v = pow(base, exact ? exponent : (double)(float)exponent);
+    ref_store(&t, i, whole && !(fabs(v) < 9.2e18) ? 0 : v);
+  }
+  call_return(c, 0, graph_constant(c->b.graph, &type, t.data));
+  return KILN_OK;
+}
+
 /* Rows and columns of the elements of a triangle, in row-major order, as [2, count]. */
 static kiln_status triangle_indices(lower_call *c, bool lower) {
   const dim rows = call_int(c, "row"), cols = call_int(c, "col"), offset = call_int(c, "offset");
@@ -396,6 +423,10 @@ static const torch_row torch_arange[] = {
     {"aten::linspace(Scalar start, Scalar end, int steps, *, ScalarType? dtype=None, Layout? layout=None, Device? "
      "device=None, bool? pin_memory=None) -> Tensor",
      NULL, lower_linspace},
+    {"aten::logspace(Scalar start, Scalar end, int steps, float base=10.0, *, ScalarType? dtype=None, Layout? "
+     "layout=None, "
+     "Device? device=None, bool? pin_memory=None) -> Tensor",
+     NULL, lower_logspace},
     {"aten::tril_indices(int row, int col, int offset=0, *, ScalarType? dtype=4, Layout? layout=None, Device? "
      "device=None, bool? pin_memory=None) -> Tensor",
      NULL, lower_tril_indices},

@@ -201,8 +201,11 @@ static void refuses_with_a_place(void **state) {
   fails("    if bool(torch.gt(torch.sum(x), 0)):\n      y = x\n    else:\n      y = torch.sum(x)\n    return y\n",
         KILN_UNSUPPORTED, "f32[2,3] and f32[]");
   fails(
-      "    l = [x]\n    for i in range(int(torch.sum(x))):\n      _0 = torch.append(l, x)\n    return torch.stack(l)\n",
-      KILN_UNSUPPORTED, "a list that grows");
+      "    l = [x]\n    for i in range(int(torch.sum(x))):\n      _0 = torch.pop(l)\n    return torch.stack(l)\n",
+      KILN_UNSUPPORTED, "takes items from a list");
+  fails(
+      "    l = [1]\n    for i in range(int(torch.sum(x))):\n      _0 = torch.append(l, 2)\n    return torch.len(l)\n",
+      KILN_UNSUPPORTED, "a list that grows in a loop");
   fails(
       "    a = torch.neg(x)\n    b = torch.abs(x)\n    if bool(torch.gt(torch.sum(x), 0)):\n      y = a\n    else:\n   "
       "   y = b\n"
@@ -214,13 +217,13 @@ static void refuses_with_a_place(void **state) {
 static void survives_allocation_failures(void **state) {
   (void)state;
   static const char body[] =
-      "    y = torch.mul(x, 2)\n    v = torch.select(y, 0, 0)\n    k = 0\n    _0 = bool(torch.gt(torch.sum(y), 1))\n   "
-      " while _0:\n"
+      "    y = torch.mul(x, 2)\n    v = torch.select(y, 0, 0)\n    k = 0\n    l = [x]\n"
+      "    _0 = bool(torch.gt(torch.sum(y), 1))\n    while _0:\n      _4 = torch.append(l, torch.neg(y))\n"
       "      _2 = torch.mul_(v, 0.5)\n      if bool(torch.gt(torch.sum(v), 9)):\n        _3 = torch.zero_(y)\n        "
       "k1 = k\n      else:\n"
       "        k1 = torch.add(k, 1)\n      _0, k = bool(torch.gt(torch.sum(y), 1)), k1\n    n = self.n\n    self.n = "
       "torch.add(n, k)\n"
-      "    return (y, {\"k\": k}, torch.format(\"{}\", torch.size(x)))\n";
+      "    return (torch.stack(l), y, {\"k\": k}, torch.format(\"{}\", torch.size(x)))\n";
   graph *g = NULL;
   text code = {0}, bytes = {0};
   expect_ok(ops_init());

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "import/calibration.h"
+#include "import/torchscript/grown.h"
 #include "import/torchscript/interpreter.h"
 #include "import/torchscript/quantized.h"
 
@@ -416,6 +417,7 @@ kiln_status interp_call_operator(interp *it, const ts_call *c, ts_value *out) {
   ts_call call = *c;
   call.name = plain;
   if (it->a->version < 8) KILN_TRY(interp_upgrade(it, &(ts_call){plain, c->n, c->args, c->names}, &call));
+  if (grown_takes(&call)) return grown_call(it, &call, out);
   if (quantized_takes(&call)) return quantized_call(it, &call, out);
   for (const ts_builtin_link *l = b; l && !handled; l = l->next) KILN_TRY(l->fn(it, &call, out, &handled));
   if (handled) return KILN_OK;

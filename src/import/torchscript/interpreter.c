@@ -66,7 +66,11 @@ static kiln_status unpack(interp *it, const ts_stmt *s, const ts_value *v) {
     return IT_FAIL(it, n < 0 ? KILN_INVALID_FILE : KILN_INVALID_ARGUMENT,
                    n < 0 ? "%d values expected, got %s" : "provided list must have %d elements, got %s", s->count,
                    n < 0 ? interp_kind_name(v) : "another number");
-  for (int i = 0; i < n; i++) KILN_TRY(assign_to(it, s->targets[i], items[i]));
+  for (int i = 0; i < n; i++) {
+    if (items[i].kind == TSV_RUN)
+      return IT_FAIL(it, KILN_UNSUPPORTED, "a list that grew in a loop on tensor data is taken apart");
+    KILN_TRY(assign_to(it, s->targets[i], items[i]));
+  }
   return KILN_OK;
 }
 

@@ -2,10 +2,10 @@
  *
  * What the body changes is found by running it: first from the values before the loop, then with parameters in place of
  * all that changed, until nothing else does. Numbers and tensors that change are carried by the `while` node; a list or
- * an attribute that changes is carried by its parts, so that it must keep its structure. */
+ * an attribute that changes is carried by its parts, so that it must keep its structure, but for lists that grow (grown.h). */
 #include <string.h>
 
-#include "import/torchscript/control.h"
+#include "import/torchscript/grown.h"
 
 enum { MAX_PASSES = 16, MAX_CARRIED = 512 };
 
@@ -13,11 +13,17 @@ typedef struct loop {
   interp *it;
   const ts_stmt *s;
   bool is_for;
-  value *trip; /* for: how many times */
+  bool counting; /* a while loop that is only to tell how many iterations there are: `trip` is then its result */
+  bool grows;    /* a list grows in a while loop: it must be counted first */
+  value *trip;   /* for: how many times */
+  dim total;     /* the same as a size; DIM_ERROR: not asked for yet */
+  int symbols;   /* that there were before the loop */
   control_start start;
   map carried;          /* paths of the leaves that change */
   ts_saved *containers; /* contents before the loop of those that the body changes */
+  growth *growths;      /* one for each */
   int n_containers, capacity;
+  value *counter;    /* while the end of an iteration is looked at */
   itensor **written; /* tensors that the body writes to */
   int n_written, written_capacity;
   control_side body;
@@ -25,6 +31,9 @@ typedef struct loop {
   value **values; /* that stand for the carried leaves, in the order of the walk */
   int n_values, next;
 } loop;
+
+/* Does the node count its iterations? */
+static bool has_counter(const loop *l) { return l->is_for || l->counting; }
 
 /* ---- leaves ----------------------------------------------------------------------------------------------------- */
 
@@ -215,18 +224,60 @@ static kiln_status walk_handles(loop *l, walk_kind how, value **next) {
   return KILN_OK;
 }
 
+/* How many iterations, as a size. */
+static kiln_status total_of(loop *l, dim *out) {
+  interp *it = l->it;
+  dim n;
+  if (l->total == DIM_ERROR && interp_known_dim(it, l->trip, &n)) l->total = dim_max(it->g->dims, n, 0);
+  if (l->total == DIM_ERROR) {
+    value *count = lower_binary(&it->b, "maximum", l->trip, graph_scalar_int(it->g, KILN_I64, 0));
+    l->total = dim_fresh(it->g->dims, "length", 0, DIM_UNBOUNDED);
+    if (!build(&it->b, "data_size", IN(count), ATTRS(A_INT("size", l->total)))) return interp_no_memory(it);
+    l->symbols = dim_symbol_count(it->g->dims);
+  }
+  *out = l->total;
+  return *out == DIM_ERROR ? interp_no_memory(it) : KILN_OK;
+}
+
+/* The tensor that a list that grows is carried by. */
+static kiln_status walk_growth(loop *l, walk_kind how, const growth *g, const ts_saved *start, const ts_saved *to,
+                               ts_saved *made, value **next) {
+  interp *it = l->it;
+  dim total;
+  if (l->counting && how != WALK_ENTRY) return KILN_OK;
+  if (how == WALK_INITIAL) {
+    KILN_TRY(total_of(l, &total));
+    l->values[l->n_values] = growth_initial(it, g, total);
+    return l->values[l->n_values++] ? KILN_OK : interp_no_memory(it);
+  }
+  if (how == WALK_NEXT) {
+    value *all = to->count > start->count && to->items[start->count].kind == TSV_RUN
+                     ? lower_value(&it->b, to->items[start->count].u.run->tensor)
+                     : NULL;
+    return all ? growth_next(it, g, all, to, l->counter, &next[l->next++]) : interp_no_memory(it);
+  }
+  ((ts_list *)start->container)->grown = true;
+  value *all = l->counting ? NULL : l->values[l->next++];
+  KILN_TRY(growth_item(it, g, all, l->counter, to, &made->items[start->count]));
+  made->count = start->count + 1;
+  return KILN_OK;
+}
+
 static kiln_status walk_containers(loop *l, walk_kind how, value **next) {
   interp *it = l->it;
   for (int i = 0; i < l->n_containers; i++) {
     const ts_saved *start = &l->containers[i], *to = after_contents(l, start);
     ts_saved made = *start;
-    made.items = ARENA_ARRAY(it->arena, ts_value, start->count ? start->count : 1);
+    made.items = ARENA_ARRAY(it->arena, ts_value, start->count + 1);
     if (!made.items) return interp_no_memory(it);
-    if (to->count != start->count)
+    if (start->count) memcpy(made.items, start->items, (size_t)start->count * sizeof *made.items);
+    if (l->growths[i].each) {
+      KILN_TRY(walk_growth(l, how, &l->growths[i], start, to, &made, next));
+    } else if (to->count != start->count)
       return IT_FAIL(it, KILN_UNSUPPORTED,
                      "a loop whose length is known at run time only changes the length of a %s (a list that grows?)",
                      start->kind == TSV_DICT ? "dict" : "list");
-    for (int k = 0; k < start->count; k++) {
+    for (int k = 0; k < start->count && !l->growths[i].each; k++) {
       const char *path = arena_printf(it->arena, "c%d.%d", i, k);
       if (!path) return interp_no_memory(it);
       KILN_TRY(walk_value(l, how, path, &start->items[k], &to->items[k], &made.items[k], next));
@@ -265,7 +316,12 @@ static kiln_status find_containers(loop *l) {
       const int capacity = l->capacity ? 2 * l->capacity : 8;
       ts_saved *grown = ARENA_ARRAY(it->arena, ts_saved, capacity);
       if (!grown) return interp_no_memory(it);
+      growth *growths = ARENA_ARRAY(it->arena, growth, capacity);
+      if (!growths) return interp_no_memory(it);
+      memset(growths, 0, (size_t)capacity * sizeof *growths);
       if (l->n_containers) memcpy(grown, l->containers, (size_t)l->n_containers * sizeof *grown);
+      if (l->n_containers) memcpy(growths, l->growths, (size_t)l->n_containers * sizeof *growths);
+      l->growths = growths;
       l->containers = grown;
       l->capacity = capacity;
     }
@@ -295,6 +351,24 @@ static kiln_status find_written(loop *l) {
   return KILN_OK;
 }
 
+/* A list is longer than before. Its new items must not be memory that the loop writes to, since it has copies of them. */
+static kiln_status find_growth(loop *l, const ts_saved *from, const ts_saved *to, growth *g) {
+  interp *it = l->it;
+  bool changed = false;
+  if (!has_counter(l)) {
+    l->grows = true;
+    return IT_FAIL(it, KILN_UNSUPPORTED, "a list that grows in a while loop on tensor data");
+  }
+  KILN_TRY(growth_find(it, from, to, l->symbols, g, &changed));
+  l->changed |= changed;
+  for (int i = to->count - g->each; i < to->count; i++)
+    for (int k = 0; k < l->n_written; k++)
+      if (to->items[i].u.tensor->base == l->written[k]->base)
+        return IT_FAIL(it, KILN_UNSUPPORTED,
+                       "a loop appends a tensor to a list that it also writes in place; append its clone()");
+  return KILN_OK;
+}
+
 /* Compares the end of the iteration with its start, in `entry_slots` and l->body.entry. */
 static kiln_status find_changes(loop *l, const control_slots *entry_slots, const ts_saved *entry) {
   interp *it = l->it;
@@ -311,6 +385,13 @@ static kiln_status find_changes(loop *l, const control_slots *entry_slots, const
   }
   for (int i = 0; i < l->n_containers; i++) {
     const ts_saved *from = i < known ? &entry[i] : &l->containers[i], *to = after_contents(l, &l->containers[i]);
+    if (from->kind == TSV_LIST && from->count != to->count) {
+      KILN_TRY(find_growth(l, from, to, &l->growths[i]));
+      continue;
+    }
+    if (l->growths[i].each)
+      return IT_FAIL(it, KILN_UNSUPPORTED,
+                     "a loop whose length is known at run time only appends to a list only at times");
     for (int k = 0; k < from->count && from->count == to->count; k++) {
       const char *path = arena_printf(it->arena, "c%d.%d", i, k);
       if (!path) return interp_no_memory(it);
@@ -336,8 +417,9 @@ static kiln_status run_iteration(interp *it, void *user, control_side *side) {
   loop *l = p->l;
   (void)side;
   l->next = 0;
+  l->counter = p->counter;
   KILN_TRY(walk(l, WALK_ENTRY, NULL));
-  if (l->is_for) KILN_TRY(set_counter(l, p->counter));
+  if (l->is_for && l->s->kind == TS_FOR) KILN_TRY(set_counter(l, p->counter));
   KILN_TRY(control_variables(it, &p->entry));
   p->containers = ARENA_ARRAY(it->arena, ts_saved, l->n_containers + 1);
   if (!p->containers) return interp_no_memory(it);
@@ -349,7 +431,7 @@ static kiln_status run_iteration(interp *it, void *user, control_side *side) {
 /* Parameters for the counter and each carried leaf become l->values. */
 static kiln_status add_params(loop *l, block *b, value *const *initial, int n, value **out_counter) {
   const tensor_type counter = {KILN_I64, 0, {0}};
-  if (l->is_for && !(*out_counter = graph_add_param(b, NULL, &counter))) return interp_no_memory(l->it);
+  if (has_counter(l) && !(*out_counter = graph_add_param(b, NULL, &counter))) return interp_no_memory(l->it);
   l->values = ARENA_ARRAY(l->it->arena, value *, n + 1);
   if (!l->values) return interp_no_memory(l->it);
   for (int i = 0; i < n; i++) {
@@ -360,7 +442,7 @@ static kiln_status add_params(loop *l, block *b, value *const *initial, int n, v
 }
 
 static kiln_status initials(loop *l, value ***out, int *out_n) {
-  l->values = ARENA_ARRAY(l->it->arena, value *, l->carried.count + (size_t)l->n_written + 1);
+  l->values = ARENA_ARRAY(l->it->arena, value *, l->carried.count + (size_t)l->n_written + (size_t)l->n_containers + 1);
   if (!l->values) return interp_no_memory(l->it);
   l->n_values = 0;
   KILN_TRY(walk(l, WALK_INITIAL, NULL));
@@ -417,6 +499,7 @@ static kiln_status run_condition(interp *it, void *user, control_side *side) {
     result = lower_binary(&it->b, "lt", p->counter, l->trip);
   } else {
     l->next = 0;
+    l->counter = p->counter;
     KILN_TRY(walk(l, WALK_ENTRY, NULL));
     KILN_TRY(interp_eval(it, l->s->value, &v));
     if (v.kind == TSV_TENSOR) KILN_TRY(interp_scalar(it, lower_value(&it->b, v.u.tensor), TST_BOOL, &v));
@@ -440,15 +523,16 @@ static kiln_status look_at_body(interp *it, void *user, control_side *side) {
   loop *l = look->l;
   (void)side;
   l->next = 0;
-  KILN_TRY(walk(l, WALK_NEXT, look->results + (l->is_for ? 1 : 0)));
-  if (!l->is_for) return KILN_OK;
+  l->counter = look->counter;
+  KILN_TRY(walk(l, WALK_NEXT, look->results + (has_counter(l) ? 1 : 0)));
+  if (!has_counter(l)) return KILN_OK;
   look->results[0] = lower_binary(&it->b, "add", look->counter, graph_scalar_int(it->g, KILN_I64, 1));
   return look->results[0] ? KILN_OK : interp_no_memory(it);
 }
 
 static kiln_status finish_body(loop *l, const pass *p, value *const *initial, int n) {
   interp *it = l->it;
-  const int first = l->is_for ? 1 : 0;
+  const int first = has_counter(l) ? 1 : 0;
   body_look look = {l, p->counter, ARENA_ARRAY(it->arena, value *, n + 1)};
   if (!look.results) return interp_no_memory(it);
   KILN_TRY(control_look(it, l->body.block, look_at_body, &look, &l->body));
@@ -459,11 +543,11 @@ static kiln_status finish_body(loop *l, const pass *p, value *const *initial, in
 
 static kiln_status make_node(loop *l, block *cond, value *const *initial, int n, node **out) {
   interp *it = l->it;
-  const int first = l->is_for ? 1 : 0;
+  const int first = has_counter(l) ? 1 : 0;
   value **operands = ARENA_ARRAY(it->arena, value *, n + 1);
   block **blocks = ARENA_ARRAY(&it->g->arena, block *, 2);
   if (!operands || !blocks) return interp_no_memory(it);
-  if (l->is_for) operands[0] = graph_scalar_int(it->g, KILN_I64, 0);
+  if (has_counter(l)) operands[0] = graph_scalar_int(it->g, KILN_I64, 0);
   for (int i = 0; i < n; i++) operands[first + i] = initial[i];
   node *made = node_create(&it->b, op_find("while"), n + first, operands, NO_ATTRS, n + first);
   if (!made) return interp_no_memory(it);
@@ -479,7 +563,7 @@ static kiln_status make_node(loop *l, block *cond, value *const *initial, int n,
 
 static kiln_status finish_loop(loop *l, pass *p, value *const *initial, int n) {
   interp *it = l->it;
-  const int first = l->is_for ? 1 : 0;
+  const int first = has_counter(l) ? 1 : 0;
   pass condition = {.l = l};
   control_side side = {.block = graph_new_block(it->g, NULL)};
   node *made;
@@ -494,8 +578,13 @@ static kiln_status finish_loop(loop *l, pass *p, value *const *initial, int n) {
   KILN_TRY(status);
   if (side.raised) return IT_FAIL(it, KILN_UNSUPPORTED, "a loop's condition that raises: %s", side.reason);
   KILN_TRY(make_node(l, side.block, initial, n, &made));
+  if (l->counting) { /* nothing else of it counts */
+    l->trip = made->outputs[0];
+    return KILN_OK;
+  }
   l->values = made->outputs + first;
   l->next = 0;
+  l->counter = NULL;
   KILN_TRY(walk(l, WALK_ENTRY, NULL));
   for (int i = l->start.slots.count; i < it->frame->count; i++) it->frame->slots[i] = control_unset();
   for (int i = 0; i < l->body.n_handles; i++) {
@@ -534,11 +623,43 @@ static kiln_status run_loop(loop *l) {
   return finish_loop(l, &p, initial, n);
 }
 
+static kiln_status run_and_free(loop *l) {
+  const kiln_status status = run_loop(l);
+  map_free(&l->carried);
+  control_side_free(&l->body);
+  return status;
+}
+
+static loop new_loop(interp *it, const ts_stmt *s) {
+  return (loop){.it = it, .s = s, .total = DIM_ERROR, .symbols = dim_symbol_count(it->g->dims)};
+}
+
+/* A while loop in which lists grow: once to count the iterations, and then as a loop over so many. */
+static kiln_status count_and_run(interp *it, const ts_stmt *s) {
+  const int line = it->frame->line;
+  loop count = new_loop(it, s);
+  count.counting = true;
+  KILN_TRY(run_and_free(&count));
+  it->frame->line = line;
+  if (!count.trip) return KILN_OK; /* its body raises */
+  loop l = new_loop(it, s);
+  l.is_for = true;
+  l.trip = count.trip;
+  return run_and_free(&l);
+}
+
 kiln_status interp_while_data(interp *it, const ts_stmt *s, bool is_for, const ts_value *trip) {
-  loop l = {.it = it, .s = s, .is_for = is_for};
+  loop l = new_loop(it, s);
+  const int guards = it->g->n_guards, line = it->frame->line;
+  l.is_for = is_for;
   if (is_for) KILN_TRY(interp_number_tensor(it, trip, &l.trip));
   const kiln_status status = run_loop(&l);
   map_free(&l.carried);
+  if (status != KILN_OK && l.grows && l.body.block) control_drop(l.body.block);
   control_side_free(&l.body);
-  return status;
+  if (status == KILN_OK || !l.grows) return status;
+  error_clear();
+  it->g->n_guards = guards;
+  it->frame->line = line;
+  return count_and_run(it, s);
 }

@@ -75,7 +75,8 @@ typedef enum ts_value_kind {
   TSV_DEVICE,     /* s */
   TSV_QTENSOR,    /* qtensor */
   TSV_FUNCTION,   /* function */
-  TSV_METHOD      /* method */
+  TSV_METHOD,     /* method */
+  TSV_RUN         /* run: an item of a list that stands for several, see grown.h */
 } ts_value_kind;
 
 typedef struct ts_function { /* def, of a class or of a file */
@@ -101,6 +102,7 @@ struct ts_value {
     struct ts_qtensor *qtensor;
     const ts_function *function;
     struct ts_method *method;
+    struct ts_run *run;
   } u;
 };
 
@@ -112,6 +114,7 @@ typedef struct ts_method { /* bound */
 struct ts_list {
   ts_value *items;
   int count, capacity;
+  bool grown; /* it may have items of kind TSV_RUN */
 };
 
 struct ts_dict { /* keys are str, int, float, bool or Tensor; `count` pairs */
@@ -127,6 +130,11 @@ struct ts_object {
   const ts_value
       *state; /* what __setstate__ must still get, see ts_archive.pending; its attrs are TSV_UNINITIALIZED until then */
 };
+
+typedef struct ts_run { /* items that a loop appends to a list */
+  itensor *tensor;      /* they follow one another along its first axis; NULL: they are not to be read */
+  value *filled;        /* so many are there by now; NULL: all */
+} ts_run;
 
 typedef struct ts_qtensor {    /* a quantized tensor: integers and how to read them; real = (x - zero_point) * scale */
   itensor *integers;           /* i8 or u8 (i32 for qint32); its handle has the aliasing */

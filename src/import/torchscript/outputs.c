@@ -99,6 +99,11 @@ static kiln_status output_leaf(writer *w, const ts_value *v, const char *name) {
     text_printf(&w->outputs, "{\"%s\": %d}", type == TST_INT ? "int" : type == TST_BOOL ? "bool" : "float", w->n);
     return add_result(w, x, name);
   }
+  if (v->kind == TSV_RUN)
+    return KILN_FAIL(KILN_UNSUPPORTED,
+                     "output %s is a list that grows in a loop whose length is known at run time only: return "
+                     "torch.stack of it",
+                     name);
   if (v->kind == TSV_QTENSOR)
     return KILN_FAIL(KILN_UNSUPPORTED, "output %s is a quantized tensor: call dequantize() in the model", name);
   if (v->kind == TSV_OBJECT || v->kind == TSV_FUNCTION || v->kind == TSV_METHOD || v->kind == TSV_UNINITIALIZED)

@@ -35,7 +35,8 @@ const char *interp_kind_name(const ts_value *v) {
                                       [TSV_DEVICE] = "a device",
                                       [TSV_QTENSOR] = "a quantized tensor",
                                       [TSV_FUNCTION] = "a function",
-                                      [TSV_METHOD] = "a method"};
+                                      [TSV_METHOD] = "a method",
+                                      [TSV_RUN] = "an item of a list that grew in a loop on tensor data"};
   return (size_t)v->kind < KILN_COUNT(names) && names[v->kind] ? names[v->kind] : "a value";
 }
 

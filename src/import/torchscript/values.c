@@ -32,15 +32,16 @@ static const pickle_global globals[] = {
 };
 
 const char *ts_value_kind_name(ts_value_kind kind) {
-  static const char *const names[] = {"None",          "an uninitialized value",
-                                      "a tensor",      "an int",
-                                      "a float",       "a bool",
-                                      "run-time data", "a string",
-                                      "a list",        "a tuple",
-                                      "a dict",        "an object",
-                                      "a named tuple", "an enum",
-                                      "a device",      "a quantized tensor",
-                                      "a function",    "a method"};
+  static const char *const names[] = {"None",           "an uninitialized value",
+                                      "a tensor",       "an int",
+                                      "a float",        "a bool",
+                                      "run-time data",  "a string",
+                                      "a list",         "a tuple",
+                                      "a dict",         "an object",
+                                      "a named tuple",  "an enum",
+                                      "a device",       "a quantized tensor",
+                                      "a function",     "a method",
+                                      "items of a loop"};
   return (size_t)kind < KILN_COUNT(names) ? names[kind] : "unknown";
 }
 
