@@ -929,6 +929,31 @@ static PyMethodDef runner_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+/* What inspect.signature asks first: the module's parameters, which torch.export names its inputs by. */
+static PyObject *runner_signature(PyObject *self, void *unused) {
+  (void)unused;
+  PyObject *fallback = ((runner_object *)self)->fallback;
+  if (fallback && PyMethod_Check(fallback))
+    return PyObject_GetAttrString(PyMethod_GET_SELF(fallback), "call_signature");
+  PyErr_SetString(PyExc_AttributeError, "__signature__");
+  return NULL;
+}
+
+/* Where the function is that takes over while something traces: torch.export names it. */
+static PyObject *runner_code(PyObject *self, void *unused) {
+  (void)unused;
+  PyObject *fallback = ((runner_object *)self)->fallback;
+  if (fallback && PyMethod_Check(fallback)) return PyObject_GetAttrString(PyMethod_GET_FUNCTION(fallback), "__code__");
+  PyErr_SetString(PyExc_AttributeError, "__code__");
+  return NULL;
+}
+
+static PyGetSetDef runner_getset[] = {
+    {"__code__", runner_code, NULL, "Of the function that takes over while something traces.", NULL},
+    {"__signature__", runner_signature, NULL, "Of the module that calls this.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
 PyTypeObject runner_type = {
     PyVarObject_HEAD_INIT(NULL, 0).tp_name = "kiln._kiln.Runner",
     .tp_basicsize = sizeof(runner_object),
@@ -940,6 +965,7 @@ PyTypeObject runner_type = {
     .tp_traverse = runner_traverse,
     .tp_clear = runner_clear,
     .tp_methods = runner_methods,
+    .tp_getset = runner_getset,
 };
 
 static bool names_intern(void) {

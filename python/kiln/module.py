@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import inspect
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -171,6 +173,20 @@ class _Interface:
         return leaves[0] if len(leaves) == 1 else tuple(leaves)
 
 
+@contextlib.contextmanager
+def _among(leaves: list[Any]) -> Iterator[None]:
+    """The engine's own tensor may go with fake tensors."""
+    modes = {mode for leaf in leaves if (mode := getattr(leaf, "fake_mode", None)) is not None}
+    before = [(mode, mode.allow_non_fake_inputs) for mode in modes]
+    for mode in modes:
+        mode.allow_non_fake_inputs = True
+    try:
+        yield
+    finally:
+        for mode, value in before:
+            mode.allow_non_fake_inputs = value
+
+
 class _NoForm(Exception):
     """Not what tuples, lists and dicts of tensors and None can tell."""
 
@@ -225,6 +241,17 @@ def _numbers(form: Any) -> list[int]:
 
 
 _MISSING = object()
+_PARAMETER = inspect.Parameter
+
+
+def _stands_in(leaf: Any) -> bool:
+    """A tensor without memory, with which something finds out about shapes."""
+    kind = type(leaf)
+    return (
+        kind not in (torch.Tensor, torch.nn.Parameter)
+        and isinstance(leaf, torch.Tensor)
+        and kind.__torch_dispatch__ is not torch.Tensor.__torch_dispatch__
+    )
 
 
 def _same_constant(given: Any, baked: Any) -> bool:
@@ -284,7 +311,11 @@ class CompiledModule(torch.nn.Module):
         if torch.jit.is_tracing() or torch.compiler.is_compiling():
             return self._traceable()(*args, **kwargs)
         interface = self._interface
-        tensors = interface.tensors(interface.flatten(args, kwargs))
+        leaves = interface.flatten(args, kwargs)
+        if any(map(_stands_in, leaves)):
+            with _among(leaves):
+                return self._traceable()(*args, **kwargs)
+        tensors = interface.tensors(leaves)
         outputs = self._runner.run(tensors)
         for pair in interface.mutated:
             tensors[pair["input"]].copy_(outputs[pair["output"]])
@@ -296,7 +327,9 @@ class CompiledModule(torch.nn.Module):
 
     def _traceable(self) -> torch.nn.Module:
         """The same as calls of PyTorch operators, which traces and exports record."""
-        if self._operators is None:
+        # An export puts attributes back that it finds changed, and takes those that it finds for fake ones of its own: it gets a new one.
+        exporting = torch.compiler.is_exporting()
+        if self._operators is None or exporting:
             from torch.utils._python_dispatch import _disable_current_modes
 
             from kiln.script import embed_engine
@@ -305,10 +338,24 @@ class CompiledModule(torch.nn.Module):
             torch._C._set_tracing_state(None)
             try:
                 with _disable_current_modes():
-                    self.__dict__["_operators"] = embed_engine(self.engine, script=False)
+                    made = embed_engine(self.engine, script=False)
             finally:
                 torch._C._set_tracing_state(tracing)
+            if exporting:
+                return made
+            self.__dict__["_operators"] = made
         return self._operators
+
+    @property
+    def call_signature(self) -> inspect.Signature:
+        """The parameters of a call."""
+        names = [*self._interface.names, *self._interface.keywords]
+        kinds = [_PARAMETER.POSITIONAL_OR_KEYWORD] * len(self._interface.names) + [_PARAMETER.KEYWORD_ONLY] * len(names)
+        if all(isinstance(name, str) and name.isidentifier() for name in names) and len(set(names)) == len(names):
+            return inspect.Signature([inspect.Parameter(str(name), kind) for name, kind in zip(names, kinds)])
+        return inspect.Signature(
+            [inspect.Parameter("args", _PARAMETER.VAR_POSITIONAL), inspect.Parameter("kwargs", _PARAMETER.VAR_KEYWORD)]
+        )
 
     def refit(self, weights: Any, *, strict: bool = True) -> CompiledModule:
         """Gives the module other weights, in place: see :meth:`kiln.Engine.refit`. Copies of the module share its engine, and so its

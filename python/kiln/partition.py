@@ -296,6 +296,8 @@ class HybridModule(torch.nn.Module):
         self.training = False
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling():  # a switch of gradients would become a part of what is traced
+            return self.graph_module(*args, **kwargs)
         with torch.no_grad():
             return self.graph_module(*args, **kwargs)
 

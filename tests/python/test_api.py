@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import inspect
 import pickle
 import threading
 from pathlib import Path
@@ -276,13 +277,20 @@ def test_wrong_counts(compiled: kiln.CompiledModule) -> None:
     close(compiled(x), compiled(x))  # and still works
 
 
-def test_fake_tensors_are_refused(compiled: kiln.CompiledModule) -> None:
+def test_fake_tensors_and_exports(compiled: kiln.CompiledModule) -> None:
     from torch._subclasses import FakeTensorMode
 
+    x = torch.randn(2, 16)
     with FakeTensorMode() as mode:
-        fake = mode.from_tensor(torch.zeros(2, 16))
-    with pytest.raises(kiln.KilnError, match="FakeTensor"):
-        compiled(fake)
+        fake = mode.from_tensor(x)
+        inside = compiled(fake)
+    for result in (inside, compiled(fake)):  # shapes without memory
+        assert result.shape == compiled(x).shape and type(result) is type(fake)
+    assert not mode.allow_non_fake_inputs
+    names = [info.name for info in compiled.inputs]
+    assert list(inspect.signature(compiled.forward).parameters) == names
+    program = torch.export.export(compiled, (x,), strict=False)
+    assert torch.equal(program.module()(x), compiled(x))
 
 
 def test_model_that_cannot_be_captured() -> None:

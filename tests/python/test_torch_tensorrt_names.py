@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import importlib
 import json
 import warnings
@@ -16,7 +17,7 @@ from kiln.torch_tensorrt.dynamo.partitioning import partition_report, register_a
 from kiln.torch_tensorrt.dynamo.runtime import ResourceAllocationStrategy, TorchTensorRTModule
 
 import kiln
-from kiln import torch_tensorrt
+from kiln import modes, torch_tensorrt
 from kiln.torch2trt import trt
 from kiln.torch_tensorrt import _settings
 from kiln.torch_tensorrt.dynamo import CompilationSettings, Debugger
@@ -46,6 +47,10 @@ logging.get_is_colored_output_on logging.set_is_colored_output_on logging.log ke
 kernels.InputDecl kernels.OutputDecl kernels.ScalarInput kernels.SameAs kernels.ReduceDims kernels.Numel kernels.DimSize
 kernels.Elementwise kernels.Reduction kernels.Custom distributed.distributed_context distributed.set_distributed_mode
 distributed.setup_nccl_for_torch_tensorrt executorch.export executorch.TensorRTPartitioner executorch.TensorRTBackend fx.compile
+dynamo.utils.cosine_similarity dynamo.utils.COSINE_THRESHOLD dynamo.utils.prepare_inputs dynamo.utils.get_torch_inputs
+dynamo._defaults.TIMING_CACHE_PATH dynamo._defaults.MIN_BLOCK_SIZE dynamo.conversion._ConverterRegistry.DYNAMO_CONVERTERS
+dynamo.conversion._ConversionContext.ConversionContext dynamo.runtime._TorchTensorRTModule.TorchTensorRTModule
+dynamo.runtime._MutableTorchTensorRTModule.MutableTorchTensorRTModule ts.TorchScriptInput _Input.Input _Device.Device
 fx.InputTensorSpec fx.TRTModule ptq.DataLoaderCalibrator ptq.CacheCalibrator ptq.CalibrationAlgo
 """.split()
 
@@ -97,6 +102,9 @@ def test_settings_without_meaning_say_so_once(name: str) -> None:
         "disabled_constant_fold_exclusions": {"aten::add"},
         "dla_sram_size": 1 << 21,
         "use_python_runtime": True,
+        "runtime_cache_path": "cache",
+        "cuda_graph_strategy": "whole_graph_capture",
+        "dynamic_shapes_kernel_specialization_strategy": "eager",
     }
     default = _settings._DEFAULTS.get(name, False)
     value = values.get(name, True if isinstance(default, bool) and not default else 3)
@@ -347,3 +355,74 @@ def test_the_rest(tmp_path) -> None:
     assert len(report.engines) == 2 and "aten::relu" in report.left
     assert register_atomic_subgraph(init_args=())(torch.nn.ReLU) is torch.nn.ReLU
     assert torch_tensorrt.ENABLED_FEATURES.dynamo_frontend and not torch_tensorrt.ENABLED_FEATURES.tensorrt_rtx
+
+
+def test_arguments_of_other_functions_and_versions(tmp_path) -> None:
+    """One dictionary for trace and compile, as Torch-TensorRT's scripts have it; settings of its earlier versions."""
+    m, a = model(), x()
+    spec = {
+        "inputs": [torch_tensorrt.Input(a.shape, format=torch.contiguous_format)],
+        "ir": "dynamo",
+        "min_block_size": 1,
+        "use_explicit_typing": True,
+        "torch_executed_ops": {"torch.ops.aten.relu.default"},
+    }
+    compiled = torch_tensorrt.dynamo.compile(torch_tensorrt.dynamo.trace(m, **spec), **spec)
+    torch.testing.assert_close(compiled(a), m(a))
+    for module in (compiled, torch_tensorrt.compile(m, inputs=[a])):  # exported again, with gradients on
+        with torch.enable_grad():
+            torch.export.save(torch.export.export(module, (a,), strict=False), tmp_path / "again.pt2")
+        torch.testing.assert_close(torch_tensorrt.load(tmp_path / "again.pt2").module()(a), m(a))
+
+
+def test_modules_in_training_mode() -> None:
+    m, a = model().train(), x()
+    m[0].eval()
+    for compile in (torch_tensorrt.compile, lambda m, inputs: torch_tensorrt.compile(torch.jit.script(m), inputs=inputs)):
+        modes._noted.clear()
+        with pytest.warns(UserWarning, match="torch_tensorrt: .* is in training mode"):
+            compiled = compile(m, inputs=[a])
+        torch.testing.assert_close(compiled(a), m(a))
+    assert [part.training for part in m] == [False, True, True]
+
+
+def test_inputs() -> None:
+    sizes = collections.namedtuple("sizes", ["batch", "width"])
+    named = torch_tensorrt.Input(min_shape=sizes(1, 4), opt_shape=sizes(2, 4), max_shape=sizes(8, 4))
+    assert named.shared_dims == {0: "batch"} and named.shape_mode is torch_tensorrt.Input._ShapeMode.DYNAMIC
+    ranges = torch_tensorrt.Input(shape=(-1, 4), shape_ranges=[((1, 4), (2, 4), (8, 4))])
+    assert ranges.shape == {"min_shape": (1, 4), "opt_shape": (2, 4), "max_shape": (8, 4)}
+    named.dtype = torch_tensorrt.dtype.half
+    assert (
+        named.dtype is torch.float16 and torch.float16 == torch_tensorrt.dtype.half and torch.float16 in {torch_tensorrt.dtype.half}
+    )
+    with pytest.raises(TypeError, match="all be named tuples"):
+        torch_tensorrt.Input(min_shape=sizes(1, 4), opt_shape=(2, 4), max_shape=(8, 4))
+
+    class Add(torch.nn.Module):
+        def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+            return a + b
+
+    other = torch_tensorrt.Input(min_shape=(1, 4), opt_shape=(2, 4), max_shape=(9, 4), shared_dims={0: "batch"}, name="b")
+    with pytest.raises(ValueError, match=r'"batch" is 1 to 8 in input 0, but 1 to 9 in \'b\''):
+        torch_tensorrt.compile(
+            Add().eval(),
+            inputs=[torch_tensorrt.Input(min_shape=(1, 4), opt_shape=(2, 4), max_shape=(8, 4), shared_dims={0: "batch"}), other],
+        )
+    m = model().half()
+    compiled = torch_tensorrt.ts.compile(torch.jit.script(m), inputs=[torch_tensorrt.Input((2, 4))])  # of the module's type
+    a = x().half()
+    torch.testing.assert_close(compiled(a), m(a), atol=1e-2, rtol=1e-2)
+
+
+def test_utils() -> None:
+    utils = torch_tensorrt.dynamo.utils
+    a = torch.randn(3, 4)
+    assert utils.cosine_similarity(a, 2 * a) > utils.COSINE_THRESHOLD > utils.cosine_similarity(a, -a)
+    assert utils.cosine_similarity(torch.zeros(2), torch.zeros(2)) == 1.0
+    (made, number), rest = utils.prepare_inputs(([a, 3], {"b": torch.ones(2, dtype=torch.int64)}))
+    assert made.shape == (3, 4) and number.shape == () and rest["b"].dtype is torch.int64
+    spec = torch_tensorrt.Input(min_shape=(1, 4), opt_shape=(2, 4), max_shape=(8, 4))
+    assert utils.get_torch_inputs([spec], "cpu", "max_shape")[0].shape == (8, 4) and utils.input_is_dynamic([spec])
+    assert utils.check_output_equal({"a": [a, (a,)]}, {"a": [a + 0, (a,)]}) and not utils.check_output_equal([a], (a,))
+    assert utils.get_model_device(model()) == torch.device("cpu") == utils.to_torch_device("cpu")

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Optional, Union
 
 import torch
 
 import kiln
 from kiln import checks, compiler, quantization
+from kiln.modes import for_inference
 from kiln.torch2trt import trt
 from kiln.torch2trt.calibration import DEFAULT_CALIBRATION_ALGORITHM, calibration_of
 from kiln.torch2trt.converters import converting, replacing
@@ -322,7 +322,7 @@ def torch2trt(
     if input_names is not None and len(input_names) != flattener.size:
         raise ValueError(f"input_names has {len(input_names)} names, but the inputs hold {flattener.size} tensors")
     options: dict[str, Any] = {"target": str(device), "precision": precision, "progress": report}
-    with converting(arguments) as context, _for_inference(module):
+    with converting(arguments) as context, for_inference(module, "torch2trt"):
         if int8_mode:
             calibration = calibration_of(
                 dataset if int8_calib_dataset is None else int8_calib_dataset, int8_calib_algorithm, flattener
@@ -336,24 +336,6 @@ def torch2trt(
     if keep_network:
         result.network = context.network
     return result
-
-
-@contextlib.contextmanager
-def _for_inference(module: torch.nn.Module) -> Iterator[None]:
-    """torch2trt converts layers as they are for inference, whatever mode they are in."""
-    training = [child for child in module.modules() if child.training]
-    if training:
-        _note(
-            f"torch2trt: {type(module).__name__} is in training mode; it is converted as after module.eval(): "
-            "dropout does nothing, and normalizations take their running statistics"
-        )
-    for child in training:
-        child.training = False
-    try:
-        yield
-    finally:
-        for child in training:
-            child.training = True
 
 
 def _compile(flat: _Flat, examples: list[Any], options: dict[str, Any], static: Optional[list[torch.Tensor]]) -> Any:

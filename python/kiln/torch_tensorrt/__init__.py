@@ -6,9 +6,11 @@ is accepted, and a warning says once why it has no effect.
 
 from __future__ import annotations
 
+import sys
+
 from kiln._kiln import __version__
 from kiln.torch2trt import trt
-from kiln.torch_tensorrt import distributed, dynamo, executorch, fx, kernels, logging, ptq, runtime, ts
+from kiln.torch_tensorrt import _enums, _input, distributed, dynamo, executorch, fx, kernels, logging, ptq, runtime, ts
 from kiln.torch_tensorrt._backend import register as _register_backends
 from kiln.torch_tensorrt._compile import compile, convert_method_to_trt_engine, load, save
 from kiln.torch_tensorrt._cross import cross_compile_for_windows, load_cross_compiled_exported_program
@@ -52,3 +54,5 @@ __all__ = [
 ]
 
 _register_backends()
+# Torch-TensorRT's names of these files. As files they would be one with _input.py where names do not tell capital letters.
+sys.modules[f"{__name__}._Input"], sys.modules[f"{__name__}._Device"] = _input, _enums

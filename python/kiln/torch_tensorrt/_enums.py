@@ -50,6 +50,13 @@ class dtype(enum.Enum):
     fp8 = torch.float8_e4m3fn
     fp4 = "float4_e2m1"
 
+    def __eq__(self, other: object) -> Any:
+        """Equal to what it stands for, too: ``dtype.half == torch.float16``."""
+        return self is other or (isinstance(other, torch.dtype) and self.value is other)
+
+    def __hash__(self) -> Any:
+        return hash(self.value)
+
     def to(self, kind: Any, use_default: Any = False) -> Any:
         """This type as a ``torch.dtype``, a ``numpy.dtype`` (or ``numpy.generic``), a ``trt.DataType`` or itself.
 

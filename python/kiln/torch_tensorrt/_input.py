@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
@@ -24,7 +25,12 @@ def _is_domain(value: Any) -> bool:
 
 
 def _is_ranges(value: Any) -> bool:
-    return all(len(bounds) == 3 and all(isinstance(n, int) for n in bounds) for bounds in value)
+    return all(len(bounds) == 3 and all(isinstance(n, int) for n in bounds) for bounds in value) or _is_whole_ranges(value)
+
+
+def _is_whole_ranges(value: Any) -> bool:
+    """[(min_shape, opt_shape, max_shape)], as the fx frontend has it."""
+    return len(value) == 1 and len(value[0]) == 3 and all(checks.shape().holds(shape) for shape in value[0])
 
 
 _SHAPE = checks.optional(checks.shape())
@@ -38,18 +44,27 @@ _RULES = {
     "torch_tensor": checks.optional(checks.instance(torch.Tensor, "a tensor")),
     "name": checks.TEXT,
     "is_shape_tensor": checks.BOOL,
-    "shape_ranges": checks.optional(checks.Rule(_is_ranges, "a list of (min, opt, max) for each size of -1", (list, tuple))),
+    "shape_ranges": checks.optional(
+        checks.Rule(
+            _is_ranges, "a list of (min, opt, max) for each size of -1, or of one (min_shape, opt_shape, max_shape)", (list, tuple)
+        )
+    ),
     "shared_dims": SHARED_DIMS,
     "profiles": PROFILES,
 }
+
+
+class _ShapeMode(enum.Enum):
+    STATIC = 0
+    DYNAMIC = 1
 
 
 class Input:
     """``Input((1, 3, 224, 224))``, ``Input(shape=...)``, ``Input(min_shape=, opt_shape=, max_shape=)``, or several profiles.
 
     Args:
-        shape: sizes of a static input; -1 for sizes that ``shape_ranges`` gives as (min, opt, max).
-        min_shape, opt_shape, max_shape: sizes of a dynamic input.
+        shape: sizes of a static input; -1 for sizes that ``shape_ranges`` gives as (min, opt, max), or as one triple of whole shapes.
+        min_shape, opt_shape, max_shape: sizes of a dynamic input; the fields of named tuples name its axes, as ``shared_dims``.
         dtype: a torch.dtype or torch_tensorrt.dtype; default float32, or that of ``torch_tensor``.
         format: accepted; an engine chooses its own layouts.
         tensor_domain: range [low, high) of the values that :meth:`example_tensor` draws.
@@ -60,6 +75,8 @@ class Input:
         profiles: several {min_shape, opt_shape, max_shape}. Kernels are chosen for the opt shape of each; a call takes the profile that
             contains its sizes, or the one that ``runtime.optimization_profile`` chose.
     """
+
+    _ShapeMode = _ShapeMode
 
     def __init__(
         self,
@@ -89,7 +106,10 @@ class Input:
         if torch_tensor is not None:
             shape = tuple(torch_tensor.shape) if shape is None and min_shape is None else shape
             dtype = torch_tensor.dtype if dtype is None else dtype
+        if shape is not None and shape_ranges is not None and _is_whole_ranges(shape_ranges):
+            (min_shape, opt_shape, max_shape), shape, shape_ranges = shape_ranges[0], None, None
         dynamic = [s for s in (min_shape, opt_shape, max_shape) if s is not None]
+        shared_dims = _named_axes(dynamic, shared_dims)
         if sum((shape is not None, bool(dynamic), profiles is not None)) != 1:
             raise ValueError("Input: give one of shape, min_shape with opt_shape and max_shape, or profiles")
         self.profiles: list[dict[str, Shape]] = []
@@ -104,7 +124,7 @@ class Input:
         else:
             assert shape is not None
             self.profiles = [_profile_of(tuple(map(int, shape)), shape_ranges)]
-        self.dtype = to_torch_dtype(dtype) if dtype is not None else torch.float32
+        self._dtype = to_torch_dtype(dtype) if dtype is not None else None
         self.format = format
         self.tensor_domain = tensor_domain
         self.torch_tensor = torch_tensor
@@ -119,6 +139,23 @@ class Input:
     @property
     def is_dynamic(self) -> bool:
         return any(profile["min_shape"] != profile["max_shape"] for profile in self.profiles) or len(self.profiles) > 1
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._dtype or torch.float32
+
+    @dtype.setter
+    def dtype(self, value: Any) -> None:
+        self._dtype = to_torch_dtype(value)
+
+    @property
+    def dtype_is_given(self) -> bool:
+        """False: nobody said float32."""
+        return self._dtype is not None
+
+    @property
+    def shape_mode(self) -> _ShapeMode:
+        return _ShapeMode.DYNAMIC if self.is_dynamic else _ShapeMode.STATIC
 
     @property
     def shape(self) -> Any:
@@ -155,6 +192,20 @@ class Input:
         return f"Input(shape={self.shape}, dtype={self.dtype})"
 
 
+def _named_axes(shapes: Sequence[Any], shared_dims: Optional[Mapping[int, str]]) -> Optional[Mapping[int, str]]:
+    """The axes that vary, by the fields of named tuples."""
+    names = [getattr(shape, "_fields", None) for shape in shapes]
+    if not names or names[0] is None:
+        return shared_dims
+    if any(fields is None for fields in names):
+        raise TypeError("Input: min_shape, opt_shape and max_shape must all be named tuples, or none of them")
+    if any(fields != names[0] for fields in names):
+        raise ValueError("Input: min_shape, opt_shape and max_shape must be named tuples with the same fields")
+    if shared_dims:
+        raise ValueError("Input: give shared_dims or named tuples, not both")
+    return {axis: name for axis, name in enumerate(names[0]) if shapes[0][axis] != shapes[-1][axis]}
+
+
 def _profile_of(shape: Shape, ranges: Optional[Sequence[Sequence[int]]]) -> dict[str, Shape]:
     free = [i for i, size in enumerate(shape) if size == -1]
     if len(free) != len(ranges or ()):
@@ -164,6 +215,22 @@ def _profile_of(shape: Shape, ranges: Optional[Sequence[Sequence[int]]]) -> dict
         for column, size in zip(columns, bounds):
             column[i] = int(size)
     return dict(zip(MODES, map(tuple, columns)))
+
+
+def check_shared(inputs: Any) -> None:
+    """Axes of one name must have one range: a call can only have one size for all of them."""
+    known: dict[str, tuple[tuple[int, int], str]] = {}
+    for place, leaf in enumerate(pytree.tree_leaves(inputs, is_leaf=lambda leaf: isinstance(leaf, kiln.Input))):
+        if not isinstance(leaf, kiln.Input):
+            continue
+        who = repr(leaf.name) if leaf.name else f"input {place}"
+        for axis, name in leaf.shared_dims.items():
+            bounds = (leaf.min_shape[axis], leaf.max_shape[axis])
+            first, owner = known.setdefault(name, (bounds, who))
+            if bounds != first:
+                raise ValueError(
+                    f'shared_dims: axis "{name}" is {first[0]} to {first[1]} in {owner}, but {bounds[0]} to {bounds[1]} in {who}'
+                )
 
 
 def to_kiln(value: Any) -> Any:

@@ -111,8 +111,12 @@ for _name in (
     "attn_bias_is_causal immutable_weights strip_engine_weights refit_identical_engine_weights enable_weight_streaming lazy_engine_init "
     "offload_module_to_cpu enable_resource_partitioning dynamically_allocate_resources truncate_double truncate_long_and_double "
     "allow_shape_tensors enable_cross_compile_for_windows use_fp32_acc enable_autocast debug refit "
-    "make_refittable cache_built_engines reuse_cached_engines fallback_data_dependent_ops use_distributed_mode_trace"
+    "make_refittable make_refitable use_explicit_typing use_strong_typing strict_types cache_built_engines reuse_cached_engines fallback_data_dependent_ops use_distributed_mode_trace"
 ).split():
     RULES[_name] = BOOL
+RULES["runtime_cache_path"] = optional(PATH)
+RULES["num_min_timing_iters"] = RULES["max_batch_size"] = count(0)
+RULES["dynamic_shapes_kernel_specialization_strategy"] = one_of("lazy", "eager", "none")
+RULES["cuda_graph_strategy"] = one_of("disabled", "whole_graph_capture")
 RULES["use_python_runtime"] = optional(BOOL)
 RULES["disabled_constant_fold_exclusions"] = _OPERATORS

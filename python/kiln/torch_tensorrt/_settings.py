@@ -83,6 +83,10 @@ _DEFAULTS: dict[str, Any] = {
     "num_avg_timing_iters": 1,
     "tiling_optimization_level": "none",
     "l2_limit_for_tiling": -1,
+    "max_batch_size": 0,
+    "num_min_timing_iters": 1,
+    "dynamic_shapes_kernel_specialization_strategy": "lazy",
+    "cuda_graph_strategy": "disabled",
     "use_fast_partitioner": True,
     "attn_bias_is_causal": True,
     "immutable_weights": True,
@@ -136,6 +140,8 @@ class CompilationSettings:
             elif name in NOT_NEEDED:
                 if value and value != _DEFAULTS.get(name):
                     note(name, NOT_NEEDED[name])
+            elif name in _ARGUMENTS:
+                continue
             elif name in _OTHERS:
                 if value and value != _DEFAULTS.get(name):
                     note(name, _OTHERS[name])
@@ -233,7 +239,18 @@ def _operator_word(op: Any) -> str:
 _AUTOCAST = (
     "values are accumulated in fp32; enable_autocast, autocast_low_precision_type and autocast_excluded_ops choose the precision"
 )
+# Arguments of other functions of Torch-TensorRT, in dictionaries that users hand to all of them.
+_ARGUMENTS = ("ir", "method_name", "output_format")
 _OTHERS = {
+    "use_explicit_typing": "a model computes in the types that it is written in, unless enabled_precisions or autocast say otherwise",
+    "use_strong_typing": "a model computes in the types that it is written in, unless enabled_precisions or autocast say otherwise",
+    "make_refitable": "every engine can be refitted",
+    "runtime_cache_path": "compiled kernels are in engine files and in Kiln's cache folder",
+    "dynamic_shapes_kernel_specialization_strategy": "kernels are compiled when an engine is built or first used at other shapes",
+    "cuda_graph_strategy": "GPU engines run as CUDA graphs in any case",
+    "num_min_timing_iters": "the tuner decides how often it measures",
+    "max_batch_size": "the ranges of the inputs tell",
+    "strict_types": "a model computes in the types that it is written in",
     "autocast_excluded_nodes": 'modules stay in fp32 by kiln.compile(precision="fp16:head*")',
     "autocast_max_output_threshold": _AUTOCAST,
     "autocast_max_depth_of_reduction": _AUTOCAST,

@@ -11,11 +11,12 @@ from torch.utils import _pytree as pytree
 
 import kiln
 from kiln import checks, compiler, quantization
+from kiln.modes import for_inference
 from kiln.partition import HybridModule, PartitionReport, partition
 from kiln.torch_tensorrt import _converters, _debugger, _lowering, logging
 from kiln.torch_tensorrt._converters import SourceIR
 from kiln.torch_tensorrt._debugger import Debugger
-from kiln.torch_tensorrt._input import Input, to_kiln
+from kiln.torch_tensorrt._input import Input, check_shared, to_kiln
 from kiln.torch_tensorrt._refit import refit_module_weights
 from kiln.torch_tensorrt._settings import CompilationSettings, note
 
@@ -64,8 +65,10 @@ def trace(
         if name not in ("dynamic_shapes", "strict", "prefer_deferred_runtime_asserts_over_guards")
     }
     CompilationSettings(**others)
-    args = arguments(inputs, arg_inputs)
-    return compiler.capture(mod, args, dict(to_kiln(dict(kwarg_inputs or {}))), kwargs.get("dynamic_shapes"))[0]
+    args, named = arguments(inputs, arg_inputs), dict(to_kiln(dict(kwarg_inputs or {})))
+    check_shared((args, named))
+    with for_inference(mod, "torch_tensorrt"):
+        return compiler.capture(mod, args, named, kwargs.get("dynamic_shapes"))[0]
 
 
 def compile(
@@ -88,6 +91,7 @@ def compile(
     )
     chosen = CompilationSettings.of(**settings)
     specs = arguments(inputs, arg_inputs) + list(to_kiln(dict(kwarg_inputs or {})).values())
+    check_shared(specs)
     return compile_program(exported_program, specs, chosen)
 
 

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from collections.abc import Sequence
 from typing import Any, Optional, Union
 
 import torch
+from torch.utils import _pytree as pytree
 
 import kiln
 from kiln import checks, quantization
+from kiln.modes import for_inference
 from kiln.torch_tensorrt import logging, ptq
 from kiln.torch_tensorrt._enums import Device
+from kiln.torch_tensorrt._input import Input as TorchScriptInput
 from kiln.torch_tensorrt._input import to_kiln
 from kiln.torch_tensorrt._settings import CompilationSettings
 
 __all__ = [
     "TensorRTCompileSpec",
+    "TorchScriptInput",
     "check_method_op_support",
     "compile",
     "convert_method_to_trt_engine",
@@ -34,10 +39,21 @@ def _scripted(module: Any) -> Any:
     return torch.jit.script(module)
 
 
-def _signature(inputs: Optional[Sequence[Any]], input_signature: Any) -> list[Any]:
+def _signature(module: Any, inputs: Optional[Sequence[Any]], input_signature: Any) -> list[Any]:
     if (inputs is None) == (input_signature is None):
         raise ValueError("give one of inputs and input_signature")
-    return list(to_kiln(list(inputs if inputs is not None else input_signature)))
+    kinds = {p.dtype for p in module.parameters() if p.is_floating_point()} if isinstance(module, torch.nn.Module) else set()
+    usual = kinds.pop() if len(kinds) == 1 else torch.float32
+
+    def typed(leaf: Any) -> Any:
+        if not isinstance(leaf, TorchScriptInput) or leaf.dtype_is_given or usual is torch.float32:
+            return leaf
+        leaf = copy.copy(leaf)
+        leaf.dtype = usual  # what the module computes with
+        return leaf
+
+    given = list(inputs if inputs is not None else input_signature)
+    return list(to_kiln(pytree.tree_map(typed, given, is_leaf=lambda leaf: isinstance(leaf, TorchScriptInput))))
 
 
 def _target(module: Any, chosen: CompilationSettings) -> str:
@@ -59,9 +75,15 @@ def compile(
 
 def _compile(module: Any, method_name: str, inputs: Any, input_signature: Any, settings: dict[str, Any]) -> torch.jit.ScriptModule:
     chosen = CompilationSettings.of(**settings)
-    scripted = _scripted(module)
+    with for_inference(module, "torch_tensorrt"):
+        return _compile_script(_scripted(module), method_name, inputs, input_signature, chosen)
+
+
+def _compile_script(
+    scripted: Any, method_name: str, inputs: Any, input_signature: Any, chosen: CompilationSettings
+) -> torch.jit.ScriptModule:
     options = chosen.script_options(_target(scripted, chosen))
-    specs = _signature(inputs, input_signature)
+    specs = _signature(scripted, inputs, input_signature)
     if isinstance(scripted, torch.nn.Module) and not scripted._c._has_method(method_name):
         raise ValueError(f"method_name: the module has no method {method_name!r}")
     if chosen.calibrator is not None:
