@@ -71,30 +71,33 @@ void mem_free(void *block) {
   hooks.release(hooks.user, block);
 }
 
-/* Weights and arenas in pages of 2 MiB: filling them for the first time takes a third less time. Only a hint, and only for memory of
- * our own. */
-static void prefer_large_pages(char *block, size_t size) {
-#if defined(__linux__) && defined(MADV_HUGEPAGE)
-  enum { LARGE_PAGE = 2 << 20 };
-  if (size < 2 * (size_t)LARGE_PAGE || hooks.allocate != default_allocate) return;
-  const size_t before = (LARGE_PAGE - (uintptr_t)block % LARGE_PAGE) % LARGE_PAGE;
-  const size_t whole = (size - before) / LARGE_PAGE * LARGE_PAGE;
-  if (whole) (void)madvise(block + before, whole, MADV_HUGEPAGE);
-#else
-  (void)block, (void)size;
-#endif
-}
+/* Weights and arenas in pages of 2 MiB, where the system has them: filling them for the first time takes a third less time, and a
+ * product of few rows, which reads weights from beyond L2, up to half. Only a hint, and only for memory of our own. */
+enum { ALIGNMENT = 64, LARGE_PAGE = 2 << 20 };
 
-/* The word before an aligned block holds the block to release. */
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+static bool wants_large_pages(size_t size) {
+  return size >= 2 * (size_t)LARGE_PAGE && hooks.allocate == default_allocate;
+}
+static void prefer_large_pages(char *block, size_t size) { (void)madvise(block, size, MADV_HUGEPAGE); }
+#else
+static bool wants_large_pages(size_t size) { return (void)size, false; }
+static void prefer_large_pages(char *block, size_t size) { (void)block, (void)size; }
+#endif
+
+/* The word before an aligned block holds the block to release. Large blocks are whole large pages. */
 void *mem_alloc_aligned(size_t size) {
-  enum { ALIGNMENT = 64 };
-  size_t bytes;
-  if (!size_add(size, ALIGNMENT + sizeof(void *), &bytes)) return NULL;
+  const bool large = wants_large_pages(size);
+  const size_t alignment = large ? LARGE_PAGE : ALIGNMENT;
+  size_t whole = size, bytes;
+  if (large && !size_add(size, LARGE_PAGE - 1, &whole)) return NULL;
+  if (large) whole = whole / LARGE_PAGE * LARGE_PAGE;
+  if (!size_add(whole, alignment + sizeof(void *), &bytes)) return NULL;
   char *block = mem_alloc(bytes);
   if (block == NULL) return NULL;
-  prefer_large_pages(block, bytes);
   char *first = block + sizeof(void *);
-  char *aligned = first + (ALIGNMENT - (uintptr_t)first % ALIGNMENT) % ALIGNMENT;
+  char *aligned = first + (alignment - (uintptr_t)first % alignment) % alignment;
+  if (large) prefer_large_pages(aligned, whole);
   memcpy(aligned - sizeof(void *), &block, sizeof block);
   return aligned;
 }
