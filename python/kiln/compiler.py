@@ -30,6 +30,7 @@ from kiln.engine import Engine
 from kiln.engine_cache import EngineCache, cached_engine, open_cache
 from kiln.inputs import Input
 from kiln.module import CompiledModule
+from kiln.sizes import size_guards, writable
 
 __all__ = ["compile", "unsupported_ops"]
 
@@ -147,6 +148,7 @@ def compile(
         model, inputs, kwargs = _to_host(model, inputs, kwargs, target)
         _check_model(model)
         program, specs = capture(model, inputs, dict(kwargs or {}), dynamic_shapes)
+    guards = size_guards(program)
     program = decompose(program)
     options = {
         "target": target,
@@ -159,10 +161,12 @@ def compile(
     }
 
     def build() -> Engine:
-        return Engine.build(_program_bytes(program), cache=cache, progress=progress, **options)
+        return Engine.build(_program_bytes(program, guards), cache=cache, progress=progress, **options)
 
     found = open_cache(engine_cache)
-    return CompiledModule(cached_engine(found, program, options, build) if found else build(), threads=threads)
+    return CompiledModule(
+        cached_engine(found, program, {**options, "size_guards": guards}, build) if found else build(), threads=threads
+    )
 
 
 def _compile_script(
@@ -523,13 +527,19 @@ def _without_canonical_form() -> Iterator[None]:
             serde.canonicalize = kept
 
 
-def _program_bytes(program: torch.export.ExportedProgram) -> memoryview:
+def _program_bytes(program: torch.export.ExportedProgram, guards: Optional[list[str]] = None) -> memoryview:
     buffer = io.BytesIO()
     _name_return_types()
+    guards = size_guards(program) if guards is None else guards
+    program = writable(program)
+    before = getattr(program, "_guards_code", None)
+    program._guards_code = guards
     with warnings.catch_warnings(), _without_canonical_form():
         warnings.simplefilter("ignore")
         try:
             torch.export.save(program, buffer)
         except Exception as error:
             raise _error(f"torch.export.save could not write the exported program: {error}", "KILN_UNSUPPORTED") from error
+        finally:
+            program._guards_code = before
     return buffer.getbuffer()

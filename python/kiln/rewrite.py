@@ -12,7 +12,7 @@ from torch.export.graph_signature import InputKind, InputSpec, TensorArgument
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
-__all__ = ["Choice", "bake", "by_target", "expand", "with_graph"]
+__all__ = ["Choice", "bake", "by_target", "call", "expand", "with_graph"]
 
 # What to compute instead of a node; None leaves it.
 Choice = Callable[[torch.fx.Node], Optional[Callable[..., Any]]]
@@ -114,6 +114,13 @@ def expand(program: torch.export.ExportedProgram, choose: Choice) -> torch.expor
 
 def _value(node: Any) -> Any:
     return node.meta["val"] if isinstance(node, torch.fx.Node) else node
+
+
+def call(graph: torch.fx.Graph, function: Callable[..., Any], *args: Any) -> torch.fx.Node:
+    """A new node with its value."""
+    node = graph.call_function(function, args)
+    node.meta["val"] = function(*map(_value, args))
+    return node
 
 
 def _is_traced(value: Any) -> bool:

@@ -17,6 +17,7 @@
 
 #include "base/memory.h"
 #include "engine/engine.h"
+#include "graph/size_guards.h"
 
 enum { ENGINE_VERSION = 2, INLINE_BYTES = 64, WEIGHT_ALIGN = 64, PAGE = 4096 };
 enum { SECTION_PORTABLE, SECTION_PLAN, SECTION_WHY, SECTION_TABLE, SECTION_DATA, SECTION_SOURCE, SECTION_COUNT };
@@ -615,6 +616,7 @@ static kiln_status engine_read(kiln_engine *e) {
   KILN_TRY(find_kernels(e));
   KILN_TRY(adopt_plan(e));
   KILN_TRY_NOTE(profiles_read(e->plan, &e->plan->arena, &e->profiles), "reading the engine's plan");
+  KILN_TRY_NOTE(size_guards_validate(e->plan), "reading the engine's plan");
   e->plan->kernels = e->kernels;
   e->plan->kernels_size = e->kernels_size;
   return KILN_OK;

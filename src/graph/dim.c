@@ -1,7 +1,7 @@
 /* Symbolic dimensions: interned canonical polynomials.
  *
  * An expression is a sum of terms, a term a coefficient times a product of atoms, an atom a symbol or one of floordiv,
- * mod, max and min of two dims. Atoms and expressions are interned, terms stand in graded lexicographic order, and
+ * mod, max, min of two dims or the rounded product of a dim and a double. Atoms and expressions are interned, terms stand in graded lexicographic order, and
  * atoms are ordered by structure (not by age), so equal integers of one table are equal expressions and a printed
  * expression reads back as itself. Two kinds of simplification: identities of integers, which always apply, and those
  * that need the symbols' ranges, which dim_parse leaves out (a text must read back as it was written even if ranges
@@ -10,6 +10,7 @@
 #include "graph/dim.h"
 
 #include <ctype.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -33,7 +34,16 @@ typedef struct poly {
   term terms[MAX_TERMS]; /* highest first; the constant, if any, is last */
 } poly;
 
-typedef enum atom_kind { ATOM_SYMBOL, ATOM_FLOORDIV, ATOM_MOD, ATOM_MAX, ATOM_MIN } atom_kind;
+typedef enum atom_kind {
+  ATOM_SYMBOL,
+  ATOM_FLOORDIV,
+  ATOM_MOD,
+  ATOM_MAX,
+  ATOM_MIN,
+  ATOM_SCALE_FLOOR, /* of a times the double whose bits are b, in the order of dim_rounding */
+  ATOM_SCALE_CEIL,
+  ATOM_SCALE_ROUND
+} atom_kind;
 
 typedef struct atom {
   atom_kind kind;
@@ -413,10 +423,32 @@ static interval dim_interval(const dim_table *t, dim d) {
   return e ? terms_range(t, e->terms, e->n) : (interval){-INF, INF};
 }
 
+/* The rounded product that is atom `kind`. False: too large. */
+static bool scale_eval(atom_kind kind, int64_t a, int64_t bits, int64_t *out) {
+  double factor, f;
+  memcpy(&factor, &bits, sizeof factor);
+  f = (double)a * factor;
+  f = kind == ATOM_SCALE_FLOOR ? floor(f) : kind == ATOM_SCALE_CEIL ? ceil(f) : nearbyint(f);
+  if (!(fabs(f) < 0x1p61)) return false;
+  *out = (int64_t)f;
+  return true;
+}
+
+static bool is_scale(atom_kind kind) { return kind >= ATOM_SCALE_FLOOR; }
+
+/* Factors are positive, so that the order stays. */
+static interval scale_range(const atom *x, interval a) {
+  interval r = {-INF, INF};
+  if (!is_inf(a.min) && !scale_eval(x->kind, a.min, x->b, &r.min)) r.min = -INF;
+  if (!is_inf(a.max) && !scale_eval(x->kind, a.max, x->b, &r.max)) r.max = INF;
+  return r;
+}
+
 static interval atom_range(const dim_table *t, int32_t index) {
   const atom *x = &t->atoms[index];
   if (x->kind == ATOM_SYMBOL) return (interval){x->min, x->max};
   const interval a = dim_interval(t, x->a), b = dim_interval(t, x->b);
+  if (is_scale(x->kind)) return scale_range(x, a);
   switch (x->kind) {
     case ATOM_MAX:
       return (interval){a.min > b.min ? a.min : b.min, a.max > b.max ? a.max : b.max};
@@ -876,6 +908,29 @@ static dim dim_extreme(dim_table *t, dim a, dim b, bool max) {
 dim dim_max(dim_table *t, dim a, dim b) { return dim_extreme(t, a, b, true); }
 dim dim_min(dim_table *t, dim a, dim b) { return dim_extreme(t, a, b, false); }
 
+static dim scale_by_bits(dim_table *t, dim a, int64_t bits, dim_rounding how) {
+  const atom_kind kind = (atom_kind)(ATOM_SCALE_FLOOR + (int)how);
+  poly p;
+  int64_t v;
+  if (a == DIM_ERROR) return DIM_ERROR;
+  if (dim_is_const(a)) return scale_eval(kind, a, bits, &v) ? v : dim_trouble(OVERFLOWS);
+  const trouble why = poly_atom(t, kind, a, bits, &p);
+  return dim_finish(t, &p, why);
+}
+
+dim dim_scale(dim_table *t, dim a, double factor, dim_rounding how) {
+  int64_t bits;
+  memcpy(&bits, &factor, sizeof bits);
+  if (!(factor > 0 && factor < 0x1p40)) return dim_trouble(OVERFLOWS);
+  for (int64_t q = 1; q <= 64 && how != DIM_ROUND; q *= 2) { /* exact in doubles, and more can be said of integers */
+    const double p = factor * (double)q;
+    if (p != floor(p)) continue;
+    const dim product = dim_mul(t, a, (int64_t)p);
+    return how == DIM_FLOOR ? dim_floordiv(t, product, q) : dim_sub(t, 0, dim_floordiv(t, dim_sub(t, 0, product), q));
+  }
+  return scale_by_bits(t, a, bits, how);
+}
+
 int dim_compare_equal(dim_table *t, dim a, dim b) {
   poly gap;
   if (a == b && a != DIM_ERROR) return 1;
@@ -901,6 +956,7 @@ static bool atom_eval(const dim_table *t, int32_t index, const int64_t *symbols,
     return *out != DIM_ERROR;
   }
   int64_t a, b;
+  if (is_scale(x->kind)) return dim_eval(t, x->a, symbols, &a) && scale_eval(x->kind, a, x->b, out);
   if (!dim_eval(t, x->a, symbols, &a) || !dim_eval(t, x->b, symbols, &b)) return false;
   switch (x->kind) {
     case ATOM_MAX:
@@ -959,6 +1015,9 @@ bool dim_as_affine(const dim_table *t, dim d, int *symbol, int64_t *coefficient,
 
 /* ---- text -------------------------------------------------------------------------------------------------------- */
 
+/* scale_floor(s0, 4599075939470750515): the second is the bits of a double. */
+static const char *const scale_names[] = {"scale_floor", "scale_ceil", "scale_round"};
+
 static void print_operand(const dim_table *t, dim d, text *out) {
   const bool plain = (dim_is_const(d) && d >= 0) || dim_symbol_index(t, d) >= 0;
   if (!plain) text_putc(out, '(');
@@ -976,6 +1035,11 @@ static void atom_print(const dim_table *t, int32_t index, bool alone, text *out)
     text_puts(out, ", ");
     dim_print(t, x->b, out);
     text_putc(out, ')');
+  } else if (is_scale(x->kind)) {
+    text_puts(out, scale_names[x->kind - ATOM_SCALE_FLOOR]);
+    text_putc(out, '(');
+    dim_print(t, x->a, out);
+    text_printf(out, ", %lld)", (long long)x->b);
   } else {
     if (!alone) text_putc(out, '(');
     print_operand(t, x->a, out);
@@ -1058,6 +1122,21 @@ static kiln_status read_extreme(dim_reader *r, bool max, dim *out) {
   return dim_status(r, *out);
 }
 
+static kiln_status read_scale(dim_reader *r, dim_rounding how, dim *out) {
+  dim a;
+  int64_t bits = 0;
+  KILN_TRY(expect_char(r, '('));
+  KILN_TRY(read_sum(r, &a));
+  KILN_TRY(expect_char(r, ','));
+  skip_space(r);
+  KILN_TRY(read_number(r, &bits));
+  KILN_TRY(expect_char(r, ')'));
+  if (bits <= 0 || bits >= 0x7ff0000000000000)
+    return KILN_FAIL(KILN_INVALID_ARGUMENT, "expected the bits of a positive double in a dimension");
+  *out = scale_by_bits(r->t, a, bits, how);
+  return dim_status(r, *out);
+}
+
 static kiln_status read_name(dim_reader *r, dim *out) {
   const char *start = r->at;
   while (name_part(*r->at)) r->at++;
@@ -1067,6 +1146,8 @@ static kiln_status read_name(dim_reader *r, dim *out) {
   memcpy(name, start, n);
   name[n] = 0;
   if (*r->at == '(' && (str_eq(name, "max") || str_eq(name, "min"))) return read_extreme(r, name[1] == 'a', out);
+  for (int how = 0; *r->at == '(' && how < 3; how++)
+    if (str_eq(name, scale_names[how])) return read_scale(r, (dim_rounding)how, out);
   *out = dim_find_symbol(r->t, name);
   if (*out == DIM_ERROR) return KILN_FAIL(KILN_INVALID_ARGUMENT, "there is no symbol `%s`", name);
   return KILN_OK;

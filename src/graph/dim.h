@@ -2,7 +2,7 @@
  *
  * A dim below DIM_EXPRESSION is a handle into a dim_table; any other value is the constant itself (negative ones too:
  * they are used for sizes in shape arithmetic). Expressions are kept as canonical polynomials over atoms (symbols, and
- * floordiv/mod/max/min of other dims) and interned, so two dims of one table are equal exactly if the integers are. */
+ * floordiv/mod/max/min and rounded products of other dims) and interned, so two dims of one table are equal exactly if the integers are. */
 #ifndef KILN_GRAPH_DIM_H
 #define KILN_GRAPH_DIM_H
 
@@ -42,6 +42,9 @@ dim dim_floordiv(dim_table *t, dim a, dim b);
 dim dim_mod(dim_table *t, dim a, dim b);
 dim dim_max(dim_table *t, dim a, dim b);
 dim dim_min(dim_table *t, dim a, dim b);
+/* (double)a * factor, rounded as Python's math.floor, math.ceil and round (half to even) do; 0 < factor < 2^40. Not a fraction: doubles round. */
+typedef enum dim_rounding { DIM_FLOOR, DIM_CEIL, DIM_ROUND } dim_rounding;
+dim dim_scale(dim_table *t, dim a, double factor, dim_rounding how);
 dim dim_product(dim_table *t, const dim *dims, int count);
 
 /* Interval of possible values, from the symbols' ranges (DIM_UNBOUNDED: no upper bound; -DIM_UNBOUNDED: no lower). */
@@ -57,7 +60,8 @@ int64_t dim_hint(const dim_table *t, dim d);
 /* If d = coefficient * symbol + constant with one symbol: its index and the two numbers. Used to solve for a symbol. */
 bool dim_as_affine(const dim_table *t, dim d, int *symbol, int64_t *coefficient, int64_t *constant);
 
-/* Text such as `4*s0 + 1` or `(s0 + 1)//2`; the parser reads what the printer writes: + - * // % max(,) min(,). */
+/* Text such as `4*s0 + 1` or `(s0 + 1)//2`; the parser reads what the printer writes: + - * // % max(,) min(,)
+ * scale_floor(,) scale_ceil(,) scale_round(,), the last three with the bits of a double. */
 void dim_print(const dim_table *t, dim d, text *out);
 /* Parses one expression at *cursor and moves it; unknown symbols are an error. */
 kiln_status dim_parse(dim_table *t, const char **cursor, dim *out);

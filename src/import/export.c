@@ -122,8 +122,8 @@ static kiln_status read_ranges(pt2 *p) {
                  *max = json_object_get(json_object_iter_value(it), "max_val");
     int64_t low = json_is_integer(min) && json_integer_value(min) > 0 ? json_integer_value(min) : 0;
     /* Exports take 2 as the least size of what may vary, because 0 and 1 mean special cases to them; but PyTorch runs
-     * these programs at 1, and so do we (torch.export checks lower bounds above 2 only). */
-    if (low == 2) low = 1;
+     * these programs at 0 and 1, and so do we (torch.export checks lower bounds above 2 only). */
+    if (low == 2) low = 0;
     int64_t high = json_is_integer(max) ? json_integer_value(max) : DIM_UNBOUNDED;
     if (high > INT64_MAX / 4) high = DIM_UNBOUNDED; /* sys.maxsize means the same */
     if (high < low)
@@ -558,6 +558,7 @@ static kiln_status import_signature(pt2 *p, scope *s, io *x) {
     if (x->inputs[i].tensor >= 0) g->input_names[x->inputs[i].tensor] = x->inputs[i].param->name;
   KILN_TRY(inputs_metadata(p, x));
   KILN_TRY(graph_set_metadata(g, "torch.outputs", x->outputs.data ? x->outputs.data : "[]"));
+  KILN_TRY(pt2_size_guards(p, p->model));
   if (x->mutated.length == 0) return graph_check(g);
   text t = {0};
   text_printf(&t, "[%s]", x->mutated.data);

@@ -86,6 +86,9 @@ bool pt2_is_supported(const char *target); /* is there a row, or anything else t
 void pt2_place(pt2 *p, const json_t *call, const char **out_path, const char **out_source);
 kiln_status pt2_nodes(pt2 *p, scope *s);
 
+/* export_guards.c: conditions on the sizes of the inputs, once the graph has these. */
+kiln_status pt2_size_guards(pt2 *p, const json_t *program);
+
 /* export_survey.c: everything that is not supported, in one text. */
 kiln_status pt2_survey_create(pt2 *p);
 void pt2_survey_free(pt2 *p);

@@ -3,6 +3,7 @@
  * denominator. */
 #include "import/sympy.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,6 +12,7 @@ enum { MAX_DEPTH = 100, MAX_NAME = 64 };
 typedef struct fraction {
   dim above;
   int64_t below; /* > 0 */
+  double factor; /* 0: none; else times this double, and the product is rounded to doubles: `below` is 1 */
 } fraction;
 
 typedef struct reader {
@@ -41,7 +43,7 @@ kiln_status dim_failure(void) {
 
 static kiln_status checked(reader *r, dim above, int64_t below, fraction *out) {
   if (above == DIM_ERROR) return error_note(dim_failure(), __FILE__, __LINE__, "in symbolic size \"%.200s\"", r->whole);
-  *out = (fraction){above, below};
+  *out = (fraction){.above = above, .below = below};
   return KILN_OK;
 }
 
@@ -92,6 +94,12 @@ static kiln_status add(reader *r, fraction a, fraction b, fraction *out) {
 
 static kiln_status multiply(reader *r, fraction a, fraction b, fraction *out) {
   int64_t below;
+  if (a.factor != 0 || b.factor != 0) {
+    if ((a.factor != 0 && b.factor != 0) || a.below != 1 || b.below != 1) return fail(r, "products of several floats");
+    KILN_TRY(checked(r, dim_mul(r->t, a.above, b.above), 1, out));
+    out->factor = a.factor + b.factor;
+    return KILN_OK;
+  }
   if (__builtin_mul_overflow(a.below, b.below, &below)) return fail(r, "overflow");
   return checked(r, dim_mul(r->t, a.above, b.above), below, out);
 }
@@ -109,7 +117,7 @@ static kiln_status divide(reader *r, fraction a, fraction b, fraction *out) {
 static kiln_status power(reader *r, fraction a, fraction b, fraction *out) {
   if (!dim_is_const(b.above) || b.below != 1 || b.above < 0 || b.above > 16)
     return fail(r, "power that is no small constant");
-  *out = (fraction){1, 1};
+  *out = (fraction){.above = 1, .below = 1};
   for (int64_t i = 0; i < b.above; i++) KILN_TRY(multiply(r, *out, a, out));
   return KILN_OK;
 }
@@ -126,10 +134,12 @@ typedef enum function {
   F_MODULAR,
   F_CEIL,
   F_FLOOR,
+  F_ROUND,
   F_SAME
 } function;
 
 static kiln_status apply(reader *r, function f, fraction a, fraction b, fraction *out) {
+  if (f != F_MUL && (a.factor != 0 || b.factor != 0)) return fail(r, "arithmetic on floats");
   switch (f) {
     case F_ADD:
       return add(r, a, b, out);
@@ -155,6 +165,26 @@ static kiln_status apply(reader *r, function f, fraction a, fraction b, fraction
 
 static kiln_status read_expression(reader *r, fraction *out);
 
+/* To the nearest integer, halves to the even one. */
+static dim nearest(reader *r, fraction a) {
+  dim_table *t = r->t;
+  const int64_t half = a.below / 2;
+  const dim up = dim_floordiv(t, dim_add(t, a.above, half), a.below);
+  if (a.below % 2) return up;
+  const dim off = dim_sub(t, dim_mod(t, a.above, a.below), half);
+  const dim tie = dim_sub(t, 1, dim_min(t, 1, dim_max(t, off, dim_sub(t, 0, off))));
+  return dim_sub(t, up, dim_mul(t, tie, dim_mod(t, up, 2)));
+}
+
+static kiln_status round_to(reader *r, function f, fraction a, fraction *out) {
+  const dim_rounding how = f == F_CEIL ? DIM_CEIL : f == F_ROUND ? DIM_ROUND : DIM_FLOOR;
+  if (a.factor != 0) return checked(r, dim_scale(r->t, a.above, a.factor, how), 1, out);
+  if (a.below == 1 || f == F_FLOOR) return checked(r, whole(r, a), 1, out);
+  if (f == F_ROUND) return checked(r, nearest(r, a), 1, out);
+  const dim negative = dim_floordiv(r->t, dim_mul(r->t, a.above, -1), a.below);
+  return checked(r, dim_mul(r->t, negative, -1), 1, out);
+}
+
 static kiln_status read_arguments(reader *r, function f, fraction *out) {
   int n = 0;
   for (; !take(r, ')'); n++) {
@@ -170,10 +200,30 @@ static kiln_status read_arguments(reader *r, function f, fraction *out) {
   const int most = f == F_MODULAR ? 3 : f <= F_MIN ? n : f < F_CEIL ? 2 : 1;
   const int least = f == F_MODULAR ? 3 : f >= F_FLOORDIV && f < F_CEIL ? 2 : 1;
   if (n < least || n > most) return fail(r, "wrong number of arguments");
-  if (f == F_FLOOR) return checked(r, whole(r, *out), 1, out);
-  if (f != F_CEIL || out->below == 1) return KILN_OK;
-  const dim negative = dim_floordiv(r->t, dim_mul(r->t, out->above, -1), out->below);
-  return checked(r, dim_mul(r->t, negative, -1), 1, out);
+  return f == F_FLOOR || f == F_CEIL || f == F_ROUND ? round_to(r, f, *out, out) : KILN_OK;
+}
+
+/* Float('0.29999999999999999', precision=53), after the parenthesis. Those of few bits are exact fractions. */
+static kiln_status read_float(reader *r, fraction *out) {
+  char word[48], *end;
+  size_t n = 0;
+  if (!take(r, '\'')) return fail(r, "expected a quoted number");
+  for (; *r->s && *r->s != '\''; r->s++) {
+    if (n + 1 == sizeof word) return fail(r, "number too long");
+    word[n++] = *r->s;
+  }
+  word[n] = 0;
+  const double f = strtod(word, &end);
+  if (n == 0 || *end || !(fabs(f) < 0x1p40)) return fail(r, "expected a number");
+  while (*r->s && *r->s != ')') r->s++; /* precision */
+  if (!take(r, ')')) return fail(r, "expected )");
+  *out = (fraction){.above = 1, .below = 1, .factor = f};
+  for (int64_t q = 1; q <= 64; q *= 2) {
+    if (f * (double)q != floor(f * (double)q)) continue;
+    *out = (fraction){.above = (int64_t)(f * (double)q), .below = q};
+    break;
+  }
+  return out->factor < 0 ? fail(r, "a negative factor") : KILN_OK;
 }
 
 static kiln_status read_call(reader *r, fraction *out) {
@@ -199,6 +249,7 @@ static kiln_status read_call(reader *r, fraction *out) {
       {"FloorToInt", F_FLOOR},
       {"floor", F_FLOOR},
       {"TruncToInt", F_FLOOR},
+      {"RoundToInt", F_ROUND},
       {"ToFloat", F_SAME},
       {"Identity", F_SAME},
   };
@@ -215,16 +266,17 @@ static kiln_status read_call(reader *r, fraction *out) {
   if (str_eq(name, "Integer")) {
     int64_t i;
     KILN_TRY(read_int(r, &i));
-    *out = (fraction){i, 1};
+    *out = (fraction){.above = i, .below = 1};
     return take(r, ')') ? KILN_OK : fail(r, "expected )");
   }
+  if (str_eq(name, "Float")) return read_float(r, out);
   if (str_eq(name, "Rational")) {
     int64_t p, q;
     KILN_TRY(read_int(r, &p));
     if (!take(r, ',')) return fail(r, "expected ,");
     KILN_TRY(read_int(r, &q));
     if (q <= 0) return fail(r, "a denominator that is not positive");
-    *out = (fraction){p, q};
+    *out = (fraction){.above = p, .below = q};
     return take(r, ')') ? KILN_OK : fail(r, "expected )");
   }
   for (size_t i = 0; i < KILN_COUNT(functions); i++)
@@ -241,10 +293,11 @@ static kiln_status read_expression(reader *r, fraction *out) {
 
 kiln_status sympy_parse(dim_table *t, const char *expression, bool create, dim *out) {
   reader r = {t, expression, expression, create, 0};
-  fraction f = {0, 1};
+  fraction f = {.below = 1};
   KILN_TRY(read_expression(&r, &f));
   skip(&r);
   if (*r.s) return fail(&r, "text after the end");
+  if (f.factor != 0) return fail(&r, "a float that is not rounded");
   KILN_TRY(checked(&r, whole(&r, f), 1, &f));
   *out = f.above;
   return KILN_OK;

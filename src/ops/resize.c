@@ -270,21 +270,11 @@ static const char *upsample_mode(const lower_call *c) {
   return strstr(name, "cubic") ? "cubic" : "linear";
 }
 
-/* floor(size * scale); for a symbolic size the scale must be a ratio of small integers. */
+/* floor(size * scale), in doubles as PyTorch computes it. */
 static kiln_status scaled_size(lower_call *c, dim size, double scale, dim *out) {
-  dim_table *t = c->b.graph->dims;
   if (!(scale > 0) || scale > 1e6) return LOWER_FAIL(c, "argument scale_factors: expected positive numbers");
-  if (dim_is_const(size)) {
-    *out = (dim)floor((double)size * scale);
-    return KILN_OK;
-  }
-  for (int64_t q = 1; q <= 64; q++) {
-    const double p = scale * (double)q;
-    if (fabs(p - nearbyint(p)) > 1e-9 * (double)q) continue;
-    *out = dim_floordiv(t, dim_mul(t, size, (dim)nearbyint(p)), q);
-    return KILN_OK;
-  }
-  return LOWER_FAIL(c, "argument scale_factors: %g of a size that varies is not supported; give output sizes", scale);
+  *out = dim_scale(c->b.graph->dims, size, scale, DIM_FLOOR);
+  return *out == DIM_ERROR ? LOWER_FAIL(c, "argument scale_factors: %g: %s", scale, error_text()) : KILN_OK;
 }
 
 static kiln_status upsample_emit(lower_call *c, const char *input, const dim *size, const double *scales) {

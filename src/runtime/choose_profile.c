@@ -1,6 +1,8 @@
 /* Optimization profiles at run time, see choose_profile.h. */
 #include "runtime/choose_profile.h"
 
+#include "graph/size_guards.h"
+
 /* The first size that lies outside; NULL: all are inside. */
 static const profile_range *outside(const size_profile *p, const kiln_tensor *inputs) {
   for (int32_t i = 0; i < p->n_ranges; i++) {
@@ -84,4 +86,9 @@ kiln_status choose_profile(const kiln_context *c, const kiln_tensor *inputs, int
   if (best < 0) return wrong_sizes(c, inputs);
   *out = best;
   return KILN_OK;
+}
+
+kiln_status check_size_guards(const kiln_context *c, const kiln_tensor *inputs) {
+  const graph *plan = c->engine->plan;
+  return size_guards_enforce(graph_metadata(plan, SIZE_GUARDS_KEY), inputs, plan->n_inputs, plan->input_names);
 }

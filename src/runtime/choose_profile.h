@@ -8,4 +8,7 @@
  * and of which profiles. Ranks must have been checked. */
 kiln_status choose_profile(const kiln_context *c, const kiln_tensor *inputs, int32_t *out);
 
+/* Whether the model's code takes the branch that it was captured with (graph/size_guards.h) at these sizes. */
+kiln_status check_size_guards(const kiln_context *c, const kiln_tensor *inputs);
+
 #endif

@@ -374,6 +374,7 @@ static kiln_status prepare_inputs(kiln_context *c, const kiln_tensor *inputs, si
   }
   KILN_TRY(choose_profile(c, inputs, &c->chosen));
   KILN_TRY(solve_symbols(c, inputs));
+  KILN_TRY(check_size_guards(c, inputs));
   input_layouts(c, inputs);
   return bind_shapes(c);
 }

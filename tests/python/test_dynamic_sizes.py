@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -153,3 +155,85 @@ def test_causal_masks_of_any_size(name):
     assert ("causal=true" in compiled.engine.report("plan")) == causal
     for shape in ((1, 2, 1, 8), (2, 2, 2, 8), (1, 2, 16, 8)):
         torch.testing.assert_close(compiled(q := torch.randn(shape)), Masked()(q), rtol=1e-4, atol=1e-4)
+
+
+class Sized(torch.nn.Module):
+    """Computes with the sizes of its input."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x, *x.shape[1:])
+
+
+AUTO = torch.export.Dim.AUTO
+EVERY = {0: AUTO, 1: AUTO, 2: AUTO}
+BRANCHES = {  # the code, sizes that it is captured with, others that are right, and some that take another branch
+    "greater": (lambda x, h, w: x * 2 if h > w else x + 1, (9, 7), [(8, 6), (90, 1)], [(6, 8), (8, 8)]),
+    "differ": (lambda x, h, w: x * 2 if h != w else x + 1, (9, 7), [(7, 9), (3, 4)], [(8, 8)]),
+    "equal": (lambda x, h, w: x * 2 if h % 4 == 0 else x + 1, (8, 6), [(4, 6), (80, 3)], [(9, 6), (2, 2)]),
+    "ratio": (lambda x, h, w: x * 2 if h / w > 1.5 else x + 1, (9, 4), [(8, 5), (80, 3)], [(6, 4), (2, 2)]),
+    "int": (lambda x, h, w: x[:, : int(h * 0.7)], (10, 4), [(10, 8), (11, 5)], [(12, 5), (9, 5)]),
+    "chunks": (lambda x, h, w: torch.stack([c.sum(1) for c in x.chunk(4, 1)]), (8, 4), [(7, 4), (13, 2)], [(9, 4), (5, 5)]),
+    "number": (lambda x, h, w: x * 2 if h != 5 else x + 1, (9, 7), [(7, 9), (4, 4)], [(5, 8)]),
+    "no matter": (lambda x, h, w: x if w % 4 == 0 else torch.nn.functional.pad(x, (0, 4 - w % 4)), (4, 6), [(4, 7), (9, 3)], []),
+}
+
+
+@pytest.mark.parametrize("name", BRANCHES)
+def test_sizes_for_another_branch_are_refused(name):
+    function, example, good, others = BRANCHES[name]
+    model = Sized(function).eval()
+    x = torch.randn(2, *example)
+    program = torch.export.export(model, (x,), dynamic_shapes=(EVERY,))
+    compiled = kiln.compile(model, [x], dynamic_shapes=(EVERY,))
+    for module in (compiled, kiln.compile(program), kiln.load(compiled.engine.serialize())):
+        for size in [example, *good]:
+            torch.testing.assert_close(module(x := torch.randn(3, *size)), model(x))
+        for size in others:
+            with pytest.raises(kiln.KilnError, match=r"x\.shape\[1\] is .*; the model was captured for sizes with `.*` only"):
+                module(torch.randn(3, *size))
+
+
+def test_pytorchs_own_comparisons_refuse_nothing():
+    def function(x, h, w):  # slices, contiguity, windows: torch.export notes conditions for each
+        y = x[:, :5].transpose(1, 2).contiguous().flatten(1)
+        return torch.nn.functional.max_pool2d(x[:, None], 3, 2, 1).sum() + y.sum()
+
+    model = Sized(function).eval()
+    compiled = kiln.compile(model, inputs=[kiln.Input(min_shape=(1, 5, 2), opt_shape=(2, 8, 6), max_shape=(4, 16, 16))])
+    for shape in ((1, 5, 2), (2, 8, 6), (4, 16, 16), (1, 5, 5), (3, 5, 9)):
+        torch.testing.assert_close(compiled(x := torch.randn(shape)), model(x), rtol=1e-4, atol=1e-4)
+
+
+ARITHMETIC = {
+    "sum of many": lambda x, h, w: torch.nn.functional.pad(x, (0, (4 - w % 4) % 4, 0, (4 - h % 4) % 4)),
+    "ceil": lambda x, h, w: x[:, : math.ceil(h / 2), : math.ceil(w * 0.55)],
+    "floor": lambda x, h, w: x[:, : math.floor(h * 0.58) + 1, : math.floor(w / 3) + 1],
+    "round": lambda x, h, w: x[:, : round(h / 6) + 1, : round(w * 0.35) + 1],
+    "resize": lambda x, h, w: torch.nn.functional.interpolate(x, scale_factor=0.7),
+    "resize 2": lambda x, h, w: torch.nn.functional.interpolate(x[:, None], scale_factor=(2.3, 1.1), mode="bilinear"),
+}
+
+
+@pytest.mark.parametrize("name", ARITHMETIC)
+def test_sizes_that_floats_give(name):
+    """They round as doubles do: 0.7 * 90 is less than 63."""
+    model = Sized(ARITHMETIC[name]).eval()
+    compiled = kiln.compile(model, inputs=[kiln.Input(min_shape=(1, 4, 4), opt_shape=(2, 8, 8), max_shape=(2, 101, 101))])
+    reloaded = kiln.load(compiled.engine.serialize())
+    for shape in ((1, 4, 4), (2, 8, 8), (1, 90, 50), (2, 100, 90), (1, 101, 101), (1, 7, 100)):
+        for module in (compiled, reloaded):
+            torch.testing.assert_close(module(x := torch.randn(shape)), model(x), rtol=1e-4, atol=1e-4)
+
+
+def test_without_ranges_sizes_may_be_0_and_1():
+    model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU()).eval()
+    program = torch.export.export(model, (torch.randn(3, 2, 4),), dynamic_shapes=({0: AUTO, 1: torch.export.Dim.DYNAMIC},))
+    compiled = kiln.compile(program)
+    assert compiled.inputs[0].min_shape == (0, 0, 4)
+    with torch.no_grad():
+        for shape in ((0, 2, 4), (3, 0, 4), (0, 0, 4), (1, 1, 4), (50, 3, 4)):
+            torch.testing.assert_close(compiled(x := torch.randn(shape)), model(x))

@@ -1,4 +1,6 @@
 /* Symbolic dimensions: canonical forms, simplification, ranges, text, limits. */
+#include <math.h>
+
 #include "expect.h"
 
 #include "graph/dim.h"
@@ -301,6 +303,46 @@ static void every_failed_allocation_is_reported(void **state) {
   }
 }
 
+static void products_with_doubles(void **state) {
+  (void)state;
+  fixture f;
+  make(&f);
+  dim_table *t = f.t;
+  int64_t min = 0, max = 0, v = 0;
+  assert_int_equal(dim_scale(t, 90, 0.7, DIM_FLOOR), 62);
+  assert_int_equal(dim_scale(t, 50, 1.1, DIM_CEIL), 56);
+  assert_int_equal(dim_scale(t, 5, 0.5, DIM_ROUND), 2);
+  prints(dim_scale(t, f.a, 1.5, DIM_FLOOR), "a + a//2");
+  assert_int_equal(dim_scale(t, f.a, 2.0, DIM_CEIL), dim_mul(t, f.a, 2));
+  const dim d = dim_scale(t, f.a, 0.7, DIM_FLOOR);
+  assert_int_equal(dim_scale(t, f.a, 0.7, DIM_FLOOR), d);
+  assert_int_not_equal(dim_scale(t, f.a, 0.7, DIM_CEIL), d);
+  prints(d, "scale_floor(a, 4604480259023595110)");
+  dim_symbol_set_range(t, 0, 1, 90, 10);
+  dim_range(t, d, &min, &max);
+  assert_int_equal(min, 0);
+  assert_int_equal(max, 62);
+  const int64_t symbols[] = {90, 1, 1, 1};
+  assert_true(dim_eval(t, d, symbols, &v) && v == 62);
+  for (int how = 0; how < 3; how++) { /* texts read back as they were */
+    const dim x = dim_add(t, dim_scale(t, dim_add(t, f.a, 3), 0.3, (dim_rounding)how), 1);
+    text s = {0};
+    dim_print(t, x, &s);
+    prints(x, s.data);
+    text_free(&s);
+  }
+  static const char *const bad[] = {"scale_floor(a)", "scale_floor(a, 0)", "scale_floor(a, b)",
+                                    "scale_ceil(a, 9218868437227405312)", "scale_round(a, 1"};
+  for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+    const char *at = bad[i];
+    dim y = 0;
+    if (dim_parse(t, &at, &y) == KILN_OK) fail_msg("`%s` was read", bad[i]);
+  }
+  assert_int_equal(dim_scale(t, f.a, -0.5, DIM_FLOOR), DIM_ERROR);
+  assert_int_equal(dim_scale(t, f.a, NAN, DIM_FLOOR), DIM_ERROR);
+  arena_free(&f.arena);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test_teardown(sums_and_products_are_canonical, expect_no_leak),
@@ -310,6 +352,7 @@ int main(void) {
       cmocka_unit_test_teardown(ranges_and_comparisons, expect_no_leak),
       cmocka_unit_test_teardown(values_at_symbols, expect_no_leak),
       cmocka_unit_test_teardown(random_expressions_keep_their_values, expect_no_leak),
+      cmocka_unit_test_teardown(products_with_doubles, expect_no_leak),
       cmocka_unit_test_teardown(affine_forms, expect_no_leak),
       cmocka_unit_test_teardown(limits_and_errors_have_texts, expect_no_leak),
       cmocka_unit_test_teardown(clones_keep_handles, expect_no_leak),

@@ -1,5 +1,7 @@
 /* The operator table's PyTorch rows: every schema parses, every map fits, and the values come out as PyTorch means
  * them. */
+#include <math.h>
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -147,6 +149,19 @@ static void symbolic_sizes(void **state) {
   assert_int_equal(at(t, "Min(Integer(5), " S0 ")", 7, 9), 5);
   assert_int_equal(at(t, "Pow(" S0 ", Integer(2))", 7, 9), 49);
   assert_int_equal(at(t, "ModularIndexing(" S0 ", Integer(2), Integer(3))", 11, 9), 2);
+  /* 0.7*90 is 62.99999999999999 in doubles */
+#define TIMES(f) "(Mul(Float('" f "', precision=53), ToFloat(" S0 ")))"
+  assert_int_equal(at(t, "FloorToInt" TIMES("0.69999999999999996"), 90, 0), 62);
+  assert_int_equal(at(t, "TruncToInt" TIMES("0.69999999999999996"), 10, 0), 7);
+  assert_int_equal(at(t, "CeilToInt" TIMES("1.1000000000000001"), 50, 0), 56);
+  assert_int_equal(at(t, "RoundToInt" TIMES("0.29999999999999999"), 15, 0), 4);
+  assert_int_equal(at(t, "CeilToInt" TIMES("1.5"), 7, 0), 11);
+  assert_int_equal(at(t, "FloorToInt(FloatTrueDiv(ToFloat(" S0 "), Float('3.0', precision=53)))", 11, 0), 3);
+  for (int64_t n = 0; n < 24; n++) {
+    assert_int_equal(at(t, "RoundToInt(IntTrueDiv(" S0 ", Integer(2)))", n, 0), (int64_t)nearbyint((double)n / 2));
+    assert_int_equal(at(t, "RoundToInt(IntTrueDiv(" S0 ", Integer(6)))", n, 0), (int64_t)nearbyint((double)n / 6));
+    assert_int_equal(at(t, "RoundToInt(IntTrueDiv(" S0 ", Integer(7)))", n, 0), (int64_t)nearbyint((double)n / 7));
+  }
   arena_free(&a);
 }
 
@@ -178,6 +193,16 @@ static void bad_symbolic_sizes(void **state) {
       "Mul(Integer(1), Integer(2)))",
       "Mul(Integer(2000000000000000000), Integer(2000000000000000000))",
       "Function('f')(Integer(1))",
+      "Float('0.3')",
+      "Float(0.3)",
+      "Float('')",
+      "Float('x')",
+      "Float('1e300')",
+      "FloorToInt(Float('0.3'",
+      "FloorToInt(Mul(Float('-0.3'), " S0 "))",
+      "FloorToInt(Mul(Float('0.3'), Float('0.7'), " S0 "))",
+      "FloorToInt(Add(Float('0.3'), " S0 "))",
+      "FloorToInt(Mul(Float('0.3'), Rational(1, 3)))",
   };
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
     const kiln_status s = sympy_parse(t, bad[i], true, &d);
