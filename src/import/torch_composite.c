@@ -325,10 +325,25 @@ kiln_status lower_is_in(lower_call *c) {
   return KILN_OK;
 }
 
-/* The lower of the two middle ones, as PyTorch chooses. */
+/* Where the median stands in sorted order, of which NaN is the end: the lower of the two middle ones, as PyTorch chooses, or the first NaN; of
+ * nanmedian in front of the NaNs. */
+static value *median_place(lower_call *c, value *x, int axis) {
+  builder *b = &c->b;
+  const dim size = x->type.dims[axis];
+  const int64_t axes = axis;
+  value *bad = lower_cast(b, unary(c, "isnan", x), KILN_I64);
+  value *count = build(b, "sum", IN(bad), ATTRS(A_INTS("axes", &axes, 1), A_BOOL("keepdim", true)));
+  value *left = binary(c, "sub", lower_size_tensor(b, size), count), *one = graph_scalar_int(b->graph, KILN_I64, 1);
+  value *two = graph_scalar_int(b->graph, KILN_I64, 2), *zero = graph_scalar_int(b->graph, KILN_I64, 0);
+  if (str_eq(c->schema->name, "aten::nanmedian"))
+    return binary(c, "maximum", binary(c, "floor_div", binary(c, "sub", left, one), two), zero);
+  value *middle = lower_size_tensor(b, dim_floordiv(b->graph->dims, dim_sub(b->graph->dims, size, 1), 2));
+  return build(b, "where", IN(binary(c, "gt", count, zero), left, middle), NO_ATTRS);
+}
+
 kiln_status lower_median(lower_call *c) {
   builder *b = &c->b;
-  value *x;
+  value *x, *place = NULL;
   int axis = 0;
   const bool all = str_eq(c->schema->overload, "");
   KILN_TRY(need(c, "self", &x));
@@ -342,10 +357,14 @@ kiln_status lower_median(lower_call *c) {
   if (scalar) x = lowering_unsqueeze(b, x, 0);
   node *sorted = x ? build_node(b, "sort", IN(x), ATTRS(A_INT("axis", axis))) : NULL;
   if (!sorted) return LOWER_FAIL(c, "cannot sort");
+  if (dtype_is_float(x->type.dtype)) place = median_place(c, x, axis);
   const dim middle = dim_floordiv(b->graph->dims, dim_sub(b->graph->dims, x->type.dims[axis], 1), 2);
   for (int i = 0; i < c->n_results; i++) {
-    value *v = lowering_select(b, sorted->outputs[i], axis, middle);
-    call_return(c, i, v && !all && !scalar && call_bool(c, "keepdim") ? lowering_unsqueeze(b, v, axis) : v);
+    value *v = place ? build(b, "gather", IN(sorted->outputs[i], place), ATTRS(A_INT("axis", axis)))
+                     : lowering_select(b, sorted->outputs[i], axis, middle);
+    const bool keep = !all && !scalar && call_bool(c, "keepdim");
+    if (place && v && !keep) v = lowering_squeeze(b, v, axis);
+    call_return(c, i, v && !place && keep ? lowering_unsqueeze(b, v, axis) : v);
   }
   return KILN_OK;
 }
@@ -464,5 +483,152 @@ kiln_status lower_window(lower_call *c) {
     ref_store(&t, i, n == 1 ? 1 : w);
   }
   call_return(c, 0, graph_constant_take(c->b.graph, &type, t.data));
+  return KILN_OK;
+}
+
+/* ---- matrices ----------------------------------------------------------------------------------- */
+
+/* exp(A) = exp(A / 2^s)^(2^s): a polynomial of degree 18 where the norm is at most 1, and s squarings, of which each matrix takes as many as
+ * its norm asks for. */
+kiln_status lower_matrix_exp(lower_call *c) {
+  enum { DEGREE = 18, SQUARINGS = 24 };
+  builder *b = &c->b;
+  value *x;
+  KILN_TRY(need(c, "self", &x));
+  const kiln_dtype given = x->type.dtype;
+  const int rank = x->type.rank;
+  if (rank < 2 || !dtype_is_float(given)) return LOWER_FAIL(c, "expected matrices of floats");
+  if (dim_compare_equal(b->graph->dims, x->type.dims[rank - 1], 0) != 0)
+    return LOWER_FAIL(c, "expected matrices that have elements");
+  if (given != KILN_F64) x = lower_cast(b, x, KILN_F32);
+  const int64_t row = rank - 2, column = rank - 1;
+  value *sums = build(b, "sum", IN(unary(c, "abs", x)), ATTRS(A_INTS("axes", &row, 1), A_BOOL("keepdim", true)));
+  value *norm = sums ? build(b, "amax", IN(sums), ATTRS(A_INTS("axes", &column, 1), A_BOOL("keepdim", true))) : NULL;
+  value *times = unary(c, "ceil", unary(c, "log2", norm));
+  times = with_number(c, "minimum", with_number(c, "maximum", times, 0), SQUARINGS);
+  if (!times) return LOWER_FAIL(c, "no result");
+  value *small = binary(c, "mul", x, unary(c, "exp2", unary(c, "neg", times)));
+  value *one = build(
+      b, "eye", 0, NULL,
+      ATTRS(A_INT("rows", x->type.dims[row]), A_INT("cols", x->type.dims[column]), A_DTYPE("dtype", x->type.dtype)));
+  value *y = binary(c, "add", with_number(c, "mul", small, 1.0 / DEGREE), one);
+  for (int k = DEGREE - 1; k > 0 && y; k--)
+    y = binary(c, "add", with_number(c, "mul", build(b, "matmul", IN(small, y), NO_ATTRS), 1.0 / k), one);
+  for (int k = 0; k < SQUARINGS && y; k++)
+    y = pick(c, with_number(c, "gt", times, k), build(b, "matmul", IN(y, y), NO_ATTRS), y);
+  call_return(c, 0, lower_cast(b, y, given));
+  return KILN_OK;
+}
+
+/* ---- histograms --------------------------------------------------------------------------------- */
+
+/* Edges of equal parts of a range: as given, or that of the data, one wider where they are all the same. */
+static kiln_status histogram_edges(lower_call *c, value *x, value **out) {
+  builder *b = &c->b;
+  const ivalue *range = call_arg(c, "range");
+  const dim bins = call_int(c, "bins");
+  value *low, *high;
+  if (!dim_is_const(bins) || bins < 1 || bins > 1 << 20) return LOWER_FAIL(c, "argument bins must be 1 to 2^20");
+  if (range->kind == IV_LIST && range->count == 2) {
+    double ends[2];
+    for (int i = 0; i < 2; i++)
+      ends[i] = range->u.items[i].kind == IV_FLOAT ? range->u.items[i].u.f : (double)range->u.items[i].u.i;
+    if (!(ends[0] <= ends[1])) return LOWER_FAIL(c, "argument range has its ends in the wrong order");
+    low = lowering_scalar_like(b, x, ends[0] < ends[1] ? ends[0] : ends[0] - 0.5);
+    high = lowering_scalar_like(b, x, ends[0] < ends[1] ? ends[1] : ends[1] + 0.5);
+  } else {
+    low = reduce(c, "amin", x, -1);
+    high = reduce(c, "amax", x, -1);
+    value *same = low && high ? binary(c, "eq", low, high) : NULL;
+    value *lower = with_number(c, "sub", low, 0.5), *higher = with_number(c, "add", high, 0.5);
+    low = pick(c, same, lower, low);
+    high = pick(c, same, higher, high);
+  }
+  if (!low || !high) return LOWER_FAIL(c, "no range");
+  value *step = with_number(c, "div", binary(c, "sub", high, low), (double)bins);
+  value *up =
+      build(b, "arange", 0, NULL,
+            ATTRS(A_FLOAT("start", 0), A_FLOAT("step", 1), A_INT("count", bins + 1), A_DTYPE("dtype", KILN_I64)));
+  up = lower_cast(b, up, x->type.dtype);
+  value *down = with_number(c, "add", unary(c, "neg", up), (double)bins);
+  value *first = binary(c, "add", low, binary(c, "mul", up, step)),
+        *second = binary(c, "sub", high, binary(c, "mul", down, step));
+  *out = pick(c, with_number(c, "lt", up, (double)(bins + 1) / 2), first, second);
+  return *out ? KILN_OK : LOWER_FAIL(c, "no edges");
+}
+
+/* The bin of each element is the number of edges that are not above it; the last edge belongs to the last bin. */
+kiln_status lower_histogram(lower_call *c) {
+  builder *b = &c->b;
+  value *x, *edges = NULL, *weight = call_tensor(c, "weight");
+  KILN_TRY(need(c, "self", &x));
+  if (!dtype_is_float(x->type.dtype)) return LOWER_FAIL(c, "expected floats");
+  const dim n = type_numel(b->graph, &x->type);
+  x = lower_reshape(b, x, 1, &n);
+  if (str_eq(c->schema->overload, "bins_tensor"))
+    KILN_TRY(need(c, "bins", &edges));
+  else
+    KILN_TRY(histogram_edges(c, x, &edges));
+  if (!x || !edges || edges->type.rank != 1 || edges->type.dtype != x->type.dtype || !dim_is_const(edges->type.dims[0]) ||
+      edges->type.dims[0] < 2)
+    return LOWER_FAIL(c, "expected at least two edges of the data's type");
+  const dim bins = edges->type.dims[0] - 1;
+  value *wide = lowering_unsqueeze(b, x, 1), *low = lowering_select(b, edges, 0, 0),
+        *high = lowering_select(b, edges, 0, bins);
+  value *below = reduce(c, "sum", lower_cast(b, binary(c, "le", edges, wide), KILN_I64), 1);
+  value *place =
+      with_number(c, "minimum", with_number(c, "maximum", with_number(c, "sub", below, 1), 0), (double)bins - 1);
+  value *inside = binary(c, "logical_and", binary(c, "ge", x, low), binary(c, "le", x, high));
+  value *each = inside ? lower_cast(b, inside, x->type.dtype) : NULL;
+  if (weight) each = pick(c, inside, lower_reshape(b, weight, 1, &n), lowering_scalar_like(b, x, 0));
+  value *counts = build(b, "scatter", IN(lowering_full(b, x->type.dtype, 1, &bins, 0), place, each),
+                        ATTRS(A_INT("axis", 0), A_STR("reduce", "add"), A_BOOL("include_self", true)));
+  if (call_bool(c, "density") && counts) {
+    value *widths =
+        binary(c, "sub", lowering_slice(b, edges, 0, 1, bins + 1, 1), lowering_slice(b, edges, 0, 0, bins, 1));
+    counts = binary(c, "div", binary(c, "div", counts, reduce(c, "sum", counts, -1)), widths);
+  }
+  call_return(c, 0, counts);
+  call_return(c, 1, edges);
+  return KILN_OK;
+}
+
+/* ---- multilabel_margin_loss --------------------------------------------------------------------- */
+
+/* Targets stand before the first -1 of a row: sums of relu(1 - x[target] + x[i]) over the i that are no targets. */
+kiln_status lower_multilabel_margin_loss(lower_call *c) {
+  builder *b = &c->b;
+  value *x, *target;
+  KILN_TRY(need(c, "self", &x));
+  KILN_TRY(need(c, "target", &target));
+  const tensor_type given = x->type;
+  if (given.rank > 2 || target->type.rank != given.rank) return LOWER_FAIL(c, "expected at most two axes");
+  if (given.rank < 2) {
+    const dim one_row[2] = {1, type_numel(b->graph, &given)};
+    x = lower_reshape(b, x, 2, one_row);
+    target = lower_reshape(b, target, 2, one_row);
+  }
+  if (!x || !target) return LOWER_FAIL(c, "no result");
+  const dim classes = x->type.dims[1];
+  value *valid =
+      build(b, "cumprod", IN(lower_cast(b, with_number(c, "ge", target, 0), KILN_I64)), ATTRS(A_INT("axis", 1)));
+  value *index = with_number(c, "maximum", target, 0), *is_valid = with_number(c, "ne", valid, 0);
+  value *each = lowering_iota(b, classes);
+  value *hit = binary(c, "eq", lowering_unsqueeze(b, target, 2), each);
+  value *is_target = reduce(c, "any", binary(c, "logical_and", hit, lowering_unsqueeze(b, is_valid, 2)), 1);
+  value *wanted = build(b, "gather", IN(x, index), ATTRS(A_INT("axis", 1)));
+  value *margin =
+      with_number(c, "add", binary(c, "sub", lowering_unsqueeze(b, x, 1), lowering_unsqueeze(b, wanted, 2)), 1);
+  value *counted = binary(c, "logical_and", lowering_unsqueeze(b, is_valid, 2),
+                          lowering_unsqueeze(b, unary(c, "logical_not", is_target), 1));
+  value *losses = pick(c, counted, unary(c, "relu", margin), lowering_scalar_like(b, x, 0));
+  losses = reduce(c, "sum", reduce(c, "sum", losses, 2), 1);
+  value *count = lower_cast(b, lower_size_tensor(b, classes), given.dtype);
+  losses = losses && count ? binary(c, "div", losses, count) : NULL;
+  const dim reduction = call_int(c, "reduction");
+  if (reduction) losses = reduce(c, reduction == 1 ? "mean" : "sum", losses, -1);
+  if (losses && !reduction && given.rank < 2) losses = lowering_squeeze(b, losses, 0);
+  call_return(c, 0, losses);
+  call_return(c, 1, lower_reshape(b, lower_cast(b, is_target, given.dtype), given.rank, given.dims));
   return KILN_OK;
 }

@@ -188,6 +188,22 @@ const torch_row torch_misc[] = {
     {"aten::isin.Tensor_Scalar(Tensor elements, Scalar test_element, *, bool assume_unique=False, bool invert=False) "
      "-> Tensor",
      NULL, lower_is_in},
+    {"aten::linalg_matrix_exp(Tensor self) -> Tensor", NULL, lower_matrix_exp},
+    {"aten::matrix_exp(Tensor self) -> Tensor", NULL, lower_matrix_exp},
+    {"aten::histogram.bin_ct(Tensor self, int bins=100, *, float[]? range=None, Tensor? weight=None, bool "
+     "density=False) -> "
+     "(Tensor hist, Tensor bin_edges)",
+     NULL, lower_histogram},
+    {"aten::histogram.bins_tensor(Tensor self, Tensor bins, *, Tensor? weight=None, bool density=False) -> (Tensor "
+     "hist, "
+     "Tensor bin_edges)",
+     NULL, lower_histogram},
+    {"aten::multilabel_margin_loss_forward(Tensor self, Tensor target, int reduction) -> (Tensor output, Tensor "
+     "is_target)",
+     NULL, lower_multilabel_margin_loss},
+    {"aten::nanmedian(Tensor self) -> Tensor", NULL, lower_median},
+    {"aten::nanmedian.dim(Tensor self, int dim, bool keepdim=False) -> (Tensor values, Tensor indices)", NULL,
+     lower_median},
     {"aten::median(Tensor self) -> Tensor", NULL, lower_median},
     {"aten::median.dim(Tensor self, int dim, bool keepdim=False) -> (Tensor values, Tensor indices)", NULL,
      lower_median},

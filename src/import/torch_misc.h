@@ -26,5 +26,8 @@ kiln_status lower_ldexp(lower_call *c);
 kiln_status lower_cross(lower_call *c);
 kiln_status lower_multi_dot(lower_call *c);
 kiln_status lower_window(lower_call *c);
+kiln_status lower_matrix_exp(lower_call *c);
+kiln_status lower_histogram(lower_call *c);
+kiln_status lower_multilabel_margin_loss(lower_call *c);
 
 #endif

@@ -595,14 +595,20 @@ kiln_status lower_masked_select(lower_call *c) {
 
 /* ---- unique ------------------------------------------------------------------------------------------------------ */
 
-/* True where a value differs from the one before, and at the first: each group's start. */
-static value *group_starts(builder *b, value *line, dim n) {
-  const int64_t one = 1, zero = 0;
-  value *before = build(b, "roll", IN(line), ATTRS(A_INTS("shifts", &one, 1), A_INTS("axes", &zero, 1)));
+/* True where a value (or, of more than one axis, a slice) differs from the one before, and at the first: each group's start. */
+static value *group_starts(builder *b, value *line, int axis, dim n) {
+  int64_t others[KILN_MAX_RANK];
+  const int64_t one = 1, along = axis;
+  int count = 0;
+  value *before = build(b, "roll", IN(line), ATTRS(A_INTS("shifts", &one, 1), A_INTS("axes", &along, 1)));
+  value *differ = build(b, "ne", IN(line, before), NO_ATTRS);
+  for (int i = 0; line && i < line->type.rank; i++)
+    if (i != axis) others[count++] = i;
+  if (count) differ = build(b, "any", IN(differ), ATTRS(A_INTS("axes", others, count)));
   value *places = build(b, "arange", 0, NULL,
                         ATTRS(A_FLOAT("start", 0), A_FLOAT("step", 1), A_INT("count", n), A_DTYPE("dtype", KILN_I64)));
   value *first = places ? build(b, "eq", IN(places, graph_scalar_int(b->graph, KILN_I64, 0)), NO_ATTRS) : NULL;
-  return build(b, "logical_or", IN(build(b, "ne", IN(line, before), NO_ATTRS), first), NO_ATTRS);
+  return build(b, "logical_or", IN(differ, first), NO_ATTRS);
 }
 
 static value *filled(builder *b, const dim *size, double v) {
@@ -617,11 +623,13 @@ kiln_status lower_unique(lower_call *c) {
   const dim none = 0;
   const bool sorted = !str_eq(c->schema->name, "aten::unique_consecutive");
   KILN_TRY(lowering_tensor(c, "self", &x));
-  if (!sorted && !call_is_none(c, "dim"))
-    return LOWER_FAIL(c, "unique_consecutive along one dimension is not supported");
-  const tensor_type shape = x->type;
-  const dim n = type_numel(b->graph, &shape);
-  value *line = lower_reshape(b, x, 1, &n);
+  const bool slices = !sorted && !call_is_none(c, "dim");
+  int axis = 0;
+  if (slices) KILN_TRY(lowering_axis(c, "dim", x->type.rank, &axis));
+  if (slices && x->type.rank == 0) return LOWER_FAIL(c, "unique_consecutive along a dimension of no dimensions");
+  const dim n = slices ? x->type.dims[axis] : type_numel(b->graph, &x->type);
+  const tensor_type shape = slices ? type_of(KILN_I64, 1, &n) : x->type;
+  value *line = slices ? x : lower_reshape(b, x, 1, &n);
   LOWER_NEED(c, line);
   if (sorted) {
     node *s = build_node(b, "sort", IN(line), ATTRS(A_INT("axis", 0)));
@@ -629,15 +637,16 @@ kiln_status lower_unique(lower_call *c) {
     line = s->outputs[0];
     order = s->outputs[1];
   }
-  value *starts = group_starts(b, line, n);
+  value *starts = group_starts(b, line, axis, n);
   value *places = build(b, "nonzero", IN(starts), NO_ATTRS);
   LOWER_NEED(c, places);
   const dim groups = places->type.dims[0];
-  call_return(c, 0, build(b, "index_select", IN(line, lower_reshape(b, places, 1, &groups)), ATTRS(A_INT("axis", 0))));
+  call_return(c, 0,
+              build(b, "index_select", IN(line, lower_reshape(b, places, 1, &groups)), ATTRS(A_INT("axis", axis))));
   value *group = build(b, "cumsum", IN(lower_cast(b, starts, KILN_I64)), ATTRS(A_INT("axis", 0)));
   group = build(b, "sub", IN(group, graph_scalar_int(b->graph, KILN_I64, 1)), NO_ATTRS);
   value *inverse = filled(b, &none, 0), *counts = filled(b, &none, 0);
-  if (call_bool(c, "return_inverse")) {
+  if (call_bool(c, "return_inverse") || slices) { /* along a dimension, PyTorch computes it in any case */
     value *back = order ? build(b, "scatter", IN(filled(b, &n, 0), order, group), ATTRS(A_INT("axis", 0))) : group;
     inverse = lower_reshape(b, back, shape.rank, shape.dims);
   }
