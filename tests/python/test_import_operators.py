@@ -159,12 +159,6 @@ case(
 case("histogram", lambda x, w: (*x.histogram(7), *x.histogram(5, range=(-1.0, 2.0), weight=w, density=True)), X, P)
 MATRICES = r(3, 5, 5) - torch.tensor([0.0, 30.0, 300.0]).view(3, 1, 1) * torch.eye(5)
 case("matrix_exp", lambda x: (torch.matrix_exp(x),), MATRICES)
-case(
-    "margins",
-    lambda x, t: (F.multilabel_margin_loss(x, t), F.multilabel_margin_loss(x, t, reduction="none")),
-    r(3, 4),
-    torch.tensor([[0, -1, 2, 3], [1, 2, -1, 0], [3, 0, 1, -1]]),
-)
 case("middle", lambda x: (x.median(), *x.median(1), *torch.aminmax(x, dim=1), *x.kthvalue(2), *torch.std_mean(x)), X)
 case("softmax", lambda x: (x.softmax(-1), x.log_softmax(1), F.softmin(x, 1), x.softmax(0, dtype=torch.float64)), X)
 case("counts", lambda x: (torch.count_nonzero(x > 0, 1), torch.nansum(x)), X)
