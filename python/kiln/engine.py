@@ -72,6 +72,7 @@ class Engine(_kiln.Engine):
     """
 
     _call: Optional[_kiln.Runner] = None
+    _names: Optional[frozenset[str]] = None
 
     @classmethod
     def build(
@@ -172,7 +173,7 @@ class Engine(_kiln.Engine):
         if isinstance(weights, (str, bytes, os.PathLike)):
             self._refit_file(weights)
             return
-        rows, kept = rows_of(self.weights, weights, strict)
+        rows, kept = rows_of(self._weight_names(), weights, strict)
         self._refit(rows)
         del kept
 
@@ -190,6 +191,11 @@ class Engine(_kiln.Engine):
             KilnError: the engine is for a GPU that this machine does not have.
         """
         self._tune(seconds, cache, threads)
+
+    def _weight_names(self) -> frozenset[str]:
+        if self._names is None:
+            self._names = frozenset(info.name for info in self.weights)
+        return self._names
 
     @property
     def weights(self) -> list[WeightInfo]:

@@ -345,7 +345,7 @@ def _replace(holder: Any, tensor: torch.Tensor) -> None:
 
 def _part(path: str, engine: Engine, weights: Mapping[str, Any], left: set[str]) -> dict[str, Any]:
     """What of ``weights`` is this engine's, by the engine's names. These are taken out of ``left``."""
-    known = {info.name for info in engine.weights}
+    known = engine._weight_names()
     start = f"{path}." if path else ""
     part = {}
     for name, value in weights.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple, Union
 
 __all__ = ["WeightInfo", "Weights", "rows_of"]
@@ -73,7 +73,7 @@ def _address(value: Any) -> Any:
     return (str(value.device), value.data_ptr(), tuple(value.shape)) if _is_dense(value) else None
 
 
-def rows_of(known: list[WeightInfo], weights: Any, strict: bool) -> tuple[list[Any], list[Any]]:
+def rows_of(names: Collection[str], weights: Any, strict: bool) -> tuple[list[Any], list[Any]]:
     """What the C library takes, and what must stay alive meanwhile.
 
     With ``strict``, names that the engine lacks are passed on, for the library to complain about, unless they are further names of
@@ -85,7 +85,6 @@ def rows_of(known: list[WeightInfo], weights: Any, strict: bool) -> tuple[list[A
         raise TypeError(
             f"weights must be a state dict, an nn.Module or the path of a .safetensors file, got {type(weights).__name__}"
         )
-    names = {info.name for info in known}
     addresses = {_address(value) for name, value in weights.items() if name in names} - {None}
     kept: list[Any] = []
     rows = []

@@ -99,6 +99,8 @@ struct kiln_engine {
 kiln_status engine_open_bytes(const void *bytes, size_t size, void *owned, const file_map *file, kiln_engine **out);
 /* Parses the portable graph, unpacking weights where needed. The engine keeps what that needs. */
 kiln_status engine_portable(kiln_engine *e, graph **out);
+/* The same with weights that have no data. */
+kiln_status engine_portable_empty(const kiln_engine *e, graph **out);
 kiln_engine *engine_retain(const kiln_engine *e);
 size_t engine_weight_bytes(const kiln_engine *e); /* in the file, and made at load so far */
 /* Makes the weights that files do not keep. [any thread] The first call does the work; contexts call it. */

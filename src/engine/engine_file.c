@@ -511,6 +511,21 @@ kiln_status engine_portable(kiln_engine *e, graph **out) {
   return KILN_OK;
 }
 
+static kiln_status no_weight(void *user, int64_t index, const tensor_type *type, const char *packing_name,
+                             const void **out_data, size_t *out_size) {
+  (void)user;
+  *out_data = NULL;
+  if (index < 0 || packing_name || !type_bytes(type, out_size))
+    return KILN_FAIL(KILN_INVALID_FILE, "there is no plain weight %lld", (long long)index);
+  return KILN_OK;
+}
+
+kiln_status engine_portable_empty(const kiln_engine *e, graph **out) {
+  KILN_TRY_NOTE(graph_parse(e->portable_text, e->portable_size, no_weight, NULL, out),
+                "reading the engine's portable graph");
+  return KILN_OK;
+}
+
 /* The source takes what is there in its original form. */
 static kiln_status source_weight(void *user, int64_t index, const tensor_type *type, const char *packing_name,
                                  const void **out_data, size_t *out_size) {

@@ -183,6 +183,7 @@ typedef struct refitter {
   graph
       *portable; /* of the version: originals that it has packed, and what it made of those it lacks; NULL: not read */
   bool lacks;    /* originals that are not given either */
+  bool dry;      /* only asks what would be missing: nothing is unpacked, and recalled is that there is something */
   text problems;
   int n_problems;
 } refitter;
@@ -335,10 +336,10 @@ static kiln_status keep_others(refitter *r) {
   for (const constant *c = r->source->constants; c; c = c->next)
     lost = lost || is_lost(r, c) || (!c->data && engine_has_weight(r->version, c->weight));
   if (!lost) return KILN_OK;
-  KILN_TRY(engine_portable(r->version, &r->portable));
-  graph_visit_constants(r->portable, take_portable, r);
+  KILN_TRY(r->dry ? engine_portable_empty(r->version, &r->portable) : engine_portable(r->version, &r->portable));
+  if (!r->dry) graph_visit_constants(r->portable, take_portable, r);
   for (constant *c = r->source->constants; c; c = c->next) {
-    if (!is_lost(r, c) || c->of->scratch) continue;
+    if (!is_lost(r, c) || c->of->scratch || (r->dry && engine_has_weight(r->version, c->weight))) continue;
     if (!c->names) return KILN_FAIL(KILN_INVALID_FILE, "engine file: a constant of its source is missing");
     KILN_TRY(mark_missing(r, c));
   }
@@ -405,7 +406,7 @@ static void take_known(void *user, constant *c) {
   const recall *w = user;
   if (!constant_is_missing(c) || c->changed || !c->origin) return;
   const constant *old = map_get_number(&w->known, c->origin);
-  if (old && old->size == c->size && type_equal(&old->of->type, &c->of->type)) c->data = old->data;
+  if (old && old->size == c->size && type_equal(&old->of->type, &c->of->type)) c->data = w->r->dry ? "" : old->data;
 }
 
 /* Each weight once, although it may be missing in several places. */
@@ -435,7 +436,7 @@ static kiln_status recall_others(refitter *r, graph *portable) {
   int left = 0;
   if (!r->lacks) return KILN_OK;
   for (constant *c = r->portable->constants; c; c = c->next) {
-    if (c->origin && c->data && !map_put_number(&w.known, c->origin, c)) {
+    if (c->origin && (c->data || r->dry) && !map_put_number(&w.known, c->origin, c)) {
       map_free(&w.known);
       return KILN_NO_MEMORY("refit");
     }
@@ -446,7 +447,7 @@ static kiln_status recall_others(refitter *r, graph *portable) {
   graph_visit_constants(portable, count_missing, &left);
   map_free(&w.known);
   if (r->problems.failed) return KILN_NO_MEMORY("refit");
-  if (left && !r->n_problems) return KILN_FAIL(KILN_INTERNAL, "weights that were not given are missing");
+  if (left && !r->n_problems && !r->dry) return KILN_FAIL(KILN_INTERNAL, "weights that were not given are missing");
   return KILN_OK;
 }
 
@@ -473,7 +474,7 @@ static kiln_status make_portable(refitter *r, graph **out) {
   portable->source = r->source;
   r->source = NULL;
   kiln_status status = passes_portable(portable, false);
-  if (status == KILN_OK && is_large(portable->source)) status = pool_create(0, &workers);
+  if (status == KILN_OK && !r->dry && is_large(portable->source)) status = pool_create(0, &workers);
   if (status == KILN_OK)
     status = pass_precision_on(portable, graph_metadata(portable->source, "kiln.precision"), workers);
   pool_destroy(workers);
@@ -520,7 +521,9 @@ static kiln_status find_required(refitter *r) {
   graph *portable = NULL;
   KILN_TRY(engine_source(r->version, &r->source));
   KILN_TRY(index_rows(r));
-  if (r->version->stripped) return KILN_OK; /* what it has no original of */
+  bool any = false; /* that it has no original of; packed ones need not be unpacked to see that */
+  for (size_t i = 0; i < r->n_rows; i++) any = any || r->rows[i].required;
+  if (r->version->stripped || !any) return KILN_OK;
   KILN_TRY(keep_others(r));
   for (size_t i = 0; i < r->n_rows; i++) r->rows[i].required = false;
   if (!r->lacks) return KILN_OK;
@@ -538,7 +541,7 @@ static kiln_status update_required(kiln_engine *h) {
   const uint64_t now = __atomic_load_n(&h->generation, __ATOMIC_ACQUIRE) + 1;
   if (__atomic_load_n(&h->listed_generation, __ATOMIC_ACQUIRE) == now) return KILN_OK;
   pthread_mutex_lock(&h->change_lock);
-  refitter r = {.version = engine_current(h, NULL)};
+  refitter r = {.version = engine_current(h, NULL), .dry = true};
   kiln_status status = find_required(&r);
   pthread_mutex_lock(&h->refit_lock);
   if (status == KILN_OK) status = make_listing(h);
