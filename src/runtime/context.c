@@ -476,12 +476,23 @@ static void lend_outputs(kiln_context *c, kiln_tensor *outputs) {
   }
 }
 
+static void swap_states(kiln_context *c) {
+  for (int32_t i = 0; i < graph_of(c)->n_states; i++) {
+    void *swap = c->state_now[i];
+    c->state_now[i] = c->state_next[i];
+    c->state_next[i] = swap;
+  }
+}
+
 kiln_status kiln_context_run(kiln_context *c, const kiln_tensor *inputs, size_t input_count, kiln_tensor *outputs,
                              size_t output_count) {
   if (!c) return KILN_FAIL(KILN_INVALID_ARGUMENT, "context is NULL");
   bool done = false;
   KILN_TRY(steady_run(c, inputs, input_count, outputs, output_count, &done));
-  if (done) return KILN_OK;
+  if (done) {
+    swap_states(c);
+    return KILN_OK;
+  }
   c->steady.ready = false;
   KILN_TRY(prepare_inputs(c, inputs, input_count));
   const graph *g = graph_of(c);
@@ -494,11 +505,7 @@ kiln_status kiln_context_run(kiln_context *c, const kiln_tensor *inputs, size_t 
   } else {
     KILN_TRY(program_run(c->current, c->arena, c->params, c->results, c->workers, c->profile));
   }
-  for (int32_t i = 0; i < g->n_states; i++) {
-    void *swap = c->state_now[i];
-    c->state_now[i] = c->state_next[i];
-    c->state_next[i] = swap;
-  }
+  swap_states(c);
   if (c->gpu && c->gpu->captured) c->arena_captured = c->bound->captured = true;
   steady_note(c, inputs, outputs);
   lend_outputs(c, outputs);

@@ -29,7 +29,7 @@ typedef struct retired {
 
 typedef struct steady { /* what steady.c compares; `ready`: the last run was of that kind */
   bool ready;
-  int32_t n_inputs, n_outputs;
+  int32_t n_inputs, n_outputs, n_externals;
   int64_t *words;
   const void **externals; /* of the run in progress */
 } steady;

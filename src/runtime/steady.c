@@ -49,10 +49,12 @@ static const int64_t *same_tensors(const int64_t *at, const kiln_tensor *tensors
 kiln_status steady_create(kiln_context *c) {
   const graph *g = c->engine->plan;
   const size_t n = (size_t)g->n_inputs + (size_t)g->n_outputs;
+  const size_t n_externals = (size_t)g->body.n_params + (size_t)g->body.n_results;
   c->steady.words = mem_calloc(n * LARGEST + 1, sizeof *c->steady.words);
-  c->steady.externals = mem_calloc(n + 1, sizeof *c->steady.externals);
+  c->steady.externals = mem_calloc(n_externals + 1, sizeof *c->steady.externals);
   c->steady.n_inputs = g->n_inputs;
   c->steady.n_outputs = g->n_outputs;
+  c->steady.n_externals = g->body.n_params + g->body.n_results;
   return c->steady.words && c->steady.externals ? KILN_OK : KILN_NO_MEMORY("context");
 }
 
@@ -67,11 +69,14 @@ void steady_free(kiln_context *c) {
 static bool was_plain(const kiln_context *c, const kiln_tensor *outputs) {
   const graph *g = c->engine->plan;
   const device_run *r = c->gpu;
-  if (c->profile || r->plain || r->captured || g->n_states || program_is_stage(c->current) ||
-      program_has_jumps(c->current))
+  if (c->profile || r->plain || r->captured || program_is_stage(c->current) || program_has_jumps(c->current) ||
+      g->body.n_params + g->body.n_results != c->steady.n_externals)
     return false;
-  for (int32_t i = 0; i < g->n_inputs; i++) {
+  for (int32_t i = 0; i < g->body.n_params; i++) { /* states too */
     if (r->host_in[i] || !c->params[i].data || r->externals[i] != c->params[i].data) return false;
+  }
+  for (int32_t i = g->n_outputs; i < g->body.n_results; i++) {
+    if (r->externals[g->body.n_params + i] != c->results[i].data) return false;
   }
   for (int32_t i = 0; i < g->n_outputs; i++) {
     const void *there = outputs[i].data ? (char *)outputs[i].data + outputs[i].byte_offset : NULL;
@@ -130,8 +135,13 @@ kiln_status steady_run(kiln_context *c, const kiln_tensor *inputs, size_t input_
     return KILN_OK;
   const int64_t *at = same_tensors(s->words, inputs, s->n_inputs);
   if (!at || !same_tensors(at, outputs, s->n_outputs)) return KILN_OK;
-  if (!note_addresses(s->externals, inputs, s->n_inputs) ||
-      !note_addresses(s->externals + s->n_inputs, outputs, s->n_outputs))
+  const graph *g = c->engine->plan;
+  const void **results = s->externals + g->body.n_params;
+  if (!note_addresses(s->externals, inputs, s->n_inputs) || !note_addresses(results, outputs, s->n_outputs))
     return KILN_OK;
+  for (int32_t i = 0; i < g->n_states; i++) {
+    s->externals[g->states[i].param] = c->state_now[i];
+    results[g->states[i].result] = c->state_next[i];
+  }
   return device_run_again(c->gpu, &c->bound->graphs, s->externals, out_done);
 }

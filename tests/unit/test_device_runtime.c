@@ -621,6 +621,37 @@ static void runs_like_the_last(void **unused) {
   assert_int_equal(n_blocks, 0);
 }
 
+/* Two sets of addresses take turns, since the new state is where the one before the last was. */
+static void states_like_the_last(void **unused) {
+  (void)unused;
+  kiln_engine *e = open_engine(
+      "kiln.graph 1\nconst %z : f32[2] = {5, 6}\ninput \"x\" %x : f32[2]\nstate \"n\" %n : f32[2] = %z\n"
+      "%m = add(%n, %x) : f32[2]\n%y = mul(%m, %x) : f32[2]\noutput \"y\" %y\nupdate \"n\" %m\n");
+  kiln_context *c = open_context(e);
+  int64_t shape[1] = {2};
+  float x[2] = {2, 3}, n[2] = {5, 6};
+  kiln_tensor in = there(given(KILN_F32, 1, shape, x)), out = there(given(KILN_F32, 1, shape, x));
+  int before = 0;
+  for (int i = 0; i < 30; i++) {
+    if (i == 6) before = enters;
+    if (i == 20) {
+      kiln_context_reset(c);
+      n[0] = 5;
+      n[1] = 6;
+      before = enters;
+    }
+    expect_ok(kiln_context_run(c, &in, 1, &out, 1));
+    for (int k = 0; k < 2; k++) n[k] += x[k];
+    for (int k = 0; k < 2; k++) assert_true(((const float *)out.data)[k] == n[k] * x[k]);
+    if (i > 6) assert_int_equal(enters, before);
+  }
+  drop(&in);
+  drop(&out);
+  kiln_context_destroy(c);
+  kiln_engine_destroy(e);
+  assert_int_equal(n_blocks, 0);
+}
+
 /* Some nodes have kernels of the CPU: their operands come to the host, constants are read there. */
 static void steps_on_the_host(void **unused) {
   (void)unused;
@@ -845,6 +876,7 @@ int main(void) {
       cmocka_unit_test_teardown(captures_by_the_caller, nothing_left),
       cmocka_unit_test_teardown(sets_of_addresses, nothing_left),
       cmocka_unit_test_teardown(runs_like_the_last, nothing_left),
+      cmocka_unit_test_teardown(states_like_the_last, nothing_left),
       cmocka_unit_test_teardown(sizes_from_data, nothing_left),
       cmocka_unit_test_teardown(steps_on_the_host, nothing_left),
       cmocka_unit_test_teardown(branches_and_loops, nothing_left),
