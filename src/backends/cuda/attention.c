@@ -419,7 +419,7 @@ static kiln_status attention_run(const kernel_args *a) {
   return cuda_launch(a, &launch);
 }
 
-static bool attention_fits(const node *n, const char **why) {
+bool cuda_attention_fits(const node *n, const char **why) {
   const tensor_type *q = &node_in(n, 0)->type, *v = &node_in(n, 2)->type;
   for (int i = 0; i < 3; i++) {
     if (!cuda_is_float(node_in(n, i)->type.dtype)) {
@@ -439,7 +439,7 @@ static bool attention_fits(const node *n, const char **why) {
   {.op = "attention",                \
    .name = "attention.flash" suffix, \
    .isa = 80,                        \
-   .fits = attention_fits,           \
+   .fits = cuda_attention_fits,      \
    .prepare = attention_prepare,     \
    .run = attention_run,             \
    .strided_in = 15,                 \

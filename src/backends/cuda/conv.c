@@ -695,6 +695,12 @@ static kiln_status direct_run(const kernel_args *a) {
 }
 
 static bool direct_fits(const node *n, const char **why) {
+  const value *bias = node_in(n, 2);
+  if (n->outputs[0]->type.dtype == KILN_F64 && node_in(n, 0)->type.dtype == KILN_F64 &&
+      node_in(n, 1)->type.dtype == KILN_F64 && (!bias || bias->type.dtype == KILN_F64)) {
+    *why = "epilogues in f64";
+    return !n->epilogue;
+  }
   return cuda_fits_float(n, why) && cuda_epilogue_fits(n, why);
 }
 

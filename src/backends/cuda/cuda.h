@@ -102,6 +102,8 @@ const char *cuda_type(kiln_dtype d);
 static inline bool cuda_is_float(kiln_dtype d) { return d == KILN_F32 || d == KILN_F16 || d == KILN_BF16; }
 /* For fits: operands that are present and results are f32, f16 or bf16, all the same. */
 bool cuda_fits_float(const node *n, const char **why);
+kiln_status cuda_decompose(graph *g); /* rewrites what no kernel takes */
+bool cuda_attention_fits(const node *n, const char **why); /* do the kernels of attention.c take it? */
 
 /* ---- Epilogues ------------------------------------------------------------------------------------------------------
  * Text of the node's epilogue for a result seen as rows of its last dimension: element (row, col) is row *
@@ -129,7 +131,7 @@ void cuda_epilogue_fill(const kernel_args *a, cuda_epilogue_args *out);
 #define CUDA_GROUPS(X) \
   X(cuda_attention_rows) X(cuda_gemm_rows) X(cuda_conv_rows) X(cuda_pointwise_rows) X(cuda_reduce_rows) \
   X(cuda_norm_rows) X(cuda_movement_rows) X(cuda_pool_rows) X(cuda_index_rows) X(cuda_sort_rows) \
-  X(cuda_grouped_rows) X(cuda_special_rows) X(cuda_linalg_rows) X(cuda_detection_rows) X(cuda_plain_rows) \
+  X(cuda_grouped_rows) X(cuda_special_rows) X(cuda_linalg_rows) X(cuda_detection_rows) X(cuda_plain_rows) X(cuda_f64_rows) \
   X(cuda_size_rows)
 /* clang-format on */
 

@@ -71,7 +71,9 @@ int cuda_bias_vector(const kernel_prep *p, int operand, int vector) {
   return vector;
 }
 
-const char *cuda_mx_type(kiln_dtype d) { return d == KILN_F16 ? "MX_F16" : d == KILN_BF16 ? "MX_BF16" : "MX_F32"; }
+const char *cuda_mx_type(kiln_dtype d) {
+  return d == KILN_F16 ? "MX_F16" : d == KILN_BF16 ? "MX_BF16" : d == KILN_F64 ? "MX_F64" : "MX_F32";
+}
 
 /* ---- Operands with other strides --------------------------------------------------------------------------------- */
 

@@ -211,6 +211,7 @@ static const rule rules[] = {
 };
 
 kiln_status cuda_rewrite(const target *t, graph *g) {
+  KILN_TRY(cuda_decompose(g));
   KILN_TRY(rules_run(g, rules, KILN_COUNT(rules)));
   KILN_TRY(pass_dead_code(g));
   KILN_TRY(pass_constant_fold(g, (size_t)1 << 16)); /* joined weights; biases of 0 */

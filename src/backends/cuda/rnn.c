@@ -8,7 +8,7 @@
 #include "base/memory.h"
 
 /* How the steps are written and cut; see kernels/rnn.cu. */
-typedef enum rnn_kind { RNN_STEP, RNN_TILE, RNN_CLUSTER, RNN_ROWS } rnn_kind;
+typedef enum rnn_kind { RNN_STEP, RNN_TILE, RNN_CLUSTER, RNN_ROWS, RNN_BLOCK } rnn_kind;
 typedef struct rnn_cut {
   rnn_kind kind;
   int cluster, columns, split, threads;
@@ -57,12 +57,14 @@ static bool rows_fit(const cuda_facts *gpu, int64_t hidden, int gates, int clust
   return true;
 }
 
-/* The smallest cluster whose registers hold the weights, else whose shared memory does: barriers of small clusters are cheaper. What no
- * cluster holds goes step by step. */
+/* One block if its registers hold the weights and a thread all gates of its cells; else the smallest cluster whose registers hold them, else
+ * whose shared memory does: barriers of small clusters are cheaper. What no cluster holds goes step by step. */
 static rnn_cut cut_of(const cuda_facts *gpu, kiln_dtype d, int64_t hidden, int64_t batch, int gates, bool aligned) {
   const bool cores = (d == KILN_F16 || d == KILN_BF16) && aligned;
   const bool fits = gpu->arch >= 90 && hidden <= 4096;
   rnn_cut cut = {0};
+  if (cores && hidden % 16 == 0 && hidden <= 256 && gates * hidden / 4 <= 128)
+    return (rnn_cut){RNN_BLOCK, 1, 8, 1, (int)hidden * 2, hidden, true, 0};
   for (int in_registers = 1; fits && cores && in_registers >= 0; in_registers--) {
     for (int cluster = 1; cluster <= 16; cluster *= 2) {
       const int columns = batch > 8 && (batch + 7) / 8 * cluster > 64 ? 16 : 8; /* sequences of a cluster */
@@ -154,7 +156,7 @@ static kiln_status prepare_steps(kernel_prep *p, rnn_state *s, int64_t batch, in
       c.split, c.split, c.threads, (long long)c.units, c.in_registers, p->args.in[w].data != NULL, align == 16,
       s->items, cuda_vector(16 / size, size, least, 1, &hidden));
   if (!front) return KILN_OUT_OF_MEMORY;
-  static const char *const entries[] = {"rnn_step", "rnn_tile", "rnn_cluster", "rnn_rows"};
+  static const char *const entries[] = {"rnn_step", "rnn_tile", "rnn_cluster", "rnn_rows", "rnn_block"};
   const cuda_source source = {.entry = entries[c.kind], .defines = front, .text = cuda_text_rnn, .shared = c.shared};
   return cuda_compile(p, &source, &s->step);
 }

@@ -5,7 +5,18 @@
  * IN_D IN_H IN_W OUT_D OUT_H OUT_W OUT_C GROUP_IN GROUP_OUT (channels of one group) KERNEL_* STRIDE_* PAD_* DILATION_*;
  * X_N X_C X_D X_H X_W: strides of x; W_O W_I W_D W_H W_W: of the filter, by output channel within the group and input channel within
  * the group, and W_G: from group to group; Y_AT(n, c, d, h, w): element offset of a result.
- * EPILOGUE(v, n, c, d, h, w): v is float[1]. Grid: 1-d over all results, channel fastest. */
+ * EPILOGUE(v, n, c, d, h, w): v is float[1]; there is none if IN_TYPE is MX_F64. Grid: 1-d over all results, channel fastest. */
+
+#if IN_TYPE == MX_F64
+typedef double sum_t;
+#define LOAD(type, p, i) ((const double *)(p))[i]
+#define STORE(p, i, v) ((double *)(p))[i] = (v)
+#undef EPILOGUE
+#else
+typedef float sum_t;
+#define LOAD(type, p, i) mx_load1<type>(p, i)
+#define STORE(p, i, v) mx_store1<OUT_TYPE>(p, i, v)
+#endif
 
 #ifndef EPILOGUE
 #define EPILOGUE(v, n, c, d, h, w)
@@ -39,7 +50,7 @@ extern "C" __global__ void __launch_bounds__(256)
   const int ow = (int)(p % OUT_W), oh = (int)(p / OUT_W % OUT_H), od = (int)(p / ((long long)OUT_W * OUT_H) % OUT_D);
   const long long n = p / ((long long)OUT_W * OUT_H * OUT_D);
   const int group = c / GROUP_OUT, co = c % GROUP_OUT;
-  float v[1] = {0.0f};
+  sum_t v[1] = {0};
   for (int kd = 0; kd < KERNEL_D; kd++) {
     int d;
     if (!conv_position(od, kd, STRIDE_D, PAD_D, DILATION_D, IN_D, &d)) continue;
@@ -52,13 +63,13 @@ extern "C" __global__ void __launch_bounds__(256)
         const long long xi = n * X_N + (long long)group * GROUP_IN * X_C + d * (long long)X_D + h * (long long)X_H + w * (long long)X_W;
         const long long fi = (long long)group * W_G + (long long)co * W_O + kd * (long long)W_D + kh * (long long)W_H + kw * (long long)W_W;
         for (int ci = 0; ci < GROUP_IN; ci++)
-          v[0] += mx_load1<IN_TYPE>(x, xi + ci * (long long)X_C) * mx_load1<IN_TYPE>(f, fi + ci * (long long)W_I);
+          v[0] += LOAD(IN_TYPE, x, xi + ci * (long long)X_C) * LOAD(IN_TYPE, f, fi + ci * (long long)W_I);
       }
     }
   }
 #if HAS_BIAS
-  v[0] += mx_load1<BIAS_TYPE>(bias, c);
+  v[0] += LOAD(BIAS_TYPE, bias, c);
 #endif
   EPILOGUE(v, n, c, od, oh, ow)
-  mx_store1<OUT_TYPE>(y, Y_AT(n, c, od, oh, ow), v[0]);
+  STORE(y, Y_AT(n, c, od, oh, ow), v[0]);
 }

@@ -9,6 +9,7 @@ typedef unsigned long long mx_u64;
 #define MX_F16 0
 #define MX_BF16 1
 #define MX_F32 2
+#define MX_F64 3 /* conv_direct.cu only */
 
 __device__ __forceinline__ float mx_from_f16(mx_u16 h) {
   float f;

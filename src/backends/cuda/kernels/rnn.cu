@@ -1,5 +1,5 @@
 /* Recurrences. The inputs' share of all gates of all steps, x w_ih^T + b_ih, is made before by one matrix product: `gates`, [steps, batch,
- * GATES * HIDDEN]. What is left is the chain of steps h -> gates + h w_hh^T -> cell, written four times (KIND):
+ * GATES * HIDDEN]. What is left is the chain of steps h -> gates + h w_hh^T -> cell, written five times (KIND):
  *
  *   RNN_STEP     one launch a step, any type and size: a warp makes one hidden unit for up to ITEMS sequences, so that rows of w_hh are read
  *                once for them.
@@ -10,15 +10,26 @@
  *                (rows: units, columns: sequences); the new state goes to all blocks of the cluster through shared memory, twice buffered, with
  *                one cluster barrier a step. Cell states stay in registers in f32.
  *   RNN_ROWS     the same for f32 and any number of units: a thread has one row of w_hh, or a share of it, in registers.
+ *   RNN_BLOCK    one launch in all, f16 and bf16, few units: a block takes 8 sequences through all steps. A warp owns 16 units in all gates,
+ *                whose rows of w_hh are in its registers, and finds the sums of all gates of a cell in one thread: one barrier a step.
  *
  * Order of gates as in PyTorch: lstm i f g o, gru r z n. */
 #define RNN_STEP 0
 #define RNN_TILE 1
 #define RNN_CLUSTER 2
 #define RNN_ROWS 3
+#define RNN_BLOCK 4
 
-FN float rnn_sigmoid(float v) { return 1.0f / (1.0f + __expf(-v)); }
-FN float rnn_tanh(float v) { return tanhf(v); }
+/* For results of 16 bits divisions of 2 ulp do; a step's time is the latency of such a chain. */
+FN float rnn_sigmoid(float v) {
+  const float below = 1.0f + __expf(-v);
+  return sizeof(IN) == 2 ? __fdividef(1.0f, below) : 1.0f / below;
+}
+FN float rnn_tanh(float v) {
+  if (sizeof(IN) != 2) return tanhf(v);
+  const float square = v * v, large = copysignf(1.0f - __fdividef(2.0f, __expf(2.0f * fabsf(v)) + 1.0f), v);
+  return fabsf(v) < 0.05f ? v * (1.0f - square * (1.0f / 3.0f - square * (2.0f / 15.0f))) : large;
+}
 
 /* g: the inputs' share with b_ih; u: the state's with b_hh; h: the state before; c: the cell state, changed. */
 FN float rnn_cell(const float (&g)[GATES], const float (&u)[GATES], float h, float &c) {
@@ -115,6 +126,7 @@ extern "C" __global__ void __launch_bounds__(128) rnn_step(const IN *gates, cons
 #define MINE ((CHUNKS + WARPS - 1) / WARPS)     /* of a warp */
 #define TILES (COLUMNS / 8)
 #define PART_PITCH 20
+#define CELLS ((COLUMNS * 16 + WARPS * 32 - 1) / (WARPS * 32)) /* of a thread */
 
 /* Which elements of k a thread holds does not matter as long as it holds the same ones of both operands. */
 extern "C" __global__ void __launch_bounds__(WARPS * 32) rnn_tile(const IN *gates, const IN *h, const IN *w_hh, const IN *b_hh,
@@ -141,6 +153,22 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) rnn_tile(const IN *gate
 #if CONSTANT
   KILN_WAIT;
 #endif
+  /* What the cells take is on its way while the product is made: it is not converted before. */
+  IN asked[CELLS][GATES], added[CELLS][GATES], before[CELLS];
+  float cell[CELLS];
+#pragma unroll
+  for (int j = 0; j < CELLS; j++) {
+    const int i = threadIdx.x + j * WARPS * 32, n = n0 + i / 16, unit = u0 + i % 16;
+    if (i >= COLUMNS * 16 || n >= BATCH) break;
+    const i64 item = (i64)n * HIDDEN + unit;
+#pragma unroll
+    for (int g = 0; g < GATES; g++) {
+      asked[j][g] = gates[((i64)n * GATES + g) * HIDDEN + unit];
+      if (HAS_B_HH) added[j][g] = b_hh[g * HIDDEN + unit];
+    }
+    if (GATES == 3) before[j] = h[item];
+    cell[j] = GATES != 4 ? 0.0f : first ? to_float(c0[item]) : c[item];
+  }
   float sum[GATES][TILES][4];
 #pragma unroll
   for (int g = 0; g < GATES; g++)
@@ -182,24 +210,116 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) rnn_tile(const IN *gate
       for (int j = 0; j < 4; j++)
         part[((warp * GATES + g) * COLUMNS + t * 8 + lane % 4 * 2 + j % 2) * PART_PITCH + lane / 4 + j / 2 * 8] = sum[g][t][j];
   __syncthreads();
-  for (int i = threadIdx.x; i < COLUMNS * 16; i += WARPS * 32) {
-    const int n = n0 + i / 16, unit = u0 + i % 16;
-    if (n >= BATCH) break;
-    const i64 item = (i64)n * HIDDEN + unit;
+#pragma unroll
+  for (int j = 0; j < CELLS; j++) {
+    const int i = threadIdx.x + j * WARPS * 32, n = n0 + i / 16;
+    if (i >= COLUMNS * 16 || n >= BATCH) break;
+    const i64 item = (i64)n * HIDDEN + u0 + i % 16;
     float in[GATES], mine[GATES];
 #pragma unroll
     for (int g = 0; g < GATES; g++) {
-      in[g] = to_float(gates[(i64)n * GATES * HIDDEN + g * HIDDEN + unit]);
-      mine[g] = HAS_B_HH ? to_float(b_hh[g * HIDDEN + unit]) : 0.0f;
+      in[g] = to_float(asked[j][g]);
+      mine[g] = HAS_B_HH ? to_float(added[j][g]) : 0.0f;
 #pragma unroll
       for (int w = 0; w < WARPS; w++) mine[g] += part[((w * GATES + g) * COLUMNS + i / 16) * PART_PITCH + i % 16];
     }
-    float cell = GATES != 4 ? 0.0f : first ? to_float(c0[item]) : c[item];
-    const IN v = from_float<IN>(rnn_cell(in, mine, GATES == 3 ? to_float(h[item]) : 0.0f, cell));
+    const IN v = from_float<IN>(rnn_cell(in, mine, GATES == 3 ? to_float(before[j]) : 0.0f, cell[j]));
     y[item] = v;
     if (last) h_last[item] = v;
-    if (GATES == 4) c[item] = cell;
-    if (GATES == 4 && last) c_last[item] = from_float<IN>(cell);
+    if (GATES == 4) c[item] = cell[j];
+    if (GATES == 4 && last) c_last[item] = from_float<IN>(cell[j]);
+  }
+}
+
+#elif KIND == RNN_BLOCK
+
+#define PITCH (HIDDEN + 8) /* of rows in shared memory: 16 bytes off, so that eight rows lie in different banks */
+#define SLICES (HIDDEN / 16) /* of k */
+
+/* A thread has four cells (e): unit lane / 4 + e / 2 * 8 of its warp, sequence lane % 4 * 2 + e % 2. */
+extern "C" __global__ void __launch_bounds__(THREADS) rnn_block(const IN *gates, const IN *h0, const IN *w_hh, const IN *b_hh, const IN *c0,
+                                                                IN *__restrict__ y, IN *h_last, IN *c_last) {
+  __shared__ __align__(16) IN state[2][8 * PITCH];
+  const int lane = threadIdx.x % 32, u0 = threadIdx.x / 32 * 16 + lane / 4, n0 = blockIdx.x * 8 + lane % 4 * 2;
+  KILN_WAIT;
+  u32 a[GATES][SLICES][4];
+#pragma unroll
+  for (int g = 0; g < GATES; g++)
+#pragma unroll
+    for (int s = 0; s < SLICES; s++)
+#pragma unroll
+      for (int j = 0; j < 4; j++)
+        a[g][s][j] = *(const u32 *)(w_hh + (i64)(g * HIDDEN + u0 + j % 2 * 8) * HIDDEN + s * 16 + lane % 4 * 2 + j / 2 * 8);
+  for (int i = threadIdx.x; i < 8 * HIDDEN; i += THREADS) {
+    const int n = blockIdx.x * 8 + i / HIDDEN;
+    const IN v = n < BATCH ? h0[(i64)n * HIDDEN + i % HIDDEN] : from_float<IN>(0.0f);
+    state[0][i / HIDDEN * PITCH + i % HIDDEN] = v;
+    state[1][i / HIDDEN * PITCH + i % HIDDEN] = v;
+  }
+  float cell[4], before[4], bias[2][GATES];
+  IN ahead[4][GATES];
+  bool live[4];
+#pragma unroll
+  for (int e = 0; e < 4; e++) {
+    live[e] = (BATCH > 1 || e % 2 == 0) && n0 + e % 2 < BATCH;
+    const i64 item = (i64)(n0 + e % 2) * HIDDEN + u0 + e / 2 * 8;
+    cell[e] = GATES == 4 && live[e] ? to_float(c0[item]) : 0.0f;
+    before[e] = live[e] ? to_float(h0[item]) : 0.0f;
+  }
+#pragma unroll
+  for (int e = 0; e < 2; e++)
+#pragma unroll
+    for (int g = 0; g < GATES; g++) bias[e][g] = HAS_B_HH ? to_float(b_hh[g * HIDDEN + u0 + e * 8]) : 0.0f;
+  /* The inputs' share of a step, asked for while the step before is made, and converted when it is there. */
+  auto inputs = [&](int step) {
+    const i64 at = (REVERSE ? STEPS - 1 - step : step) * (i64)BATCH;
+#pragma unroll
+    for (int e = 0; e < 4; e++)
+#pragma unroll
+      for (int g = 0; g < GATES; g++)
+        if (live[e]) ahead[e][g] = gates[((at + n0 + e % 2) * GATES + g) * HIDDEN + u0 + e / 2 * 8];
+  };
+  inputs(0);
+  __syncthreads();
+
+  for (int step = 0; step < STEPS; step++) {
+    const i64 at = (REVERSE ? STEPS - 1 - step : step) * (i64)BATCH;
+    const IN *now = state[step % 2] + lane / 4 * PITCH + lane % 4 * 2;
+    IN *next = state[(step + 1) % 2];
+    float sum[GATES][4], in[4][GATES];
+#pragma unroll
+    for (int e = 0; e < 4; e++)
+#pragma unroll
+      for (int g = 0; g < GATES; g++) {
+        in[e][g] = live[e] ? to_float(ahead[e][g]) : 0.0f;
+        sum[g][e] = bias[e / 2][g];
+      }
+    if (step + 1 < STEPS) inputs(step + 1);
+#pragma unroll
+    for (int s = 0; s < SLICES; s++) {
+      const u32 low = *(const u32 *)(now + s * 16), high = *(const u32 *)(now + s * 16 + 8);
+#pragma unroll
+      for (int g = 0; g < GATES; g++) rnn_mma(sum[g], a[g][s][0], a[g][s][1], a[g][s][2], a[g][s][3], low, high);
+    }
+#pragma unroll
+    for (int e = 0; e < 4; e++) {
+      if (!live[e]) continue;
+      float u[GATES];
+#pragma unroll
+      for (int g = 0; g < GATES; g++) u[g] = sum[g][e];
+      const IN v = from_float<IN>(rnn_cell(in[e], u, before[e], cell[e]));
+      before[e] = to_float(v);
+      next[(lane % 4 * 2 + e % 2) * PITCH + u0 + e / 2 * 8] = v;
+      y[(at + n0 + e % 2) * HIDDEN + u0 + e / 2 * 8] = v;
+    }
+    __syncthreads();
+  }
+#pragma unroll
+  for (int e = 0; e < 4; e++) {
+    if (!live[e]) continue;
+    const i64 item = (i64)(n0 + e % 2) * HIDDEN + u0 + e / 2 * 8;
+    h_last[item] = from_float<IN>(before[e]);
+    if (GATES == 4) c_last[item] = from_float<IN>(cell[e]);
   }
 }
 
@@ -280,19 +400,30 @@ extern "C" __global__ void __launch_bounds__(THREADS) rnn_cluster(const IN *gate
   }
   rnn_cluster_sync(); /* all blocks are there before one writes to another */
 
-  for (int step = 0; step < STEPS; step++) {
+  /* The inputs' share of a step, asked for while the step before is made, and converted when it is there. */
+  IN ahead[CELLS][GATES];
+  auto inputs = [&](int step) {
     const i64 at = REVERSE ? STEPS - 1 - step : step;
-    const IN *now = state + step % 2 * COLUMNS * PITCH;
-    IN *next = state + (step + 1) % 2 * COLUMNS * PITCH;
-    float in[CELLS][GATES];
 #pragma unroll
     for (int j = 0; j < CELLS; j++) {
       const int item = threadIdx.x + j * THREADS, n = item / UNITS, u = u0 + item % UNITS;
       const bool live = item < COLUMNS * UNITS && n0 + n < BATCH;
 #pragma unroll
       for (int g = 0; g < GATES; g++)
-        in[j][g] = live ? to_float(gates[((at * BATCH + n0 + n) * GATES + g) * HIDDEN + u]) : 0.0f;
+        ahead[j][g] = live ? gates[((at * BATCH + n0 + n) * GATES + g) * HIDDEN + u] : from_float<IN>(0.0f);
     }
+  };
+  inputs(0);
+  for (int step = 0; step < STEPS; step++) {
+    const i64 at = REVERSE ? STEPS - 1 - step : step;
+    const IN *now = state + step % 2 * COLUMNS * PITCH;
+    IN *next = state + (step + 1) % 2 * COLUMNS * PITCH;
+    float in[CELLS][GATES];
+#pragma unroll
+    for (int j = 0; j < CELLS; j++)
+#pragma unroll
+      for (int g = 0; g < GATES; g++) in[j][g] = to_float(ahead[j][g]);
+    if (step + 1 < STEPS) inputs(step + 1);
     float sum[GATES][TILES][4];
 #pragma unroll
     for (int g = 0; g < GATES; g++)
@@ -406,18 +537,29 @@ extern "C" __global__ void __launch_bounds__(THREADS) rnn_rows(const float *gate
   }
   rnn_cluster_sync();
 
+  /* The inputs' share of a step, asked for while the step before is made. */
+  float ahead[CELLS][GATES];
+  auto inputs = [&](int step) {
+    const i64 at = REVERSE ? STEPS - 1 - step : step;
+#pragma unroll
+    for (int j = 0; j < CELLS; j++) {
+      const int item = threadIdx.x + j * THREADS, n = n0 + item % COLUMNS, u = u0 + item / COLUMNS;
+      const bool live = item < COLUMNS * UNITS && n < BATCH && u < HIDDEN;
+#pragma unroll
+      for (int g = 0; g < GATES; g++) ahead[j][g] = live ? gates[((at * BATCH + n) * GATES + g) * HIDDEN + u] : 0.0f;
+    }
+  };
+  inputs(0);
   for (int step = 0; step < STEPS; step++) {
     const i64 at = REVERSE ? STEPS - 1 - step : step;
     const float *now = state + step % 2 * HIGH * COLUMNS;
     float *next = state + (step + 1) % 2 * HIGH * COLUMNS;
     float in[CELLS][GATES];
 #pragma unroll
-    for (int j = 0; j < CELLS; j++) {
-      const int item = threadIdx.x + j * THREADS, n = n0 + item % COLUMNS, u = u0 + item / COLUMNS;
-      const bool live = item < COLUMNS * UNITS && n < BATCH && u < HIDDEN;
+    for (int j = 0; j < CELLS; j++)
 #pragma unroll
-      for (int g = 0; g < GATES; g++) in[j][g] = live ? gates[((at * BATCH + n) * GATES + g) * HIDDEN + u] : 0.0f;
-    }
+      for (int g = 0; g < GATES; g++) in[j][g] = ahead[j][g];
+    if (step + 1 < STEPS) inputs(step + 1);
     if (split < SPLIT) {
       float sum[COLUMNS];
 #pragma unroll
