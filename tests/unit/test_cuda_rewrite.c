@@ -107,6 +107,36 @@ static const char rotary[] =
     "%11 = cast(%10) {dtype=f32} : f32[3,5,8]\n"
     "output \"y\" %11\n";
 
+/* Everything that decompose.c writes in other words: norms in f64, attention in f64 (shared keys, causal, masks of both kinds, queries with
+ * nothing to attend to). */
+static const char doubles[] =
+    "kiln.graph 1\n"
+    "const %0 : f64[8] = {1, 1, 2, 1, 1, 0.5, 1, 1}\n"
+    "const %1 : f64[8] = {0, 0, 0, 1, 0, 0, 0, -1}\n"
+    "const %2 : f64[5] = {1, 2, 0.5, 1, -1}\n"
+    "const %3 : f64[5] = {0.5, 0, 0, 1, 2}\n"
+    "const %4 : f64[5] = {1, 2, 0.5, 1, 3}\n"
+    "const %5 : f64[] = {0.8}\n"
+    "input \"x\" %x : f32[3,5,8]\n"
+    "%10 = cast(%x) {dtype=f64} : f64[3,5,8]\n"
+    "%11 = layer_norm(%10, %0, %1) {dims=1, eps=1e-05} : f64[3,5,8]\n"
+    "%12 = rms_norm(%11, none) {dims=2, eps=1e-05} : f64[3,5,8]\n"
+    "%13 = group_norm(%12, %2, %3) {groups=5, eps=1e-05} : f64[3,5,8]\n"
+    "%14 = add(%13, %10) : f64[3,5,8]\n"
+    "%15 = batch_norm(%14, %3, %4, %2, %3) {eps=1e-05} : f64[3,5,8]\n"
+    "%20 = reshape(%15) {shape=[1, 3, 5, 8]} : f64[1,3,5,8]\n"
+    "%21 = slice(%20) {axis=1, start=0, end=1} : f64[1,1,5,8]\n"
+    "%22 = slice(%20) {axis=3, start=0, end=5} : f64[1,3,5,5]\n"
+    "%23 = ge(%22, %5) : bool[1,3,5,5]\n"
+    "%24 = attention(%20, %21, %21, none) {scale=0.5, causal=true} : f64[1,3,5,8]\n"
+    "%25 = attention(%24, %20, %20, %22) {scale=0.3} : f64[1,3,5,8]\n"
+    "%26 = attention(%25, %20, %20, %23) {scale=0.7} : f64[1,3,5,8]\n"
+    "%30 = reshape(%26) {shape=[3, 5, 8]} : f64[3,5,8]\n"
+    "%31 = add(%30, %25) : f64[1,3,5,8]\n"
+    "%32 = reshape(%31) {shape=[3, 5, 8]} : f64[3,5,8]\n"
+    "%33 = cast(%32) {dtype=f32} : f32[3,5,8]\n"
+    "output \"y\" %33\n";
+
 static float weights[24 * 8 + 24 + 8 * 8];
 
 static kiln_status give_weight(void *user, int64_t index, const tensor_type *type, const char *packed_as,
@@ -230,6 +260,21 @@ static void norms_between_casts_and_rotated_halves_take_fewer_kernels(void **unu
   graph_destroy(after);
 }
 
+static void what_no_kernel_takes_keeps_its_meaning_in_other_words(void **unused) {
+  (void)unused;
+  static const char *const gone[] = {"attention", "layer_norm", "rms_norm", "group_norm", "batch_norm"};
+  graph *before = parse_text(doubles, sizeof doubles - 1), *after = parse_text(doubles, sizeof doubles - 1);
+  assert_int_equal(cuda_decompose(after), KILN_OK);
+  assert_int_equal(graph_verify(after), KILN_OK);
+  for (size_t i = 0; i < KILN_COUNT(gone); i++) {
+    assert_true(count(before, gone[i]) > 0);
+    assert_int_equal(count(after, gone[i]), 0);
+  }
+  expect_close(before, after, 1e-7);
+  graph_destroy(before);
+  graph_destroy(after);
+}
+
 static void precision_changes_products_and_keeps_inputs_and_outputs(void **unused) {
   (void)unused;
   static const struct {
@@ -283,6 +328,7 @@ int main(void) {
       cmocka_unit_test(chains_join_a_product_that_they_read_several_times),
       cmocka_unit_test(attention_layers_keep_their_meaning_without_turning_batches_around),
       cmocka_unit_test(norms_between_casts_and_rotated_halves_take_fewer_kernels),
+      cmocka_unit_test(what_no_kernel_takes_keeps_its_meaning_in_other_words),
       cmocka_unit_test(precision_changes_products_and_keeps_inputs_and_outputs),
       cmocka_unit_test(unknown_precisions_are_told),
       cmocka_unit_test(targets_are_checked),
