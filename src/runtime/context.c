@@ -477,7 +477,7 @@ static void lend_outputs(kiln_context *c, kiln_tensor *outputs) {
 }
 
 static void swap_states(kiln_context *c) {
-  for (int32_t i = 0; i < graph_of(c)->n_states; i++) {
+  for (int32_t i = 0; i < c->steady.n_states; i++) {
     void *swap = c->state_now[i];
     c->state_now[i] = c->state_next[i];
     c->state_next[i] = swap;

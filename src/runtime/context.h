@@ -27,11 +27,13 @@ typedef struct retired {
   kiln_engine *engine; /* whose weights the program reads, or NULL */
 } retired;
 
+enum { STEADY_NEAR = 7 };
 typedef struct steady { /* what steady.c compares; `ready`: the last run was of that kind */
   bool ready;
-  int32_t n_inputs, n_outputs, n_externals;
+  int32_t n_inputs, n_outputs, n_states;
+  const void **externals; /* of the run in progress; the words are behind them */
   int64_t *words;
-  const void **externals; /* of the run in progress */
+  const void *near[STEADY_NEAR]; /* what a run reads beside that, to be fetched in time */
 } steady;
 
 struct kiln_context {  /* first what each call reads */

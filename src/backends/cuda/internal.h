@@ -31,12 +31,12 @@ typedef struct device_constant {
   int references;
 } device_constant;
 
-struct device {
-  cuda_facts facts;
-  int ordinal, references;
+struct device {              /* first what each call reads */
   const cuda_driver *driver; /* NULL: not present */
-  int handle;
   void *context, *stream;
+  int poisoned; /* code of a sticky error, or 0 */
+  int ordinal, references, handle;
+  cuda_facts facts;
   void *cublaslt, *cudnn;          /* handles; NULL: not asked for */
   struct cudnn_entry *cudnn_plans; /* made so far */
   pthread_mutex_t lock;
@@ -52,7 +52,6 @@ struct device {
   size_t n_constants, constant_capacity, constant_bytes;
   pthread_mutex_t memory_lock; /* taken last */
   block_pool memory, pinned;   /* of the GPU, and of the host where copies are fast */
-  int poisoned;                /* code of a sticky error, or 0 */
   struct device *next;
 };
 
