@@ -315,6 +315,18 @@ kiln_status lower_view_as_complex(lower_call *c) {
   return c->results[0].kind == IV_TENSOR ? KILN_OK : complex_no_memory(c);
 }
 
+/* Eigenvalues and eigenvectors of any square matrix, complex or not. */
+kiln_status lower_eig(lower_call *c) {
+  complex_value z;
+  KILN_TRY(complex_argument(c, "self", &z));
+  LOWER_NEED(c, z.re);
+  value *im = z.im ? z.im : lowering_full(&c->b, z.re->type.dtype, z.re->type.rank, z.re->type.dims, 0);
+  node *n = build_node(&c->b, "eig", IN(z.re, im), NO_ATTRS);
+  if (!n) return complex_no_memory(c);
+  for (int32_t i = 0; i < c->n_results; i++) complex_return_tensor(c, i, complex_unpack(c->im, &c->b, n->outputs[i]));
+  return graph_check(c->b.graph);
+}
+
 kiln_status lower_needs_complex(lower_call *c) { return LOWER_FAIL(c, "expected a complex tensor"); }
 
 /* ---- calls ---- */
@@ -322,7 +334,8 @@ kiln_status lower_needs_complex(lower_call *c) { return LOWER_FAIL(c, "expected 
 /* Rows that take or make complex tensors themselves. */
 static bool has_own_row(const aten_schema *schema) {
   return str_starts(schema->name, "aten::_fft_") || str_starts(schema->name, "aten::fft_") ||
-         str_eq(schema->name, "aten::stft") || str_eq(schema->name, "aten::istft");
+         str_eq(schema->name, "aten::stft") || str_eq(schema->name, "aten::istft") ||
+         str_eq(schema->name, "aten::linalg_eig") || str_ends(schema->name, "linalg_eigvals");
 }
 
 bool complex_operator(const aten_schema *schema) {

@@ -46,5 +46,6 @@ kiln_status lower_complex(lower_call *c);
 kiln_status lower_polar(lower_call *c);
 kiln_status lower_view_as_complex(lower_call *c);
 kiln_status lower_needs_complex(lower_call *c);
+kiln_status lower_eig(lower_call *c);
 
 #endif

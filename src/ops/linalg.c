@@ -25,6 +25,7 @@ static const struct linalg_row {
     {"qr_factor", la_qr_factor, {2, -1}, {2, 1, -1}},
     {"householder", la_householder, {2, 1}, {2, -1, -1}},
     {"eigh", la_eigh, {2, -1}, {1, 2, -1}},
+    {"eig", la_eig, {2, 2}, {2, 3, -1}},
     {"svd", la_svd, {2, -1}, {2, 1, 2}},
 };
 
@@ -68,8 +69,8 @@ kiln_status linalg_layout_of(const kernel_args *a, linalg_layout *out) {
     out->x[i] = i < a->n_out && row->out[i] >= 0 ? part(&a->out[i], row->out[i]) : 0;
     if (!size_add(total, (size_t)out->x[i], &total)) return KILN_NO_MEMORY("matrices");
   }
-  if (str_eq(row->name, "eigh")) { /* a copy of the matrix */
-    out->x[2] = out->in[0];
+  if (str_eq(row->name, "eigh") || str_eq(row->name, "eig")) { /* a copy of the matrix */
+    out->x[2] = str_eq(row->name, "eig") ? out->x[1] : out->in[0];
     if (!size_add(total, (size_t)out->x[2], &total)) return KILN_NO_MEMORY("matrices");
   }
   out->total = (int64_t)total;
@@ -214,6 +215,24 @@ static kiln_status infer_eigh(graph *g, node *n) {
   return KILN_OK;
 }
 
+/* Complex results are pairs in a last dimension more. */
+static kiln_status infer_eig(graph *g, node *n) {
+  KILN_TRY(infer_square(g, n));
+  KILN_TRY(infer_rank_between(n, 0, 2, KILN_MAX_RANK - 1));
+  const tensor_type *a = in_type(n, 0), *b = in_type(n, 1);
+  if (b->dtype != a->dtype || b->rank != a->rank) return INFER_FAIL(n, "the two parts have different types");
+  for (int i = 0; i < a->rank; i++) KILN_TRY(infer_same_dim(g, n, "sizes of the parts", a->dims[i], b->dims[i]));
+  dim dims[KILN_MAX_RANK];
+  for (int i = 0; i < a->rank; i++) dims[i] = a->dims[i];
+  dims[a->rank] = 2;
+  const kiln_dtype dtype = a->dtype;
+  const int rank = a->rank;
+  set_out(n, 1, dtype, rank + 1, dims);
+  dims[rank - 1] = 2;
+  set_out(n, 0, dtype, rank, dims);
+  return KILN_OK;
+}
+
 static kiln_status infer_svd(graph *g, node *n) {
   KILN_TRY(infer_matrix(n));
   const tensor_type *a = in_type(n, 0);
@@ -231,6 +250,8 @@ static const char *const cases_any[] = {"x:f32[2,5,3]", "x:f32[N,N] N:1,4,9", "x
                                         "x:f32[0,3]",   "x:f32[2,0,0]",       NULL};
 static const char *const cases_tall[] = {"x:f32[2,5,1]", "x:f64[3,0]", "x:f32[1,1]", NULL};
 static const char *const cases_one[] = {"x:f32[1,1]=positive", "x:f32[3,1,1]=positive", "x:f32[0,0]", NULL};
+static const char *const cases_eig[] = {"re:f32[1,1] im:f32[1,1]", "re:f64[3,1,1] im:f64[3,1,1]",
+                                        "re:f32[0,0] im:f32[0,0]", NULL};
 static const char *const cases_order[] = {"pivots:i32[3,2]=range(3,4) rows=5", "pivots:i32[0] rows=4", NULL};
 static const char *const cases_triangular[] = {"a:f32[N,N]=positive b:f32[N,3] N:1,2,4",
                                                "a:f64[2,3,3]=positive b:f64[2,3,1] upper=1",
@@ -255,7 +276,8 @@ static const op rows[] = {
                     OP("qr_factor", "x -> a tau", "", infer_qr_factor, cases_any)
                         OP("householder", "a tau -> q", "columns:int", infer_householder, cases_householder)
                             OP("eigh", "x -> values vectors", "", infer_eigh, cases_one)
-                                OP("svd", "x -> u s v", "", infer_svd, cases_tall)};
+                                OP("eig", "re im -> values vectors", "", infer_eig, cases_eig)
+                                    OP("svd", "x -> u s v", "", infer_svd, cases_tall)};
 
 extern const op_family ops_linalg;
 OP_FAMILY(ops_linalg, rows);

@@ -5,6 +5,7 @@
 #include <float.h>
 #include <math.h>
 
+#include "import/complex.h"
 #include "ops/matmul_lower.h"
 
 /* ---- pieces ------------------------------------------------------------------------------------------------------------ */
@@ -652,6 +653,11 @@ const torch_row linalg_torch_infer_eigh[] = {
     {"aten::linalg_eigvalsh(Tensor self, str UPLO=\"L\") -> Tensor", NULL, lower_eigh},
     {"aten::_linalg_eigh(Tensor A, str UPLO=\"L\", bool compute_v=True) -> (Tensor eigenvalues, Tensor eigenvectors)",
      NULL, lower_eigh},
+    {NULL, NULL, NULL}};
+const torch_row linalg_torch_infer_eig[] = {
+    {"aten::linalg_eig(Tensor self) -> (Tensor eigenvalues, Tensor eigenvectors)", NULL, lower_eig},
+    {"aten::linalg_eigvals(Tensor self) -> Tensor", NULL, lower_eig},
+    {"aten::_linalg_eigvals(Tensor self) -> Tensor", NULL, lower_eig},
     {NULL, NULL, NULL}};
 const torch_row linalg_torch_infer_svd[] = {
     {"aten::linalg_svd(Tensor A, bool full_matrices=True, *, str? driver=None) -> (Tensor U, Tensor S, Tensor Vh)",

@@ -272,4 +272,162 @@ LA void la_svd(const long long *d, int flags, const double *a, const double *b, 
   }
 }
 
+/* Complex numbers are pairs. The unitary rotation that makes v[q, k] 0 by v[p, k], from both sides: rows p and q, then columns, and the
+ * columns of `u`. `f` and `g` are what stands for v[p, k] and v[q, k]. */
+LA void la_rotate_pairs(double *v, double *u, long long n, long long p, long long q, const double *f, const double *g) {
+  const double r = sqrt(f[0] * f[0] + f[1] * f[1] + g[0] * g[0] + g[1] * g[1]);
+  if (!(r > 0)) return;
+  const double cr = f[0] / r, ci = f[1] / r, sr = g[0] / r, si = g[1] / r;
+  for (long long j = 0; j < n; j++) {
+    double *a = v + 2 * (p * n + j), *b = v + 2 * (q * n + j);
+    const double ar = a[0], ai = a[1], br = b[0], bi = b[1];
+    a[0] = cr * ar + ci * ai + sr * br + si * bi;
+    a[1] = cr * ai - ci * ar + sr * bi - si * br;
+    b[0] = cr * br - ci * bi - sr * ar + si * ai;
+    b[1] = cr * bi + ci * br - sr * ai - si * ar;
+  }
+  for (int which = 0; which < 2; which++) {
+    double *m = which ? u : v;
+    for (long long i = 0; i < n; i++) {
+      double *a = m + 2 * (i * n + p), *b = m + 2 * (i * n + q);
+      const double ar = a[0], ai = a[1], br = b[0], bi = b[1];
+      a[0] = cr * ar - ci * ai + sr * br - si * bi;
+      a[1] = cr * ai + ci * ar + sr * bi + si * br;
+      b[0] = cr * br + ci * bi - sr * ar - si * ai;
+      b[1] = cr * bi - ci * br - sr * ai + si * ar;
+    }
+  }
+}
+
+LA double la_size(const double *v) { return sqrt(v[0] * v[0] + v[1] * v[1]); }
+
+/* The eigenvalue of the 2 x 2 matrix at `at` on v's diagonal that is nearer to its last element. */
+LA void la_shift(const double *v, long long n, long long at, double *out) {
+  const double *a = v + 2 * (at * n + at), *b = a + 2, *c = a + 2 * n, *d = c + 2;
+  const double hr = (a[0] - d[0]) / 2, hi = (a[1] - d[1]) / 2; /* d + h - and + sqrt(h^2 + bc) */
+  const double qr = hr * hr - hi * hi + b[0] * c[0] - b[1] * c[1], qi = 2 * hr * hi + b[0] * c[1] + b[1] * c[0];
+  const double size = sqrt(sqrt(qr * qr + qi * qi)), turn = atan2(qi, qr) / 2;
+  double rr = size * cos(turn), ri = size * sin(turn);
+  if (hr * rr + hi * ri > 0) {
+    rr = -rr;
+    ri = -ri;
+  }
+  out[0] = d[0] + hr + rr;
+  out[1] = d[1] + hi + ri;
+}
+
+/* v to an upper triangle by unitary rotations, which u collects. Returns whether that ended. */
+LA int la_schur(double *v, double *u, long long n) {
+  long long low, high = n - 1, steps = 0, tries = 0;
+  for (long long k = 0; k + 2 < n; k++) /* to Hessenberg's form */
+    for (long long i = n - 1; i > k + 1; i--) {
+      const double f[2] = {v[2 * ((i - 1) * n + k)], v[2 * ((i - 1) * n + k) + 1]};
+      const double g[2] = {v[2 * (i * n + k)], v[2 * (i * n + k) + 1]};
+      if (g[0] != 0 || g[1] != 0) la_rotate_pairs(v, u, n, i - 1, i, f, g);
+      v[2 * (i * n + k)] = v[2 * (i * n + k) + 1] = 0;
+    }
+  while (high > 0) {
+    for (low = high; low > 0; low--) {
+      double *h = v + 2 * (low * n + low - 1);
+      if (la_size(h) > 1e-16 * (la_size(v + 2 * ((low - 1) * n + low - 1)) + la_size(v + 2 * (low * n + low))))
+        continue;
+      h[0] = h[1] = 0;
+      break;
+    }
+    if (low == high) {
+      high--;
+      tries = 0;
+      continue;
+    }
+    if (++steps > 60 * n) return 0;
+    double shift[2];
+    la_shift(v, n, high - 1, shift);
+    if (++tries % 10 == 0) shift[0] += la_size(v + 2 * (high * n + high - 1)); /* out of a cycle */
+    for (long long k = low; k < high; k++) {
+      const long long from = k > low ? k - 1 : k;
+      double f[2] = {v[2 * (k * n + from)], v[2 * (k * n + from) + 1]};
+      const double g[2] = {v[2 * ((k + 1) * n + from)], v[2 * ((k + 1) * n + from) + 1]};
+      if (k == low) {
+        f[0] -= shift[0];
+        f[1] -= shift[1];
+      }
+      la_rotate_pairs(v, u, n, k, k + 1, f, g);
+      if (k > low) v[2 * ((k + 1) * n + from)] = v[2 * ((k + 1) * n + from) + 1] = 0;
+    }
+  }
+  return 1;
+}
+
+/* x: eigenvalues of a + bi, y: vectors of length 1 whose largest element is real, in columns, z: room for the matrix; all pairs. */
+LA void la_eig(const long long *d, int flags, const double *a, const double *b, double *x, double *y, double *z) {
+  const long long n = d[0];
+  double norm = 0, most_of_all = 0;
+  const double lost = sqrt(-1.0);
+  int real = 1;
+  (void)flags;
+  if (!LA_FIRST) return;
+  for (long long e = 0; e < n * n; e++) most_of_all = fmax(most_of_all, fmax(fabs(a[e]), fabs(b[e])));
+  const double unit = most_of_all > 0 && most_of_all <= 1.7e308 ? most_of_all : 1; /* no square overflows */
+  for (long long e = 0; e < n * n; e++) {
+    z[2 * e] = a[e] / unit;
+    z[2 * e + 1] = b[e] / unit;
+    y[2 * e] = e / n == e % n;
+    y[2 * e + 1] = 0;
+    real = real && b[e] == 0;
+    norm += fabs(z[2 * e]) + fabs(z[2 * e + 1]);
+  }
+  const int done = la_schur(z, y, n);
+  for (long long i = 0; i < n; i++) {
+    double *w = x + 2 * i;
+    w[0] = done ? z[2 * (i * n + i)] : lost;
+    w[1] = done ? z[2 * (i * n + i) + 1] : lost;
+    if (real && fabs(w[1]) <= 1e-14 * norm) w[1] = 0;
+  }
+  for (long long e = n - 1; e >= 0; e--) { /* of the triangle, from below; columns are needed until their own turn */
+    for (long long i = e - 1; i >= 0; i--) {
+      double *v = z + 2 * (i * n + e), sr = v[0], si = v[1];
+      for (long long j = i + 1; j < e; j++) {
+        const double *t = z + 2 * (i * n + j), *k = z + 2 * (j * n + e);
+        sr += t[0] * k[0] - t[1] * k[1];
+        si += t[0] * k[1] + t[1] * k[0];
+      }
+      double dr = x[2 * e] - x[2 * i], di = x[2 * e + 1] - x[2 * i + 1];
+      if (sqrt(dr * dr + di * di) <= 1e-16 * norm) {
+        dr = norm > 0 ? 1e-16 * norm : 1;
+        di = 0;
+      }
+      const double square = dr * dr + di * di;
+      v[0] = (sr * dr + si * di) / square;
+      v[1] = (si * dr - sr * di) / square;
+    }
+  }
+  for (long long e = n - 1; e >= 0; e--) {
+    double sum = 0, most = 0, pr = 1, pi = 0;
+    for (long long i = 0; i < n; i++) {
+      double *v = y + 2 * (i * n + e), sr = v[0], si = v[1];
+      for (long long k = 0; k < e; k++) {
+        const double *q = y + 2 * (i * n + k), *t = z + 2 * (k * n + e);
+        sr += q[0] * t[0] - q[1] * t[1];
+        si += q[0] * t[1] + q[1] * t[0];
+      }
+      v[0] = sr;
+      v[1] = si;
+      sum += sr * sr + si * si;
+      if (sr * sr + si * si > most) {
+        most = sr * sr + si * si;
+        pr = sr;
+        pi = si;
+      }
+    }
+    const double scale = sum > 0 ? 1 / (sqrt(sum) * sqrt(pr * pr + pi * pi)) : 1;
+    for (long long i = 0; i < n; i++) {
+      double *v = y + 2 * (i * n + e);
+      const double vr = v[0], vi = v[1];
+      v[0] = done ? (vr * pr + vi * pi) * scale : lost;
+      v[1] = done ? (vi * pr - vr * pi) * scale : lost;
+    }
+  }
+  for (long long e = 0; e < 2 * n; e++) x[e] *= unit;
+}
+
 #endif

@@ -205,6 +205,34 @@ def test_layers() -> None:
         assert_same(f, e, 2e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.complex64, torch.complex128], ids=str)
+def test_eigenvalues(dtype: torch.dtype) -> None:
+    """In any order, and vectors of any phase: what the matrix makes of them tells."""
+    module = module_of(lambda x: (*torch.linalg.eig(x), torch.linalg.eigvals(x)))
+    tolerance = 1e-5 if dtype in (torch.float32, torch.complex64) else 1e-12
+    general = torch.randn(2, 7, 7, dtype=dtype)
+    rotation = torch.roll(torch.eye(7, dtype=dtype), 1, 0)
+    x = torch.cat([general, general.triu(), general + general.mH, rotation.expand(1, 7, 7), torch.zeros(1, 7, 7, dtype=dtype)])
+    values, vectors, alone = kiln.compile(module, [x], threads=1)(x)
+    wanted = torch.linalg.eigvals(x)
+    assert values.dtype == wanted.dtype and torch.equal(values, alone)
+    distances = (values.unsqueeze(-1) - wanted.unsqueeze(-2)).abs()
+    for axis in (-1, -2):
+        assert float(distances.min(axis).values.max()) < 30 * tolerance
+    assert float((x.to(vectors.dtype) @ vectors - vectors * values.unsqueeze(-2)).abs().max()) < 10 * tolerance
+    assert float((vectors.abs().square().sum(-2) - 1).abs().max()) < 10 * tolerance
+    if dtype is torch.float64:
+        symmetric = values[4:6]
+        assert torch.equal(symmetric.imag, torch.zeros(2, 7, dtype=dtype))
+
+
+def test_large_eigenvalues() -> None:
+    x = torch.randn(5, 5, dtype=torch.float64)
+    compiled = kiln.compile(module_of(torch.linalg.eigvals), [x], threads=1)
+    assert_same(compiled(x * 2.0**500).abs(), compiled(x).abs() * 2.0**500, 1e-12)
+    assert bool(compiled(x * float("nan")).real.isnan().all())
+
+
 @pytest.mark.parametrize(
     ("function", "reason"),
     [

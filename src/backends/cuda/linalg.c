@@ -75,4 +75,4 @@ static kiln_status run_linalg(const kernel_args *a) {
 #define ROW(op_name) {.op = op_name, .name = "linalg.cuda", .isa = 80, .prepare = prepare_linalg, .run = run_linalg},
 
 const kernel cuda_linalg_rows[] = {ROW("lu") ROW("pivot_order") ROW("cholesky") ROW("solve_triangular") ROW("qr_factor")
-                                       ROW("householder") ROW("eigh") ROW("svd"){.op = NULL}};
+                                       ROW("householder") ROW("eigh") ROW("eig") ROW("svd"){.op = NULL}};
