@@ -22,7 +22,7 @@ LISTS = {
     "torch_tensorrt_ts": "what Torch-TensorRT converts from TorchScript",
     "torch2trt": "what torch2trt converts",
 }
-COLUMNS = ["float32", "float64", "float16", "bfloat16", "int64", "bool", "cuda_float32", "cuda_float16"]
+COLUMNS = ["float32", "float64", "float16", "bfloat16", "int64", "bool", "complex64", "cuda_float32", "cuda_float16"]
 
 # Python's names for operators of ATen: where the last part of the name is not ATen's.
 PYTHON_NAMES = {

@@ -3,6 +3,7 @@
     python tests/opinfo/run.py                               all operators, float32; prints a summary, writes results/float32.csv
     python tests/opinfo/run.py --dtype int64 --jobs 2
     python tests/opinfo/run.py --ops add softmax -v          some operators, each failing sample in full
+    python tests/opinfo/run.py --ops add --update            some operators, whose rows in results/float32.csv are replaced
     python tests/opinfo/run.py --device cuda --jobs 14 --samples 6 --deadline 200      on a GPU; writes results/cuda_float32.csv
 
     python tests/opinfo/run.py --device cuda:sm_90           builds only: what a GPU's engines would lack
@@ -398,6 +399,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=120, help="for one operator")
     parser.add_argument("--deadline", type=float, help="seconds for all; the operators left are so listed")
     parser.add_argument("--output", help="CSV file; default results/[DEVICE_]DTYPE.csv when all operators ran")
+    parser.add_argument("--update", action="store_true", help="with --ops: puts their rows into the table that is there")
     parser.add_argument("-v", "--verbose", action="store_true")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -414,7 +416,14 @@ def main() -> int:
     if judged:
         print(f"{100 * counts['pass'] / judged:.1f} % of the {judged} operators that torch.export captures pass")
     prefix = "" if options.device == "cpu" else options.device.partition(":")[0] + "_"
-    output = options.output or (None if options.ops else str(RESULTS / f"{prefix}{options.dtype}.csv"))
+    output = options.output or (None if options.ops and not options.update else str(RESULTS / f"{prefix}{options.dtype}.csv"))
+    if output and options.update:
+        with open(output, newline="") as file:
+            head = file.readline()
+            new = {r["op"] for r in results}
+            results += [row for row in csv.DictReader(file) if row["op"] not in new]
+        if f"at most {options.samples} samples, torch {torch_version()}\n" not in head:
+            parser.error(f"{output} was made otherwise: {head.strip()}")
     if output:
         Path(output).parent.mkdir(parents=True, exist_ok=True)
         with open(output, "w", newline="") as file:
