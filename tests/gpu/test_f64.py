@@ -20,6 +20,16 @@ class Attend(nn.Module):
         return functional.scaled_dot_product_attention(q, k, v, mask, is_causal=self.causal, enable_gqa=self.groups)
 
 
+class Sample(nn.Module):
+    def forward(self, x, grid):
+        y = functional.interpolate(
+            functional.grid_sample(x, grid, mode="bicubic", padding_mode="reflection"), scale_factor=1.7, mode="bilinear"
+        )
+        return functional.interpolate(y, size=(9, 8), mode="bicubic") + functional.interpolate(
+            functional.grid_sample(x, grid), size=(9, 8)
+        )
+
+
 def spatial(count: int) -> nn.Module:
     conv, transposed = ((nn.Conv1d, nn.ConvTranspose1d), (nn.Conv2d, nn.ConvTranspose2d), (nn.Conv3d, nn.ConvTranspose3d))[
         count - 1
@@ -40,6 +50,7 @@ MODELS = {
     "conv2d": (lambda: spatial(2), [(2, 4, 9, 11)]),
     "conv3d": (lambda: spatial(3), [(1, 4, 5, 6, 7)]),
     "encoder": (lambda: nn.TransformerEncoderLayer(32, 4, 48, batch_first=True), [(2, 9, 32)]),
+    "sample": (Sample, [(2, 3, 7, 6), (2, 5, 6, 2)]),
     "attention": (Attend, [(2, 3, 9, 16), (2, 3, 11, 16), (2, 3, 11, 24)]),
 }
 

@@ -183,12 +183,19 @@ static kiln_status prepare_avg(kernel_prep *p) {
 
 /* ---- resize -------------------------------------------------------------------------------------------------------------------- */
 
+/* Positions and weights are `real`: double where the image is f64. */
 static const char taps_text[] =
-    "FN int clamp_index(float v, int size) { return !(v > 0) ? 0 : v >= (float)(size - 1) ? size - 1 : (int)v; }\n"
-    "FN float cubic_near(float x) { return ((-0.75f + 2) * x - (-0.75f + 3)) * x * x + 1; }\n"
-    "FN float cubic_far(float x) { return ((-0.75f * x + 5 * 0.75f) * x - 8 * 0.75f) * x + 4 * 0.75f; }\n"
-    "FN void cubic_weights(float f, float *w) { w[0] = cubic_far(f + 1); w[1] = cubic_near(f); w[2] = cubic_near(1 - "
+    "FN int clamp_index(real v, int size) { return !(v > 0) ? 0 : v >= (real)(size - 1) ? size - 1 : (int)v; }\n"
+    "FN real cubic_near(real x) { return (((real)-0.75 + 2) * x - ((real)-0.75 + 3)) * x * x + 1; }\n"
+    "FN real cubic_far(real x) { return (((real)-0.75 * x + 5 * (real)0.75) * x - 8 * (real)0.75) * x + 4 * "
+    "(real)0.75; }\n"
+    "FN void cubic_weights(real f, real *w) { w[0] = cubic_far(f + 1); w[1] = cubic_near(f); w[2] = cubic_near(1 - "
     "f); w[3] = cubic_far(2 - f); }\n";
+
+static void put_taps_text(text *t, const kernel_prep *p) {
+  text_printf(t, "typedef %s real;\n", p->args.in[0].dtype == KILN_F64 ? "double" : "float");
+  text_puts(t, taps_text);
+}
 
 /* at<d>[] and w<d>[] of one dimension; returns how many taps. */
 static int put_taps(text *t, const kernel_prep *p, int d, const spatial *x, const spatial *y) {
@@ -199,11 +206,11 @@ static int put_taps(text *t, const kernel_prep *p, int d, const spatial *x, cons
     const bool exact = strcmp(mode, "nearest_exact") == 0;
     const float scale = given > 0 ? (float)(1.0 / given) : (float)in / (float)out;
     if (in == out && !exact)
-      text_printf(t, "  const int at%d[1] = {(int)o%d}; const float w%d[1] = {1};\n", d, d, d);
+      text_printf(t, "  const int at%d[1] = {(int)o%d}; const real w%d[1] = {1};\n", d, d, d);
     else
       text_printf(t,
                   "  const int at%d[1] = {clamp_index(floorf(__fmul_rn((float)o%d%s, (float)%.17g)), %lld)}; const "
-                  "float w%d[1] = {1};\n",
+                  "real w%d[1] = {1};\n",
                   d, d, exact ? " + 0.5f" : "", (double)scale, (long long)in, d);
     return 1;
   }
@@ -212,20 +219,20 @@ static int put_taps(text *t, const kernel_prep *p, int d, const spatial *x, cons
                       : given > 0 ? 1.0 / given
                                   : (double)in / (double)out;
   if (align)
-    text_printf(t, "  float pos%d = (float)%.17g * (float)o%d;\n", d, step, d);
+    text_printf(t, "  real pos%d = (real)%.17g * (real)o%d;\n", d, step, d);
   else
-    text_printf(t, "  float pos%d = (float)%.17g * ((float)o%d + 0.5f) - 0.5f;\n", d, step, d);
+    text_printf(t, "  real pos%d = (real)%.17g * ((real)o%d + (real)0.5) - (real)0.5;\n", d, step, d);
   if (mode[0] == 'c') {
     text_printf(t,
-                "  const float fl%d = floorf(pos%d); float w%d[4]; cubic_weights(pos%d - fl%d, w%d); int at%d[4];\n"
+                "  const real fl%d = floor(pos%d); real w%d[4]; cubic_weights(pos%d - fl%d, w%d); int at%d[4];\n"
                 "  for (int k = 0; k < 4; k++) at%d[k] = clamp_index(fl%d + k - 1, %lld);\n",
                 d, d, d, d, d, d, d, d, d, (long long)in);
     return 4;
   }
   text_printf(t,
-              "  if (pos%d < 0) pos%d = 0;\n  const int low%d = clamp_index(floorf(pos%d), %lld);\n"
-              "  const float fr%d = fminf(fmaxf(pos%d - (float)low%d, 0.0f), 1.0f);\n"
-              "  const int at%d[2] = {low%d, low%d + (low%d < %lld ? 1 : 0)}; const float w%d[2] = {1 - fr%d, fr%d};\n",
+              "  if (pos%d < 0) pos%d = 0;\n  const int low%d = clamp_index(floor(pos%d), %lld);\n"
+              "  const real fr%d = fmin(fmax(pos%d - (real)low%d, (real)0), (real)1);\n"
+              "  const int at%d[2] = {low%d, low%d + (low%d < %lld ? 1 : 0)}; const real w%d[2] = {1 - fr%d, fr%d};\n",
               d, d, d, d, (long long)in, d, d, d, d, d, d, d, (long long)in - 1, d, d, d);
   return 2;
 }
@@ -237,7 +244,7 @@ static kiln_status prepare_resize(kernel_prep *p) {
   const int v = channel_width(p, &x, &y);
   int taps[SPATIAL_MAX];
   text t = {0};
-  text_puts(&t, taps_text);
+  put_taps_text(&t, p);
   if (spatial_empty(x.size) && tensor_numel(&p->args.out[0]) > 0)
     return KILN_FAIL(KILN_INVALID_ARGUMENT, "resize: operand x has an empty spatial dimension");
   const int64_t items = put_places(&t, p, "resize", &x, &y, v);
@@ -251,7 +258,7 @@ static kiln_status prepare_resize(kernel_prep *p) {
               (long long)x.stride[0], (long long)x.stride[1], (long long)x.stride[2]);
   text_puts(&t, cuda_is_float(p->args.in[0].dtype) ? "    load_floats<IN, V>(e, at);\n" : "    e[0] = (VT)*at;\n");
   text_printf(&t,
-              "    const float w = w0[k0] * w1[k1] * w2[k2]; (void)w;\n#pragma unroll\n    for (int k = 0; k < V; k++) "
+              "    const real w = w0[k0] * w1[k1] * w2[k2]; (void)w;\n#pragma unroll\n    for (int k = 0; k < V; k++) "
               "sum[k] %s;\n  }\n",
               copy ? "= e[k]" : "+= (VT)w * e[k]");
   put_result(&t, p, "sum");
@@ -261,22 +268,22 @@ static kiln_status prepare_resize(kernel_prep *p) {
 /* ---- grid_sample ------------------------------------------------------------------------------------------------------------------ */
 
 static const char grid_text[] =
-    "FN float reflect(float v, int twice_low, int twice_high) {\n"
+    "FN real reflect(real v, int twice_low, int twice_high) {\n"
     "  if (twice_low == twice_high) return 0;\n"
-    "  const float low = twice_low * 0.5f, span = (twice_high - twice_low) * 0.5f;\n"
-    "  v = fabsf(v - low);\n  const float extra = fmodf(v, span), flips = floorf(v / span);\n"
-    "  return fmodf(flips, 2.0f) == 0 ? extra + low : span - extra + low; }\n"
-    "FN float grid_pad(float v, int size) {\n"
+    "  const real low = twice_low * (real)0.5, span = (twice_high - twice_low) * (real)0.5;\n"
+    "  v = fabs(v - low);\n  const real extra = fmod(v, span), flips = floor(v / span);\n"
+    "  return fmod(flips, (real)2) == 0 ? extra + low : span - extra + low; }\n"
+    "FN real grid_pad(real v, int size) {\n"
     "  if (PADDING == 'r') v = ALIGN ? reflect(v, 0, 2 * (size - 1)) : reflect(v, -1, 2 * size - 1);\n"
-    "  if (PADDING == 'z') return v;\n  return fminf((float)(size - 1), fmaxf(v, 0.0f)); }\n"
-    "FN int grid_index(float v, int size) { return v >= 0 && v < (float)size ? (int)v : -1; }\n"
-    "FN void grid_taps(float g, int size, int *at, float *w) {\n"
-    "  float v = ALIGN ? (g + 1) * 0.5f * (size - 1) : ((g + 1) * size - 1) * 0.5f;\n"
-    "  if (MODE == 'c') { const float fl = floorf(v); cubic_weights(v - fl, w);\n"
+    "  if (PADDING == 'z') return v;\n  return fmin((real)(size - 1), fmax(v, (real)0)); }\n"
+    "FN int grid_index(real v, int size) { return v >= 0 && v < (real)size ? (int)v : -1; }\n"
+    "FN void grid_taps(real g, int size, int *at, real *w) {\n"
+    "  real v = ALIGN ? (g + 1) * (real)0.5 * (size - 1) : ((g + 1) * size - 1) * (real)0.5;\n"
+    "  if (MODE == 'c') { const real fl = floor(v); cubic_weights(v - fl, w);\n"
     "    for (int k = 0; k < 4; k++) at[k] = grid_index(grid_pad(fl + k - 1, size), size); return; }\n"
     "  v = grid_pad(v, size);\n"
-    "  if (MODE == 'n') { w[0] = 1; at[0] = grid_index(rintf(v), size); return; }\n"
-    "  const float low = floorf(v);\n  w[0] = low + 1 - v; w[1] = v - low; at[0] = grid_index(low, size); at[1] = "
+    "  if (MODE == 'n') { w[0] = 1; at[0] = grid_index(rint(v), size); return; }\n"
+    "  const real low = floor(v);\n  w[0] = low + 1 - v; w[1] = v - low; at[0] = grid_index(low, size); at[1] = "
     "grid_index(low + 1, size); }\n";
 
 static kiln_status prepare_grid(kernel_prep *p) {
@@ -285,9 +292,10 @@ static kiln_status prepare_grid(kernel_prep *p) {
   const char mode = arg_attr(&p->args, "mode")->u.s[0];
   const int taps = mode == 'c' ? 4 : mode == 'n' ? 1 : 2;
   text t = {0};
-  text_puts(&t, taps_text);
+  put_taps_text(&t, p);
   text_printf(&t, "#define MODE '%c'\n#define PADDING '%c'\n#define ALIGN %d\n", mode,
               arg_attr(&p->args, "padding")->u.s[0], arg_bool(&p->args, "align_corners"));
+  text_puts(&t, p->args.in[0].dtype == KILN_F64 ? "#define READ(x) (x)\n" : "#define READ(x) to_float(x)\n");
   text_puts(&t, grid_text);
   const int64_t items = put_places(&t, p, "grid_sample", &x, &y, 1);
   text_printf(&t, "  const i64 ga = n * %lldLL", (long long)grid->strides[0]);
@@ -295,28 +303,25 @@ static kiln_status prepare_grid(kernel_prep *p) {
   text_puts(&t, ";\n");
   for (int d = 0; d < SPATIAL_MAX; d++) {
     if (d < x.count)
-      text_printf(&t, "  int at%d[4]; float w%d[4]; grid_taps(to_float(in1[ga + %lldLL]), %lld, at%d, w%d);\n", d, d,
+      text_printf(&t, "  int at%d[4]; real w%d[4]; grid_taps(READ(in1[ga + %lldLL]), %lld, at%d, w%d);\n", d, d,
                   (long long)((x.count - 1 - d) * grid->strides[grid->rank - 1]), (long long)x.size[d], d, d);
     else
-      text_printf(&t, "  const int at%d[1] = {0}; const float w%d[1] = {1};\n", d, d);
+      text_printf(&t, "  const int at%d[1] = {0}; const real w%d[1] = {1};\n", d, d);
   }
   text_printf(&t,
-              "  float sum = 0;\n  for (int k0 = 0; k0 < %d; k0++) for (int k1 = 0; k1 < %d; k1++) for (int k2 = 0; k2 "
+              "  real sum = 0;\n  for (int k0 = 0; k0 < %d; k0++) for (int k1 = 0; k1 < %d; k1++) for (int k2 = 0; k2 "
               "< %d; k2++)\n",
               x.count > 0 ? taps : 1, x.count > 1 ? taps : 1, x.count > 2 ? taps : 1);
   text_printf(&t,
               "    if (at0[k0] >= 0 && at1[k1] >= 0 && at2[k2] >= 0)\n"
-              "      sum += w0[k0] * w1[k1] * w2[k2] * to_float(in[base + at0[k0] * %lldLL + at1[k1] * %lldLL + "
+              "      sum += w0[k0] * w1[k1] * w2[k2] * READ(in[base + at0[k0] * %lldLL + at1[k1] * %lldLL + "
               "at2[k2] * %lldLL]);\n"
-              "  out0[to] = from_float<IN>(sum);\n",
-              (long long)x.stride[0], (long long)x.stride[1], (long long)x.stride[2]);
+              "  out0[to] = %s;\n",
+              (long long)x.stride[0], (long long)x.stride[1], (long long)x.stride[2],
+              p->args.in[0].dtype == KILN_F64 ? "sum" : "from_float<IN>(sum)");
   return finish_places(p, &t, "grid_sample", items);
 }
 
-static bool fits_resize(const node *n, const char **why) {
-  if (node_str(n, "mode")[0] != 'n') return cuda_fits_float(n, why);
-  return true;
-}
 static bool fits_any(const node *n, const char **why) {
   if (n->inputs[0].v->type.dtype == KILN_BOOL) return *why = "bool", false;
   return true;
@@ -324,6 +329,7 @@ static bool fits_any(const node *n, const char **why) {
 static bool fits_real(const node *n, const char **why) {
   return cuda_fits_float(n, why) || n->inputs[0].v->type.dtype == KILN_F64;
 }
+static bool fits_resize(const node *n, const char **why) { return node_str(n, "mode")[0] == 'n' || fits_real(n, why); }
 
 #define POOL(op_name, fits_fn, prepare_fn) \
   {.op = op_name,                          \
@@ -339,5 +345,5 @@ const kernel cuda_pool_rows[] = {
     POOL("max_pool", fits_any, prepare_max) POOL("max_pool_index", fits_any, prepare_max)
         POOL("adaptive_max_pool_index", fits_any, prepare_max) POOL("avg_pool", fits_real, prepare_avg)
             POOL("adaptive_avg_pool", fits_real, prepare_avg) POOL("resize", fits_resize, prepare_resize)
-                POOL("grid_sample", cuda_fits_float, prepare_grid){.op = NULL},
+                POOL("grid_sample", fits_real, prepare_grid){.op = NULL},
 };
