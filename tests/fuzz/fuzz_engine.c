@@ -78,7 +78,8 @@ static void refit_small(kiln_engine *e) {
   const size_t n = kiln_engine_weight_count(e);
   if (n > MOST_WEIGHTS) return;
   for (size_t i = 0; i < n; i++) {
-    if (kiln_engine_weight(e, i, &info[i]) != KILN_OK) return; /* what is required is found by building, which may fail */
+    if (kiln_engine_weight(e, i, &info[i]) != KILN_OK)
+      return; /* what is required is found by building, which may fail */
     size_t bytes = kiln_dtype_size(info[i].dtype);
     for (int d = 0; d < info[i].rank; d++) {
       if (info[i].shape[d] < 0 || !size_mul(bytes, (size_t)info[i].shape[d], &bytes)) return;

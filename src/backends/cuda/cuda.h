@@ -102,7 +102,7 @@ const char *cuda_type(kiln_dtype d);
 static inline bool cuda_is_float(kiln_dtype d) { return d == KILN_F32 || d == KILN_F16 || d == KILN_BF16; }
 /* For fits: operands that are present and results are f32, f16 or bf16, all the same. */
 bool cuda_fits_float(const node *n, const char **why);
-kiln_status cuda_decompose(graph *g); /* rewrites what no kernel takes */
+kiln_status cuda_decompose(graph *g);                      /* rewrites what no kernel takes */
 bool cuda_attention_fits(const node *n, const char **why); /* do the kernels of attention.c take it? */
 
 /* ---- Epilogues ------------------------------------------------------------------------------------------------------
