@@ -1,8 +1,8 @@
 /* How a module's arguments nest, and how its results do: `form` takes the tensors out of tuples, lists, dicts and keyword arguments, and
  * puts results together, without Python code. Whatever is not exactly as the form says goes the slow way, which explains it.
  *
- * A form is made of Python objects: an int stands for the engine's tensor of this number, None for None, and tuples, lists and dicts
- * (keys are texts) for themselves.
+ * A form is made of Python objects: an int stands for the engine's tensor of this number, None for None, tuples, lists and dicts (keys are
+ * texts) for themselves. In arguments a float, bool or str stands for a value that is equal, and need not be given, nor need None.
  *
  * call_directly makes calls of a module reach its forward as nn.Module does, where no hook is in the way. */
 #define _GNU_SOURCE
@@ -31,10 +31,12 @@ static bool is_number_below(PyObject *x, Py_ssize_t n) {
   return false;
 }
 
+static bool is_constant(PyObject *f) { return PyFloat_CheckExact(f) || PyBool_Check(f) || PyUnicode_CheckExact(f); }
+
 /* Counts how often each tensor comes in `seen`. */
-static bool is_form(PyObject *f, Py_ssize_t n, int *seen, int depth) {
+static bool is_form(PyObject *f, Py_ssize_t n, int *seen, int depth, bool constants) {
   if (depth > DEEPEST) return false;
-  if (f == Py_None) return true;
+  if (f == Py_None || (constants && is_constant(f))) return true;
   if (PyLong_CheckExact(f)) {
     if (!is_number_below(f, n)) return false;
     seen[PyLong_AsSsize_t(f)]++;
@@ -43,13 +45,13 @@ static bool is_form(PyObject *f, Py_ssize_t n, int *seen, int depth) {
   if (PyDict_CheckExact(f)) {
     PyObject *key, *value;
     for (Py_ssize_t at = 0; PyDict_Next(f, &at, &key, &value);) {
-      if (!PyUnicode_CheckExact(key) || !is_form(value, n, seen, depth + 1)) return false;
+      if (!PyUnicode_CheckExact(key) || !is_form(value, n, seen, depth + 1, constants)) return false;
     }
     return true;
   }
   if (!PyTuple_CheckExact(f) && !PyList_CheckExact(f)) return false;
   for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(f); i++) {
-    if (!is_form(PySequence_Fast_GET_ITEM(f, i), n, seen, depth + 1)) return false;
+    if (!is_form(PySequence_Fast_GET_ITEM(f, i), n, seen, depth + 1, constants)) return false;
   }
   return true;
 }
@@ -66,7 +68,7 @@ static bool are_names(PyObject *names, Py_ssize_t n) {
 /* Each input must come once, or there would be garbage in what gather fills. */
 static bool are_arguments(PyObject *names, PyObject *arguments, Py_ssize_t n_in, int *seen) {
   if (!PyTuple_CheckExact(arguments) || !are_names(names, PyTuple_GET_SIZE(arguments))) return false;
-  if (!is_form(arguments, n_in, seen, 0)) return false;
+  if (!is_form(arguments, n_in, seen, 0, true)) return false;
   for (Py_ssize_t i = 0; i < n_in; i++) {
     if (seen[i] != 1) return false;
   }
@@ -93,7 +95,7 @@ form *form_create(PyObject *names, PyObject *arguments, PyObject *results, PyObj
   int *seen = calloc((size_t)(n_in > n_out ? n_in : n_out) + 1, sizeof *seen);
   form *f = calloc(1, sizeof *f);
   bool good = seen && f && are_arguments(names, arguments, n_in, seen);
-  if (good && results != Py_None) good = is_form(results, n_out, seen, 0);
+  if (good && results != Py_None) good = is_form(results, n_out, seen, 0, false);
   if (good && finish != Py_None) good = PyCallable_Check(finish);
   if (good) {
     *f = (form){present(names), present(arguments), present(results), present(finish), is_flat(arguments, n_in)};
@@ -139,6 +141,16 @@ static bool same_text(PyObject *a, PyObject *b) {
   return a == b || (PyUnicode_CheckExact(b) && PyUnicode_Compare(a, b) == 0);
 }
 
+/* Numbers and texts only: comparing them runs no code of others. */
+static bool equals(PyObject *constant, PyObject *value) {
+  const bool simple = PyUnicode_CheckExact(constant)
+                          ? PyUnicode_CheckExact(value)
+                          : PyLong_CheckExact(value) || PyFloat_CheckExact(value) || PyBool_Check(value);
+  const int equal = simple ? PyObject_RichCompareBool(constant, value, Py_EQ) : 0;
+  if (equal < 0) PyErr_Clear();
+  return equal > 0;
+}
+
 static bool gather_dict(PyObject *f, PyObject *value, PyObject **out);
 
 static bool gather_one(PyObject *f, PyObject *value, PyObject **out) {
@@ -148,6 +160,7 @@ static bool gather_one(PyObject *f, PyObject *value, PyObject **out) {
     return true;
   }
   if (f == Py_None) return value == Py_None;
+  if (is_constant(f)) return equals(f, value);
   if (PyDict_CheckExact(f)) return gather_dict(f, value, out);
   const bool alike = PyTuple_CheckExact(f) ? PyTuple_CheckExact(value) : PyList_CheckExact(value);
   if (!alike) return false;
@@ -179,13 +192,17 @@ static PyObject *find_keyword(PyObject *name, PyObject *keywords, PyObject *cons
 
 bool form_gather(const form *f, PyObject *const *args, Py_ssize_t n, PyObject *keywords, PyObject **out,
                  Py_ssize_t n_out) {
-  const Py_ssize_t wanted = PyTuple_GET_SIZE(f->arguments), n_keywords = keywords ? PyTuple_GET_SIZE(keywords) : 0;
-  bool good = n + n_keywords == wanted; /* so each keyword is one of the names if each name is found */
+  const Py_ssize_t wanted = PyTuple_GET_SIZE(f->arguments), given = n + (keywords ? PyTuple_GET_SIZE(keywords) : 0);
+  Py_ssize_t found = 0;
+  bool good = given <= wanted;
   for (Py_ssize_t i = 0; i < n_out; i++) out[i] = NULL;
   for (Py_ssize_t i = 0; good && i < wanted; i++) {
     PyObject *value = i < n ? args[i] : find_keyword(PyTuple_GET_ITEM(f->names, i), keywords, args + n);
-    good = value && gather_one(PyTuple_GET_ITEM(f->arguments, i), value, out);
+    PyObject *inner = PyTuple_GET_ITEM(f->arguments, i);
+    good = value ? gather_one(inner, value, out) : inner == Py_None || is_constant(inner);
+    found += value != NULL;
   }
+  good = good && found == given; /* else there are unknown names, or one came twice */
   for (Py_ssize_t i = 0; !good && i < n_out; i++) Py_CLEAR(out[i]);
   return good;
 }

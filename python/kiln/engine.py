@@ -257,8 +257,8 @@ class Engine(_kiln.Engine):
         With ``single`` the only output is returned itself, else a tuple. With ``fallback``, calls whose arguments are
         not exactly one ``torch.Tensor`` for each input go there.
 
-        ``form`` tells how arguments and results nest: names of the arguments, what each is (the number of an input, ``None``, or tuples,
-        lists and dicts of such), what the result is of the outputs' numbers (``None``: the tuple of them), and a function that makes the
+        ``form`` tells how arguments and results nest: names of the arguments, what each is (the number of an input; ``None``, a float, bool or
+        str for values that are equal; or tuples, lists and dicts of such), what the result is of the outputs' numbers (``None``: the tuple of them), and a function that makes the
         result of that tuple, or ``None``. ``run`` neither takes nor makes any of it.
         """
         return self._runner(threads=threads, single=single, fallback=fallback, form=form)

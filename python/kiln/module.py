@@ -93,14 +93,15 @@ class _Interface:
         to run it."""
         if self.mutated:
             return None
-        arguments = _form_of(self._argument_specs(), self.inputs)
+        arguments = _form_of(self._argument_specs(), self.inputs, _argument_form)
         if arguments is None or len(_numbers(arguments)) != self.n_in:
             return None
         names: list[Optional[str]] = [None] * len(arguments)
         if self.in_spec is not None:
             names = [*self.names, *self.keywords]
-        results = _form_of([self.out_spec], self.outputs) if self.out_spec is not None else _leaf_forms(self.outputs)
-        if results is None or (len(results) != 1 and self.out_spec is not None):
+        specs = [None] * len(self.outputs) if self.out_spec is None else [self.out_spec]
+        results = _form_of(specs, self.outputs, _result_form)
+        if results is None:
             return tuple(names), arguments, None, self.unflatten
         return tuple(names), arguments, results[0] if len(results) == 1 else results, None
 
@@ -191,7 +192,18 @@ class _NoForm(Exception):
     """Not what tuples, lists and dicts of tensors and None can tell."""
 
 
-def _leaf_form(item: dict[str, Any]) -> Any:
+def _argument_form(item: dict[str, Any]) -> Any:
+    if "tensor" in item:
+        return item["tensor"]
+    value = item.get("value")
+    if type(value) is int and abs(value) < 2**53:
+        return float(value)  # equal, and no tensor's number
+    if value is None or type(value) in (float, bool, str):
+        return value
+    raise _NoForm
+
+
+def _result_form(item: dict[str, Any]) -> Any:
     if "tensor" in item:
         return item["tensor"]
     if any(kind in item for kind in ("int", "float", "bool")) or item.get("value") is not None:
@@ -199,20 +211,13 @@ def _leaf_form(item: dict[str, Any]) -> Any:
     return None
 
 
-def _leaf_forms(items: list[dict[str, Any]]) -> Optional[tuple[Any, ...]]:
-    try:
-        return tuple(map(_leaf_form, items))
-    except _NoForm:
-        return None
-
-
-def _spec_form(spec: Any, leaves: Iterator[dict[str, Any]]) -> Any:
+def _spec_form(spec: Any, leaves: Iterator[dict[str, Any]], leaf: Callable[[dict[str, Any]], Any]) -> Any:
     if spec is None or spec.is_leaf():
         item = next(leaves, None)
         if item is None:
             raise _NoForm
-        return _leaf_form(item)
-    children = [_spec_form(child, leaves) for child in spec.children()]
+        return leaf(item)
+    children = [_spec_form(child, leaves, leaf) for child in spec.children()]
     if spec.type is tuple:
         return tuple(children)
     if spec.type is list:
@@ -222,11 +227,11 @@ def _spec_form(spec: Any, leaves: Iterator[dict[str, Any]]) -> Any:
     raise _NoForm
 
 
-def _form_of(specs: list[Any], items: list[dict[str, Any]]) -> Optional[tuple[Any, ...]]:
+def _form_of(specs: list[Any], items: list[dict[str, Any]], leaf: Callable[[dict[str, Any]], Any]) -> Optional[tuple[Any, ...]]:
     """One form for each spec, whose leaves are ``items``; None: there is none."""
     leaves = iter(items)
     try:
-        forms = tuple(_spec_form(spec, leaves) for spec in specs)
+        forms = tuple(_spec_form(spec, leaves, leaf) for spec in specs)
     except _NoForm:
         return None
     return forms if next(leaves, None) is None else None
@@ -237,7 +242,7 @@ def _numbers(form: Any) -> list[int]:
         return [number for child in form for number in _numbers(child)]
     if isinstance(form, dict):
         return _numbers(list(form.values()))
-    return [] if form is None else [form]
+    return [form] if type(form) is int else []
 
 
 _MISSING = object()

@@ -73,7 +73,7 @@ def test_nested_without_python(decoder: kiln.CompiledModule) -> None:
     same(runner(args[0], args[1], extra=None, **kwargs), expected)
     same(runner(mask=kwargs["mask"], extra=None, cache=args[1], x=args[0]), expected)
     same(decoder(*args, **kwargs), expected)
-    same(decoder(args[0], args[1], **kwargs), expected)  # what has a default is Python's matter
+    same(runner(args[0], args[1], **kwargs), expected)  # None need not be given
 
 
 @pytest.mark.parametrize("change", ["list", "shorter", "tensor", "missing", "twice", "unknown", "constant"])
@@ -113,6 +113,42 @@ def test_no_reference_is_kept_or_lost(decoder: kiln.CompiledModule) -> None:
             decoder(*bad, **kwargs)
     gc.collect()
     assert [sys.getrefcount(t) for t in tensors] == before
+
+
+class Options(nn.Module):
+    def forward(
+        self, x: torch.Tensor, scale: float = 2.0, *, count: int = 3, mode: str = "plus", flag: bool = True
+    ) -> torch.Tensor:
+        return x * scale + count if flag and mode == "plus" else x
+
+
+def test_constants_without_python() -> None:
+    x = torch.randn(3)
+    module = kiln.compile(Options().eval(), inputs=[x, 2.0], kwargs={"count": 3, "mode": "plus", "flag": True})
+    runner = direct(module)
+    for args, kwargs in (
+        ((x, 2.0), {"count": 3, "mode": "plus", "flag": True}),
+        ((x, 2), {"count": 3.0, "flag": 1}),
+        ((x,), {}),
+        ((), {"flag": True, "x": x}),
+    ):
+        torch.testing.assert_close(runner(*args, **kwargs), x * 2 + 3)
+        torch.testing.assert_close(module(*args, **kwargs), x * 2 + 3)
+    for args, kwargs in (
+        ((x, 2.5), {}),
+        ((x,), {"count": 4}),
+        ((x,), {"mode": "minus"}),
+        ((x,), {"mode": None}),
+        ((x,), {"flag": False}),
+        ((x,), {"other": 1}),
+        ((x, 2.0), {"scale": 2.0}),
+        ((x, x), {}),
+        ((x, 2.0, 3, "plus", True, 1), {}),
+    ):
+        with pytest.raises(AssertionError, match="went through Python"):
+            runner(*args, **kwargs)
+        with pytest.raises((kiln.KilnError, RuntimeError)):
+            module(*args, **kwargs)
 
 
 def test_dicts_by_order_and_key() -> None:
