@@ -447,6 +447,20 @@ def test_border_of_torchscript(kind: str) -> None:
         assert_same(found, expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128], ids=str)
+def test_numbers_of_torchscript(dtype: torch.dtype) -> None:
+    module = Numbers().eval()
+    x = torch.randn(3, 4, dtype=dtype)
+    for script in (torch.jit.script(module), torch.jit.trace(module, x)):
+        for found, expected in zip(kiln.compile(script, [x], threads=1)(x), module(x)):
+            assert_same(found, expected)
+
+
+class Numbers(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        return x * 2j + (1.5 - 0.25j), torch.complex(x.real, x.imag) * 1j, x - (-1.5 - 0.25j), x / (-0.5j) + 0.1j
+
+
 def test_states_of_torchscript() -> None:
     module = Scriptable().eval()
     compiled = kiln.compile(torch.jit.script(Scriptable().eval()), [torch.ones(4, 8, dtype=torch.complex64)], method="count")

@@ -12,7 +12,7 @@ typedef enum ts_expr_kind {
   TS_NAME,    /* s */
   TS_INT,     /* i */
   TS_FLOAT,   /* f; also the names inf and nan */
-  TS_COMPLEX, /* f real, and `a` unused: only its presence is known, Kiln has no complex numbers */
+  TS_COMPLEX, /* f: the imaginary part; a: the real one, or NULL */
   TS_STR,     /* s */
   TS_TRUE,
   TS_FALSE,

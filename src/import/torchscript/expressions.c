@@ -1,7 +1,9 @@
 /* Expressions of the abstract interpreter: names, attributes, indices, and what a call's text refers to. */
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "import/complex.h"
 #include "import/torchscript/archive.h"
 #include "import/torchscript/interpreter.h"
 #include "import/torchscript/quantized.h"
@@ -421,6 +423,24 @@ static kiln_status eval_operator(interp *it, const char *name, int n, const ts_e
   return interp_call_operator(it, &call, out);
 }
 
+/* A complex number is a tensor of no dimensions, which counts as little as a number does beside tensors that have some. */
+static kiln_status eval_complex(interp *it, const ts_expr *e, ts_value *out) {
+  ts_value real = of_float(0);
+  itensor *parts[2];
+  if (e->a) KILN_TRY(interp_eval(it, e->a, &real));
+  if (real.kind != TSV_FLOAT && (real.kind != TSV_INT || !dim_is_const(real.u.i)))
+    return IT_FAIL(it, KILN_INVALID_FILE, "a complex number whose real part is %s", interp_kind_name(&real));
+  const double both[2] = {real.kind == TSV_INT ? (double)real.u.i : real.u.f, e->u.f};
+  bool exact = true;
+  for (int i = 0; i < 2; i++) exact &= fabs(both[i]) < 1e30 && !(fabs((double)(float)both[i] - both[i]) > 0);
+  for (int i = 0; i < 2; i++) {
+    value *v = graph_scalar(it->g, exact ? KILN_F32 : KILN_F64, both[i]);
+    parts[i] = v ? lower_tensor(&it->a->im, v) : NULL;
+  }
+  *out = of_tensor(complex_tensor(&it->a->im, parts[0], parts[1]));
+  return out->u.tensor ? KILN_OK : interp_no_memory(it);
+}
+
 kiln_status interp_eval(interp *it, const ts_expr *e, ts_value *out) {
   switch (e->kind) {
     case TS_NAME:
@@ -434,7 +454,7 @@ kiln_status interp_eval(interp *it, const ts_expr *e, ts_value *out) {
       *out = of_float(e->u.f);
       return KILN_OK;
     case TS_COMPLEX:
-      return IT_FAIL(it, KILN_UNSUPPORTED, "complex numbers are not supported");
+      return eval_complex(it, e, out);
     case TS_STR:
       *out = of_string(e->s);
       return KILN_OK;

@@ -150,6 +150,7 @@ static kiln_status read_number(ts_lexer *l, ts_token *out) {
   if (*stop) return LEX_FAIL(l, "a malformed number");
   if (peek(l, 0) == 'j') {
     l->at++;
+    if (!real) out->f = (double)out->i;
     out->kind = TOK_IMAGINARY;
   }
   return KILN_OK;

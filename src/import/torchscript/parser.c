@@ -174,7 +174,7 @@ static kiln_status parse_atom(parser *p, ts_expr **out) {
     const ts_expr_kind kind = p->token.kind == TOK_INT ? TS_INT : p->token.kind == TOK_FLOAT ? TS_FLOAT : TS_COMPLEX;
     KILN_TRY(expr_new(p, kind, out));
     if (kind == TS_INT) (*out)->u.i = p->token.i;
-    if (kind == TS_FLOAT) (*out)->u.f = p->token.f;
+    if (kind != TS_INT) (*out)->u.f = p->token.f;
     return advance(p);
   }
   return parse_fail(p, "an expression");
@@ -213,20 +213,39 @@ static kiln_status parse_postfix(parser *p, ts_expr **out) {
   }
 }
 
+/* -1.5-2.j is (-1.5) - 2.j, and -2.j is imaginary. */
+static kiln_status negate_complex(parser *p, ts_expr **out) {
+  ts_expr *number = (*out)->a, *real = NULL;
+  if (number->kind != TS_COMPLEX) return KILN_OK;
+  *out = number;
+  if (!number->a) {
+    number->u.f = -number->u.f;
+    return KILN_OK;
+  }
+  KILN_TRY(expr_new(p, TS_NEG, &real));
+  real->a = number->a;
+  number->a = real;
+  return KILN_OK;
+}
+
 static kiln_status parse_expr(parser *p, ts_expr **out) {
   KILN_TRY(enter(p));
   if (at_op(p, '-')) {
     KILN_TRY(expr_new(p, TS_NEG, out));
     KILN_TRY(advance(p));
     KILN_TRY(parse_expr(p, &(*out)->a));
+    KILN_TRY(negate_complex(p, out));
   } else {
     KILN_TRY(parse_postfix(p, out));
   }
   if (at_op(p, '+') || (at_op(p, '-') && (*out)->kind != TS_NEG)) { /* only in complex literals: 2.+3.j */
     ts_expr *right = NULL;
+    const bool minus = at_op(p, '-');
     KILN_TRY(advance(p));
     KILN_TRY(parse_expr(p, &right));
-    if (right->kind != TS_COMPLEX) return parse_fail(p, "an imaginary number");
+    if (right->kind != TS_COMPLEX || right->a) return parse_fail(p, "an imaginary number");
+    if (minus) right->u.f = -right->u.f;
+    right->a = *out;
     *out = right;
   }
   p->depth--;
