@@ -79,7 +79,10 @@ enum { ALIGNMENT = 64, LARGE_PAGE = 2 << 20 };
 static bool wants_large_pages(size_t size) {
   return size >= 2 * (size_t)LARGE_PAGE && hooks.allocate == default_allocate;
 }
-static void prefer_large_pages(char *block, size_t size) { (void)madvise(block, size, MADV_HUGEPAGE); }
+/* Small pages that the allocator had in use before are given back first, since they would stay. */
+static void prefer_large_pages(char *block, size_t size) {
+  if (madvise(block, size, MADV_HUGEPAGE) == 0) (void)madvise(block, size, MADV_DONTNEED);
+}
 #else
 static bool wants_large_pages(size_t size) { return (void)size, false; }
 static void prefer_large_pages(char *block, size_t size) { (void)block, (void)size; }

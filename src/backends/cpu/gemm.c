@@ -19,6 +19,8 @@ static int64_t max_i64(int64_t a, int64_t b) { return a > b ? a : b; }
 
 /* ---- Planning ---------------------------------------------------------------------------------------------------- */
 
+/* Narrow strips wait for each other to have the epilogue together, while they are in L1. */
+enum { EPILOGUE_ELEMENTS = 1024 };
 enum { GEMM_TASK_FLOPS = 200000 /* about 1.5 us: less is not worth another thread */, GEMM_TASKS_PER_THREAD = 4 };
 
 /* Chooses into how many blocks of rows and columns to cut, so that `threads` threads end together, with few passes over
@@ -173,6 +175,7 @@ static void gemm_task(void *user, int64_t index, int worker) {
   float *c_rows[GEMM_MAX_MR];
   float *c = j->c + (j->c_batch ? j->c_batch[batch] : 0) + n0;
   if (j->groups == 1) s.bias = j->bias ? j->bias + n0 : NULL;
+  int64_t finished = m0; /* rows before it have had the epilogue */
   for (int64_t m = m0; m < m1; m += j->isa->mr) {
     const int mr = (int)min_i64(j->isa->mr, m1 - m);
     if (j->rows) {
@@ -192,9 +195,11 @@ static void gemm_task(void *user, int64_t index, int worker) {
     } else {
       gemm_strip_grouped(j, &s, mr, n0, n1);
     }
-    if (j->chain && !j->out_rows) {
-      epilogue_apply(j->chain, j->args, c + m * j->ldc, j->epilogue_row + batch * j->m + m, mr, n0, n1 - n0, j->ldc,
-                     epilogue_scratch_at);
+    if (j->chain && !j->out_rows &&
+        (m + mr >= m1 || (m + mr + j->isa->mr - finished) * (n1 - n0) > EPILOGUE_ELEMENTS)) {
+      epilogue_apply(j->chain, j->args, c + finished * j->ldc, j->epilogue_row + batch * j->m + finished,
+                     m + mr - finished, n0, n1 - n0, j->ldc, epilogue_scratch_at);
+      finished = m + mr;
     }
   }
 }

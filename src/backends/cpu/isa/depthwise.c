@@ -12,9 +12,10 @@ enum { MAX_KERNEL = 7, MAX_PIXELS = (TILE - 1) * 2 + MAX_KERNEL };
 #define UNROLL _Pragma("GCC unroll 24")
 
 /* `tile` outputs of one channel vector; kernel, stride and tile are constants where this is inlined. */
-VF_INLINE void outputs(const depthwise_line *l, int64_t first, int64_t channel, vf bias, vm mask, bool masked,
-                       int kernel, int stride, int tile) {
-  vf acc[TILE];
+VF_INLINE void outputs(const depthwise_line *l, int64_t first, int64_t channel, vm mask, bool masked, int kernel,
+                       int stride, int tile) {
+  vf acc[TILE], bias = vf_zero();
+  if (l->bias) bias = masked ? vf_load_mask(l->bias + channel, mask) : vf_load(l->bias + channel);
   UNROLL for (int t = 0; t < tile; t++) acc[t] = bias;
   const int64_t x_step = l->x_step;
   for (int r = 0; r < l->rows; r++) {
@@ -40,29 +41,28 @@ VF_INLINE void outputs(const depthwise_line *l, int64_t first, int64_t channel, 
   }
 }
 
-VF_INLINE void channel_vector(const depthwise_line *l, int64_t channel, vm mask, bool masked, int kernel, int stride) {
-  vf bias = vf_zero();
-  if (l->bias) bias = masked ? vf_load_mask(l->bias + channel, mask) : vf_load(l->bias + channel);
-  /* The last tile may overlap the one before: the same values again are cheaper than single outputs. */
-  const int64_t count = l->count;
-  int64_t i = 0;
-  for (; i + TILE <= count; i += TILE) outputs(l, i, channel, bias, mask, masked, kernel, stride, TILE);
-  if (i == count) return;
-  if (count - i > TILE / 2 && count >= TILE) {
-    outputs(l, count - TILE, channel, bias, mask, masked, kernel, stride, TILE);
-  } else if (count >= TILE / 2) {
-    if (count - i > TILE / 2) outputs(l, i, channel, bias, mask, masked, kernel, stride, TILE / 2);
-    outputs(l, count - TILE / 2, channel, bias, mask, masked, kernel, stride, TILE / 2);
-  } else {
-    for (; i < count; i++) outputs(l, i, channel, bias, mask, masked, kernel, stride, 1);
-  }
+/* `tile` outputs of all channels: pixels are read in the order in which they lie in memory. */
+VF_INLINE void pixels(const depthwise_line *l, int64_t first, int kernel, int stride, int tile) {
+  int64_t c = l->first;
+  const int64_t end = c + l->channels;
+  for (; c + VF <= end; c += VF) outputs(l, first, c, vf_tail(VF), false, kernel, stride, tile);
+  if (c < end) outputs(l, first, c, vf_tail(end - c), true, kernel, stride, tile);
 }
 
 VF_INLINE void line(const depthwise_line *l, int kernel, int stride) {
-  int64_t c = l->first;
-  const int64_t end = c + l->channels;
-  for (; c + VF <= end; c += VF) channel_vector(l, c, vf_tail(VF), false, kernel, stride);
-  if (c < end) channel_vector(l, c, vf_tail(end - c), true, kernel, stride);
+  /* The last tile may overlap the one before: the same values again are cheaper than single outputs. */
+  const int64_t count = l->count;
+  int64_t i = 0;
+  for (; i + TILE <= count; i += TILE) pixels(l, i, kernel, stride, TILE);
+  if (i == count) return;
+  if (count - i > TILE / 2 && count >= TILE) {
+    pixels(l, count - TILE, kernel, stride, TILE);
+  } else if (count >= TILE / 2) {
+    if (count - i > TILE / 2) pixels(l, i, kernel, stride, TILE / 2);
+    pixels(l, count - TILE / 2, kernel, stride, TILE / 2);
+  } else {
+    for (; i < count; i++) pixels(l, i, kernel, stride, 1);
+  }
 }
 
 /* Any window: each place loads its own pixels. */
