@@ -17,7 +17,7 @@ import re
 import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Optional, Union
+from typing import Any, NoReturn, Optional, Union
 
 import torch
 from torch._export.serde import serialize as serde
@@ -279,7 +279,7 @@ def _is_input(leaf: Any) -> bool:
     return isinstance(leaf, Input)
 
 
-def _example(leaf: Any) -> Any:
+def _example(leaf: Any, largest: bool = False) -> Any:
     """A tensor to export with. Dimensions that may vary must not be 0 or 1 there: torch.export takes those for constants."""
     if isinstance(leaf, torch.Tensor):
         return leaf.detach()
@@ -287,13 +287,14 @@ def _example(leaf: Any) -> Any:
         return leaf
     shape = []
     for low, opt, high in zip(leaf.min_shape, leaf.opt_shape, leaf.max_shape):
-        shape.append(opt if low == high or opt >= 2 else max(low, 2))
+        best = high if largest else opt
+        shape.append(best if low == high or best >= 2 else max(low, 2))
     dtype = leaf.dtype or torch.float32
     return torch.zeros(shape, dtype=dtype)
 
 
-def _example_on(device: torch.device) -> Any:
-    return lambda leaf: _example(leaf).to(device) if isinstance(leaf, Input) else _example(leaf)
+def _example_on(device: torch.device, largest: bool = False) -> Any:
+    return lambda leaf: _example(leaf, largest).to(device) if isinstance(leaf, Input) else _example(leaf)
 
 
 def _ranges(leaf: Any) -> Any:
@@ -373,20 +374,57 @@ def capture(
         dynamic_shapes = pytree.tree_map(_ranges, dict(arguments), is_leaf=_is_input)
     specs = _specs(leaves) if dynamic or any(isinstance(leaf, Input) and leaf.shared_dims for leaf in leaves) else []
     device = next((t.device for t in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
-    args, kwargs = pytree.tree_map(_example_on(device), (args, kwargs), is_leaf=_is_input)
-    try:
+
+    def export(largest: bool) -> torch.export.ExportedProgram:
+        example = pytree.tree_map(_example_on(device, largest), (args, kwargs), is_leaf=_is_input)
         with torch.no_grad(), _recurrent_shapes(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            program = torch.export.export(model, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False)
+            return torch.export.export(model, *example, dynamic_shapes=dynamic_shapes, strict=False)
+
+    program = None
+    try:
+        program = export(largest=False)
+        if dynamic and _is_narrow(program, leaves):
+            raise ValueError("the example fixed sizes")
     except Exception as error:
-        raise _error(
-            f"torch.export could not capture {type(model).__name__}: {error}\nThe model's Python code must be free of control flow "
-            "that depends on tensor values, and of conversions of tensors to Python numbers.",
-            "KILN_UNSUPPORTED",
-        ) from error
+        # A size that the model computes may have been 0 or 1 for the opt sizes, which torch.export takes for constants.
+        if dynamic and not isinstance(error, MemoryError):
+            with contextlib.suppress(Exception):
+                other = export(largest=True)
+                program = program if program is not None and _is_narrow(other, leaves) else other
+        if program is None:
+            _refuse(model, error)
     if dynamic:
         _widen(program, leaves)
     return program, specs
+
+
+def _refuse(model: torch.nn.Module, error: Exception) -> NoReturn:
+    raise _error(
+        f"torch.export could not capture {type(model).__name__}: {error}\nThe model's Python code must be free of control flow "
+        "that depends on tensor values, and of conversions of tensors to Python numbers.",
+        "KILN_UNSUPPORTED",
+    ) from error
+
+
+def _is_narrow(program: torch.export.ExportedProgram, leaves: list[Any]) -> bool:
+    """Whether the program takes less than the ranges that were asked for."""
+    for leaf, value in _input_values(program, leaves):
+        for low, high, size in zip(leaf.min_shape, leaf.max_shape, value.shape):
+            bounds = program.range_constraints.get(size.node.expr) if isinstance(size, torch.SymInt) else None
+            if low != high and bounds is not None and (bounds.lower > max(low, 2) or bounds.upper < high):
+                return True
+    return False
+
+
+def _input_values(program: torch.export.ExportedProgram, leaves: list[Any]) -> Iterator[tuple[Input, torch.Tensor]]:
+    """Each :class:`kiln.Input` and its value in the program."""
+    names = [s.arg.name for s in program.graph_signature.input_specs if s.kind is torch.export.graph_signature.InputKind.USER_INPUT]
+    values = {n.name: n.meta.get("val") for n in program.graph.nodes if n.op == "placeholder"}
+    for leaf, name in zip(leaves, names):
+        value = values.get(name)
+        if isinstance(leaf, Input) and isinstance(value, torch.Tensor):
+            yield leaf, value
 
 
 def _lstm_shapes(x: torch.Tensor, hx: list[torch.Tensor], *rest: Any) -> tuple[torch.Tensor, ...]:
@@ -437,13 +475,8 @@ def _widen(program: torch.export.ExportedProgram, leaves: list[Any]) -> None:
     torch.export starts ranges of Dim.DYNAMIC at 2, because it reasons as if no size were 0 or 1; named Dims, which need to be told
     which sizes are equal, do not have this limit. The graph is the same.
     """
-    names = [s.arg.name for s in program.graph_signature.input_specs if s.kind is torch.export.graph_signature.InputKind.USER_INPUT]
-    values = {n.name: n.meta.get("val") for n in program.graph.nodes if n.op == "placeholder"}
     ranges = program.range_constraints
-    for leaf, name in zip(leaves, names):
-        value = values.get(name)
-        if not isinstance(leaf, Input) or not isinstance(value, torch.Tensor):
-            continue
+    for leaf, value in _input_values(program, leaves):
         for low, high, size in zip(leaf.min_shape, leaf.max_shape, value.shape):
             symbol = size.node.expr if isinstance(size, torch.SymInt) else None
             if symbol in ranges and (low < 2 or high < 3):

@@ -77,22 +77,36 @@ static bool convert(const graph *g, const char *guard, text *out) {
 
 static bool is_plain(const char *s) { return !strpbrk(s, "*/%+-("); }
 
+/* [0.1] % 4 != 0, or padding that is more than nothing. */
+static bool is_of_remainder(const char *s) {
+  return strchr(s, '%') && (str_ends(s, " != 0") || str_ends(s, " > 0") || str_ends(s, " >= 1") ||
+                            str_starts(s, "0 < ") || str_starts(s, "1 <= "));
+}
+
 /* Whether sizes that do not meet this may give another result. Code that compares sizes has a general branch and shortcuts, such as not
  * padding what needs no padding, or not resizing to the size that is there. Of sizes that are right for a shortcut the general branch, which
- * asked for `!=` or for `>` of a remainder, is right too. Where two sizes, or a size and a number, are compared as they are, nobody knows. */
+ * asked for `!=` or for a remainder, is right too. Where two sizes, or a size and a number, are compared as they are, nobody knows. */
 static bool matters(const char *guard) {
   if (strstr(guard, " == ")) return true;
-  if (strchr(guard, '%')) return false;
-  return !strstr(guard, " != ") || is_plain(guard);
+  return strstr(guard, " != ") ? is_plain(guard) : !is_of_remainder(guard);
+}
+
+/* Products by more than a sign. */
+static bool multiplies(const char *s) {
+  for (const char *at = strchr(s, '*'); at; at = strchr(at + 1, '*'))
+    if (at - s < 4 || strncmp(at - 4, "(-1)", 4) != 0) return true;
+  return false;
 }
 
 /* Whether it may be of the model's own code, see above. */
 static bool may_be_own(const char *guard) {
   if (strstr(guard, "max(") || strstr(guard, "min(") || strstr(guard, " and ") || strstr(guard, " or ")) return false;
   if (strstr(guard, " == ")) return true;
-  if (strchr(guard, '*') || strstr(guard, "//")) return false;
   const char *differ = strstr(guard, " != "), *first = strchr(guard, '[');
-  return !differ || (first && first < differ && strchr(differ, '['));
+  if (differ) return is_plain(guard) && first && first < differ && strchr(differ, '[');
+  const bool of_one = str_ends(guard, " > 1") || str_ends(guard, " >= 2") || str_ends(guard, " > 0") ||
+                      str_starts(guard, "1 < ") || str_starts(guard, "2 <= ");
+  return !multiplies(guard) && (is_plain(guard) || !of_one);
 }
 
 kiln_status pt2_size_guards(pt2 *p, const json_t *program) {

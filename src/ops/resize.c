@@ -75,6 +75,8 @@ static void nearest_taps(const resize_axis *r, int64_t o, taps *t) {
 
 static double resize_step(const resize_axis *r) {
   if (r->align_corners) return r->out > 1 ? (double)(r->in - 1) / (double)(r->out - 1) : 0;
+  if (r->in == r->out && r->mode[0] == 'l')
+    return 1; /* as PyTorch: a size that stays is not resized, whatever the scale */
   return r->scale > 0 ? 1.0 / r->scale : (double)r->in / (double)r->out;
 }
 

@@ -178,6 +178,7 @@ BRANCHES = {  # the code, sizes that it is captured with, others that are right,
     "int": (lambda x, h, w: x[:, : int(h * 0.7)], (10, 4), [(10, 8), (11, 5)], [(12, 5), (9, 5)]),
     "chunks": (lambda x, h, w: torch.stack([c.sum(1) for c in x.chunk(4, 1)]), (8, 4), [(7, 4), (13, 2)], [(9, 4), (5, 5)]),
     "number": (lambda x, h, w: x * 2 if h != 5 else x + 1, (9, 7), [(7, 9), (4, 4)], [(5, 8)]),
+    "shift": (lambda x, h, w: x.roll(1, 1) if h + (4 - h % 4) % 4 > 4 else x, (8, 4), [(5, 4), (9, 2)], [(4, 4), (3, 5)]),
     "no matter": (lambda x, h, w: x if w % 4 == 0 else torch.nn.functional.pad(x, (0, 4 - w % 4)), (4, 6), [(4, 7), (9, 3)], []),
 }
 
@@ -227,6 +228,15 @@ def test_sizes_that_floats_give(name):
     for shape in ((1, 4, 4), (2, 8, 8), (1, 90, 50), (2, 100, 90), (1, 101, 101), (1, 7, 100)):
         for module in (compiled, reloaded):
             torch.testing.assert_close(module(x := torch.randn(shape)), model(x), rtol=1e-4, atol=1e-4)
+
+
+def test_sizes_that_are_1_at_the_opt_size():
+    """torch.export takes what is 1 in its example for a constant."""
+    model = torch.nn.Sequential(*[torch.nn.Conv1d(2, 2, 3, 2, 1) for _ in range(3)], torch.nn.AdaptiveAvgPool1d(1)).eval()
+    compiled = kiln.compile(model, inputs=[kiln.Input(min_shape=(1, 2, 2), opt_shape=(1, 2, 4), max_shape=(2, 2, 40))])
+    with torch.no_grad():
+        for shape in ((1, 2, 2), (1, 2, 4), (2, 2, 40), (1, 2, 9)):
+            torch.testing.assert_close(compiled(x := torch.randn(shape)), model(x), rtol=1e-4, atol=1e-5)
 
 
 def test_without_ranges_sizes_may_be_0_and_1():

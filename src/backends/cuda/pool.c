@@ -215,9 +215,9 @@ static int put_taps(text *t, const kernel_prep *p, int d, const spatial *x, cons
     return 1;
   }
   const bool align = arg_bool(&p->args, "align_corners");
-  const double step = align       ? (out > 1 ? (double)(in - 1) / (double)(out - 1) : 0)
-                      : given > 0 ? 1.0 / given
-                                  : (double)in / (double)out;
+  const double step = align ? (out > 1 ? (double)(in - 1) / (double)(out - 1) : 0)
+                      : given > 0 && !(in == out && mode[0] == 'l') ? 1.0 / given
+                                                                    : (double)in / (double)out;
   if (align)
     text_printf(t, "  real pos%d = (real)%.17g * (real)o%d;\n", d, step, d);
   else

@@ -160,8 +160,9 @@ static kiln_status resize_prepare(kernel_prep *k) {
     p->count[d] = index < 0 || p->nearest ? 1 : mode[0] == 'c' ? 4 : 2;
     p->taps[d] = ARENA_ARRAY(k->arena, resize_taps, p->out[d] + 1);
     if (!p->taps[d]) return KILN_NO_MEMORY("resize");
+    const bool stays = mode[0] == 'l' && p->in[d] == p->out[d]; /* not resized, whatever the scale */
     const resize_axis axis = {index < 0 ? "nearest" : mode, arg_bool(a, "align_corners"), p->in[d], p->out[d],
-                              index >= 0 && index < scales->count ? scales->u.floats[index] : 0.0};
+                              index >= 0 && index < scales->count && !stays ? scales->u.floats[index] : 0.0};
     if (p->in[d] < 1 && tensor_numel(y) > 0)
       return KILN_FAIL(KILN_INVALID_ARGUMENT, "resize: a spatial dimension of x is empty");
     for (int64_t o = 0; o < p->out[d]; ++o) resize_tap(&axis, o, &p->taps[d][o]);
