@@ -1,4 +1,5 @@
 /* Compiled kernels as bytes, and kernels that do not compile: on a device that is not there. */
+#define _GNU_SOURCE /* memmem */
 #include <stdlib.h>
 #include <sys/stat.h>
 
@@ -17,6 +18,7 @@ static void add_function(device *d, const char *key, const char *image, size_t b
   cuda_function *f = mem_calloc(1, sizeof *f);
   assert_non_null(f);
   snprintf(f->key, sizeof f->key, "%s", key);
+  f->owns_image = true;
   f->image = mem_alloc(bytes);
   assert_non_null(f->image);
   memcpy(f->image, image, bytes);
@@ -152,11 +154,11 @@ static void ask_for(kernel_prep *p, int count, const cuda_function **out) {
   }
 }
 
-/* Whoever watches hears of each kernel that its thread compiled, and may end it. */
+/* Whoever watches hears of each program that its thread compiled, and may end it. */
 static void compilation_is_watched(void **unused) {
   (void)unused;
   const cuda_nvrtc *nvrtc = NULL;
-  const cuda_function *f[5], *again[5];
+  const cuda_function *f[12], *again[12];
   arena memory = {0};
   if (cuda_nvrtc_get(&nvrtc) != KILN_OK) skip();
   setenv("KILN_CACHE_DIR", "", 1);
@@ -164,18 +166,141 @@ static void compilation_is_watched(void **unused) {
   kernel_prep p = {.arena = &memory, .device = d};
   watched w = {.end = true};
   cuda_hooks.watch(d, watch, &w);
-  ask_for(&p, 5, f);
+  ask_for(&p, 12, f);
   expect_failure(cuda_hooks.finish_prepare(d, 1), KILN_INVALID_ARGUMENT, "cancelled by a test");
   assert_int_equal(w.calls, 1);
+  assert_true(w.last == 0.5);
   w = (watched){.end = false};
-  ask_for(&p, 5, again);
+  ask_for(&p, 12, again);
   assert_ptr_equal(f[4], again[4]); /* equal texts are one function */
   expect_ok(cuda_hooks.finish_prepare(d, 1));
-  assert_int_equal(w.calls, 4); /* one was there */
+  assert_int_equal(w.calls, 1); /* half of them were there */
   assert_true(w.last == 1);
+  for (int i = 0; i < 12; i++) assert_true(f[i]->done && f[i]->image_bytes > 64);
+  cuda_hooks.close(d);
+  arena_free(&memory);
+}
+
+/* Kernels that are compiled together share their code, in memory, in engine files and in the cache folder. */
+static void code_of_several(void **unused) {
+  (void)unused;
+  const cuda_nvrtc *nvrtc = NULL;
+  const cuda_function *f[6];
+  char folder[] = "kiln-cache-XXXXXX", path[1200];
+  arena memory = {0};
+  void *bytes = NULL;
+  size_t size = 0, sum = 0, found = 0;
+  if (cuda_nvrtc_get(&nvrtc) != KILN_OK) skip();
+  assert_non_null(mkdtemp(folder));
+  setenv("KILN_CACHE_DIR", folder, 1);
+  device *d = open_device(true);
+  kernel_prep p = {.arena = &memory, .device = d};
+  ask_for(&p, 6, f);
+  expect_ok(cuda_hooks.finish_prepare(d, 1));
+  for (int i = 0; i < 6; i++) {
+    char name[96];
+    cuda_shared_name(f[i], name, sizeof name);
+    assert_ptr_equal(f[i]->image, f[0]->image);
+    assert_non_null(memmem(f[i]->image, f[i]->image_bytes, name, strlen(name) + 1));
+    sum += f[i]->image_bytes;
+  }
+  expect_ok(cuda_images_make(d, &bytes, &size));
+  assert_true(size < sum);
+  device *later = open_device(true);
+  expect_ok(cuda_images_offer(later, bytes, size));
+  const void *first = cuda_images_find(later, f[0]->key, &found);
+  for (int i = 0; i < 6; i++) assert_ptr_equal(cuda_images_find(later, f[i]->key, &found), first);
+  assert_memory_equal(first, f[0]->image, found);
+  cuda_hooks.close(later);
+  device *cached = open_device(true);
+  kernel_prep q = {.arena = &memory, .device = cached};
+  const cuda_function *g[6];
+  watched w = {.end = false};
+  cuda_hooks.watch(cached, watch, &w);
+  ask_for(&q, 6, g);
+  expect_ok(cuda_hooks.finish_prepare(cached, 1));
+  assert_int_equal(w.calls, 6); /* one by one, as they are found */
+  for (int i = 0; i < 6; i++) {
+    assert_ptr_equal(g[i]->image, g[0]->image);
+    assert_true(cuda_cache_path(f[i]->key, "cubin", path, sizeof path) && remove(path) == 0);
+  }
+  cuda_hooks.close(cached);
+  cuda_hooks.close(d);
+  remove(folder);
+  mem_free(bytes);
+  arena_free(&memory);
+  setenv("KILN_CACHE_DIR", "", 1);
+}
+
+/* One that does not compile takes no other with it. */
+static void one_of_several_is_bad(void **unused) {
+  (void)unused;
+  const cuda_nvrtc *nvrtc = NULL;
+  const cuda_function *f[5], *bad = NULL;
+  char folder[] = "kiln-log-XXXXXX";
+  arena memory = {0};
+  if (cuda_nvrtc_get(&nvrtc) != KILN_OK) skip();
+  assert_non_null(mkdtemp(folder));
+  setenv("KILN_CACHE_DIR", "", 1);
+  setenv("TMPDIR", folder, 1);
+  device *d = open_device(true);
+  kernel_prep p = {.arena = &memory, .device = d};
+  ask_for(&p, 5, f);
+  const cuda_source source = {.entry = "bad", .text = "extern \"C\" __global__ void bad() { no_such_thing(); }\n"};
+  expect_ok(cuda_compile(&p, &source, &bad));
+  expect_failure(cuda_hooks.finish_prepare(d, 1), KILN_INTERNAL, "kernel `bad` does not compile for sm_90");
+  char *path = strstr(error_text(), folder);
+  assert_non_null(path);
+  path[strcspn(path, ")\n")] = 0;
+  assert_int_equal(remove(path), 0);
+  assert_true(bad->failed && !bad->done);
   for (int i = 0; i < 5; i++) assert_true(f[i]->done && f[i]->image_bytes > 64);
   cuda_hooks.close(d);
   arena_free(&memory);
+  assert_int_equal(remove(folder), 0); /* no other log */
+}
+
+/* What must not share a program does not, and each kernel is in one. */
+static void kinds_are_kept_apart(void **unused) {
+  (void)unused;
+  enum { COUNT = 60 };
+  static const char *const bodies[] = {"x", "extern __shared__ __align__(16) float a[];",
+                                       "extern __shared__ __align__(1024) char a[];", "#define K 3\n", "y"};
+  cuda_function all[COUNT] = {0}, *list[COUNT];
+  int kinds[COUNT];
+  for (size_t i = 0; i < COUNT; i++) {
+    cuda_function *f = list[i] = &all[i];
+    const size_t k = i % KILN_COUNT(bodies), length = strlen(cuda_prelude);
+    f->body = length;
+    f->text = malloc(length + strlen(bodies[k]) + 1);
+    assert_non_null(f->text);
+    memcpy(f->text, cuda_prelude, length);
+    strcpy(f->text + length, bodies[k]);
+    strcpy(f->arch, i % 7 == 0 ? "sm_90a" : "sm_90");
+    f->foreign = k == 4 && i % 2 == 0;
+  }
+  for (int threads = 1; threads <= 64; threads *= 4) {
+    for (int apart = 0; apart < 2; apart++) {
+      cuda_unit units[COUNT] = {0};
+      bool seen[COUNT] = {false};
+      const size_t n = cuda_units_make(list, COUNT, threads, apart == 1, kinds, units);
+      assert_true(n <= COUNT && (apart == 0 || n == COUNT));
+      for (size_t u = 0; u < n; u++) {
+        assert_true(units[u].count >= 1 && units[u].count <= CUDA_UNIT_MAX);
+        const size_t first = (size_t)(units[u].functions[0] - all);
+        for (size_t i = 0; i < units[u].count; i++) {
+          const size_t at = (size_t)(units[u].functions[i] - all);
+          assert_false(seen[at]);
+          seen[at] = true;
+          if (i == 0) continue;
+          assert_string_equal(all[at].arch, all[first].arch);
+          assert_true(at % 5 % 4 == first % 5 % 4 && at % 5 != 3 && !all[at].foreign && !all[first].foreign);
+        }
+      }
+      for (size_t i = 0; i < COUNT; i++) assert_true(seen[i]);
+    }
+  }
+  for (size_t i = 0; i < COUNT; i++) free(all[i].text);
 }
 
 /* A text of ours may not use textures; a user's may. */
@@ -203,6 +328,9 @@ int main(void) {
       cmocka_unit_test(damaged_images),
       cmocka_unit_test(kernel_that_does_not_compile),
       cmocka_unit_test(compilation_is_watched),
+      cmocka_unit_test(code_of_several),
+      cmocka_unit_test(one_of_several_is_bad),
+      cmocka_unit_test(kinds_are_kept_apart),
       cmocka_unit_test(all_of_the_language),
   };
   return cmocka_run_group_tests_name("compiled kernels", tests, NULL, NULL);

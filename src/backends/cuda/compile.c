@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "backends/cuda/internal.h"
 #include "base/file.h"
@@ -99,12 +100,13 @@ static int compile_program(const cuda_nvrtc *v, void *program, const cuda_functi
   return code;
 }
 
-static kiln_status compile_text(const cuda_function *f, char **out, size_t *out_bytes) {
+/* `source` for the architecture of `f`. */
+static kiln_status compile_text(const cuda_function *f, const char *source, char **out, size_t *out_bytes) {
   const cuda_nvrtc *v = NULL;
   void *program = NULL;
   size_t bytes = 0;
   KILN_TRY(cuda_nvrtc_get(&v));
-  if (v->CreateProgram(&program, f->text, f->entry, 0, NULL, NULL) != 0)
+  if (v->CreateProgram(&program, source, f->entry, 0, NULL, NULL) != 0)
     return KILN_FAIL(KILN_INTERNAL, "NVRTC takes no program");
   kiln_status status = KILN_OK;
   char *image = NULL;
@@ -114,7 +116,8 @@ static kiln_status compile_text(const cuda_function *f, char **out, size_t *out_
         KILN_FAIL(KILN_INCOMPATIBLE,
                   "this NVRTC cannot compile for %s: install a newer one (pip install -U nvidia-cuda-nvrtc)", f->arch);
   } else if (code != 0) {
-    status = keep_log(v, program, f);
+    status = source == f->text ? keep_log(v, program, f)
+                               : KILN_FAIL(KILN_INTERNAL, "kernels do not compile together for %s", f->arch);
   } else if (v->GetCUBINSize(program, &bytes) != 0 || bytes == 0) {
     status = KILN_FAIL(KILN_INTERNAL, "NVRTC made no code for `%s`", f->entry);
   } else if (!(image = mem_alloc(bytes))) {
@@ -136,30 +139,56 @@ static kiln_status compile_text(const cuda_function *f, char **out, size_t *out_
 
 enum { FUNCTION_MAX_DYNAMIC_SHARED = 8, FUNCTION_WIDE_CLUSTERS = 14 }; /* CUfunction_attribute in cuda.h */
 
-static kiln_status load_image(device *d, cuda_function *f, const void *image) {
-  if (!d->driver) return KILN_OK;
-  KILN_TRY(cuda_hooks.enter(d));
-  kiln_status status = cuda_check(d, d->driver->ModuleLoadData(&f->module, image), "loading a kernel");
-  if (status == KILN_OK)
-    status = cuda_check(d, d->driver->ModuleGetFunction(&f->handle, f->module, f->entry), "finding a kernel");
-  if (status == KILN_OK && f->shared > 48 * 1024)
-    status = cuda_check(d, d->driver->FuncSetAttribute(f->handle, FUNCTION_MAX_DYNAMIC_SHARED, (int)f->shared),
-                        "raising shared memory");
-  if (status == KILN_OK &&
-      d->facts.arch >= 90) /* clusters of 16 blocks, where a GPU has them; others are not affected */
+/* The code with these bytes: known, or new. d->codes_lock is held. */
+static kiln_status code_get(device *d, const void *image, size_t bytes, cuda_code **out) {
+  const uint64_t hash = hash_bytes(image, bytes, 1);
+  cuda_code *c = d->codes;
+  while (c && !(c->hash == hash && c->bytes == bytes)) c = c->next;
+  if (!c) {
+    if (!(c = mem_calloc(1, sizeof *c))) return KILN_NO_MEMORY("kernel code");
+    c->hash = hash;
+    c->bytes = bytes;
+    c->next = d->codes;
+    d->codes = c;
+  }
+  if (d->keep_images && !c->data) {
+    if (!(c->data = mem_alloc(bytes))) return KILN_NO_MEMORY("kernel code");
+    memcpy(c->data, image, bytes);
+  }
+  if (d->driver && !c->module)
+    KILN_TRY(cuda_check(d, d->driver->ModuleLoadData(&c->module, image), "loading a kernel"));
+  *out = c;
+  return KILN_OK;
+}
+
+/* Alone in its code it has its own name. */
+static kiln_status find_entry(device *d, cuda_function *f, void *module) {
+  char name[96];
+  cuda_shared_name(f, name, sizeof name);
+  if (d->driver->ModuleGetFunction(&f->handle, module, name) != CU_SUCCESS)
+    KILN_TRY(cuda_check(d, d->driver->ModuleGetFunction(&f->handle, module, f->entry), "finding a kernel"));
+  if (f->shared > 48 * 1024)
+    KILN_TRY(cuda_check(d, d->driver->FuncSetAttribute(f->handle, FUNCTION_MAX_DYNAMIC_SHARED, (int)f->shared),
+                        "raising shared memory"));
+  if (d->facts.arch >= 90) /* clusters of 16 blocks, where a GPU has them; others are not affected */
     (void)d->driver->FuncSetAttribute(f->handle, FUNCTION_WIDE_CLUSTERS, 1);
-  cuda_hooks.leave(d);
-  return status;
+  return KILN_OK;
 }
 
 /* An image of code: loaded where there is a GPU, and kept where images are asked for. */
 static kiln_status take_image(device *d, cuda_function *f, const void *image, size_t bytes) {
-  if (d->keep_images && !f->image) {
-    if (!(f->image = mem_alloc(bytes))) return KILN_NO_MEMORY("kernel code");
-    memcpy(f->image, image, bytes);
+  cuda_code *c = NULL;
+  if (d->driver) KILN_TRY(cuda_hooks.enter(d));
+  pthread_mutex_lock(&d->codes_lock);
+  kiln_status status = code_get(d, image, bytes, &c);
+  pthread_mutex_unlock(&d->codes_lock);
+  if (status == KILN_OK && c->data && !f->image) {
+    f->image = c->data;
     f->image_bytes = bytes;
   }
-  return load_image(d, f, image);
+  if (status == KILN_OK && d->driver) status = find_entry(d, f, c->module);
+  if (d->driver) cuda_hooks.leave(d);
+  return status;
 }
 
 static bool take_known(device *d, cuda_function *f, const void *image, size_t bytes) {
@@ -180,21 +209,37 @@ static bool load_cached(device *d, cuda_function *f, const char *path) {
   return ok;
 }
 
-/* From what an engine brings, else from the cache folder, else by the compiler. */
-static kiln_status function_make(device *d, cuda_function *f) {
+/* From what an engine brings, else from the cache folder. */
+static bool function_find(device *d, cuda_function *f) {
   char path[1200];
   size_t bytes = 0;
   const void *offered = cuda_images_find(d, f->key, &bytes);
-  if (offered && take_known(d, f, offered, bytes)) return KILN_OK;
-  const bool cached = cuda_cache_path(f->key, "cubin", path, sizeof path);
-  if (cached && load_cached(d, f, path)) return KILN_OK;
-  char *image = NULL;
-  KILN_TRY(compile_text(f, &image, &bytes));
-  kiln_status status = take_image(d, f, image, bytes);
-  if (status == KILN_OK && cached) {
-    const file_span span = {image, bytes};
-    if (file_write_atomic(path, &span, 1) != KILN_OK) error_clear(); /* a full disk only costs time */
+  if (offered && take_known(d, f, offered, bytes)) return true;
+  return cuda_cache_path(f->key, "cubin", path, sizeof path) && load_cached(d, f, path);
+}
+
+/* One file, with a name for each kernel in it. A full disk only costs time. */
+static void keep_in_cache(const cuda_unit *u, const void *image, size_t bytes) {
+  char first[1200], path[1200];
+  const file_span span = {image, bytes};
+  for (size_t i = 0; i < u->count; i++) {
+    if (!cuda_cache_path(u->functions[i]->key, "cubin", i ? path : first, sizeof path)) return;
+    if (i && (link(first, path) == 0 || errno == EEXIST)) continue;
+    if (file_write_atomic(i ? path : first, &span, 1) != KILN_OK) error_clear();
   }
+}
+
+/* Compiles what nobody has. */
+static kiln_status unit_make(device *d, const cuda_unit *u) {
+  const cuda_function *f = u->functions[0];
+  text whole = {0};
+  char *image = NULL;
+  size_t bytes = 0;
+  kiln_status status = u->count > 1 ? cuda_unit_text(u, &whole) : KILN_OK;
+  if (status == KILN_OK) status = compile_text(f, u->count > 1 ? whole.data : f->text, &image, &bytes);
+  text_free(&whole);
+  for (size_t i = 0; i < u->count && status == KILN_OK; i++) status = take_image(d, u->functions[i], image, bytes);
+  if (status == KILN_OK) keep_in_cache(u, image, bytes);
   mem_free(image);
   return status;
 }
@@ -204,66 +249,120 @@ static kiln_status function_make(device *d, cuda_function *f) {
 typedef struct compile_batch {
   device *device;
   cuda_function **functions;
-  char (*texts)[512]; /* error texts are per thread: carried over */
+  bool *found;
+  cuda_unit *units;
   size_t count;
   atomic_size_t done;
-  atomic_int ended;    /* the status of whoever watches */
-  char why_ended[512]; /* of the thread that waits */
+  atomic_int ended;     /* the status of whoever watches */
+  char why_ended[512];  /* of the thread that waits; error texts are per thread: carried over */
+  pthread_mutex_t lock; /* of `why` */
+  char why[512];        /* of the first failure */
 } compile_batch;
 
-static void tell(compile_batch *b, size_t done) {
+static void tell(compile_batch *b, size_t count, int worker) {
   const device *d = b->device;
+  const size_t done = atomic_fetch_add(&b->done, count) + count;
+  if (worker != 0 || !d->progress) return;
   const kiln_status status = d->progress(d->progress_user, (double)done / (double)b->count);
   if (status == KILN_OK) return;
   snprintf(b->why_ended, sizeof b->why_ended, "%.500s", error_text());
   atomic_store(&b->ended, (int)status);
 }
 
+static void find_one(void *user, int64_t i, int worker) {
+  compile_batch *b = user;
+  b->found[i] = atomic_load(&b->ended) == KILN_OK && function_find(b->device, b->functions[i]);
+  if (b->found[i]) tell(b, 1, worker);
+}
+
+static void fail_unit(compile_batch *b, const cuda_unit *u, kiln_status status) {
+  for (size_t i = 0; i < u->count; i++) u->functions[i]->status = status;
+  pthread_mutex_lock(&b->lock);
+  if (!b->why[0]) snprintf(b->why, sizeof b->why, "%.500s", error_text());
+  pthread_mutex_unlock(&b->lock);
+}
+
 static void compile_one(void *user, int64_t i, int worker) {
   compile_batch *b = user;
-  cuda_function *f = b->functions[i];
-  f->status = (kiln_status)atomic_load(&b->ended);
-  if (f->status != KILN_OK) return;
-  f->status = function_make(b->device, f);
-  if (f->status != KILN_OK) snprintf(b->texts[i], sizeof b->texts[i], "%.500s", error_text());
-  const size_t done = atomic_fetch_add(&b->done, 1) + 1;
-  if (worker == 0 && b->device->progress) tell(b, done);
+  const cuda_unit *u = &b->units[i];
+  if (atomic_load(&b->ended) != KILN_OK) {
+    for (size_t k = 0; k < u->count; k++) u->functions[k]->status = KILN_INTERNAL; /* not looked at: it was ended */
+    return;
+  }
+  kiln_status status = unit_make(b->device, u);
+  if (status != KILN_OK && u->count > 1) { /* then one by one, which says whose fault it is */
+    error_clear();
+    for (size_t k = 0; k < u->count; k++) {
+      const cuda_unit one = {.functions = {u->functions[k]}, .count = 1};
+      if ((status = unit_make(b->device, &one)) != KILN_OK) fail_unit(b, &one, status);
+    }
+  } else if (status != KILN_OK) {
+    fail_unit(b, u, status);
+  }
+  tell(b, u->count, worker);
 }
 
 /* Long texts take long: they go first, so that no thread is left with one at the end. */
 static int by_length(const void *a, const void *b) {
   const cuda_function *const *x = a, *const *y = b;
-  const size_t of_x = (*x)->text ? strlen((*x)->text) : 0, of_y = (*y)->text ? strlen((*y)->text) : 0;
+  const size_t of_x = strlen((*x)->text), of_y = strlen((*y)->text);
   return of_x < of_y ? 1 : of_x > of_y ? -1 : strcmp((*x)->key, (*y)->key);
+}
+static int by_cost(const void *a, const void *b) {
+  const cuda_unit *x = a, *y = b;
+  return x->cost < y->cost ? 1 : x->cost > y->cost ? -1 : strcmp(x->functions[0]->key, y->functions[0]->key);
+}
+
+/* Those that are not found, in units. */
+static kiln_status compile_rest(compile_batch *b, pool *workers, int threads) {
+  cuda_function **rest = mem_calloc(b->count, sizeof *rest);
+  int *kinds = mem_calloc(b->count, sizeof *kinds);
+  b->units = mem_calloc(b->count, sizeof *b->units);
+  kiln_status status = rest && kinds && b->units ? KILN_OK : KILN_NO_MEMORY("compiling kernels");
+  size_t n = 0;
+  for (size_t i = 0; i < b->count && status == KILN_OK; i++) {
+    if (!b->found[i]) rest[n++] = b->functions[i];
+  }
+  if (status == KILN_OK && n) {
+    qsort(rest, n, sizeof *rest, by_length);
+    const size_t units = cuda_units_make(rest, n, threads, b->device->apart, kinds, b->units);
+    qsort(b->units, units, sizeof *b->units, by_cost);
+    pool_run(workers, (int64_t)units, compile_one, b);
+  }
+  mem_free(rest);
+  mem_free(kinds);
+  mem_free(b->units);
+  return status;
 }
 
 static kiln_status compile_batch_run(device *d, cuda_function **list, size_t count, int threads) {
-  compile_batch b = {.device = d, .functions = list, .count = count};
-  b.texts = mem_calloc(count + 1, sizeof(char[512]));
+  compile_batch b = {.device = d, .functions = list, .count = count, .lock = PTHREAD_MUTEX_INITIALIZER};
   pool *workers = NULL;
-  qsort(list, count, sizeof(cuda_function *), by_length);
-  if (!b.texts) return KILN_NO_MEMORY("compiling kernels");
-  kiln_status status = pool_create((size_t)threads > count ? (int)count : threads, &workers);
-  if (status == KILN_OK) pool_run(workers, (int64_t)count, compile_one, &b);
-  pool_destroy(workers);
-  if (status != KILN_OK) {
-    mem_free(b.texts);
-    return status;
+  b.found = mem_calloc(count, sizeof *b.found);
+  kiln_status status = b.found ? KILN_OK : KILN_NO_MEMORY("compiling kernels");
+  if ((size_t)threads > count) threads = (int)count;
+  for (size_t i = 0; i < count; i++) list[i]->status = KILN_OK;
+  if (status == KILN_OK) status = pool_create(threads, &workers);
+  if (status == KILN_OK) {
+    pool_run(workers, (int64_t)count, find_one, &b);
+    status = compile_rest(&b, workers, threads);
   }
+  pool_destroy(workers);
+  mem_free(b.found);
+  KILN_TRY(status);
+  const kiln_status ended = (kiln_status)atomic_load(&b.ended);
   for (size_t i = 0; i < count; i++) {
     cuda_function *f = list[i];
-    if (f->status != KILN_OK) {
-      f->failed = true;
-      if (status == KILN_OK && b.texts[i][0]) status = KILN_FAIL(f->status, "%s", b.texts[i]);
-      continue;
+    f->done = f->status == KILN_OK;
+    f->failed = !f->done;
+    if (f->failed && status == KILN_OK) status = f->status;
+    if (f->done) {
+      mem_free(f->text);
+      f->text = NULL;
     }
-    f->done = true;
-    mem_free(f->text);
-    f->text = NULL;
   }
-  mem_free(b.texts);
-  const kiln_status ended = (kiln_status)atomic_load(&b.ended);
-  return ended != KILN_OK ? KILN_FAIL(ended, "%s", b.why_ended) : status;
+  if (ended != KILN_OK) return KILN_FAIL(ended, "%s", b.why_ended);
+  return status == KILN_OK ? KILN_OK : KILN_FAIL(status, "%s", b.why);
 }
 
 kiln_status cuda_functions_compile(device *d, int threads) {
@@ -281,6 +380,7 @@ kiln_status cuda_functions_compile(device *d, int threads) {
   }
   /* The lock stays held: a second program that asks for the same functions waits until they are there. */
   if (list) status = compile_batch_run(d, list, count, threads < 1 ? 1 : threads);
+  d->apart = false;
   pthread_mutex_unlock(&d->lock);
   mem_free(list);
   return status;
@@ -291,11 +391,19 @@ void cuda_functions_free(device *d) {
     cuda_function *next = f->next;
     if (f->module && d->driver && !d->poisoned) (void)d->driver->ModuleUnload(f->module);
     mem_free(f->text);
-    mem_free(f->image);
+    if (f->owns_image) mem_free(f->image);
     mem_free(f);
     f = next;
   }
+  for (cuda_code *c = d->codes; c;) {
+    cuda_code *next = c->next;
+    if (c->module && d->driver && !d->poisoned) (void)d->driver->ModuleUnload(c->module);
+    mem_free(c->data);
+    mem_free(c);
+    c = next;
+  }
   d->functions = NULL;
+  d->codes = NULL;
 }
 
 /* ---- requests ----------------------------------------------------------------------------------------------------------------- */
@@ -308,6 +416,7 @@ static kiln_status function_new(device *d, const char *key, const cuda_source *s
   snprintf(f->arch, sizeof f->arch, "%s", arch);
   snprintf(f->entry, sizeof f->entry, "%s", s->entry);
   f->text = whole;
+  f->body = strlen(cuda_prelude);
   f->shared = s->shared;
   f->foreign = s->foreign;
   if (!map_put(&d->function_index, f->key, f)) {

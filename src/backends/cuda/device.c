@@ -166,6 +166,7 @@ static void device_free(device *d) {
   while (d->images) cuda_images_withdraw(d, cuda_images_first(d));
   map_free(&d->function_index);
   pthread_mutex_destroy(&d->lock);
+  pthread_mutex_destroy(&d->codes_lock);
   pthread_mutex_destroy(&d->constants_lock);
   pthread_mutex_destroy(&d->memory_lock);
   mem_free(d);
@@ -194,6 +195,7 @@ static kiln_status device_new(int ordinal, device **out) {
   d->references = 1;
   prepare_pools(d);
   pthread_mutex_init(&d->lock, NULL);
+  pthread_mutex_init(&d->codes_lock, NULL);
   pthread_mutex_init(&d->memory_lock, NULL);
   pthread_mutex_init(&d->constants_lock, NULL);
   *out = d;
@@ -619,8 +621,11 @@ static kiln_status hook_finish_prepare(device *d, int threads) {
   return deferred > 0 ? KILN_OK : cuda_functions_compile(d, threads);
 }
 static void hook_defer(device *d, bool on) {
-  (void)d;
   deferred += on ? 1 : -1;
+  if (!on || !d->driver) return;
+  pthread_mutex_lock(&d->lock);
+  d->apart = true;
+  pthread_mutex_unlock(&d->lock);
 }
 
 static void hook_watch(device *d, kiln_status (*progress)(void *user, double part), void *user) {

@@ -37,13 +37,23 @@ static image_entry entry_of(const cuda_images *x, uint32_t i) {
 
 /* ---- making --------------------------------------------------------------------------------------------------------- */
 
+/* Which of those before `f` has the same code; -1: none. */
+static int64_t same_before(const device *d, const cuda_function *f) {
+  int64_t i = 0;
+  for (const cuda_function *other = d->functions; other != f; other = other->next) {
+    if (other->image == f->image) return i;
+    i += other->image != NULL;
+  }
+  return -1;
+}
+
 static void measure(const device *d, uint32_t *out_count, size_t *out_bytes) {
   *out_count = 0;
   *out_bytes = 0;
   for (const cuda_function *f = d->functions; f; f = f->next) {
     if (!f->image) continue;
     ++*out_count;
-    *out_bytes += size_align(f->image_bytes, ALIGN);
+    if (same_before(d, f) < 0) *out_bytes += size_align(f->image_bytes, ALIGN);
   }
 }
 
@@ -65,8 +75,11 @@ kiln_status cuda_images_make(device *d, void **out_bytes, size_t *out_size) {
   for (const cuda_function *f = d->functions; f; f = f->next) {
     if (!f->image) continue;
     image_entry e = {.offset = at, .size = f->image_bytes};
+    const int64_t same = same_before(d, f);
+    if (same >= 0) memcpy(&e, bytes + sizeof head + (size_t)same * sizeof e, sizeof e);
     memcpy(e.key, f->key, KEY);
     memcpy(bytes + sizeof head + i++ * sizeof e, &e, sizeof e);
+    if (same >= 0) continue; /* compiled together */
     memcpy(bytes + at, f->image, f->image_bytes);
     at += size_align(f->image_bytes, ALIGN);
   }
@@ -86,6 +99,7 @@ kiln_status cuda_images_add(device *d, const char *key, const void *bytes, size_
   snprintf(f->key, sizeof f->key, "%s", key);
   memcpy(f->image, bytes, size);
   f->image_bytes = size;
+  f->owns_image = true;
   f->done = true;
   pthread_mutex_lock(&d->lock);
   const cuda_function *same = d->functions;

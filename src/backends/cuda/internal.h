@@ -8,15 +8,27 @@
 #include "backends/cuda/cuda.h"
 #include "backends/cuda/loader.h"
 
+/* Compiled code: a cubin of one kernel, or of a few that were compiled together. */
+typedef struct cuda_code {
+  uint64_t hash;
+  size_t bytes;
+  void *data;   /* of devices that keep images */
+  void *module; /* loaded; NULL: not yet */
+  struct cuda_code *next;
+} cuda_code;
+
 struct cuda_function {
   char key[40]; /* hash of text, options and compiler */
   char entry[64];
   char *text;    /* whole translation unit; freed when compiled */
+  size_t body;   /* where what follows the prelude begins in it */
   char arch[16]; /* "sm_90a" */
   size_t shared;
-  void *module, *handle;
-  void *image; /* of devices that keep images */
+  void *module; /* of code that a user gave */
+  void *handle;
+  void *image; /* of devices that keep images: a cuda_code's, or its own */
   size_t image_bytes;
+  bool owns_image;
   bool failed;  /* not tried again until it is asked for again */
   bool foreign; /* as in cuda_source */
   bool done;    /* compiled (and loaded, on a present device) */
@@ -46,6 +58,10 @@ struct device {              /* first what each call reads */
   pthread_mutex_t constants_lock; /* held while a weight is uploaded; taken before `lock` */
   cuda_function *functions;
   map function_index;
+  pthread_mutex_t codes_lock; /* taken after `lock`, by the threads that compile */
+  cuda_code *codes;
+  bool
+      apart; /* what is compiled next is for the tuner, of which engines take little: one kernel in each piece of code */
   kiln_status (*progress)(void *user, double part); /* of compiling; NULL: nobody asks */
   void *progress_user;
   device_constant *constants;
@@ -65,6 +81,17 @@ void cuda_leave_relaxed(device *d, int mode);
 /* A device of facts alone, for compiling kernel text without a GPU. */
 kiln_status cuda_device_offline(int arch, device **out);
 bool cuda_arch_facts(int arch, cuda_facts *out);
+
+/* units.c: kernels that NVRTC compiles as one program, because each program costs as much as a small kernel. */
+enum { CUDA_UNIT_MAX = 8 };
+typedef struct cuda_unit {
+  cuda_function *functions[CUDA_UNIT_MAX];
+  size_t count, cost;
+} cuda_unit;
+/* Shares out `list` (long texts first); `kinds` and `units` (zeroed) have room for n. `apart`: each is one of its own. */
+size_t cuda_units_make(cuda_function *const *list, size_t n, int threads, bool apart, int *kinds, cuda_unit *units);
+kiln_status cuda_unit_text(const cuda_unit *u, text *out);             /* of two or more */
+void cuda_shared_name(const cuda_function *f, char *out, size_t room); /* of its entry in code of several */
 
 extern const device_hooks cuda_hooks;
 extern const char cuda_prelude[];
