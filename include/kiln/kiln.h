@@ -241,7 +241,7 @@ typedef struct kiln_weight_info {
   int32_t rank;
   int64_t shape[KILN_MAX_RANK];
   int used;     /* 0: the model has it, but computes nothing from it */
-  int required; /* the engine has it no more in its original form: each refit must give it. Others may be left out, and
+  int required; /* each refit must give it: the engine has no form of it that can be kept. Others may be left out, and
                    stay as they are */
   int fixed; /* its values decided what the engine computes (a size, a branch): a refit must give the same, or none */
 } kiln_weight_info;
@@ -254,7 +254,8 @@ KILN_API kiln_status kiln_engine_weight(const kiln_engine *engine, size_t index,
  * weight names[i]. Everything that was made of the weights is made again - folded batch norms, merged and packed matrices,
  * constant subgraphs, other precisions -, exactly as a build from a model with these weights would, but with the tactics
  * that were chosen at the build. Tensors are in host memory, of the weight's dtype and shape, with any strides; they are
- * borrowed during the call. Weights that are not given keep their values; those marked `required` must be given. Names that
+ * borrowed during the call. Weights that are not given keep their values, also where the engine has them only as a part of
+ * something else; if another part of that is given with other values, the error names both. Names that
  * the engine lacks, wrong types and missing weights are all told at once (KILN_INVALID_ARGUMENT), and then, as after any
  * other failure, nothing has changed.
  * Contexts may run meanwhile, on other threads: a run that has begun ends with the old weights, and a context takes the new
