@@ -49,6 +49,9 @@ def _row(name: str, value: Any, kept: list[Any]) -> tuple[str, int, str, tuple[i
         if not _is_dense(value):
             raise TypeError(f"weight {name!r} must be a dense tensor, got one of layout {value.layout}")
         value = value.cpu().resolve_conj().resolve_neg()
+        if value.is_complex():  # as engines have them: pairs in a last dimension more
+            shape = tuple(value.shape)
+            value = value.contiguous().reshape(-1).view(value.real.dtype).reshape(*shape, 2)
         kept.append(value)
         return name, value.data_ptr(), _TORCH.get(str(value.dtype), str(value.dtype)), tuple(value.shape), tuple(value.stride())
     import numpy as np
@@ -59,6 +62,9 @@ def _row(name: str, value: Any, kept: list[Any]) -> tuple[str, int, str, tuple[i
     item = array.dtype.itemsize
     if not array.dtype.isnative or any(stride % item for stride in array.strides):
         array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+    if array.dtype.kind == "c":
+        array = np.ascontiguousarray(array).reshape(-1).view(array.real.dtype).reshape(*array.shape, 2)
+        item = array.dtype.itemsize
     kept.append(array)
     strides = tuple(stride // item for stride in array.strides)
     return name, array.ctypes.data, _NUMPY.get(array.dtype.name, array.dtype.name), tuple(array.shape), strides

@@ -101,7 +101,6 @@ kiln_status pt2_weight(pt2 *p, const char *name, bool from_constants, weight **o
       w->tensor = lower_tensor(&p->im, w->initial);
     if (!w->tensor) return KILN_NO_MEMORY("weights");
   }
-  if (w->tensor->parts[0]) from_constants = true; /* no weight that a state_dict's tensor could take the place of */
   if (!from_constants && !graph_name_constant(p->graph, w->initial, name)) return KILN_NO_MEMORY("weights");
   *out = w;
   return KILN_OK;

@@ -302,6 +302,18 @@ def test_border(dtype: torch.dtype, tmp_path: Any) -> None:
         assert_all_same(again(x, y), module(x, y))
 
 
+def test_refit() -> None:
+    module, other = Mixer().eval(), Mixer().eval()
+    x, y = pair()
+    compiled = kiln.compile(module, [x, y], threads=1)
+    compiled.refit(other)
+    assert_all_same(compiled(x, y), other(x, y))
+    compiled.engine.refit({"weight": module.weight.detach().numpy().T.copy().T})
+    assert_all_same(compiled(x, y), module(x, y))
+    with pytest.raises(kiln.KilnError, match="weight"):
+        compiled.refit({"weight": torch.randn(8, 8)})
+
+
 def test_border_arrays_and_own_outputs() -> None:
     numpy = pytest.importorskip("numpy")
     module = module_of(lambda x: (fft.fft(x), x.imag))
