@@ -569,8 +569,8 @@ kiln_status lower_histogram(lower_call *c) {
     KILN_TRY(need(c, "bins", &edges));
   else
     KILN_TRY(histogram_edges(c, x, &edges));
-  if (!x || !edges || edges->type.rank != 1 || edges->type.dtype != x->type.dtype || !dim_is_const(edges->type.dims[0]) ||
-      edges->type.dims[0] < 2)
+  if (!x || !edges || edges->type.rank != 1 || edges->type.dtype != x->type.dtype ||
+      !dim_is_const(edges->type.dims[0]) || edges->type.dims[0] < 2)
     return LOWER_FAIL(c, "expected at least two edges of the data's type");
   const dim bins = edges->type.dims[0] - 1;
   value *wide = lowering_unsqueeze(b, x, 1), *low = lowering_select(b, edges, 0, 0),

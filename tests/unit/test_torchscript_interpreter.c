@@ -200,12 +200,10 @@ static void refuses_with_a_place(void **state) {
   fails("    return torch.add(x, \"s\")\n", KILN_UNSUPPORTED, "no supported variant takes (a tensor, a string)");
   fails("    if bool(torch.gt(torch.sum(x), 0)):\n      y = x\n    else:\n      y = torch.sum(x)\n    return y\n",
         KILN_UNSUPPORTED, "f32[2,3] and f32[]");
-  fails(
-      "    l = [x]\n    for i in range(int(torch.sum(x))):\n      _0 = torch.pop(l)\n    return torch.stack(l)\n",
-      KILN_UNSUPPORTED, "takes items from a list");
-  fails(
-      "    l = [1]\n    for i in range(int(torch.sum(x))):\n      _0 = torch.append(l, 2)\n    return torch.len(l)\n",
-      KILN_UNSUPPORTED, "a list that grows in a loop");
+  fails("    l = [x]\n    for i in range(int(torch.sum(x))):\n      _0 = torch.pop(l)\n    return torch.stack(l)\n",
+        KILN_UNSUPPORTED, "takes items from a list");
+  fails("    l = [1]\n    for i in range(int(torch.sum(x))):\n      _0 = torch.append(l, 2)\n    return torch.len(l)\n",
+        KILN_UNSUPPORTED, "a list that grows in a loop");
   fails(
       "    a = torch.neg(x)\n    b = torch.abs(x)\n    if bool(torch.gt(torch.sum(x), 0)):\n      y = a\n    else:\n   "
       "   y = b\n"
