@@ -70,14 +70,19 @@ static value *scale_weight(builder *b, const node *layer, value *s) {
   return cast_to(b, reshape(b, split, rank, w->type.dims), d);
 }
 
-/* layer with weights `w` and bias `bias` (either may be the old one), in place of `n`. */
-static bool replace_layer(builder *b, node *n, const node *layer, value *w, value *bias) {
+/* layer with weights `w` and bias `bias` (either may be the old one). */
+static value *build_layer(builder *b, const node *layer, value *w, value *bias) {
   const op_schema *s = op_schema_of(layer->op);
   named_attr attrs[24];
   for (int32_t i = 0; i < s->n_attrs; i++) attrs[i] = (named_attr){s->attrs[i].name, layer->attrs[i]};
   b->path = layer->path;
   b->source = layer->source;
-  value *out = w ? build(b, layer->op->name, IN(node_in(layer, 0), w, bias), s->n_attrs, attrs) : NULL;
+  return w ? build(b, layer->op->name, IN(node_in(layer, 0), w, bias), s->n_attrs, attrs) : NULL;
+}
+
+/* The same in place of `n`. */
+static bool replace_layer(builder *b, node *n, const node *layer, value *w, value *bias) {
+  value *out = build_layer(b, layer, w, bias);
   if (!out) return false;
   value_replace_uses(n->outputs[0], out);
   return true;
@@ -199,6 +204,103 @@ static bool fold_mul(builder *b, node *n) {
   return replace_layer(b, n, layer, scale_weight(b, layer, c), bias);
 }
 
+/* ---- layers side by side ------------------------------------------------------------------------------------------ */
+
+/* Constant, or about to be: what rules of this sweep made of weights is evaluated after it. */
+static bool is_weight(const value *v, int depth) {
+  static const char *const ops[] = {"add", "mul", "cast", "reshape", "slice", "slice_scatter"};
+  if (is_constant(v)) return true;
+  const node *n = v ? v->producer : NULL;
+  bool known = false;
+  for (size_t i = 0; n && i < KILN_COUNT(ops); i++) known = known || is_op(n, ops[i]);
+  if (!known || n->epilogue || depth == 0) return false;
+  for (int i = 0; i < n->n_inputs; i++) {
+    if (!is_weight(node_in(n, i), depth - 1)) return false;
+  }
+  return true;
+}
+
+static node *layer_to_merge(const value *v) {
+  enum { DEPTH = 24 };
+  node *n = v ? v->producer : NULL;
+  if ((!is_op(n, "conv") && !is_op(n, "linear")) || n->epilogue || !value_single_user(v) || value_is_result(v) ||
+      !is_weight(node_in(n, 1), DEPTH) || (node_in(n, 2) && !is_weight(node_in(n, 2), DEPTH)))
+    return NULL;
+  return !rounds_again(n) && dtype_is_float(v->type.dtype) ? n : NULL;
+}
+
+/* Is each place of `small`'s window one of `large`'s? Then where small's first is, along each spatial axis. */
+static bool window_within(const node *large, const node *small, int64_t first[KILN_MAX_RANK]) {
+  const tensor_type *to = &node_in(large, 1)->type, *from = &node_in(small, 1)->type;
+  for (int i = 0; i + 2 < to->rank; i++) {
+    const int64_t dilation = node_attr(large, "dilation")->u.ints[i];
+    const int64_t before = node_attr(large, "pad")->u.ints[i] - node_attr(small, "pad")->u.ints[i];
+    if (node_attr(large, "stride")->u.ints[i] != node_attr(small, "stride")->u.ints[i] || before < 0 || dilation < 1 ||
+        before % dilation != 0 || (from->dims[i + 2] > 1 && dilation != node_attr(small, "dilation")->u.ints[i]))
+      return false;
+    first[i] = before / dilation;
+    if (first[i] + from->dims[i + 2] > to->dims[i + 2]) return false;
+  }
+  return true;
+}
+
+/* `large` plus `small` at first[], axis by axis from `axis` on. */
+static value *add_window(builder *b, value *large, value *small, const int64_t *first, int axis) {
+  if (!large || axis == large->type.rank) return binary(b, "add", large, small);
+  const dim start = first[axis - 2], end = start + small->type.dims[axis];
+  if (start == 0 && end == large->type.dims[axis]) return add_window(b, large, small, first, axis + 1);
+  value *part = build(b, "slice", IN(large), ATTRS(A_INT("axis", axis), A_INT("start", start), A_INT("end", end)));
+  part = add_window(b, part, small, first, axis + 1);
+  return part ? build(b, "slice_scatter", IN(large, part),
+                      ATTRS(A_INT("axis", axis), A_INT("start", start), A_INT("end", end), A_INT("step", 1)))
+              : NULL;
+}
+
+/* The layer that is the sum of two, of which `large` has the larger window; NULL if there is none. */
+static value *merged_layer(builder *b, const node *large, const node *small) {
+  int64_t first[KILN_MAX_RANK] = {0};
+  if (large->op != small->op || node_in(large, 0) != node_in(small, 0) ||
+      !type_equal(&large->outputs[0]->type, &small->outputs[0]->type) ||
+      node_in(large, 1)->type.dtype != node_in(small, 1)->type.dtype)
+    return NULL;
+  if (is_op(large, "conv") &&
+      (node_bool(large, "transposed") || node_bool(small, "transposed") ||
+       node_int(large, "groups") != node_int(small, "groups") ||
+       node_bool(large, "channels_last") != node_bool(small, "channels_last") || !window_within(large, small, first)))
+    return NULL;
+  value *bias = node_in(large, 2), *more = node_in(small, 2);
+  if (bias && more) bias = binary(b, "add", bias, more);
+  value *w = add_window(b, node_in(large, 1), node_in(small, 1), first, 2);
+  return build_layer(b, large, w, bias ? bias : more);
+}
+
+static value *merged_layers(builder *b, const node *one, const node *two) {
+  value *out = one && two ? merged_layer(b, one, two) : NULL;
+  return out || !one || !two ? out : merged_layer(b, two, one);
+}
+
+/* layer(x) + layer'(x) -> layer(x) with the sum of both weights, also where something else is added between them: branches of
+ * networks that are trained so and meant to be merged (RepVGG, "RepVGG: Making VGG-style ConvNets Great Again", Ding 2021). A smaller
+ * window goes into the larger one. */
+static bool merge_layers(builder *b, node *n) {
+  const tensor_type *type = &n->outputs[0]->type;
+  value *out = merged_layers(b, layer_to_merge(node_in(n, 0)), layer_to_merge(node_in(n, 1)));
+  for (int i = 0; !out && i < 2; i++) {
+    const value *v = node_in(n, i);
+    const node *sum = v ? v->producer : NULL, *layer = layer_to_merge(node_in(n, 1 - i));
+    if (!layer || !is_op(sum, "add") || sum->epilogue || !value_single_user(v) || value_is_result(v)) continue;
+    for (int k = 0; !out && k < 2; k++) {
+      value *rest = node_in(sum, 1 - k);
+      if (!rest || !type_equal(&rest->type, type)) continue;
+      out = merged_layers(b, layer_to_merge(node_in(sum, k)), layer);
+      if (out) out = binary(b, "add", rest, out);
+    }
+  }
+  if (!out || !type_equal(&out->type, type)) return false;
+  value_replace_uses(n->outputs[0], out);
+  return true;
+}
+
 /* conv(pad0(x)) -> conv(x) with more padding */
 static bool fold_pad(builder *b, node *n) {
   node *p = node_in(n, 0)->producer;
@@ -252,6 +354,13 @@ const rule fold_rules[] = {
      "kiln.graph 1\nconst %w : f32[2,3] = {1.0, 2.0, 3.0, 4.0, 5.0, 6.0}\nconst %c : f32[] = {0.5}\ninput \"x\" %x : "
      "f32[4,3]\n"
      "%l = linear(%x, %w, none) : f32[4,2]\n%y = mul(%l, %c) : f32[4,2]\noutput \"y\" %y\n"},
+    {"layer+layer", "add", merge_layers,
+     "kiln.graph 1\nconst %w : f32[1,1,3] = {2.0, -3.0, 1.0}\nconst %u : f32[1,1,1] = {0.5}\nconst %c : f32[1] = "
+     "{4.0}\n"
+     "input \"x\" %x : f32[1,1,5]\ninput \"z\" %z : f32[1,1,5]\n"
+     "%a = conv(%x, %w, none) {stride=[1], pad=[1], pad_end=[1], dilation=[1], output_pad=[0]} : f32[1,1,5]\n"
+     "%b = conv(%x, %u, %c) {stride=[1], pad=[0], pad_end=[0], dilation=[1], output_pad=[0]} : f32[1,1,5]\n"
+     "%s = add(%z, %b) : f32[1,1,5]\n%y = add(%s, %a) : f32[1,1,5]\noutput \"y\" %y\n"},
     {"pad+conv", "conv", fold_pad,
      "kiln.graph 1\nconst %w : f32[1,1,3] = {2.0, -3.0, 1.0}\ninput \"x\" %x : f32[1,1,5]\n"
      "%p = pad(%x) {before=[0, 0, 1], after=[0, 0, 2]} : f32[1,1,8]\n%y = conv(%p, %w, none) {stride=[1], pad=[1], "
