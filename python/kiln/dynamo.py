@@ -31,11 +31,13 @@ def kiln_backend(
     *,
     choices: Optional[Choices] = None,
     raise_failures: bool = False,
+    inference: bool = False,
     **kwargs: Any,
 ) -> Callable[..., Any]:
     """The backend itself, as torch.compile calls it.
 
-    ``choices`` and ``raise_failures`` (a build that fails is an error, rather than left to PyTorch) are for front ends.
+    ``choices``, ``raise_failures`` (a build that fails is an error, rather than left to PyTorch) and ``inference`` (nobody wants
+    gradients, whatever requires them) are for front ends.
     """
     options = dict(kwargs.get("options") or {})
     unknown = [name for name in options if name not in OPTIONS]
@@ -44,7 +46,12 @@ def kiln_backend(
     full = options.pop("require_full_compilation", False)
     tensors = [e for e in examples if isinstance(e, torch.Tensor)]
     if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
-        return graph.forward  # a training step
+        if not inference:
+            return graph.forward  # a training step
+        with torch.no_grad():
+            return torch.no_grad()(
+                kiln_backend(graph, examples, choices=choices, raise_failures=raise_failures, inference=True, **kwargs)
+            )
     devices = {t.device.type for t in tensors}
     options.setdefault("target", "cuda" if devices == {"cuda"} else "cpu")
     fixed = {i: e for i, e in enumerate(examples) if isinstance(e, torch.Tensor) and _is_fixed(e)}

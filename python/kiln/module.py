@@ -352,6 +352,11 @@ class CompiledModule(torch.nn.Module):
         return self._operators
 
     @property
+    def graph(self) -> str:
+        """The engine's graph as a text."""
+        return self.engine.report("graph")
+
+    @property
     def call_signature(self) -> inspect.Signature:
         """The parameters of a call."""
         names = [*self._interface.names, *self._interface.keywords]

@@ -295,6 +295,11 @@ class HybridModule(torch.nn.Module):
         self.origin = origin
         self.training = False
 
+    @property
+    def graph(self) -> torch.fx.Graph:
+        """What PyTorch runs, with engines as calls of submodules."""
+        return self.graph_module.graph
+
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         if torch.compiler.is_compiling():  # a switch of gradients would become a part of what is traced
             return self.graph_module(*args, **kwargs)

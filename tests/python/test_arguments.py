@@ -101,7 +101,7 @@ def test_parts_of_torch2trt():
 SETTINGS = {
     "device": ["tpu:0", 3, "dla:0", {"dla_core": 1}],
     "enabled_precisions": ["float", {"f32"}, {torch.complex64}, 3],
-    "min_block_size": [0, -1, "5", True],
+    "min_block_size": [-1, "5", True],
     "torch_executed_ops": ["aten::add", {3}, 3],
     "torch_executed_modules": ["layer", {3}],
     "dryrun": [3, None],
@@ -130,6 +130,11 @@ SETTINGS = {
     "engine_cache_dir": [3],
     "engine_cache_size": WRONG_COUNT,
     "disabled_constant_fold_exclusions": [3],
+    "runtime_cache_path": [3],
+    "max_batch_size": WRONG_COUNT,
+    "num_min_timing_iters": WRONG_COUNT,
+    "dynamic_shapes_kernel_specialization_strategy": ["fast", 3],
+    "cuda_graph_strategy": ["fast", 3],
 }
 
 

@@ -322,7 +322,7 @@ def test_refusals() -> None:
         "unknown arguments": lambda: torch_tensorrt.save(compiled, "m.pt2", speed=3),
         "retrace must be": lambda: torch_tensorrt.save(compiled, "m.pt2", retrace="yes"),
         "immutable_weights must be": lambda: torch_tensorrt.MutableTorchTensorRTModule(model(), immutable_weights=True),
-        "min_block_size must be": lambda: torch_tensorrt.MutableTorchTensorRTModule(model(), min_block_size=0),
+        "min_block_size must be": lambda: torch_tensorrt.MutableTorchTensorRTModule(model(), min_block_size=-1),
         "unknown setting 'speed'": lambda: torch_tensorrt.dynamo.trace(model(), [x()], speed=3),
         "arg_input_binding_names must be": lambda: torch_tensorrt.dynamo.convert_exported_program_to_serialized_trt_engine(
             torch.export.export(model(), (x(),)), arg_input_binding_names=3
@@ -413,6 +413,28 @@ def test_inputs() -> None:
     compiled = torch_tensorrt.ts.compile(torch.jit.script(m), inputs=[torch_tensorrt.Input((2, 4))])  # of the module's type
     a = x().half()
     torch.testing.assert_close(compiled(a), m(a), atol=1e-2, rtol=1e-2)
+
+
+def test_backends_run_engines_whatever_requires_gradients() -> None:
+    m, a = model(), x()
+    settings: dict[str, Any] = {"min_block_size": 0, "torch_executed_ops": {}}
+    with torch.enable_grad():
+        fast = torch_tensorrt.compile(m, ir="torch_compile", inputs=[a], **settings)
+        result, expected = fast(a), m(a)
+        assert expected.requires_grad and not result.requires_grad
+        torch.testing.assert_close(result, expected.detach())
+        assert torch.compile(m, backend="kiln", dynamic=False)(a).requires_grad  # a training step is PyTorch's
+
+
+def test_names_that_are_no_parameters() -> None:
+    m = model()
+    batches = torch_tensorrt.Input(min_shape=(1, 4), opt_shape=(2, 4), max_shape=(8, 4), name="image")
+    compiled = torch_tensorrt.compile(m, inputs=[batches])
+    a = torch.randn(7, 4)
+    torch.testing.assert_close(compiled(a), m(a))
+    assert "linear" in str(compiled.graph)
+    parts = torch_tensorrt.compile(m, inputs=[a], torch_executed_ops=["aten::relu"], min_block_size=1)
+    assert "relu" in str(parts.graph)
 
 
 def test_utils() -> None:

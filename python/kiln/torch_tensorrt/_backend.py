@@ -45,7 +45,12 @@ def tensorrt_backend(graph: torch.fx.GraphModule, examples: list[Any], **kwargs:
             note(name, 'torch.compile hands over parts of a model, without their names; use ir="dynamo"')
     options = {**chosen.options(target), "require_full_compilation": chosen.require_full_compilation}
     return kiln_backend(
-        graph, examples, choices=_choices(chosen), raise_failures=chosen.pass_through_build_failures, options=options
+        graph,
+        examples,
+        choices=_choices(chosen),
+        raise_failures=chosen.pass_through_build_failures,
+        inference=True,
+        options=options,
     )
 
 

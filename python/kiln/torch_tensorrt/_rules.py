@@ -40,12 +40,12 @@ def _is_operator(value: Any) -> bool:
 
 
 _OPERATORS = checks.Rule(
-    lambda value: value is None or _all(value, _is_operator),
+    lambda value: not value or _all(value, _is_operator),  # {} for none
     'a list or set of operators: OpOverloads, or texts such as "aten::add"',
     (list, set, tuple),
 )
 _MODULES = checks.Rule(
-    lambda value: value is None or _all(value, lambda item: isinstance(item, (str, type))),
+    lambda value: not value or _all(value, lambda item: isinstance(item, (str, type))),
     "a list or set of paths or class names of modules",
     (list, set, tuple),
 )
@@ -66,7 +66,7 @@ RULES: dict[str, checks.Rule] = {
         "a set of data types: torch.float32, torch.float16, torch.bfloat16, torch.int8 (or torch_tensorrt.dtype)",
         (set, list, tuple, frozenset),
     ),
-    "min_block_size": count(1),
+    "min_block_size": count(),
     "torch_executed_ops": _OPERATORS,
     "torch_executed_modules": _MODULES,
     "require_full_compilation": BOOL,

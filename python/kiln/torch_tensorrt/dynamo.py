@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Optional
@@ -46,6 +48,18 @@ def arguments(inputs: Optional[Sequence[Any]], arg_inputs: Optional[Sequence[Any
     return list(to_kiln(list(given) if isinstance(given, (list, tuple)) else [given]))
 
 
+def _by_name(mod: torch.nn.Module, args: list[Any]) -> list[Any]:
+    """Names that are no parameters are labels: the Inputs are for the parameters of their places."""
+    parameters = inspect.signature(mod.forward).parameters
+    if all(arg.name in parameters for arg in args if isinstance(arg, kiln.Input) and arg.name):
+        return args
+    args = [copy.copy(arg) if isinstance(arg, kiln.Input) else arg for arg in args]
+    for arg in args:
+        if isinstance(arg, kiln.Input):
+            arg.name = None
+    return args
+
+
 def trace(
     mod: torch.nn.Module,
     inputs: Optional[Sequence[Any]] = None,
@@ -65,7 +79,7 @@ def trace(
         if name not in ("dynamic_shapes", "strict", "prefer_deferred_runtime_asserts_over_guards")
     }
     CompilationSettings(**others)
-    args, named = arguments(inputs, arg_inputs), dict(to_kiln(dict(kwarg_inputs or {})))
+    args, named = _by_name(mod, arguments(inputs, arg_inputs)), dict(to_kiln(dict(kwarg_inputs or {})))
     check_shared((args, named))
     with for_inference(mod, "torch_tensorrt"):
         return compiler.capture(mod, args, named, kwargs.get("dynamic_shapes"))[0]

@@ -11,6 +11,7 @@ from kiln.torch_tensorrt._converters import (
     has_static_shapes,
     node_has_dynamic_shapes,
 )
+from kiln.torch_tensorrt._settings import CompilationSettings
 from kiln.torch_tensorrt.dynamo.conversion import converter_utils, impl, plugins
 
 DYNAMO_CONVERTERS = DYNAMO_ATEN_CONVERTERS  # those that users registered
@@ -18,6 +19,7 @@ DYNAMO_CONVERTERS = DYNAMO_ATEN_CONVERTERS  # those that users registered
 __all__ = [
     "DYNAMO_ATEN_CONVERTERS",
     "DYNAMO_CONVERTERS",
+    "CompilationSettings",
     "ConversionContext",
     "ConverterPriority",
     "ConverterSupport",
