@@ -385,10 +385,12 @@ def test_border_of_torch_compile() -> None:
 
 def test_border_of_pieces() -> None:
     """Complex tensors between engines and PyTorch; what Kiln does not do with complex numbers stays there."""
+    from kiln.partition import partition
+
     module = module_of(lambda x: fft.fft(torch.logaddexp(fft.fft(x), x) * x).abs())
     x = torch.randn(3, 8, dtype=torch.complex64) * 0.1
     program = torch.export.export(module, (x,), strict=False)
-    compiled, report = kiln.partition.partition(program)
+    compiled, report = partition(program)
     assert list(report.left) == ["aten::logaddexp"] and len(report.engines) == 2
     assert_same(compiled(x), module(x))
 
@@ -414,10 +416,12 @@ def test_border_of_torch_tensorrt_and_torch2trt(tmp_path: Any) -> None:
 
 def test_border_of_scripts(tmp_path: Any) -> None:
     """Saved as TorchScript and as an exported program, loaded in a new process."""
+    from kiln.script import embed_engine
+
     module = Mixer().eval()
     x, y = pair()
     compiled = kiln.compile(module, [x, y], threads=1)
-    script = kiln.script.embed_engine(compiled)
+    script = embed_engine(compiled)
     torch.jit.save(script, tmp_path / "model.ts")
     torch.save([x.conj(), y, module(x.conj(), y)], tmp_path / "data.pt")
     assert_all_same(script(x, y), module(x, y))
@@ -428,7 +432,7 @@ found = torch.jit.load(sys.argv[1])(x, y)
 assert all(torch.allclose(found[k], expected[k], atol=1e-4) for k in expected), found
 """
     subprocess.run([sys.executable, "-c", program, tmp_path / "model.ts", tmp_path / "data.pt"], check=True)
-    exported = torch.export.export(kiln.script.embed_engine(compiled, script=False), (x, y), strict=False)
+    exported = torch.export.export(embed_engine(compiled, script=False), (x, y), strict=False)
     assert_all_same(exported.module()(x, y), module(x, y))
 
 
