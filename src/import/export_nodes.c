@@ -1,6 +1,7 @@
 /* The nodes of a .pt2 graph, one after another: each names an operator, its arguments, and the names of its results. */
 #include <string.h>
 
+#include "import/complex.h"
 #include "import/export_internal.h"
 #include "import/handles.h"
 
@@ -369,25 +370,41 @@ static kiln_status wrapper_node(pt2 *p, scope *s, const json_t *entry, const cha
 
 /* ---- torch.cond and while_loop ----------------------------------------------------------------- */
 
-/* A block of `owner` that runs a subgraph: its parameters stand for the first `n_params` of the subgraph's inputs,
- * whose types are those of the owner's operands from `first` on; `rest` are values from outside. */
+/* What crosses the border of a branch or loop: complex tensors as pairs of real numbers. */
+static value *crossing(pt2 *p, const ivalue *v) {
+  return v->kind == IV_TENSOR && v->u.t->parts[0] ? complex_pack(&p->b, v->u.t) : pt2_number_tensor(p, v);
+}
+
+static kiln_status crossed(pt2 *p, value *v, bool is_complex, ivalue *out) {
+  *out = (ivalue){.kind = IV_TENSOR};
+  out->u.t = !v ? NULL : is_complex ? complex_unpack(&p->im, &p->b, v) : lower_tensor(&p->im, v);
+  if (out->u.t) return KILN_OK;
+  return graph_check(p->graph) != KILN_OK ? graph_check(p->graph) : KILN_NO_MEMORY("import");
+}
+
+static bool is_complex(const ivalue *v) { return v->kind == IV_TENSOR && v->u.t->parts[0]; }
+
+/* A block of `owner` that runs a subgraph: its parameters stand for the first `like->count` of the subgraph's inputs, which are complex where
+ * those are, and whose types are those of the owner's operands from `first` on; `rest` are values from outside. Notes which results are
+ * complex, or (`again`) fails where they differ from what is noted. */
 static kiln_status fill_block(pt2 *p, scope *s, const json_t *graph_argument, const node *owner, int first,
-                              int n_params, const values *rest, block *made) {
+                              const values *like, const values *rest, bool *complexes, bool again, block *made) {
   ivalue room[MAX_RESULTS];
   value *results[MAX_RESULTS];
-  const int32_t count = n_params + rest->count;
+  const int32_t n_params = like->count, count = n_params + rest->count;
   values given = {ARENA_ARRAY(&p->arena, ivalue, count + 1), count}, got = {room, 0};
   if (!given.items) return KILN_NO_MEMORY("import");
   for (int32_t i = 0; i < n_params; i++) {
     value *param = graph_add_param(made, NULL, &node_in(owner, first + i)->type);
-    given.items[i] = (ivalue){.kind = IV_TENSOR};
-    given.items[i].u.t = param ? lower_tensor(&p->im, param) : NULL;
-    if (!given.items[i].u.t) return KILN_NO_MEMORY("import");
+    KILN_TRY(crossed(p, param, is_complex(&like->items[i]), &given.items[i]));
   }
   for (int32_t i = 0; i < rest->count; i++) given.items[n_params + i] = rest->items[i];
   KILN_TRY(inline_subgraph(p, s, graph_argument, &given, &got));
   for (int32_t i = 0; i < got.count; i++) {
-    results[i] = pt2_number_tensor(p, &got.items[i]);
+    if (again && complexes[i] != is_complex(&got.items[i]))
+      return KILN_FAIL(KILN_UNSUPPORTED, "a result of a branch or loop is complex in one place and real in another");
+    complexes[i] = is_complex(&got.items[i]);
+    results[i] = crossing(p, &got.items[i]);
     if (!results[i])
       return graph_check(p->graph) != KILN_OK
                  ? graph_check(p->graph)
@@ -397,13 +414,13 @@ static kiln_status fill_block(pt2 *p, scope *s, const json_t *graph_argument, co
   return graph_check(p->graph);
 }
 
-static kiln_status build_block(pt2 *p, scope *s, const json_t *graph_argument, node *owner, int first, int n_params,
-                               const values *rest) {
+static kiln_status build_block(pt2 *p, scope *s, const json_t *graph_argument, node *owner, int first,
+                               const values *like, const values *rest, bool *complexes, bool again) {
   block *made = graph_new_block(p->graph, owner);
   if (!made) return KILN_NO_MEMORY("import");
   const builder saved = p->b;
   p->b = builder_at_end(made);
-  const kiln_status status = fill_block(p, s, graph_argument, owner, first, n_params, rest, made);
+  const kiln_status status = fill_block(p, s, graph_argument, owner, first, like, rest, complexes, again, made);
   p->b = saved;
   if (status != KILN_OK) return status;
   owner->blocks[owner->n_blocks++] = made;
@@ -429,7 +446,7 @@ static kiln_status list_argument(pt2 *p, scope *s, const json_t *argument, const
   if (list->kind != IV_LIST || list->count > MAX_OPERANDS)
     return KILN_FAIL(KILN_UNSUPPORTED, "%s that are no list of at most %d", what, MAX_OPERANDS);
   for (int32_t i = 0; i < list->count; i++) {
-    out[i] = pt2_number_tensor(p, &list->u.items[i]);
+    out[i] = crossing(p, &list->u.items[i]);
     if (!out[i])
       return graph_check(p->graph) != KILN_OK ? graph_check(p->graph)
                                               : KILN_FAIL(KILN_UNSUPPORTED, "%s of which one is no tensor", what);
@@ -437,14 +454,10 @@ static kiln_status list_argument(pt2 *p, scope *s, const json_t *argument, const
   return KILN_OK;
 }
 
-static kiln_status define_outputs(pt2 *p, scope *s, const json_t *entry, const node *n) {
+static kiln_status define_outputs(pt2 *p, scope *s, const json_t *entry, const node *n, const bool *complexes) {
   ivalue room[MAX_RESULTS];
   const values results = {room, n->n_outputs};
-  for (int32_t i = 0; i < n->n_outputs; i++) {
-    room[i] = (ivalue){.kind = IV_TENSOR};
-    room[i].u.t = lower_tensor(&p->im, n->outputs[i]);
-    if (!room[i].u.t) return KILN_NO_MEMORY("import");
-  }
+  for (int32_t i = 0; i < n->n_outputs; i++) KILN_TRY(crossed(p, n->outputs[i], complexes[i], &room[i]));
   return define_all(p, s, entry, &results);
 }
 
@@ -454,6 +467,7 @@ static kiln_status cond_node(pt2 *p, scope *s, const json_t *entry) {
   value *operands[MAX_OPERANDS + 1];
   values results = {room, 0};
   const values none = {0};
+  bool complexes[MAX_RESULTS] = {false};
   node *n = NULL;
   KILN_TRY(pt2_array(entry, "inputs", "node", &inputs));
   if (json_array_size(inputs) != 4)
@@ -473,10 +487,10 @@ static kiln_status cond_node(pt2 *p, scope *s, const json_t *entry) {
                      "branch of cond", &outputs));
   KILN_TRY(control_node(p, "if", list.count + 1, operands, json_array_size(outputs), &n));
   for (int i = 0; i < 2; i++)
-    KILN_TRY_NOTE(build_block(p, s, argument_of(inputs, (size_t)i + 1), n, 1, list.count, &none),
+    KILN_TRY_NOTE(build_block(p, s, argument_of(inputs, (size_t)i + 1), n, 1, &given, &none, complexes, i > 0),
                   "in branch %d of cond", i);
   KILN_TRY(node_infer(n));
-  return define_outputs(p, s, entry, n);
+  return define_outputs(p, s, entry, n, complexes);
 }
 
 /* while_loop(condition, body, carried, others): both graphs get the carried values and the others. */
@@ -491,13 +505,15 @@ static kiln_status while_node(pt2 *p, scope *s, const json_t *entry) {
   KILN_TRY(list_argument(p, s, argument_of(inputs, 2), "values carried by while_loop", &carried, operands));
   /* Made here if they are pending views, not in a block. */
   KILN_TRY(list_argument(p, s, argument_of(inputs, 3), "values used by while_loop", &others, outside));
-  const values rest = {others.u.items, others.count};
+  const values rest = {others.u.items, others.count}, like = {carried.u.items, carried.count};
+  bool complexes[2][MAX_RESULTS] = {{false}}; /* of the condition; of the body */
   KILN_TRY(control_node(p, "while", carried.count, operands, (size_t)carried.count, &n));
+  for (int32_t i = 0; i < carried.count; i++) complexes[1][i] = is_complex(&carried.u.items[i]);
   for (int i = 0; i < 2; i++)
-    KILN_TRY_NOTE(build_block(p, s, argument_of(inputs, (size_t)i), n, 0, carried.count, &rest),
+    KILN_TRY_NOTE(build_block(p, s, argument_of(inputs, (size_t)i), n, 0, &like, &rest, complexes[i], i > 0),
                   "in the %s of while_loop", i ? "body" : "condition");
   KILN_TRY(node_infer(n));
-  return define_outputs(p, s, entry, n);
+  return define_outputs(p, s, entry, n, complexes[1]);
 }
 
 /* ---- item -------------------------------------------------------------------------------------- */

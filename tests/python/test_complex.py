@@ -205,6 +205,34 @@ def test_layers() -> None:
         assert_same(f, e, 2e-4)
 
 
+class Branch(torch.nn.Module):
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> Any:
+        def one(a: torch.Tensor, b: torch.Tensor) -> Any:
+            return a * b, b.real + 0
+
+        def two(a: torch.Tensor, b: torch.Tensor) -> Any:
+            return a.conj().resolve_conj() + 1j, b.imag * 2
+
+        return torch.cond(x.abs().sum() > 10, one, two, (x, y))
+
+
+class Loop(torch.nn.Module):
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> Any:
+        from torch._higher_order_ops.while_loop import while_loop
+
+        return while_loop(lambda i, z: i < 4, lambda i, z: (i + 1, z * y + 1j), (torch.tensor(0), x))[1:]
+
+
+@pytest.mark.parametrize("kind", [Branch, Loop])
+def test_branches_and_loops(kind: type) -> None:
+    module = kind().eval()
+    x, y = pair()
+    compiled = kiln.compile(module, [x, y], threads=1)
+    for scale in (0.1, 3.0):
+        for found, expected in zip(compiled(x * scale, y), module(x * scale, y)):
+            assert_same(found, expected)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.complex64, torch.complex128], ids=str)
 def test_eigenvalues(dtype: torch.dtype) -> None:
     """In any order, and vectors of any phase: what the matrix makes of them tells."""
