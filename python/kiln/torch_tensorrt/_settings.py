@@ -35,7 +35,7 @@ NOT_NEEDED = {
     "use_fast_partitioner": "there is one partitioner",
     "assume_dynamic_shape_support": "every operator takes sizes that vary",
     "enable_experimental_decompositions": "operators are decomposed only where Kiln has no row for them",
-    "use_complex_decomposition": "complex numbers are left to PyTorch",
+    "use_complex_decomposition": "engines take complex numbers, as pairs of real ones",
     "decompose_attention": "attention has a kernel of its own",
     "attn_bias_is_causal": "masks are looked at",
     "immutable_weights": "every engine can be refitted",
