@@ -57,9 +57,10 @@ typedef struct runner_object {
   slot *idle;
   int threads;
   bool single;
-  bool gpu;    /* the engine runs on a GPU: tensors may be there */
-  int device;  /* where the last call ran */
-  int profile; /* optimization profile of the next calls; -1: the best one */
+  bool lenient; /* inputs may require grad: the caller knows that results have no history */
+  bool gpu;     /* the engine runs on a GPU: tensors may be there */
+  int device;   /* where the last call ran */
+  int profile;  /* optimization profile of the next calls; -1: the best one */
   Py_ssize_t n_in, n_out;
   char *complex_io; /* is it complex: inputs, then outputs; NULL: none is */
 } runner_object;
@@ -222,6 +223,7 @@ static const char *input_name(const runner_object *r, Py_ssize_t index, kiln_io_
 
 /* Autograd cannot see through an engine: say so instead of returning tensors without history. */
 static bool torch_check_grad(const runner_object *r, PyObject *object, Py_ssize_t index) {
+  if (r->lenient) return true;
   const int recording = torch_records();
   if (recording <= 0) return recording == 0;
   PyObject *flag = PyObject_GetAttr(object, name_requires_grad);
@@ -881,6 +883,13 @@ static PyObject *runner_set_profile_py(PyObject *self, PyObject *index) {
   return PyLong_FromLong(old);
 }
 
+static PyObject *runner_set_lenient_py(PyObject *self, PyObject *arg) {
+  const int lenient = PyObject_IsTrue(arg);
+  if (lenient < 0) return NULL;
+  ((runner_object *)self)->lenient = lenient != 0;
+  Py_RETURN_NONE;
+}
+
 /* The optimization profile of the last call's sizes; -1: none was made yet. */
 static PyObject *runner_last_profile_py(PyObject *self, PyObject *unused) {
   (void)unused;
@@ -924,6 +933,7 @@ static PyMethodDef runner_methods[] = {
     {"profile", runner_profile_py, METH_O, "profile(True) starts timing steps; profile(False) stops and returns them."},
     {"set_profile", runner_set_profile_py, METH_O,
      "set_profile(index) -> old one: optimization profile of the next calls; -1: the best for each."},
+    {"set_lenient", runner_set_lenient_py, METH_O, "set_lenient(True): inputs may require grad; results never do."},
     {"last_profile", runner_last_profile_py, METH_NOARGS,
      "last_profile() -> optimization profile of the last call; -1: none."},
     {NULL, NULL, 0, NULL},

@@ -304,6 +304,7 @@ class CompiledModule(torch.nn.Module):
         self.engine = engine
         self.threads = threads
         self._profile: Optional[int] = None
+        self._lenient = False
         self._interface = _Interface(engine)
         # Where arguments and results are tensors, maybe nested, calls go straight to C, which comes back to _call for all other cases.
         self._runner, direct = _make_runner(engine, threads or 0, self._call, self._interface.form())
@@ -350,6 +351,16 @@ class CompiledModule(torch.nn.Module):
                 return made
             self.__dict__["_operators"] = made
         return self._operators
+
+    @property
+    def lenient(self) -> bool:
+        """True: tensors that require grad are taken, and ``train()`` does nothing, as with Torch-TensorRT's modules. Default: False."""
+        return self._lenient
+
+    @lenient.setter
+    def lenient(self, value: bool) -> None:
+        self._lenient = bool(value)
+        self._runner.set_lenient(self._lenient)
 
     @property
     def graph(self) -> str:
@@ -435,7 +446,7 @@ class CompiledModule(torch.nn.Module):
 
     def train(self, mode: bool = True) -> CompiledModule:
         """A compiled module has no training mode: ``train(True)`` raises KilnError."""
-        if mode:
+        if mode and not self.lenient:
             raise _error("a compiled module computes inference only and cannot be trained; train the original model")
         return self
 
@@ -444,14 +455,20 @@ class CompiledModule(torch.nn.Module):
         return f"target={self.engine.target}, inputs=({ins})"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> CompiledModule:
-        return CompiledModule(self.engine, self.threads)
+        return _like(CompiledModule(self.engine, self.threads), self.lenient)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_rebuild, (self.engine.serialize(), self.threads))
+        return (_rebuild, (self.engine.serialize(), self.threads, self.lenient))
 
 
-def _rebuild(data: bytes, threads: Optional[int]) -> CompiledModule:
-    return CompiledModule(Engine.load(data), threads)
+def _like(module: CompiledModule, lenient: bool) -> CompiledModule:
+    if lenient:
+        module.lenient = True
+    return module
+
+
+def _rebuild(data: bytes, threads: Optional[int], lenient: bool = False) -> CompiledModule:
+    return _like(CompiledModule(Engine.load(data), threads), lenient)
 
 
 def save(module: Union[CompiledModule, Engine], path: Union[str, os.PathLike[str]]) -> None:

@@ -288,6 +288,8 @@ class _Origin:
 class HybridModule(torch.nn.Module):
     """A program with engines in it, called as the model was. ``report`` tells what runs where."""
 
+    lenient = False  # see CompiledModule
+
     def __init__(self, graph: torch.fx.GraphModule, report: PartitionReport, origin: Optional[_Origin] = None) -> None:
         super().__init__()
         self.graph_module = graph
@@ -307,7 +309,7 @@ class HybridModule(torch.nn.Module):
             return self.graph_module(*args, **kwargs)
 
     def train(self, mode: bool = True) -> HybridModule:
-        if mode:
+        if mode and not self.lenient:
             raise KilnError("a compiled module computes inference only and cannot be trained; train the original model")
         return self
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import collections
+import copy
 import importlib
 import json
+import pickle
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -424,6 +426,21 @@ def test_backends_run_engines_whatever_requires_gradients() -> None:
         assert expected.requires_grad and not result.requires_grad
         torch.testing.assert_close(result, expected.detach())
         assert torch.compile(m, backend="kiln", dynamic=False)(a).requires_grad  # a training step is PyTorch's
+
+
+def test_modules_among_others_that_learn() -> None:
+    """A compiled module takes what requires gradients and gives what does not; train() of the whole leaves it as it is."""
+    m, a = model(), x().requires_grad_()
+    compiled = torch_tensorrt.compile(m, inputs=[x()])
+    parts = torch_tensorrt.compile(m, inputs=[x()], torch_executed_ops=["aten::relu"], min_block_size=1)
+    with torch.enable_grad():
+        for module in (compiled, copy.deepcopy(compiled), pickle.loads(pickle.dumps(compiled)), parts):
+            assert not torch.nn.Sequential(module).train()[0].training
+            result = module(a)
+            torch.testing.assert_close(result, m(a).detach())
+            assert not result.requires_grad
+        with pytest.raises(kiln.KilnError, match="requires grad"):
+            kiln.compile(m, inputs=[x()])(a)
 
 
 def test_names_that_are_no_parameters() -> None:

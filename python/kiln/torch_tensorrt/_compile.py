@@ -210,6 +210,8 @@ class _Loaded(torch.nn.Module):
 
     def __init__(self, compiled: torch.nn.Module) -> None:
         super().__init__()
+        if isinstance(compiled, kiln.CompiledModule):
+            compiled.lenient = True
         self.compiled = compiled
         self.training = False
 

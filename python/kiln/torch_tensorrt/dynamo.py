@@ -124,6 +124,8 @@ def _static(leaf: Any) -> Any:
 def compile_program(program: torch.export.ExportedProgram, specs: Sequence[Any], chosen: CompilationSettings) -> torch.nn.Module:
     """``specs`` in the order of the program's inputs."""
     compiled = _compile_program(program, specs, chosen)
+    if isinstance(compiled, (kiln.CompiledModule, HybridModule)):
+        compiled.lenient = True
     debugger = _debugger.current()
     if debugger is not None:
         debugger.engine(compiled)
