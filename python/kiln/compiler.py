@@ -375,31 +375,43 @@ def capture(
     specs = _specs(leaves) if dynamic or any(isinstance(leaf, Input) and leaf.shared_dims for leaf in leaves) else []
     device = next((t.device for t in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
 
-    def export(largest: bool) -> torch.export.ExportedProgram:
+    def export(largest: bool, any_size: bool) -> torch.export.ExportedProgram:
         example = pytree.tree_map(_example_on(device, largest), (args, kwargs), is_leaf=_is_input)
-        with torch.no_grad(), _recurrent_shapes(), warnings.catch_warnings():
+        with torch.no_grad(), _recurrent_shapes(), _any_size() if any_size else contextlib.nullcontext(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return torch.export.export(model, *example, dynamic_shapes=dynamic_shapes, strict=False)
 
-    program = None
-    try:
-        program = export(largest=False)
-        if dynamic and _is_narrow(program, leaves):
-            raise ValueError("the example fixed sizes")
-    except Exception as error:
-        # A size that the model computes may have been 0 or 1 for the opt sizes, which torch.export takes for constants.
-        if dynamic and not isinstance(error, MemoryError):
-            with contextlib.suppress(Exception):
-                other = export(largest=True)
-                program = program if program is not None and _is_narrow(other, leaves) else other
-        if program is None:
-            _refuse(model, error)
+    # A size that the model computes may be 0 or 1 for the opt sizes, which torch.export takes for constants, or becomes so for others.
+    program, first = None, None
+    for largest, any_size in [(False, False), (True, False), (False, True), (True, True)] if dynamic else [(False, False)]:
+        try:
+            found = export(largest, any_size)
+        except Exception as error:
+            first = first or error
+            continue
+        if not dynamic or not _is_narrow(found, leaves):
+            program = found
+            break
+        program = program or found
+    if program is None:
+        _refuse(model, first)
     if dynamic:
         _widen(program, leaves)
     return program, specs
 
 
-def _refuse(model: torch.nn.Module, error: Exception) -> NoReturn:
+@contextlib.contextmanager
+def _any_size() -> Iterator[None]:
+    """Lets torch.export reason as if sizes might be 0 or 1, where this PyTorch can."""
+    from torch.fx.experimental import _config
+
+    if not hasattr(_config, "backed_size_oblivious"):
+        raise KilnError("this PyTorch cannot")
+    with _config.patch(backed_size_oblivious=True):
+        yield
+
+
+def _refuse(model: torch.nn.Module, error: Optional[Exception]) -> NoReturn:
     raise _error(
         f"torch.export could not capture {type(model).__name__}: {error}\nThe model's Python code must be free of control flow "
         "that depends on tensor values, and of conversions of tensors to Python numbers.",

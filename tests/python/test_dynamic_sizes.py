@@ -239,6 +239,22 @@ def test_sizes_that_are_1_at_the_opt_size():
             torch.testing.assert_close(compiled(x := torch.randn(shape)), model(x), rtol=1e-4, atol=1e-5)
 
 
+def test_sizes_that_become_1():
+    """Where torch.export would narrow the range to what has no size of 1 inside."""
+    layers = [
+        torch.nn.Conv2d(3, 4, 2, 2),
+        torch.nn.GELU(),
+        torch.nn.Conv2d(4, 4, 2, 2),
+        torch.nn.GELU(),
+        torch.nn.Conv2d(4, 2, 2, 2),
+    ]
+    model = torch.nn.Sequential(*layers, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()).eval()
+    compiled = kiln.compile(model, inputs=[kiln.Input(min_shape=(1, 3, 8, 8), opt_shape=(2, 3, 16, 24), max_shape=(4, 3, 64, 64))])
+    with torch.no_grad():
+        for shape in ((1, 3, 8, 8), (2, 3, 16, 24), (4, 3, 64, 64), (3, 3, 9, 40)):
+            torch.testing.assert_close(compiled(x := torch.randn(shape)), model(x), rtol=1e-4, atol=1e-5)
+
+
 def test_without_ranges_sizes_may_be_0_and_1():
     model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU()).eval()
     program = torch.export.export(model, (torch.randn(3, 2, 4),), dynamic_shapes=({0: AUTO, 1: torch.export.Dim.DYNAMIC},))
