@@ -388,6 +388,14 @@ def test_border_written_input() -> None:
     assert_same(one, two)
 
 
+def test_accuracy() -> None:
+    """Of both parts."""
+    x = torch.randn(4, 8, dtype=torch.complex64)
+    compiled = kiln.compile(module_of(lambda x: fft.fft(x)), [x], threads=1)
+    assert kiln.accuracy(module_of(lambda x: fft.fft(x)), compiled, [x])[0].relative_l2 < 1e-5
+    assert kiln.accuracy(module_of(lambda x: fft.fft(x).conj()), compiled, [x])[0].relative_l2 > 0.1
+
+
 def test_border_bad_arguments() -> None:
     x, y = pair()
     compiled = kiln.compile(Mixer().eval(), [x, y], threads=1)
