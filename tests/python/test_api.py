@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import gc
 import inspect
+import io
 import pickle
 import threading
+import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +19,7 @@ from torch import nn
 
 import kiln
 from compare import relative_errors
+from kiln import compiler
 
 
 class Mlp(nn.Module):
@@ -361,6 +364,21 @@ def test_progress_and_cancelling(mlp: nn.Module) -> None:
 
     with pytest.raises(InterruptedError, match="enough"):
         kiln.compile(mlp, inputs=[torch.zeros(2, 16)], progress=stop)
+
+
+def test_programs_are_written_alike(mlp: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the form that PyTorch computes and drops, and with it."""
+
+    def files() -> dict[str, bytes]:
+        with zipfile.ZipFile(io.BytesIO(bytes(compiler._program_bytes(program)))) as archive:
+            return {name: archive.read(name) for name in archive.namelist()}
+
+    program = torch.export.export(mlp, (torch.zeros(2, 16),))
+    kept = compiler.serde.canonicalize
+    fast = files()
+    assert compiler.serde.canonicalize is kept
+    monkeypatch.setattr(compiler, "_form_is_dropped", lambda: False)
+    assert files() == fast
 
 
 def test_progress_is_shown(mlp: nn.Module, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
