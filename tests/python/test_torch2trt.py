@@ -110,8 +110,13 @@ def test_dynamic_shapes():
         close(by_batch(y := torch.randn(shape)), model(y))
     for shape in ((1, 3, 8, 8), (3, 3, 24, 32), (4, 3, 32, 32)):
         close(by_shapes(y := torch.randn(shape)), model(y))
-    with pytest.raises(kiln.KilnError, match="7"):
+    with pytest.raises(kiln.KilnError, match='"input_0".* 7'):
         by_batch(torch.randn(7, 3, 16, 16))
+    named = torch2trt(model, [x], input_names=["image"])
+    with pytest.raises(kiln.KilnError, match='"image"'):
+        named(torch.randn(1, 2, 16, 16))
+    for name in ("for", "a.b", "self"):
+        close(torch2trt(model, [x], input_names=[name])(x), model(x))
 
 
 def test_dataset_gives_the_ranges():
@@ -558,7 +563,7 @@ def test_a_batch_that_the_model_fixes():
     with pytest.warns(UserWarning, match="max_batch_size has no effect"):
         converted = torch2trt(Fixed().eval(), [x], max_batch_size=4)
     close(converted(x), x.view(1, 6) + 1)
-    with pytest.raises(kiln.KilnError, match="could not capture"):
+    with pytest.raises(kiln.KilnError, match="could not capture Fixed"):
         torch2trt(Fixed().eval(), [x], min_shapes=[(1, 2, 3)], max_shapes=[(4, 2, 3)])
 
 

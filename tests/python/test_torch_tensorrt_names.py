@@ -270,6 +270,14 @@ def test_runtime_switches() -> None:
     for manager in managers:
         with manager as fast:
             torch.testing.assert_close(fast(a), m(a))
+    with runtime.enable_pre_allocated_outputs(compiled) as outputs:
+        outputs.set_pre_allocated_output(False)
+    settings = runtime.RuntimeSettings("eager").merge(cuda_graph_strategy="whole_graph_capture")
+    assert settings == runtime.RuntimeSettings("eager", "whole_graph_capture") != runtime.RuntimeSettings()
+    with pytest.raises(TypeError, match="speed"), runtime.runtime_config(compiled, speed=3):
+        pass
+    assert torch_tensorrt.Device("cpu:0") == torch_tensorrt.Device("cpu") != torch_tensorrt.Device("cuda:0")
+    torch.testing.assert_close(torch_tensorrt.compile(m, inputs=[a], device=torch.device("cpu", 0))(a), m(a))
     with runtime.weight_streaming(compiled) as streaming:
         total = streaming.total_device_budget
         assert total == streaming.get_automatic_weight_streaming_budget() > 0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
+import keyword
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -177,7 +179,24 @@ class _Flat(torch.nn.Module):
         self.note = _Note()
         self.training = False
 
-    def forward(self, *flat: torch.Tensor) -> Any:
+    @staticmethod
+    def of(module: torch.nn.Module, flattener: Flattener, example: Sequence[Any], names: Sequence[str]) -> _Flat:
+        """A _Flat whose texts have the name of the user's class, and whose inputs have these names."""
+
+        def forward(self: _Flat, *flat: torch.Tensor) -> Any:
+            return self.call(*flat)
+
+        if len(set(names)) == len(names) and all(
+            name.isidentifier() and not keyword.iskeyword(name) and name != "self" for name in names
+        ):
+            kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+            forward.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+                [inspect.Parameter(name, kind) for name in ("self", *names)]
+            )
+        made: _Flat = type(type(module).__name__, (_Flat,), {"forward": forward})(module, flattener, example)
+        return made
+
+    def call(self, *flat: torch.Tensor) -> Any:
         arguments = _nest(self._flattener.schema, self._example, flat)
         with replacing(self.module):
             result = self.module(*arguments)
@@ -316,11 +335,11 @@ def torch2trt(
         precision = "fp16"
     elif fp16_mode:
         _note("torch2trt: fp16_mode has no effect on a CPU: engines compute in fp32 there")
-    flat = _Flat(module, flattener, dataset[0])
     examples = _inputs(dataset, flattener, min_shapes, opt_shapes, max_shapes, max_batch_size)
     report = (lambda stage, fraction: print(f"[kiln] {100 * fraction:3.0f} % {stage}")) if log_level >= trt.Logger.INFO else None
     if input_names is not None and len(input_names) != flattener.size:
         raise ValueError(f"input_names has {len(input_names)} names, but the inputs hold {flattener.size} tensors")
+    flat = _Flat.of(module, flattener, dataset[0], input_names or default_input_names(flattener.size))
     options: dict[str, Any] = {"target": str(device), "precision": precision, "progress": report}
     with converting(arguments) as context, for_inference(module, "torch2trt"):
         if int8_mode:

@@ -217,7 +217,7 @@ class Device:
         if kind == "dla" or dla_core is not None:
             raise ValueError("device: Kiln has no DLA backend; use a GPU or the CPU")
         self.device_type = DeviceType(kind)
-        self.gpu_id = index
+        self.gpu_id = index if kind == "cuda" else -1  # "cpu:0" is the CPU
         self.dla_core = -1
         self.allow_gpu_fallback = allow_gpu_fallback
 
@@ -234,7 +234,15 @@ class Device:
             return Device(**{key: item for key, item in value.items() if key != "device_type"})
         raise TypeError(f"device: expected a Device, torch.device, text or dict, got {type(value).__name__}")
 
-    def to(self, kind: Any) -> torch.device:
+    _from_torch_device = of
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Device) and (self.device_type, self.gpu_id) == (other.device_type, other.gpu_id)
+
+    def __hash__(self) -> int:
+        return hash((self.device_type, self.gpu_id))
+
+    def to(self, kind: Any = torch.device) -> torch.device:
         return torch.device(self.device_type.value, self.gpu_id if self.gpu_id >= 0 else None)
 
     def __repr__(self) -> str:

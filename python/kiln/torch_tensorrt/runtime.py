@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import platform
 from collections.abc import Iterator, Mapping
@@ -45,6 +46,23 @@ def _unchanged(module: Any) -> Iterator[Any]:
     yield module
 
 
+class _PreAllocated(contextlib.AbstractContextManager[Any]):
+    def __init__(self, module: Any) -> None:
+        self.module = module
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        pass
+
+    def set_pre_allocated_output(self, enable: bool) -> None:
+        checks.check("set_pre_allocated_output", "enable", enable, checks.BOOL)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.module(*args, **kwargs)
+
+
 def _check_module(where: str, module: Any) -> None:
     checks.check(where, "module", module, checks.instance(torch.nn.Module, "a compiled module"))
 
@@ -58,7 +76,7 @@ def enable_cudagraphs(module: Any, cuda_graph_strategy: Any = None) -> Any:
 def enable_pre_allocated_outputs(module: Any) -> Any:
     """Results come from PyTorch's allocator, which reuses memory."""
     _check_module("enable_pre_allocated_outputs", module)
-    return _unchanged(module)
+    return _PreAllocated(module)
 
 
 def enable_output_allocator(module: Any) -> Any:
@@ -170,15 +188,24 @@ def set_dynamic_shapes_kernel_strategy(strategy: str = "lazy") -> None:
     note("set_dynamic_shapes_kernel_strategy", _RTX)
 
 
+@dataclasses.dataclass(frozen=True)
 class RuntimeSettings:
-    """Accepted: see :func:`set_dynamic_shapes_kernel_strategy`."""
+    """Accepted: see :func:`set_dynamic_shapes_kernel_strategy`; GPU engines run as CUDA graphs in any case."""
 
-    def __init__(self, dynamic_shapes_kernel_specialization_strategy: str = "lazy", **settings: Any) -> None:
-        rule = checks.one_of(*_STRATEGIES)
-        name = "dynamic_shapes_kernel_specialization_strategy"
-        checks.check("RuntimeSettings", name, dynamic_shapes_kernel_specialization_strategy, rule)
-        self.dynamic_shapes_kernel_specialization_strategy = dynamic_shapes_kernel_specialization_strategy
-        self.__dict__.update(settings)
+    dynamic_shapes_kernel_specialization_strategy: str = "lazy"
+    cuda_graph_strategy: str = "disabled"
+    runtime_cache: Any = None
+
+    def __post_init__(self) -> None:
+        for name, rule in (
+            ("dynamic_shapes_kernel_specialization_strategy", checks.one_of(*_STRATEGIES)),
+            ("cuda_graph_strategy", checks.one_of("disabled", "whole_graph_capture")),
+        ):
+            checks.check("RuntimeSettings", name, getattr(self, name), rule)
+
+    def merge(self, **changes: Any) -> RuntimeSettings:
+        """The same with some values changed."""
+        return dataclasses.replace(self, **changes)
 
 
 @contextlib.contextmanager
@@ -186,6 +213,7 @@ def runtime_config(module: Any, settings: Optional[RuntimeSettings] = None, **ch
     _check_module("runtime_config", module)
     rule = checks.optional(checks.instance(RuntimeSettings, "a RuntimeSettings"))
     checks.check("runtime_config", "settings", settings, rule)
+    (settings or RuntimeSettings()).merge(**changes)  # wrong ones are refused
     note("runtime_config", _RTX)
     yield module
 
