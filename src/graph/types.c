@@ -23,14 +23,14 @@ const char *kiln_dtype_name(kiln_dtype d) { return dtype_valid(d) ? dtypes[d].na
 size_t kiln_dtype_size(kiln_dtype d) { return dtype_valid(d) ? dtypes[d].size : 0; }
 
 void kiln_tensor_set_dtype(kiln_tensor *t, kiln_dtype d) {
-  if (!dtype_valid(d)) return;
+  if (!t || !dtype_valid(d)) return;
   t->dtype.code = dtypes[d].code;
   t->dtype.bits = dtypes[d].bits;
   t->dtype.lanes = 1;
 }
 
 kiln_dtype kiln_tensor_get_dtype(const kiln_tensor *t) {
-  if (t->dtype.lanes != 1) return KILN_DTYPE_COUNT;
+  if (!t || t->dtype.lanes != 1) return KILN_DTYPE_COUNT;
   for (int d = 0; d < KILN_DTYPE_COUNT; d++) {
     if (dtypes[d].code == t->dtype.code && dtypes[d].bits == t->dtype.bits) return (kiln_dtype)d;
   }

@@ -728,18 +728,23 @@ void kiln_context_destroy(kiln_context *c) {
 /* ---- measuring --------------------------------------------------------------------------------------------------- */
 
 void kiln_context_memory(const kiln_context *c, kiln_memory_info *out) {
+  if (!out) return;
+  *out = (kiln_memory_info){0};
+  if (!c) return;
   *out = (kiln_memory_info){engine_weight_bytes(c->engine), c->current ? program_arena_bytes(c->current) : 0,
                             c->state_bytes};
 }
 
 void kiln_context_profile(kiln_context *c, int enable) {
+  if (!c) return;
   c->profile = enable != 0;
   if (enable && c->current) program_profile_clear(c->current);
 }
 
-size_t kiln_context_step_count(const kiln_context *c) { return c->current ? program_step_count(c->current) : 0; }
+size_t kiln_context_step_count(const kiln_context *c) { return c && c->current ? program_step_count(c->current) : 0; }
 
 kiln_status kiln_context_step(const kiln_context *c, size_t index, kiln_step_info *out) {
+  if (!c || !out) return KILN_FAIL(KILN_INVALID_ARGUMENT, "%s is NULL", c ? "out_info" : "context");
   if (index >= kiln_context_step_count(c))
     return KILN_FAIL(KILN_INVALID_ARGUMENT, "step %zu of %zu", index, kiln_context_step_count(c));
   const node *n = program_step(c->current, index, &out->seconds, &out->flops, &out->bytes);

@@ -253,8 +253,29 @@ static void programs_run_the_tactics_of_their_profile(void **unused) {
   graph_destroy(g);
 }
 
+static void null_arguments_are_answered(void **unused) {
+  (void)unused;
+  kiln_memory_info memory = {1, 1, 1};
+  kiln_step_info step;
+  kiln_engine *e = engine_with(two);
+  kiln_context *c = NULL;
+  expect_ok(kiln_context_create(e, &c));
+  kiln_context_memory(c, NULL);
+  kiln_context_memory(NULL, &memory);
+  assert_true(memory.weights == 0 && memory.arena == 0 && memory.state == 0);
+  kiln_context_profile(NULL, 1);
+  assert_int_equal(kiln_context_step_count(NULL), 0);
+  expect_failure(kiln_context_step(NULL, 0, &step), KILN_INVALID_ARGUMENT, "context is NULL");
+  expect_failure(kiln_context_step(c, 0, NULL), KILN_INVALID_ARGUMENT, "out_info is NULL");
+  kiln_tensor_set_dtype(NULL, KILN_F32);
+  assert_int_equal(kiln_tensor_get_dtype(NULL), KILN_DTYPE_COUNT);
+  kiln_context_destroy(c);
+  kiln_engine_destroy(e);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(contexts_take_the_profile_that_fits),
+                                     cmocka_unit_test(null_arguments_are_answered),
                                      cmocka_unit_test(engines_without_profiles_have_one),
                                      cmocka_unit_test(sizes_that_must_be_the_same),
                                      cmocka_unit_test(sizes_that_follow_from_others),

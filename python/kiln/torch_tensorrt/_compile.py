@@ -191,7 +191,7 @@ def load(file_path: Union[str, os.PathLike[str]] = "", extra_files: Optional[dic
                 return (
                     read(str(file_path), extra_files) if read is _load_program else read(str(file_path), _extra_files=extra_files)
                 )
-            except (RuntimeError, ValueError, KeyError, AssertionError):
+            except (RuntimeError, ValueError, KeyError, AssertionError, OSError, EOFError, zipfile.BadZipFile):
                 continue
         raise not_an_engine from None
 
