@@ -288,6 +288,10 @@ static const char *const conv_cases[] = {
     "W:16,31,33",
     "x:f32[1,O,9,9] w:f32[O,O,3,3] b:f32[O] stride=[1,1] pad=[1,1] dilation=[1,1] " PLAIN_2D " O:4,8,31,32",
     "x:f32[1,4,12,12] w:f32[4,4,3,3] stride=[1,1] pad=[3,3] pad_end=[3,3] dilation=[3,3] output_pad=[0,0]",
+    "x:f32[2,20,N,7] w:f32[6,20,3,3] b:f32[6] stride=[1,1] pad=[9,5] pad_end=[9,5] dilation=[9,5] output_pad=[0,0] "
+    "N:5,9,12",
+    "x:f32[1,20,6,9] w:f32[6,10,5,3] stride=[2,3] pad=[8,9] pad_end=[8,9] dilation=[4,9] output_pad=[0,0] groups=2",
+    "x:f32[1,20,2,3] w:f32[6,20,3,2] b:f32[6] stride=[1,1] pad=[9,0] pad_end=[9,0] dilation=[6,1] output_pad=[0,0]",
     "x:f32[0,3,8,8] w:f32[4,3,3,3] stride=[1,1] pad=[1,1] dilation=[1,1] " PLAIN_2D,
     "x:f32[1,2,6,6]=inf w:f32[3,2,3,3] stride=[1,1] pad=[1,1] dilation=[1,1] " PLAIN_2D,
     "x:f64[1,3,6,7] w:f64[4,3,3,3] b:f64[4] stride=[1,1] pad=[1,1] dilation=[1,1] " PLAIN_2D,

@@ -88,6 +88,7 @@ typedef struct conv_state {
   bool copy_x, copy_y;
   bool pack_w; /* the weights come unpacked */
   size_t scratch_at, x_at, y_at, w_at;
+  bool *counts[3];    /* igemm: per place of the window along each dimension: is it inside the image for any output? */
   conv_phase *phases; /* transposed only */
   int64_t n_phases;
   size_t epilogue_at, epilogue_each;
@@ -134,11 +135,14 @@ static void conv_line(const conv_state *s, const line_part *l, const float **a) 
   const float **to = a + l->i0;
   for (int64_t kd = 0; kd < g->kernel[0]; kd++) {
     const int64_t d = l->at[0] * g->stride[0] - g->pad[0] + kd * g->dilation[0];
+    if (!s->counts[0][kd]) continue;
     for (int64_t kh = 0; kh < g->kernel[1]; kh++) {
       const int64_t h = l->at[1] * g->stride[1] - g->pad[1] + kh * g->dilation[1];
       const bool row_inside = inside(d, g->in[0]) && inside(h, g->in[1]);
       const float *row = l->x + d * g->x_step[0] + h * g->x_step[1];
-      for (int64_t kw = 0; kw < g->kernel[2]; kw++, to += l->mr) {
+      if (!s->counts[1][kh]) continue;
+      for (int64_t kw = 0; kw < g->kernel[2]; kw++) {
+        if (!s->counts[2][kw]) continue;
         const int64_t w = w0 + kw * g->dilation[2];
         const float *first = row + w * g->x_step[2];
         if (row_inside && w >= 0 && w + (count - 1) * g->stride[2] < g->in[2]) {
@@ -148,6 +152,7 @@ static void conv_line(const conv_state *s, const line_part *l, const float **a) 
             to[i] = row_inside && inside(w + i * g->stride[2], g->in[2]) ? first + i * step : s->zeros;
           }
         }
+        to += l->mr;
       }
     }
   }
@@ -270,6 +275,40 @@ static kiln_status conv_zeros(kernel_prep *p, conv_state *s, int64_t count) {
   return s->zeros ? KILN_OK : KILN_NO_MEMORY("convolution padding");
 }
 
+/* Of widely dilated windows some places see nothing but padding (24 apart over 16 pixels: all but the middle): they are left out. */
+static kiln_status conv_places(kernel_prep *p, conv_state *s) {
+  const conv_geometry *g = &s->g;
+  int64_t taps = 1;
+  for (int i = 0; i < 3; i++) {
+    bool *counts = s->counts[i] = ARENA_ARRAY(p->arena, bool, g->kernel[i] > 0 ? g->kernel[i] : 1);
+    if (!counts) return KILN_NO_MEMORY("convolution window");
+    int64_t n = 0;
+    for (int64_t k = 0; k < g->kernel[i]; k++) {
+      const int64_t first = k * g->dilation[i] - g->pad[i]; /* output o sees first + o * stride */
+      const int64_t o = first < 0 ? (-first + g->stride[i] - 1) / g->stride[i] : 0;
+      counts[k] = o < g->out[i] && first + o * g->stride[i] < g->in[i];
+      n += counts[k];
+    }
+    taps *= n;
+  }
+  if (taps == g->taps) return KILN_OK;
+  if (taps == 0) { /* nothing but padding */
+    for (int i = 0; i < 3; i++) {
+      for (int64_t k = 0; k < g->kernel[i]; k++) s->counts[i][k] = true;
+    }
+    return KILN_OK;
+  }
+  int32_t *tap = ARENA_ARRAY(p->arena, int32_t, taps);
+  if (!tap) return KILN_NO_MEMORY("convolution window");
+  s->job.tap = tap;
+  s->job.taps = taps;
+  for (int64_t t = 0; t < g->taps; t++) {
+    const int64_t kw = t % g->kernel[2], kh = t / g->kernel[2] % g->kernel[1], kd = t / g->kernel[2] / g->kernel[1];
+    if (s->counts[0][kd] && s->counts[1][kh] && s->counts[2][kw]) *tap++ = (int32_t)t;
+  }
+  return KILN_OK;
+}
+
 static kiln_status conv_prepare(kernel_prep *p, int isa) {
   conv_state *s = ARENA_NEW(p->arena, conv_state);
   if (!s) return KILN_NO_MEMORY("conv");
@@ -296,6 +335,8 @@ static kiln_status conv_prepare(kernel_prep *p, int isa) {
       if (!size_mul((size_t)(j->taps * j->isa->mr), (size_t)row * sizeof(float), &j->row_scratch)) {
         return KILN_FAIL(KILN_OUT_OF_MEMORY, "conv: the window is too large");
       }
+    } else {
+      KILN_TRY(conv_places(p, s));
     }
     KILN_TRY(conv_zeros(p, s, s->merged ? row : g->in_channels));
   }

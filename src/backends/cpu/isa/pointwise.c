@@ -198,7 +198,9 @@ VF_INLINE uint16_t pw_to_bf16(float f) {
   const uint32_t bits = kf_to_bits(f), rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
   return (uint16_t)(f == f ? rounded : (bits >> 16) | 0x40u);
 }
-PW_CONVERT(pw_wrap_f16, float, float, pw_from_half(pw_to_half(x)))
+#if defined(KILN_ISA_scalar)
+PW_CONVERT(pwv_wrap_f16, float, float, pw_from_half(pw_to_half(x)))
+#endif
 PW_CONVERT(pw_wrap_bf16, float, float, pw_from_bf16(pw_to_bf16(x)))
 
 /* ---- Load and store ---------------------------------------------------------------------------------------------- */
@@ -260,6 +262,48 @@ PW_STORE(i16, int16_t, int64_t, x)
 PW_STORE(i8, int8_t, int64_t, x)
 PW_STORE(u8, uint8_t, int64_t, x)
 
+/* Many halves at once: the compiler does not make vectors of the loops above. */
+#if defined(KILN_ISA_scalar)
+#define pwv_load_f16 pw_load_f16
+#define pwv_store_f16 pw_store_f16
+#else
+#if defined(KILN_ISA_avx512)
+typedef __m256i vh;
+VF_INLINE vh vh_load(const uint16_t *h) { return _mm256_loadu_si256((const void *)h); }
+VF_INLINE void vh_store(uint16_t *h, vh x) { _mm256_storeu_si256((void *)h, x); }
+VF_INLINE vf vf_of_halves(vh x) { return _mm512_cvtph_ps(x); }
+VF_INLINE vh vf_to_halves(vf x) { return _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT); }
+#else
+typedef __m128i vh;
+VF_INLINE vh vh_load(const uint16_t *h) { return _mm_loadu_si128((const void *)h); }
+VF_INLINE void vh_store(uint16_t *h, vh x) { _mm_storeu_si128((void *)h, x); }
+VF_INLINE vf vf_of_halves(vh x) { return _mm256_cvtph_ps(x); }
+VF_INLINE vh vf_to_halves(vf x) { return _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT); }
+#endif
+
+static void pwv_wrap_f16(PW_ARGS) {
+  float *o = out;
+  const float *xp = xs;
+  for (int64_t i = 0; i < PW_LENGTH(count); i += VF) vf_store(o + i, vf_of_halves(vf_to_halves(vf_load(xp + i))));
+}
+
+static void pwv_load_f16(void *out, const void *source, int64_t stride, int64_t n) {
+  float *o = out;
+  const uint16_t *s = source;
+  int64_t i = 0;
+  for (; stride == 1 && i + VF <= n; i += VF) vf_store(o + i, vf_of_halves(vh_load(s + i)));
+  pw_load_f16(o + i, s + i, stride, n - i);
+}
+
+static void pwv_store_f16(void *to, int64_t stride, const void *source, int64_t n) {
+  uint16_t *o = to;
+  const float *s = source;
+  int64_t i = 0;
+  for (; stride == 1 && i + VF <= n; i += VF) vh_store(o + i, vf_to_halves(vf_load(s + i)));
+  pw_store_f16(o + i, stride, s + i, n - i);
+}
+#endif
+
 /* ---- Table ------------------------------------------------------------------------------------------------------- */
 
 enum {
@@ -297,14 +341,14 @@ const pw_table KERNEL(pw_table) = {
                      [KILN_I16] = pw_float_to_i16,
                      [KILN_I8] = pw_float_to_i8,
                      [KILN_U8] = pw_float_to_u8},
-    .wrap = {[KILN_F16] = pw_wrap_f16,
+    .wrap = {[KILN_F16] = pwv_wrap_f16,
              [KILN_BF16] = pw_wrap_bf16,
              [KILN_I32] = pw_wrap_i32,
              [KILN_I16] = pw_wrap_i16,
              [KILN_I8] = pw_wrap_i8,
              [KILN_U8] = pw_wrap_u8},
     .load = {[PW_FLOAT] = {[KILN_F32] = pw_load_f32,
-                           [KILN_F16] = pw_load_f16,
+                           [KILN_F16] = pwv_load_f16,
                            [KILN_BF16] = pw_load_bf16,
                            [KILN_BOOL] = pw_load_bool_float},
              [PW_INT] = {[KILN_I64] = pw_load_i64,
@@ -314,7 +358,7 @@ const pw_table KERNEL(pw_table) = {
                          [KILN_U8] = pw_load_u8,
                          [KILN_BOOL] = pw_load_bool_int}},
     .store = {[PW_FLOAT] = {[KILN_F32] = pw_store_f32,
-                            [KILN_F16] = pw_store_f16,
+                            [KILN_F16] = pwv_store_f16,
                             [KILN_BF16] = pw_store_bf16,
                             [KILN_BOOL] = pw_store_bool_float},
               [PW_INT] = {[KILN_I64] = pw_store_i64,
