@@ -332,6 +332,13 @@ def operator_name(target: Any) -> str:
     return f"{schema.name}.{schema.overload_name}" if schema.overload_name else str(schema.name)
 
 
+def written_name(op: Any) -> str:
+    """ "aten::relu.default" of an OpOverload, "torch.ops.aten.relu.default" and the like; "aten::relu" where no overload is named."""
+    text = str(op)
+    text = text[len("torch.ops.") :] if text.startswith("torch.ops.") else text
+    return text if "::" in text else text.replace(".", "::", 1)
+
+
 def _is_size_arithmetic(node: torch.fx.Node) -> bool:
     value = _traced(node)
     return node.op == "call_function" and isinstance(value, (torch.SymInt, torch.SymBool, torch.SymFloat, int, float, bool))
@@ -367,7 +374,7 @@ def _modules(node: torch.fx.Node) -> list[str]:
 
 class _Support(OperatorSupportBase):
     def __init__(self, executed_ops: Collection[Any], executed_modules: Collection[str], options: dict[str, Any]) -> None:
-        self.executed_ops = set(executed_ops) | {str(op) for op in executed_ops}
+        self.executed_ops = {written_name(op) for op in executed_ops}
         self.executed_modules = set(executed_modules)
         self.options = options
 
@@ -378,14 +385,7 @@ class _Support(OperatorSupportBase):
             return None
         if not isinstance(target, torch._ops.OpOverload):
             return "not an operator that Kiln knows"
-        if {
-            str(target),
-            operator_name(target),
-            target._schema.name,
-            str(target.overloadpacket),
-            target,
-            target.overloadpacket,
-        } & self.executed_ops:
+        if {written_name(target), target._schema.name} & self.executed_ops:
             return "named in torch_executed_ops"
         if self.executed_modules.intersection(_modules(node)):
             return "in a module named in torch_executed_modules"
@@ -422,7 +422,8 @@ def partition(
 
     Args:
         program: exported; operators that Kiln lacks and PyTorch can decompose should be decomposed before.
-        torch_executed_ops: operators left to PyTorch: OpOverloads, or names ("aten::add.Tensor", "aten::add", "aten.add.Tensor").
+        torch_executed_ops: operators left to PyTorch: OpOverloads, or names ("aten::add.Tensor", "aten::add", "aten.add.Tensor",
+            "torch.ops.aten.add.Tensor").
         torch_executed_modules: paths or class names of modules left to PyTorch.
         min_block_size: a piece with fewer operators is left to PyTorch, unless it is the whole program.
         dryrun: only the report; the module runs in PyTorch.

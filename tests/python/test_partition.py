@@ -47,7 +47,14 @@ def test_the_rest_runs_in_pytorch(dynamic):
 def test_what_the_user_keeps_in_pytorch():
     model, program = exported(False)
     args = (torch.randn(3, 4, 8), {"scale": torch.tensor(2.0)})
-    for keep in ("aten::sigmoid", "aten.sigmoid.default", torch.ops.aten.sigmoid.default, torch.ops.aten.sigmoid):
+    names = (
+        "aten::sigmoid",
+        "aten.sigmoid.default",
+        "torch.ops.aten.sigmoid.default",
+        "torch.ops.aten.sigmoid",
+        "aten::sigmoid.default",
+    )
+    for keep in (*names, torch.ops.aten.sigmoid.default, torch.ops.aten.sigmoid):
         module, report = partition(program, torch_executed_ops=[keep])
         assert report.left["aten::sigmoid"][0] == "named in torch_executed_ops"
         torch.testing.assert_close(module(*args)["y"], model(*args)["y"])

@@ -451,6 +451,27 @@ def test_modules_among_others_that_learn() -> None:
             kiln.compile(m, inputs=[x()])(a)
 
 
+def test_mutable_modules_notice_every_change() -> None:
+    m, a = model(), x()
+    mutable = torch_tensorrt.MutableTorchTensorRTModule(m)
+    m.add_module("3", torch.nn.Linear(3, 3).eval())
+    m.head = m[3]
+    changes = [
+        lambda: mutable.head.bias.data.zero_(),
+        lambda: setattr(mutable.head.weight, "data", torch.eye(3)),
+        lambda: setattr(mutable.head, "weight", torch.nn.Parameter(torch.ones(3, 3))),
+        lambda: mutable.load_state_dict({name: 2 * value for name, value in m.state_dict().items()}),
+        lambda: setattr(mutable, "0", torch.nn.Linear(4, 8).eval()),
+        lambda: m[2].weight.add_(1),
+    ]
+    torch.testing.assert_close(mutable(a), m(a))
+    for change in changes:
+        before = m(a)
+        change()
+        assert not torch.equal(before, m(a))
+        torch.testing.assert_close(mutable(a), m(a))
+
+
 def test_names_that_are_no_parameters() -> None:
     m = model()
     batches = torch_tensorrt.Input(min_shape=(1, 4), opt_shape=(2, 4), max_shape=(8, 4), name="image")

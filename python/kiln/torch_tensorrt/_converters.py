@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from kiln import rewrite
 from kiln._kiln import KilnError, operator_supported
+from kiln.partition import written_name
 from kiln.torch2trt.network import ITensor, Network
 from kiln.torch_tensorrt._settings import CompilationSettings
 
@@ -154,8 +155,8 @@ def _name(target: Any) -> str:
 
 
 def _left_to_torch(target: Any, settings: CompilationSettings) -> bool:
-    left = {str(op) for op in settings.torch_executed_ops}
-    return bool(left & {str(target), _name(target), target._schema.name, f"torch.ops.{target}"})
+    left = {written_name(op) for op in settings.torch_executed_ops}
+    return bool(left & {written_name(target), target._schema.name})
 
 
 def _choose(node: torch.fx.Node, settings: CompilationSettings) -> Optional[ConverterSupport]:

@@ -256,6 +256,9 @@ _MUTABLE_RULES = {
 }
 
 
+_MUTABLE_OWN = {"original_model", "settings", "training", "_compiled", "_state", "_checked", "_ranges", "_touched"}
+
+
 class MutableTorchTensorRTModule(torch.nn.Module):
     """Keeps the original module and compiles it at the first call. When its weights have changed, the next call refits the engines;
     when more has, it compiles again.
@@ -293,6 +296,7 @@ class MutableTorchTensorRTModule(torch.nn.Module):
         self.settings = settings
         self._compiled: Optional[torch.nn.Module] = None
         self._state: Any = None
+        self._checked: Any = None
         self._ranges: Optional[tuple[Any, Mapping[str, Any]]] = None
         self.training = False
 
@@ -311,13 +315,27 @@ class MutableTorchTensorRTModule(torch.nn.Module):
             original = self.__dict__.get("_modules", {}).get("original_model")
             if original is None or name.startswith("__"):
                 raise
+            self.__dict__["_touched"] = True  # whoever has a part may write to it in ways that PyTorch does not count
             return getattr(original, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """What the original has is set there: ``module.head = torch.nn.Linear(8, 2)``."""
+        original = self.__dict__.get("_modules", {}).get("original_model")
+        if original is not None and name not in _MUTABLE_OWN and hasattr(original, name):
+            setattr(original, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    def _sums(self) -> list[Any]:
+        """Changes where a weight does, also by ``weight.data``."""
+        tensors = self.original_model.state_dict().values()
+        return [t.double().sum().item() if not t.is_complex() else t.abs().double().sum().item() for t in tensors]
 
     def _fingerprint(self) -> Any:
         """What a refit can bring up to date, and what it cannot."""
         state = self.original_model.state_dict(keep_vars=True)
         others = [(name, tensor) for name, tensor in self.original_model.named_buffers() if name not in state]
-        weights = [(name, id(tensor), tensor._version) for name, tensor in state.items()]
+        weights = [(name, id(tensor), tensor._version, tensor.data_ptr()) for name, tensor in state.items()]
         kinds = [(name, tensor.shape, tensor.dtype, tensor.device) for name, tensor in state.items()]
         return weights, (kinds, [(name, id(tensor), tensor._version) for name, tensor in others])
 
@@ -326,7 +344,8 @@ class MutableTorchTensorRTModule(torch.nn.Module):
         if self._compiled is None:
             return False
         now = self._fingerprint()
-        if now == self._state:
+        touched, self.__dict__["_touched"] = self.__dict__.get("_touched", False), False
+        if now == self._state and not (touched and self._sums() != self._checked):
             return True
         if now[1] != self._state[1] or self.settings.get("calibrator") is not None:  # int8 rounds weights, a refit does not
             return False
@@ -334,7 +353,7 @@ class MutableTorchTensorRTModule(torch.nn.Module):
             refit_with(self._compiled, self.original_model.state_dict())
         except kiln.KilnError:
             return False
-        self._state = now
+        self._state, self._checked = now, self._sums()
         return True
 
     def compile(self, *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
@@ -350,7 +369,8 @@ class MutableTorchTensorRTModule(torch.nn.Module):
             shapes = {**dict(zip(names, self._ranges[0])), **self._ranges[1]}
         program = dynamo.trace(self.original_model, arg_inputs=args, kwarg_inputs=kwargs, dynamic_shapes=shapes)
         self._compiled = dynamo.compile_program(program, [], CompilationSettings.of(**self.settings))
-        self._state = self._fingerprint()
+        self._state, self._checked = self._fingerprint(), self._sums()
+        self.__dict__["_touched"] = False
 
     def refit_gm(self) -> None:
         """Takes the new weights in now; the next call would do it too."""

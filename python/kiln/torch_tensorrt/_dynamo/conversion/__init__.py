@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kiln._kiln import KilnError
 from kiln.torch_tensorrt._converters import (
     DYNAMO_ATEN_CONVERTERS,
     ConversionContext,
@@ -14,6 +15,7 @@ from kiln.torch_tensorrt._converters import (
 from kiln.torch_tensorrt._settings import CompilationSettings
 from kiln.torch_tensorrt.dynamo.conversion import converter_utils, impl, plugins
 
+UnsupportedOperatorException = KilnError  # with status KILN_UNSUPPORTED
 DYNAMO_CONVERTERS = DYNAMO_ATEN_CONVERTERS  # those that users registered
 
 __all__ = [
@@ -23,6 +25,7 @@ __all__ = [
     "ConversionContext",
     "ConverterPriority",
     "ConverterSupport",
+    "UnsupportedOperatorException",
     "converter_utils",
     "dynamo_tensorrt_converter",
     "has_static_shapes",
