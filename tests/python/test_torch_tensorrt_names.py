@@ -472,6 +472,36 @@ def test_mutable_modules_notice_every_change() -> None:
         torch.testing.assert_close(mutable(a), m(a))
 
 
+class Sums(torch.nn.Module):
+    def forward(self, a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+        return a.sum() + 2 * b.sum() + 3 * c.sum()
+
+
+def test_keyword_inputs_in_any_order() -> None:
+    m, a, b, c = Sums().eval(), torch.ones(2), torch.ones(3), torch.ones(4)
+    free = {0: torch.export.Dim.DYNAMIC}
+    program = torch.export.export(m, (a,), {"b": b, "c": c}, dynamic_shapes={"a": None, "b": free, "c": free})
+    ranges = {
+        "c": torch_tensorrt.Input(min_shape=(2,), opt_shape=(2,), max_shape=(4,)),
+        "b": torch_tensorrt.Input(min_shape=(2,), opt_shape=(2,), max_shape=(30,)),
+    }
+    compiled = torch_tensorrt.dynamo.compile(program, arg_inputs=(a,), kwarg_inputs=ranges)
+    assert compiled(a, c=c, b=torch.ones(20)).item() == 2 + 40 + 12
+    with pytest.raises(kiln.KilnError, match=r'"c".* 5'):
+        compiled(a, b=b, c=torch.ones(5))
+
+
+def test_saving_what_is_not_compiled(tmp_path) -> None:
+    m, a = model(), x()
+    for module, options in ((torch.export.export(m, (a,)), {}), (m, {"inputs": [a]})):
+        torch_tensorrt.save(module, tmp_path / "m.pt2", **options)
+        torch.testing.assert_close(torch_tensorrt.load(tmp_path / "m.pt2").module()(a), m(a))
+    torch_tensorrt.save(m, tmp_path / "m.ts", output_format="torchscript", inputs=[a])
+    torch.testing.assert_close(torch.jit.load(tmp_path / "m.ts")(a), m(a))
+    with pytest.raises(ValueError, match="output_format"):
+        torch_tensorrt.save(torch.export.export(m, (a,)), tmp_path / "m.ts", output_format="torchscript")
+
+
 def test_names_that_are_no_parameters() -> None:
     m = model()
     batches = torch_tensorrt.Input(min_shape=(1, 4), opt_shape=(2, 4), max_shape=(8, 4), name="image")

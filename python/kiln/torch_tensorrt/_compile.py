@@ -126,7 +126,7 @@ def save(
     """Saves a compiled module.
 
     ``output_format`` "torchscript" writes a file for torch.jit.load, "exported_program" one for torch.export.load and :func:`load`; both
-    need ``import kiln`` first. ``retrace``, ``use_legacy_exporter``, ``pickle_protocol`` and ``dynamic_shapes`` are accepted: engines are saved as
+    need ``import kiln`` first. Exported programs, and modules that are not compiled (with their ``inputs``), are saved as they are. ``retrace``, ``use_legacy_exporter``, ``pickle_protocol`` and ``dynamic_shapes`` are accepted: engines are saved as
     they are, with the shapes that they were built for. A module with state becomes a Kiln engine file instead of an exported program. :func:`kiln.save` writes an
     engine file for the C library and the shell.
     """
@@ -140,6 +140,13 @@ def save(
         raise TypeError(f"torch_tensorrt.save: unknown arguments {sorted(unknown)}; known: {', '.join(known)}")
     if isinstance(module, _Loaded):
         module = module.compiled
+    if isinstance(module, torch.export.ExportedProgram):
+        if output_format != "exported_program":
+            raise ValueError(
+                f'torch_tensorrt.save: output_format of an ExportedProgram must be "exported_program", got "{output_format}"'
+            )
+        _save_program(module, file_path, extra_files)
+        return
     if isinstance(module, HybridModule):
         if output_format == "torchscript":
             torch.jit.save(script_hybrid(module), str(file_path), _extra_files=extra_files)
@@ -147,6 +154,13 @@ def save(
             _save_program(export_hybrid(module), file_path, extra_files)
         return
     scripted = isinstance(module, torch.jit.ScriptModule)
+    if isinstance(module, torch.nn.Module) and not scripted and not isinstance(module, kiln.CompiledModule):
+        program = dynamo.trace(module, inputs, arg_inputs=arg_inputs, kwarg_inputs=kwarg_inputs)
+        if output_format == "torchscript":
+            torch.jit.save(torch.jit.trace(module, program.example_inputs[0]), str(file_path), _extra_files=extra_files)
+        else:
+            _save_program(program, file_path, extra_files)
+        return
     if scripted or output_format == "torchscript":
         torch.jit.save(
             module if scripted else kiln.embed_engine(kiln.engine_bytes(module)), str(file_path), _extra_files=extra_files

@@ -104,9 +104,16 @@ def compile(
         checks.instance(torch.export.ExportedProgram, "a torch.export.ExportedProgram"),
     )
     chosen = CompilationSettings.of(**settings)
-    specs = arguments(inputs, arg_inputs) + list(to_kiln(dict(kwarg_inputs or {})).values())
+    specs = arguments(inputs, arg_inputs) + _in_order(exported_program, dict(to_kiln(dict(kwarg_inputs or {}))))
     check_shared(specs)
     return compile_program(exported_program, specs, chosen)
+
+
+def _in_order(program: torch.export.ExportedProgram, named: dict[str, Any]) -> list[Any]:
+    """Keyword arguments in the order of the program's inputs."""
+    _, keywords = program.call_spec.in_spec.children()  # type: ignore[union-attr]
+    order = {name: place for place, name in enumerate(keywords.context or [])}
+    return [named[name] for name in sorted(named, key=lambda name: order.get(name, len(order)))]
 
 
 def device_of(program: torch.export.ExportedProgram, chosen: CompilationSettings) -> str:
