@@ -324,34 +324,66 @@ static bool index_put_fits(const node *n, const char **why) {
 
 /* ---- scatter, slice_scatter -------------------------------------------------------------------------------------- */
 
-static kiln_status scatter_run(const kernel_args *a) {
+/* `count` elements of src from element `from` on go to y, near element `to`, where indices say from element n on. */
+static kiln_status scatter_line(const kernel_args *a, int64_t count, int64_t n, int64_t from, int64_t to, bool add) {
   const tensor *indices = &a->in[1], *src = &a->in[2], *y = &a->out[0];
   const size_t size = kiln_dtype_size(y->dtype);
-  const int64_t axis = arg_int(a, "axis"), limit = y->rank ? y->shape[axis] : 1;
-  const bool add = strcmp(arg_attr(a, "reduce")->u.s, "add") == 0;
-  if (tensor_numel(indices) > 0) {
-    KILN_TRY(index_check_sizes(a, indices, y, axis));
-    KILN_TRY(index_check_sizes(a, indices, src, -1));
-  }
-  if (y->data != a->in[0].data) memcpy(y->data, a->in[0].data, (size_t)tensor_numel(y) * size);
-  for (int64_t n = 0, count = tensor_numel(indices); n < count; ++n) {
-    const int64_t k = index_load(indices, n);
-    int64_t to = 0, from = 0, rest = n;
-    if (k < 0 || k >= limit) return index_failure(a, k, limit);
-    for (int d = y->rank - 1; d >= 0; --d) {
-      const int64_t i = rest % indices->shape[d];
-      rest /= indices->shape[d];
-      to += (d == axis ? k : i) * y->strides[d];
-      from += i * src->strides[d];
-    }
-    char *o = (char *)y->data + to * (int64_t)size;
+  const int64_t axis = arg_int(a, "axis"), last = y->rank - 1, limit = y->rank ? y->shape[axis] : 1;
+  const int64_t pitch = y->rank ? y->strides[axis] : 0;
+  const int64_t step = y->rank && axis != last ? y->strides[last] : 0, src_step = y->rank ? src->strides[last] : 0;
+  const int64_t index_step = y->rank ? indices->strides[last] : 0; /* 0: the same index for all, as index_add has */
+  const int64_t first = index_load(indices, n);
+  if (step == 1 && src_step == 1 && (index_step == 0 || count == 1)) {
+    if (first < 0 || first >= limit) return index_failure(a, first, limit);
+    char *o = (char *)y->data + (to + first * pitch) * (int64_t)size;
     const char *x = (const char *)src->data + from * (int64_t)size;
+    if (!add) {
+      memcpy(o, x, (size_t)count * size);
+    } else if (y->dtype == KILN_F32) {
+      float *sums = (float *)(void *)o;
+      for (int64_t i = 0; i < count; ++i) sums[i] += ((const float *)(const void *)x)[i];
+    } else {
+      uint64_t *sums = (uint64_t *)(void *)o;
+      for (int64_t i = 0; i < count; ++i) sums[i] += ((const uint64_t *)(const void *)x)[i];
+    }
+    return KILN_OK;
+  }
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t k = index_load(indices, n + i * index_step);
+    if (k < 0 || k >= limit) return index_failure(a, k, limit);
+    char *o = (char *)y->data + (to + k * pitch + i * step) * (int64_t)size;
+    const char *x = (const char *)src->data + (from + i * src_step) * (int64_t)size;
     if (!add)
       memcpy(o, x, size);
     else if (y->dtype == KILN_F32)
       *(float *)(void *)o += *(const float *)(const void *)x;
     else
       *(uint64_t *)(void *)o += *(const uint64_t *)(const void *)x;
+  }
+  return KILN_OK;
+}
+
+static kiln_status scatter_run(const kernel_args *a) {
+  const tensor *indices = &a->in[1], *src = &a->in[2], *y = &a->out[0];
+  const size_t size = kiln_dtype_size(y->dtype);
+  const int64_t axis = arg_int(a, "axis"), count = tensor_numel(indices);
+  const bool add = strcmp(arg_attr(a, "reduce")->u.s, "add") == 0;
+  if (count > 0) {
+    KILN_TRY(index_check_sizes(a, indices, y, axis));
+    KILN_TRY(index_check_sizes(a, indices, src, -1));
+  }
+  if (y->data != a->in[0].data) memcpy(y->data, a->in[0].data, (size_t)tensor_numel(y) * size);
+  const int64_t columns = y->rank ? indices->shape[y->rank - 1] : 1;
+  for (int64_t n = 0; n < count; n += columns) {
+    int64_t to = 0, from = 0, index = 0, rest = n / columns;
+    for (int d = y->rank - 2; d >= 0; --d) {
+      const int64_t i = rest % indices->shape[d];
+      rest /= indices->shape[d];
+      if (d != axis) to += i * y->strides[d];
+      from += i * src->strides[d];
+      index += i * indices->strides[d];
+    }
+    KILN_TRY(scatter_line(a, columns, index, from, to, add));
   }
   return KILN_OK;
 }
@@ -488,7 +520,7 @@ const kernel index_kernels[] = {
      .prepare = index_put_prepare,
      .run = index_put_run,
      .inplace = 1},
-    {.op = "scatter", .name = "scatter.copy", .fits = scatter_fits, .run = scatter_run, .inplace = 1},
+    {.op = "scatter", .name = "scatter.copy", .fits = scatter_fits, .run = scatter_run, .strided_in = 2, .inplace = 1},
     {.op = "slice_scatter", .name = "slice_scatter.copy", .run = slice_scatter_run, .inplace = 1},
     {.op = "nonzero", .name = "nonzero.scan", .fits = nonzero_fits, .run = nonzero_run},
     {.op = "narrow", .name = "narrow.copy", .run = narrow_run},
