@@ -157,37 +157,6 @@ static double seconds_now(void) {
 /* ---- Complex tensors, which engines have as pairs of real numbers
  * ---------------------------------------------------------------- */
 
-/* Turns a complex tensor into one of pairs. The shape and strides are copied to where there is room for one more. False: too many
- * dimensions. */
-static bool as_pairs(kiln_tensor *t, int64_t *shape, int64_t *strides) {
-  const int32_t n = t->ndim;
-  if (n >= KILN_MAX_RANK) return false;
-  int64_t dense = 1;
-  for (int32_t i = n - 1; i >= 0; i--) {
-    const int64_t size = t->shape[i];
-    strides[i] = 2 * (t->strides ? t->strides[i] : dense);
-    dense *= size;
-    shape[i] = size;
-  }
-  shape[n] = 2;
-  strides[n] = 1;
-  t->shape = shape;
-  t->strides = strides;
-  t->ndim = n + 1;
-  t->dtype.code = DL_FLOAT;
-  t->dtype.bits /= 2;
-  return true;
-}
-
-/* The other way round, for a dense tensor. */
-static kiln_tensor as_complex(const kiln_tensor *t) {
-  kiln_tensor z = *t;
-  z.ndim--;
-  z.dtype.code = DL_COMPLEX;
-  z.dtype.bits = (uint8_t)(2 * z.dtype.bits);
-  return z;
-}
-
 /* Inputs that are complex to the model, and only those, must be given as complex numbers. */
 static bool read_complex(const runner_object *r, slot *s, Py_ssize_t index) {
   kiln_tensor *t = &s->inputs[index];
@@ -195,7 +164,7 @@ static bool read_complex(const runner_object *r, slot *s, Py_ssize_t index) {
   kiln_io_info info;
   const bool is_complex = t->dtype.code == DL_COMPLEX;
   if (is_complex == complex_in(r, index)) {
-    if (!is_complex || as_pairs(t, h->shape, h->strides)) return true;
+    if (!is_complex || dl_as_pairs(t, h->shape, h->strides)) return true;
     kiln_raise_text(KILN_INVALID_ARGUMENT, "input %zd (%s): a complex tensor has at most %d dimensions", index,
                     kiln_engine_input(r->engine->engine, (size_t)index, &info) == KILN_OK ? info.name : "?",
                     KILN_MAX_RANK - 1);
@@ -207,10 +176,11 @@ static bool read_complex(const runner_object *r, slot *s, Py_ssize_t index) {
                     "input %zd (%s) is complex; pass torch.view_as_real(input) to a model that takes real numbers",
                     index, name);
   else
-    kiln_raise_text(KILN_INVALID_ARGUMENT,
-                    "input %zd (%s) is real, but the model takes complex numbers; pass torch.view_as_complex(input) of "
-                    "pairs, or input.to(torch.complex64)",
-                    index, name);
+    kiln_raise_text(
+        KILN_INVALID_ARGUMENT,
+        "input %zd (%s) is real, but the model takes complex numbers; pass torch.view_dl_as_complex(input) of "
+        "pairs, or input.to(torch.complex64)",
+        index, name);
   return false;
 }
 
@@ -300,33 +270,6 @@ static bool read_torch(const runner_object *r, slot *s, PyObject *object, Py_ssi
 /* ---- Input: others
  * -------------------------------------------------------------------------------------------------------------- */
 
-static bool dtype_from_format(const char *format, Py_ssize_t size, kiln_tensor *t) {
-  if (format && (*format == '@' || *format == '=' || *format == '<')) format++;
-  if (format && *format == 'Z' && (format[1] == 'f' || format[1] == 'd') && format[2] == '\0') { /* complex */
-    t->dtype.code = DL_COMPLEX;
-    t->dtype.bits = (uint8_t)(8 * size);
-    t->dtype.lanes = 1;
-    return size == (format[1] == 'f' ? 8 : 16);
-  }
-  const char kind = format ? *format : 'B';
-  if (kind == '\0' || (format && format[1] != '\0') || size < 1 || size > 8) return false;
-  uint8_t code;
-  if (strchr("bhilqn", kind))
-    code = 0;
-  else if (strchr("BHILQN", kind))
-    code = 1;
-  else if (strchr("efd", kind))
-    code = 2;
-  else if (kind == '?')
-    code = 6;
-  else
-    return false;
-  t->dtype.code = code;
-  t->dtype.bits = (uint8_t)(8 * size);
-  t->dtype.lanes = 1;
-  return true;
-}
-
 static bool read_buffer(const runner_object *r, slot *s, PyObject *object, Py_ssize_t index) {
   kiln_tensor *t = &s->inputs[index];
   held *h = &s->holds[index];
@@ -338,7 +281,7 @@ static bool read_buffer(const runner_object *r, slot *s, PyObject *object, Py_ss
     return false;
   }
   const Py_buffer *v = &h->view;
-  if (!dtype_from_format(v->format, v->itemsize, t)) {
+  if (!dl_dtype_from_format(v->format, v->itemsize, t)) {
     kiln_raise_text(KILN_INVALID_ARGUMENT, "input %zd (%s): element type '%s' is not supported; expected dtype %s",
                     index, input_name(r, index, &info), v->format ? v->format : "B", kiln_dtype_name(info.dtype));
     return false;
@@ -420,7 +363,7 @@ static bool make_torch_outputs(const runner_object *r, slot *s) {
     t->strides = NULL;
     t->byte_offset = 0;
     const kiln_tensor prototype =
-        complex_out(r, i) ? as_complex(t) : *t; /* as pairs: dense, as all that is made here */
+        complex_out(r, i) ? dl_as_complex(t) : *t; /* as pairs: dense, as all that is made here */
     if (!(s->made[i] = torch_new(&prototype, &t->data))) {
       kiln_raise_text(KILN_OUT_OF_MEMORY, "PyTorch could not allocate output %zd", i);
       return false;
@@ -745,7 +688,7 @@ static bool read_output(const runner_object *r, slot *s, PyObject *object, Py_ss
     Py_DECREF(flag);
     if (!requires && torch_view(object, t)) {
       if ((t->dtype.code == DL_COMPLEX) == pairs &&
-          (!pairs || as_pairs(t, s->pairs[index].shape, s->pairs[index].strides)))
+          (!pairs || dl_as_pairs(t, s->pairs[index].shape, s->pairs[index].strides)))
         return true;
       kiln_raise_text(KILN_INVALID_ARGUMENT, "output %zd is %s in the model, the tensor given for it is not", index,
                       pairs ? "complex" : "real");

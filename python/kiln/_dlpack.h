@@ -3,6 +3,8 @@
 #define KILN_PYTHON_DLPACK_H
 
 #include <kiln/kiln.h>
+#include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 typedef struct dl_version {
@@ -36,5 +38,13 @@ typedef struct dl_exchange { /* DLPackExchangeAPI */
 } dl_exchange;
 
 enum { DL_FLOAT = 2, DL_COMPLEX = 5 };
+
+/* Turns a complex tensor into one of pairs. The shape and strides are copied to where there is room for one more. False: too many
+ * dimensions. */
+bool dl_as_pairs(kiln_tensor *t, int64_t *shape, int64_t *strides);
+/* The other way round, for a dense tensor. */
+kiln_tensor dl_as_complex(const kiln_tensor *t);
+/* Sets the type of elements of `size` bytes with a format of the buffer protocol (NULL: bytes). False: there is none. */
+bool dl_dtype_from_format(const char *format, ptrdiff_t size, kiln_tensor *t);
 
 #endif
