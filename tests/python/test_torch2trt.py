@@ -110,7 +110,7 @@ def test_dynamic_shapes():
         close(by_batch(y := torch.randn(shape)), model(y))
     for shape in ((1, 3, 8, 8), (3, 3, 24, 32), (4, 3, 32, 32)):
         close(by_shapes(y := torch.randn(shape)), model(y))
-    with pytest.raises(kiln.KilnError, match='"input_0".* 7'):
+    with pytest.raises(kiln.KilnError, match=r'"input_0".* 7'):
         by_batch(torch.randn(7, 3, 16, 16))
     named = torch2trt(model, [x], input_names=["image"])
     with pytest.raises(kiln.KilnError, match='"image"'):
