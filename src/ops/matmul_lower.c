@@ -171,6 +171,24 @@ static value *bag_members(lower_call *c, value *offsets, dim items, bool has_las
   return lower_binary(b, "logical_and", after, before);
 }
 
+/* Each item is added to the row of its bag; items of no bag go to a row behind the last. [bags, D] */
+static value *bag_sums(builder *b, value *members, value *items) {
+  dim_table *t = b->graph->dims;
+  const dim bags = members->type.dims[0];
+  const int64_t axis = 0;
+  value *count = lower_cast(b, lower_size_tensor(b, bags), KILN_I64);
+  value *bag = lower_cast(b, lowering_unsqueeze(b, lowering_iota(b, bags), 1), KILN_I64);
+  value *place = lower_binary(b, "mul", lower_cast(b, members, KILN_I64), lower_binary(b, "sub", bag, count));
+  place = place ? build(b, "sum", IN(place), ATTRS(A_INTS("axes", &axis, 1))) : NULL;
+  place = lower_binary(b, "add", place, count);
+  place = place ? lower_expand(b, lowering_unsqueeze(b, place, 1), 2, items->type.dims) : NULL;
+  const dim sums[] = {dim_add(t, bags, 1), items->type.dims[1]};
+  value *zeros = lower_expand(b, graph_scalar(b->graph, items->type.dtype, 0), 2, sums);
+  if (!place || !zeros) return NULL;
+  value *y = build(b, "scatter", IN(zeros, place, items), ATTRS(A_INT("axis", 0), A_STR("reduce", "add")));
+  return y ? lowering_slice(b, y, 0, 0, bags, 1) : NULL;
+}
+
 /* Rows of each bag are selected (not multiplied by 0: a NaN of another bag must not spread), then summed, averaged or
  * maximized. */
 kiln_status lower_embedding_bag(lower_call *c) {
@@ -199,12 +217,17 @@ kiln_status lower_embedding_bag(lower_call *c) {
   if (per_sample && items) items = lower_binary(b, "mul", items, lowering_unsqueeze(b, per_sample, 1));
   LOWER_NEED(c, members);
   LOWER_NEED(c, items);
-  /* [bags, items, 1] picks from [1, items, D] */
-  value *other = graph_scalar(b->graph, items->type.dtype, mode == 2 ? (double)-__builtin_inff() : 0);
-  value *picked =
-      build(b, "where", IN(lowering_unsqueeze(b, members, 2), lowering_unsqueeze(b, items, 0), other), NO_ATTRS);
   const int64_t axis = 1;
-  value *y = build(b, mode == 2 ? "amax" : "sum", IN(picked), ATTRS(A_INTS("axes", &axis, 1)));
+  value *y;
+  if (mode < 2 && items->type.dtype == KILN_F32) {
+    y = bag_sums(b, members, items);
+  } else { /* [bags, items, 1] picks from [1, items, D] */
+    value *other = graph_scalar(b->graph, items->type.dtype, mode == 2 ? (double)-__builtin_inff() : 0);
+    value *picked =
+        build(b, "where", IN(lowering_unsqueeze(b, members, 2), lowering_unsqueeze(b, items, 0), other), NO_ATTRS);
+    y = build(b, mode == 2 ? "amax" : "sum", IN(picked), ATTRS(A_INTS("axes", &axis, 1)));
+  }
+  LOWER_NEED(c, y);
   if (mode) { /* empty bags give 0 */
     value *number = build(b, "sum", IN(lower_cast(b, members, items->type.dtype)),
                           ATTRS(A_INTS("axes", &axis, 1), A_BOOL("keepdim", 1)));
