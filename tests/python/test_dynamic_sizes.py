@@ -263,3 +263,41 @@ def test_without_ranges_sizes_may_be_0_and_1():
     with torch.no_grad():
         for shape in ((0, 2, 4), (3, 0, 4), (0, 0, 4), (1, 1, 4), (50, 3, 4)):
             torch.testing.assert_close(compiled(x := torch.randn(shape)), model(x))
+
+
+class Recurrent(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.gru = torch.nn.GRU(4, 3)
+
+    def forward(self, x: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
+        return self.gru(x, h)[0]  # raises where the sizes of x and h do not agree, which it compares as lists
+
+
+class Compares(torch.nn.Module):
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        if x.shape[1:] == y.shape[1:]:
+            return x + 1
+        return x * 3 if [x.shape[0], 4] != [y.shape[0], y.shape[1]] else x * 2
+
+
+def test_scripts_compare_lists_of_sizes():
+    model = torch.jit.script(Recurrent().eval())
+    tokens = kiln.Input(min_shape=(1, 1, 4), opt_shape=(4, 2, 4), max_shape=(9, 5, 4))
+    compiled = kiln.compile(model, [tokens, kiln.Input(min_shape=(1, 1, 3), opt_shape=(1, 2, 3), max_shape=(1, 5, 3))])
+    with torch.no_grad():
+        for n, batch in ((1, 1), (4, 2), (9, 5)):
+            x, h = torch.randn(n, batch, 4), torch.randn(1, batch, 3)
+            torch.testing.assert_close(compiled(x, h), model(x, h), rtol=1e-4, atol=1e-5)
+    model = torch.jit.script(Compares().eval())
+    any_size = kiln.Input(min_shape=(1, 1, 1), opt_shape=(2, 2, 2), max_shape=(9, 9, 9))
+    compiled = kiln.compile(model, [any_size, any_size])
+    for a, b in (
+        ((2, 2, 3), (5, 2, 3)),
+        ((2, 4, 3), (2, 4, 2)),
+        ((2, 3, 3), (2, 4, 3)),
+        ((1, 2, 3), (2, 4, 3)),
+        ((9, 9, 9), (9, 9, 9)),
+    ):
+        x, y = torch.randn(a), torch.randn(b)
+        assert torch.equal(compiled(x, y), model(x, y))

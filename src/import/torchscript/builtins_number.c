@@ -310,9 +310,35 @@ static kiln_status compare_numbers(interp *it, int which, const ts_value *x, con
   return graph_binary(it, comparisons[which], real ? KILN_F64 : KILN_I64, x, y, TST_BOOL, out);
 }
 
+static bool all_numbers(const ts_list *l) {
+  for (int i = 0; i < l->count; i++)
+    if (!interp_is_number(&l->items[i])) return false;
+  return true;
+}
+
+/* x == y (which 0) or x != y (1) of lists of as many numbers, such as sizes that vary. */
+static kiln_status compare_lists(interp *it, int which, const ts_list *x, const ts_list *y, ts_value *out) {
+  ts_value all = of_bool(which == 0);
+  for (int i = 0; i < x->count; i++) {
+    ts_value one;
+    KILN_TRY(compare_numbers(it, which, &x->items[i], &y->items[i], &one));
+    if (one.kind == TSV_BOOL && one.u.i == (which == 0)) continue; /* says nothing */
+    if (one.kind == TSV_BOOL || all.kind == TSV_BOOL)
+      all = one;
+    else
+      KILN_TRY(graph_binary(it, which == 0 ? "logical_and" : "logical_or", KILN_BOOL, &all, &one, TST_BOOL, &all));
+    if (all.kind == TSV_BOOL) break;
+  }
+  *out = all;
+  return KILN_OK;
+}
+
 static kiln_status compare_others(interp *it, int which, const ts_value *x, const ts_value *y, ts_value *out) {
   if (which < 2) {
     const int same = interp_equal(it, x, y, 0);
+    const ts_list *a = interp_items(x), *b = interp_items(y);
+    if (same < 0 && a && b && a->count == b->count && all_numbers(a) && all_numbers(b))
+      return compare_lists(it, which, a, b, out);
     if (same < 0)
       return IT_FAIL(it, KILN_UNSUPPORTED, "a comparison of %s that depends on tensor data", interp_kind_name(x));
     *out = of_bool(which == 0 ? same : !same);
