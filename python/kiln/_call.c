@@ -176,11 +176,10 @@ static bool read_complex(const runner_object *r, slot *s, Py_ssize_t index) {
                     "input %zd (%s) is complex; pass torch.view_as_real(input) to a model that takes real numbers",
                     index, name);
   else
-    kiln_raise_text(
-        KILN_INVALID_ARGUMENT,
-        "input %zd (%s) is real, but the model takes complex numbers; pass torch.view_dl_as_complex(input) of "
-        "pairs, or input.to(torch.complex64)",
-        index, name);
+    kiln_raise_text(KILN_INVALID_ARGUMENT,
+                    "input %zd (%s) is real, but the model takes complex numbers; pass torch.view_as_complex(input) of "
+                    "pairs, or input.to(torch.complex64)",
+                    index, name);
   return false;
 }
 
