@@ -91,8 +91,8 @@ def compile(
             a traced module that was saved with its inputs.
         kwargs: keyword arguments of ``forward``, likewise. Numbers, strings, bools and None are baked in.
         method: of a TorchScript module: what to compile; the result's ``forward`` computes it.
-        target: None ("cuda" for a model whose parameters are on a GPU, else "cpu"), "cuda", "cuda:1" (the second GPU), "cuda:sm_90" (and the like, to build for a GPU
-            that is not here), "cpu" (the best instruction set of this machine), "cpu:avx512", "cpu:avx2", "cpu:scalar", "reference".
+        target: None ("cuda" for a model whose parameters, or if it has none, whose inputs are on a GPU, else "cpu"), "cuda", "cuda:1" (the
+            second GPU), "cuda:sm_90" (and the like, to build for a GPU that is not here), "cpu" (the best instruction set of this machine), "cpu:avx512", "cpu:avx2", "cpu:scalar", "reference".
         precision: "fp32"; on GPUs "tf32", "fp16" and "bf16" too, for models in fp32, with operators or modules that stay in fp32 behind a
             colon: "fp16:softmax,head*".
         dynamic_shapes: passed to ``torch.export.export`` as it is, instead of ranges from ``kiln.Input``.
@@ -123,7 +123,7 @@ def compile(
             line("exporting", 0.0)
             return compile(**{**given, "progress": line})
     if target is None:
-        target = _gpu_of(model) or "cpu"
+        target = _gpu_of(model, inputs, kwargs) or "cpu"
     if isinstance(model, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
         if engine_cache is not None:
             raise ValueError("engine_cache is not for TorchScript modules")
@@ -234,11 +234,12 @@ def _error(text: str, status: str) -> KilnError:
     return error
 
 
-def _gpu_of(model: Any) -> Optional[str]:
-    """ "cuda:1" for a model with a parameter there; None: it is on the CPU."""
+def _gpu_of(model: Any, *inputs: Any) -> Optional[str]:
+    """ "cuda:1" for a model with a parameter there, or one without parameters whose inputs are there; None: it is on the CPU."""
     if not isinstance(model, torch.nn.Module):
         return None
-    for tensor in [*model.parameters(), *model.buffers()]:
+    own = [*model.parameters(), *model.buffers()]
+    for tensor in own or [leaf for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, torch.Tensor)]:
         if tensor.device.type == "cuda":
             return f"cuda:{tensor.device.index or 0}"
     return None

@@ -78,7 +78,7 @@ def test_wide_heads(case, dtype):
         masks["keep"][0, 0, 3] = False  # a query with nothing to attend to
     inputs = [q, k, v] + ([masks[case]] if case in masks else [])
     model = Attend(case == "causal", case == "groups").eval()
-    ours = kiln.compile(model, inputs=inputs)(*inputs)
+    ours = kiln.compile(model, inputs=inputs, target="cuda")(*inputs)
     assert ours.dtype == dtype
     truth = model(*(x if x.dtype == torch.bool else x.float() for x in inputs))
     truth = torch.nan_to_num(truth)
