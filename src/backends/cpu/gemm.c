@@ -238,7 +238,10 @@ typedef struct copy_job {
   const tensor *t;
   float *plain;
   bool scatter;
-  int64_t lines, mid, cols; /* lines of mid x cols elements: the last two dimensions */
+  /* Lines of mid x cols elements: the last dimension, and the one before it or the one that is contiguous in the tensor. */
+  int64_t lines, mid, cols;
+  int mid_at;
+  int64_t plain_mid; /* floats between two of mid in `plain` */
   int64_t mid_step, step;
   int64_t per_task;
 } copy_job;
@@ -249,18 +252,19 @@ static void copy_block(const copy_job *j, float *strided, float *plain, int64_t 
                        int64_t c1) {
   if (j->scatter) {
     for (int64_t m = m0; m < m1; m++) {
-      for (int64_t c = c0; c < c1; c++) strided[m * j->mid_step + c * j->step] = plain[m * j->cols + c];
+      for (int64_t c = c0; c < c1; c++) strided[m * j->mid_step + c * j->step] = plain[m * j->plain_mid + c];
     }
   } else if (j->mid_step == 1 && j->cols == 3) { /* an image of 3 channels becomes channels-last */
     for (int64_t m = m0; m < m1; m++) {
       const float a = strided[m], b = strided[m + j->step], c = strided[m + 2 * j->step];
-      plain[m * 3] = a;
-      plain[m * 3 + 1] = b;
-      plain[m * 3 + 2] = c;
+      float *to = plain + m * j->plain_mid;
+      to[0] = a;
+      to[1] = b;
+      to[2] = c;
     }
   } else {
     for (int64_t c = c0; c < c1; c++) {
-      for (int64_t m = m0; m < m1; m++) plain[m * j->cols + c] = strided[m * j->mid_step + c * j->step];
+      for (int64_t m = m0; m < m1; m++) plain[m * j->plain_mid + c] = strided[m * j->mid_step + c * j->step];
     }
   }
 }
@@ -271,13 +275,20 @@ static void copy_task(void *user, int64_t index, int worker) {
   const tensor *t = j->t;
   const int64_t begin = index * j->per_task, end = min_i64(j->lines, begin + j->per_task);
   for (int64_t line = begin; line < end; line++) {
-    int64_t rest = line, offset = 0;
-    for (int r = t->rank - 3; r >= 0; r--) {
-      offset += rest % t->shape[r] * t->strides[r];
-      rest /= t->shape[r];
+    int64_t rest = line, offset = 0, plain_offset = 0, plain_step = j->cols;
+    for (int r = t->rank - 2; r >= 0; r--) {
+      if (r != j->mid_at) {
+        offset += rest % t->shape[r] * t->strides[r];
+        plain_offset += rest % t->shape[r] * plain_step;
+        rest /= t->shape[r];
+      }
+      plain_step *= t->shape[r];
     }
-    float *strided = (float *)t->data + offset, *plain = j->plain + line * j->mid * j->cols;
-    const int64_t side = j->cols <= 3 ? j->mid : 16; /* 16 x 16 blocks use whole cache lines on both sides */
+    float *strided = (float *)t->data + offset, *plain = j->plain + plain_offset;
+    const int64_t side = j->cols <= 3 ? j->mid
+                         : j->plain_mid > j->cols
+                             ? 8
+                             : 16; /* whole cache lines on both sides; far apart they share few sets */
     for (int64_t m = 0; m < j->mid; m += side) {
       for (int64_t c = 0; c < j->cols; c += 16) {
         copy_block(j, strided, plain, m, min_i64(j->mid, m + side), c, min_i64(j->cols, c + 16));
@@ -294,9 +305,15 @@ static void copy_run(const tensor *t, float *plain, bool scatter, pool *workers)
     j.cols = t->shape[t->rank - 1];
     j.step = t->strides[t->rank - 1];
   }
+  j.plain_mid = j.cols;
+  j.mid_at = t->rank - 2;
+  for (int r = 0; r < t->rank - 2 && j.step != 1 && t->strides[t->rank - 2] != 1; r++) {
+    if (t->strides[r] == 1 && t->shape[r] > 4) j.mid_at = r; /* blocks of whole cache lines */
+  }
   if (t->rank >= 2) {
-    j.mid = t->shape[t->rank - 2];
-    j.mid_step = t->strides[t->rank - 2];
+    j.mid = t->shape[j.mid_at];
+    j.mid_step = t->strides[j.mid_at];
+    for (int r = j.mid_at + 1; r < t->rank - 1; r++) j.plain_mid *= t->shape[r];
   }
   j.lines = count / j.cols / j.mid;
   j.per_task = max_i64(1, 16384 / (j.cols * j.mid));
