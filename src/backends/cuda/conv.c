@@ -168,6 +168,7 @@ static kiln_status igemm_prepare(kernel_prep *p) {
                     .out_row = "row",
                     .out_col = "col",
                     .has_bias = state->bias,
+                    .bias_constant = cuda_is_constant(p, 2),
                     .a_elements = tensor_numel(&p->args.in[0])};
   KILN_TRY(prepare_image(p, state, in, &q.lda, &q.vec_a, &q.a_aligned));
   KILN_TRY(prepare_weight(p, PACKING_OHWI, 0, -1, &state->w));
@@ -333,6 +334,7 @@ static kiln_status padded_prepare(kernel_prep *p) {
                           .out_row = "row",
                           .out_col = "col",
                           .has_bias = state->bias,
+                          .bias_constant = cuda_is_constant(p, 2),
                           .b_constant = w->data != NULL,
                           .vec_a = 4,
                           .vec_b = cuda_vector(16 / size, size, cuda_in_alignment(p, 1), 1, (int64_t[]){4 * s.taps}),
@@ -379,6 +381,7 @@ static kiln_status stem_compile(kernel_prep *p, const conv_shape *s, conv_state 
   const size_t pixels = (state->shared - weights) / 8 / STEM_THREADS;
   const int resident = s->out_channels == 32 || (s->out_channels == 64 && pixels < 4) ? 4 : 3;
   text t = {0};
+  text_printf(&t, "#define BIAS_CONST %d\n", cuda_is_constant(p, 2));
   text_printf(&t, "#define PDL 1\n#define IN_TYPE %s\n#define OUT_TYPE %s\n#define BIAS_TYPE %s\n#define HAS_BIAS %d\n",
               cuda_mx_type(x->dtype), cuda_mx_type(y->dtype), cuda_mx_type(x->dtype), state->bias);
   text_printf(&t, "#define MIN_CTAS %d\n", resident);
@@ -482,6 +485,7 @@ static kiln_status scatter_prepare(kernel_prep *p) {
                     .bias_offset = "0LL",
                     .bias_period = s.out_channels,
                     .has_bias = state->bias,
+                    .bias_constant = cuda_is_constant(p, 2),
                     .a_elements = tensor_numel(&p->args.in[0])};
   KILN_TRY(prepare_image(p, state, s.in_channels, &q.lda, &q.vec_a, &q.a_aligned));
   KILN_TRY(prepare_weight(p, PACKING_HWOI, -1, -2, &state->w));
@@ -564,6 +568,7 @@ static kiln_status depthwise_prepare(kernel_prep *p) {
   const char *macros = conv_macros(p, &s, s.in_channels);
   if (!macros) return KILN_NO_MEMORY("convolution");
   text t = {0};
+  text_printf(&t, "#define BIAS_CONST %d\n", cuda_is_constant(p, 2));
   text_printf(&t, "#define PDL 1\n#define IN_TYPE %s\n#define OUT_TYPE %s\n#define BIAS_TYPE %s\n#define HAS_BIAS %d\n",
               cuda_mx_type(x->dtype), cuda_mx_type(p->args.out[0].dtype), cuda_mx_type(x->dtype), state->bias);
   text_printf(&t,
@@ -656,6 +661,7 @@ static kiln_status direct_prepare(kernel_prep *p) {
   const char *epilogue = NULL, *front = NULL;
   KILN_TRY(cuda_epilogue_text(p, &epilogue));
   text t = {0};
+  text_printf(&t, "#define BIAS_CONST %d\n", cuda_is_constant(p, 2));
   text_printf(&t, "#define PDL 1\n#define IN_TYPE %s\n#define OUT_TYPE %s\n#define BIAS_TYPE %s\n#define HAS_BIAS %d\n",
               cuda_mx_type(x->dtype), cuda_mx_type(y->dtype), cuda_mx_type(x->dtype), state->bias);
   put_strides(&t, &s, x, w, arg_bool(&p->args, "transposed"));

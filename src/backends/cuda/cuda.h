@@ -99,6 +99,15 @@ cuda_math cuda_math_of(const node *n);
 /* In kernel text: "float", "f16", "bf16", "double", "signed char", "unsigned char", "short", "int", "long long"; bool
  * is "bool". */
 const char *cuda_type(kiln_dtype d);
+/* Is the operand there, and a weight? */
+static inline bool cuda_is_constant(const kernel_prep *p, int operand) {
+  return operand < p->args.n_in && p->args.in[operand].rank >= 0 && p->args.in[operand].data != NULL;
+}
+/* What stands behind the `*` of an operand's parameter. Only of weights the compiler may know that nothing else writes them: the
+ * results of kernels that still run when this one is launched are read too (docs/decisions/0014). */
+static inline const char *cuda_alias(const kernel_prep *p, int operand) {
+  return cuda_is_constant(p, operand) ? "__restrict__ " : "";
+}
 static inline bool cuda_is_float(kiln_dtype d) { return d == KILN_F32 || d == KILN_F16 || d == KILN_BF16; }
 /* For fits: operands that are present and results are f32, f16 or bf16, all the same. */
 bool cuda_fits_float(const node *n, const char **why);

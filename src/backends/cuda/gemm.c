@@ -401,6 +401,7 @@ static int list_ways(const cuda_facts *gpu, const gemm_problem *q, bool cores, g
 
 static void put_problem(text *t, const kernel_prep *p, const gemm_problem *q, int vec_c) {
   const tensor *y = &p->args.out[0];
+  text_printf(t, "#define BIAS_CONST %d\n", q->bias_constant);
   text_printf(t, "#define IN_TYPE %s\n#define OUT_TYPE %s\n#define BIAS_TYPE %s\n#define HAS_BIAS %d\n",
               cuda_mx_type(q->dtype), cuda_mx_type(y->dtype), cuda_mx_type(q->dtype), q->has_bias);
   if (q->groups)

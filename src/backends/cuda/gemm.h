@@ -30,7 +30,7 @@ typedef struct gemm_problem {
   const char *a_offset, *b_offset; /* expressions in z, of type long long */
   int vec_a, vec_b, vec_c;
   bool a_aligned, b_aligned; /* addresses are multiples of 16 */
-  bool has_bias;
+  bool has_bias, bias_constant;
   const char *out_row, *out_col, *bias_offset; /* in z, row, col: where a result is in the node's result seen as rows */
   bool b_constant;                             /* B is a weight */
   const gemm_image *image;                     /* NULL: A is a matrix */

@@ -42,6 +42,7 @@ static kiln_status linear_prepare(kernel_prep *p) {
                     .out_row = "row",
                     .out_col = "col",
                     .has_bias = node_in(p->args.node, 2) != NULL,
+                    .bias_constant = cuda_is_constant(p, 2),
                     .b_constant = w->data != NULL,
                     .a_elements = tensor_numel(x)};
   for (int r = 0; r < y->rank - 1; r++) q.m *= y->shape[r];

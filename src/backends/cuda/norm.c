@@ -134,6 +134,15 @@ static kiln_status prepare_softmax(kernel_prep *p) {
 
 /* ---- layer_norm, rms_norm -------------------------------------------------------------------------------------------------------- */
 
+/* Parameters for gamma and beta, operands of these numbers if they are there; NULL: no memory. */
+static const char *vectors(kernel_prep *p, int gamma, int beta) {
+  const bool has_gamma = gamma < p->args.n_in && p->args.in[gamma].rank >= 0;
+  const bool has_beta = beta < p->args.n_in && p->args.in[beta].rank >= 0;
+  return cuda_text(p, "%s%s%s%s%s%s", has_gamma ? "const IN *" : "", has_gamma ? cuda_alias(p, gamma) : "",
+                   has_gamma ? "gamma, " : "", has_beta ? "const IN *" : "", has_beta ? cuda_alias(p, beta) : "",
+                   has_beta ? "beta, " : "");
+}
+
 static kiln_status prepare_layer_norm(kernel_prep *p) {
   const tensor *in = &p->args.in[0];
   const int dims = (int)arg_int(&p->args, "dims");
@@ -142,7 +151,7 @@ static kiln_status prepare_layer_norm(kernel_prep *p) {
   int64_t length = 1;
   for (int i = in->rank - dims; i < in->rank; i++) length *= in->shape[i];
   const int64_t rows = length ? tensor_numel(in) / length : 0;
-  const char *params = cuda_text(p, "%s%s", gamma ? "const IN *gamma, " : "", beta ? "const IN *beta, " : "");
+  const char *params = vectors(p, 1, 2);
   const double eps = arg_float(&p->args, "eps");
   const char *body =
       rms ? cuda_text(p, "float sq = 0; EACH(sq += v * v) const float scale = rsqrtf(SUM(sq) / LENGTH + (float)%.17g);",
@@ -184,16 +193,18 @@ static kiln_status prepare_group_norm(kernel_prep *p) {
   const int64_t groups = arg_int(&p->args, "groups"), channels = in->shape[last ? in->rank - 1 : 1];
   int64_t spatial = 1;
   for (int i = 1; i < in->rank; i++) spatial *= i == (last ? in->rank - 1 : 1) ? 1 : in->shape[i];
+  const char *params = vectors(p, 1, 2);
+  if (!params) return KILN_OUT_OF_MEMORY;
   text t = {0};
   text_printf(&t,
               "#define IN %s\n#define GROUPS %lld\n#define SIZE %lldLL\n#define SPATIAL %lldLL\n#define C_STRIDE "
               "%lldLL\n#define S_STRIDE %lldLL\n"
-              "#define N_STRIDE %lldLL\n#define EPS ((float)%.17g)\n#define GROUP_PARAMS %s %s\n#define GROUP_RESULT "
+              "#define N_STRIDE %lldLL\n#define EPS ((float)%.17g)\n#define GROUP_PARAMS %s\n#define GROUP_RESULT "
               "%s %s\n#define PLACE %s\n",
               cuda_type(in->dtype), (long long)groups, (long long)(channels / groups), (long long)spatial,
               (long long)(last ? 1 : spatial), (long long)(last ? channels : 1), (long long)(channels * spatial),
-              arg_float(&p->args, "eps"), gamma ? "const IN *gamma," : "", beta ? "const IN *beta," : "",
-              gamma ? "* to_float(gamma[c])" : "", beta ? "+ to_float(beta[c])" : "",
+              arg_float(&p->args, "eps"), params, gamma ? "* to_float(gamma[c])" : "",
+              beta ? "+ to_float(beta[c])" : "",
               /* neighbours in memory are neighbours of e */ last ? "e" : "((e) / SPATIAL + (e) % SPATIAL * SIZE)");
   text_puts(&t, group_frame);
   return cuda_simple_prepare(p, "group", &t, tensor_numel(in) ? in->shape[0] * groups : 0, 512, 0);
@@ -208,19 +219,19 @@ static kiln_status prepare_batch_norm(kernel_prep *p) {
   const int axis = arg_bool(&p->args, "channels_last") ? in->rank - 1 : 1;
   const bool gamma = p->args.n_in > 3 && p->args.in[3].rank >= 0, beta = p->args.n_in > 4 && p->args.in[4].rank >= 0;
   const int64_t total = tensor_numel(in);
-  const char *type = cuda_type(in->dtype);
+  const char *type = cuda_type(in->dtype), *params = vectors(p, 3, 4);
+  if (!params) return KILN_OUT_OF_MEMORY;
   text t = {0};
   text_printf(&t,
               "#define IN %s\nextern \"C\" __global__ void __launch_bounds__(256) batch(const IN *in, "
               "const IN *mean, "
-              "const IN *var, %s%sIN *__restrict__ out) {\n  KILN_WAIT;\n"
+              "const IN *var, %sIN *__restrict__ out) {\n  KILN_WAIT;\n"
               "  const i64 i = (i64)blockIdx.x * 256 + threadIdx.x;\n  if (i >= %lldLL) return;\n  const i64 c = i / "
               "%lldLL %% %lldLL;\n"
               "  out[i] = from_float<IN>((to_float(in[i]) - to_float(mean[c])) * rsqrtf(to_float(var[c]) + "
               "(float)%.17g)%s%s);\n}\n",
-              type, gamma ? "const IN *gamma, " : "", beta ? "const IN *beta, " : "", (long long)total,
-              (long long)stride_behind(in, axis), (long long)in->shape[axis], arg_float(&p->args, "eps"),
-              gamma ? " * to_float(gamma[c])" : "", beta ? " + to_float(beta[c])" : "");
+              type, params, (long long)total, (long long)stride_behind(in, axis), (long long)in->shape[axis],
+              arg_float(&p->args, "eps"), gamma ? " * to_float(gamma[c])" : "", beta ? " + to_float(beta[c])" : "");
   return cuda_simple_prepare(p, "batch", &t, cuda_div_up(total, 256), 256, 0);
 }
 

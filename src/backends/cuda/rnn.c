@@ -118,6 +118,7 @@ static kiln_status prepare_inputs(kernel_prep *p, rnn_state *s, int64_t hidden) 
       .out_row = "row",
       .out_col = "col",
       .has_bias = s->b_ih,
+      .bias_constant = cuda_is_constant(p, s->states + 3),
       .b_constant = w->data != NULL,
       .a_elements = tensor_numel(x),
       .a_aligned = x_align == 16,

@@ -41,7 +41,7 @@ __device__ __forceinline__ bool conv_position(int o, int k, int stride, int pad,
 }
 
 extern "C" __global__ void __launch_bounds__(256)
-    KERNEL_NAME(const void *x, const void *f, void *__restrict__ y, const void *bias, long long total EPILOGUE_PARAMS) {
+    KERNEL_NAME(const void *x, const void *f, void *__restrict__ y, BIAS_PARAM, long long total EPILOGUE_PARAMS) {
   mx_grid_wait();
   const long long t = (long long)blockIdx.x * 256 + threadIdx.x;
   if (t >= total) return;

@@ -42,7 +42,7 @@
 #endif
 
 extern "C" __global__ void __launch_bounds__(THREADS, MIN_CTAS)
-    kiln_conv_stem(const mx_u16 *x, const uint2 *w, void *__restrict__ y, const void *bias, int tiles EPILOGUE_PARAMS) {
+    kiln_conv_stem(const mx_u16 *x, const uint2 *w, void *__restrict__ y, BIAS_PARAM, int tiles EPILOGUE_PARAMS) {
   extern __shared__ __align__(16) unsigned char smem[];
   uint2 *const weights = (uint2 *)smem, *const patch = weights + WEIGHTS;
   const int tid = threadIdx.x, lane = tid & 31, warp = tid >> 5, g = lane >> 2, t = lane & 3;

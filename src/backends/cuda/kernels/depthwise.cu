@@ -65,7 +65,7 @@ __device__ __forceinline__ void widen(const mx_u32 *w, float *v) {
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-    KERNEL_NAME(const void *x, const void *w, void *__restrict__ y, const void *bias, int batch EPILOGUE_PARAMS) {
+    KERNEL_NAME(const void *x, const void *w, void *__restrict__ y, BIAS_PARAM, int batch EPILOGUE_PARAMS) {
   constexpr int CV = CHANNELS / VEC, GX = (OUT_W + PX - 1) / PX, GY = (OUT_H + PY - 1) / PY;
   const INDEX t = (INDEX)blockIdx.x * THREADS + threadIdx.x, p = t / CV;
   const int c = (int)(t % CV) * VEC, gx = (int)(p % GX), gy = (int)(p / GX % GY), image = (int)(p / ((INDEX)GX * GY));

@@ -156,7 +156,7 @@ __device__ __forceinline__ void add_remote(mx_u32 addr, float *v) {
 #endif
 
 extern "C" __global__ void CLUSTER_DIMS __launch_bounds__(THREADS, MIN_CTAS)
-    KERNEL_NAME(const in_t *a, const in_t *b, out_t *__restrict__ c, const void *bias,
+    KERNEL_NAME(const in_t *a, const in_t *b, out_t *__restrict__ c, BIAS_PARAM,
                 float *__restrict__ ws, mx_u32 *__restrict__ counters, int m_arg EPILOGUE_PARAMS) {
   extern __shared__ __align__(1024) unsigned char smem[];
   const mx_u32 smem0 = mx_shared(smem);

@@ -37,7 +37,7 @@
 #endif
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-    KERNEL_NAME(const void *a, const void *b, void *__restrict__ c, const void *bias,
+    KERNEL_NAME(const void *a, const void *b, void *__restrict__ c, BIAS_PARAM,
                 float *__restrict__ ws, mx_u32 *__restrict__ counters, int m_arg EPILOGUE_PARAMS) {
   extern __shared__ __align__(16) unsigned char smem[];
   const int tid = threadIdx.x, split = blockIdx.y, n0 = blockIdx.x % TILES_N * BN;

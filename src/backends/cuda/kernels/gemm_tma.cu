@@ -216,7 +216,7 @@ __device__ __forceinline__ void cluster_barrier() {
 
 extern "C" __global__ void CLUSTER_DIMS __launch_bounds__(THREADS, MIN_CTAS)
     kiln_gemm_tma(const __grid_constant__ tensor_map map_a, const __grid_constant__ tensor_map map_b, out_t *__restrict__ c,
-                  const void *bias EPILOGUE_PARAMS) {
+                  BIAS_PARAM EPILOGUE_PARAMS) {
   extern __shared__ __align__(1024) unsigned char smem[];
   const mx_u32 smem0 = mx_shared(smem), full = smem0 + BARRIERS, empty = full + STAGES * 8;
 #if B_STAYS

@@ -219,6 +219,17 @@ __device__ __forceinline__ bool mx_group_tile(const void *ends, int tile, int ro
 }
 #endif
 
+/* BIAS_CONST: the bias is a weight. Only of such operands the compiler may know that nothing else writes them (docs/decisions/0014), and ask for
+ * them before it has the product. */
+#ifndef BIAS_CONST
+#define BIAS_CONST 0
+#endif
+#if BIAS_CONST
+#define BIAS_PARAM const void *__restrict__ bias
+#else
+#define BIAS_PARAM const void *bias
+#endif
+
 /* Programmatic dependent launch (sm_90): this kernel may be scheduled early. Memory of earlier kernels is visible behind the wait; from
  * then on, and not before, the next kernel may be scheduled: see KILN_WAIT in prelude.c. PDL 0: no code. */
 #ifndef PDL
