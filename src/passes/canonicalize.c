@@ -23,6 +23,19 @@ static bool identity_permute(builder *b, node *n) {
   return forward(n, node_in(n, 0));
 }
 
+/* Where only the values of max(dim) or min(dim) are read, no positions need to be found. On short axes the CPU's kernel with
+ * positions is the faster one. */
+static bool extreme_value(builder *b, node *n) {
+  const value *x = node_in(n, 0);
+  if (n->outputs[1]->uses || !x || x->type.rank < 1 || !dtype_is_float(x->type.dtype)) return false;
+  enum { SHORT = 64 };
+  const int64_t axis = node_int(n, "axis");
+  if (axis < 0 || axis >= x->type.rank || !dim_is_const(x->type.dims[axis]) || x->type.dims[axis] < SHORT) return false;
+  value *out = build(b, strcmp(n->op->name, "max_index") == 0 ? "amax" : "amin", IN(node_in(n, 0)),
+                     ATTRS(A_INTS("axes", &axis, 1), A_BOOL("keepdim", node_bool(n, "keepdim"))));
+  return forward(n, out);
+}
+
 static bool reshape_of_reshape(builder *b, node *n) {
   const node *inner = node_in(n, 0)->producer;
   if (!inner || strcmp(inner->op->name, "reshape") != 0) return false;
@@ -76,6 +89,11 @@ const rule canonicalize_rules[] = {
      "%y\n"}, /* same type means that nothing is cut */
     {"identity permute", "permute", identity_permute,
      "kiln.graph 1\ninput \"x\" %x : f32[2,3]\n%y = permute(%x) {order=[0, 1]} : f32[2,3]\noutput \"y\" %y\n"},
+    {"maximum without its place", "max_index", extreme_value,
+     "kiln.graph 1\ninput \"x\" %x : f32[2,64]\n%y, %i = max_index(%x) {axis=1} : f32[2], i64[2]\noutput \"y\" %y\n"},
+    {"minimum without its place", "min_index", extreme_value,
+     "kiln.graph 1\ninput \"x\" %x : f32[70,3]\n%y, %i = min_index(%x) {axis=0, keepdim=true} : f32[1,3], i64[1,3]\n"
+     "output \"y\" %y\n"},
     {"reshape of reshape", "reshape", reshape_of_reshape,
      "kiln.graph 1\ninput \"x\" %x : f32[2,3]\n%z = reshape(%x) {shape=[6]} : f32[6]\n%y = reshape(%z) {shape=[3, "
      "2]} : f32[3,2]\noutput \"y\" %y\n"},
