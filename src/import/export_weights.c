@@ -50,15 +50,7 @@ static kiln_status complex_layout(pt2 *p, const char *name, const json_t *meta, 
   const kiln_status status = read_layout(p, name, parts, t);
   json_decref(parts);
   KILN_TRY(status);
-  const int32_t rank = t->type.rank;
-  if (rank == KILN_MAX_RANK) return bad(t, "a complex tensor with too many dimensions");
-  bool overflow = __builtin_mul_overflow(t->offset, 2, &t->offset);
-  for (int32_t i = 0; i < rank; i++) overflow |= __builtin_mul_overflow(t->strides[i], 2, &t->strides[i]);
-  if (overflow) return bad(t, "its sizes and strides overflow");
-  t->type.dims[rank] = 2;
-  t->strides[rank] = 1;
-  t->type.rank = rank + 1;
-  return stored_tensor_measure(t);
+  return stored_tensor_as_pairs(t);
 }
 
 static kiln_status complex_handle(pt2 *p, weight *w) {

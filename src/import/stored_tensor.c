@@ -28,6 +28,20 @@ kiln_status stored_tensor_measure(stored_tensor *t) {
   return KILN_OK;
 }
 
+kiln_status stored_tensor_as_pairs(stored_tensor *t) {
+  const int32_t rank = t->type.rank;
+  if (rank == KILN_MAX_RANK)
+    return KILN_FAIL(KILN_UNSUPPORTED, "%s is complex with %d dimensions; at most %d are supported", t->what, (int)rank,
+                     KILN_MAX_RANK - 1);
+  bool overflow = __builtin_mul_overflow(t->offset, 2, &t->offset);
+  for (int32_t i = 0; i < rank; i++) overflow |= __builtin_mul_overflow(t->strides[i], 2, &t->strides[i]);
+  if (overflow) return bad(t, "its sizes and strides overflow");
+  t->type.dims[rank] = 2;
+  t->strides[rank] = 1;
+  t->type.rank = rank + 1;
+  return stored_tensor_measure(t);
+}
+
 char *stored_tensor_key(const stored_tensor *t, arena *a) {
   text out = {0};
   text_printf(&out, "%s@%d:%lld", t->entry, (int)t->type.dtype, (long long)t->offset);

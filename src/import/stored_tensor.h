@@ -17,6 +17,8 @@ typedef struct stored_tensor {
 
 /* Fills numel and reach from sizes, strides and offset, none of which may be negative. KILN_INVALID_FILE if they overflow. */
 kiln_status stored_tensor_measure(stored_tensor *t);
+/* Complex numbers are pairs of real ones: a last dimension more, of 2. Measures it too. KILN_UNSUPPORTED if there is no room for it. */
+kiln_status stored_tensor_as_pairs(stored_tensor *t);
 /* The same for all that describe the same memory in the same way, in `a`; NULL when out of memory. */
 char *stored_tensor_key(const stored_tensor *t, arena *a);
 /* Its value in `g`: borrowed from the archive's bytes where it is contiguous and aligned there, else copied. An empty tensor needs no

@@ -81,21 +81,6 @@ static kiln_status read_layout(const pickle_value *args, stored_tensor *t) {
   return stored_tensor_measure(t);
 }
 
-/* Complex numbers are pairs of real ones: a last dimension more, of 2. */
-static kiln_status as_pairs(stored_tensor *t) {
-  const int32_t rank = t->type.rank;
-  if (rank == KILN_MAX_RANK)
-    return KILN_FAIL(KILN_UNSUPPORTED, "%s is complex with %d dimensions; at most %d are supported", t->what, (int)rank,
-                     KILN_MAX_RANK - 1);
-  bool overflow = __builtin_mul_overflow(t->offset, 2, &t->offset);
-  for (int32_t i = 0; i < rank; i++) overflow |= __builtin_mul_overflow(t->strides[i], 2, &t->strides[i]);
-  if (overflow) return bad(t, "its sizes and strides overflow");
-  t->type.dims[rank] = 2;
-  t->strides[rank] = 1;
-  t->type.rank = rank + 1;
-  return stored_tensor_measure(t);
-}
-
 /* A value that only tells a type. */
 static kiln_status shape_only(const ts_reader *r, const stored_tensor *t, itensor **out) {
   block *nowhere = graph_new_block(r->a->im.graph, NULL);
@@ -151,7 +136,7 @@ kiln_status ts_tensor_read(ts_reader *r, const pickle_value *args, const char *w
   KILN_TRY(read_layout(args, &t));
   out->kind = TSV_TENSOR;
   if (!is_complex) return handle(r, &t, &out->u.tensor);
-  KILN_TRY(as_pairs(&t));
+  KILN_TRY(stored_tensor_as_pairs(&t));
   return complex_handle(r, &t, &out->u.tensor);
 }
 
